@@ -1,0 +1,50 @@
+"""The project's chores: `nox` runs lint, typecheck and tests; `nox -s bench` measures."""
+
+import os
+
+import nox
+
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test, slow ones too, with branch coverage; arguments go to pytest."""
+    session.install("-e", ".[plots]", *_group("tests"))
+    session.env["COVERAGE_FILE"] = os.path.join(session.create_tmp(), "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--skip-covered", "--sort=cover")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and layout."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Static types of the package, the tests and the benchmarks."""
+    session.install("-e", ".[plots]", *_group("tests"), *_group("typecheck"))
+    session.run("pyright")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time of one update against M^BTT on this machine; arguments go to benchmarks/runtime.py."""
+    session.install("-e", ".[plots]")
+    session.run("python", "benchmarks/runtime.py", *session.posargs)

@@ -1,0 +1,59 @@
+"""sorl: scalable offline reinforcement learning with shortcut models as policies.
+
+Names are imported when first used, so that importing the package costs nothing: worker processes that only simulate
+must not import jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from sorl.agents import AbstractAgent as AbstractAgent, Budget as Budget, Sorl as Sorl, SorlReleased as SorlReleased
+    from sorl.config import TrainConfig as TrainConfig
+    from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
+    from sorl.evaluation import EvaluationResult as EvaluationResult
+    from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
+    from sorl.normalisation import Normalisation as Normalisation
+    from sorl.policy import Policy as Policy, load_policy as load_policy
+    from sorl.runs import Run as Run, load_run as load_run
+    from sorl.training import TrainState as TrainState, run_chunk as run_chunk
+    from sorl.transitions import Dataset as Dataset, Transition as Transition
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AbstractAgent": "agents",
+    "Budget": "agents",
+    "CriticEnsemble": "networks",
+    "Dataset": "transitions",
+    "EvaluationResult": "evaluation",
+    "LoadedData": "data",
+    "MLP": "networks",
+    "Normalisation": "normalisation",
+    "Policy": "policy",
+    "Run": "runs",
+    "ShortcutField": "networks",
+    "Sorl": "agents",
+    "SorlReleased": "agents",
+    "TrainConfig": "config",
+    "TrainState": "training",
+    "Transition": "transitions",
+    "load_logs": "data",
+    "load_ogbench": "data",
+    "load_policy": "policy",
+    "load_run": "runs",
+    "run_chunk": "training",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sorl.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

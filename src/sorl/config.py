@@ -1,0 +1,184 @@
+"""The options of a training run, and their JSON form, from which the same run can be made again."""
+
+import dataclasses
+import json
+import pathlib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sorl.agents import AGENTS, AbstractAgent, Sorl, SorlReleased
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which data to train on: OGBench's, generated in its place, or your own."""
+
+    path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
+    """Your own logs, an npz file (see the README for its keys); no simulator is needed then."""
+    directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
+    """Directory that holds OGBench's files, looked in first; then OGBench's own cache."""
+    episodes: int | None = None
+    """Generate so many episodes with OGBench's oracles (or find them generated); none takes the official data set."""
+    generation_seed: int = 0
+    """Seed of the generated episodes."""
+    mirrors: tuple[str, ...] = ()
+    """Base addresses to download OGBench's files from where the official host fails, in this order."""
+    download: bool = True
+    """Whether files that are not found may be downloaded."""
+    validation_fraction: float = 0.1
+    """Share of your own logs' episodes that is held out for validation losses, in [0, 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how the policy is rolled out in the environment."""
+
+    interval: int = 100_000
+    """Updates between evaluations; 0 never evaluates."""
+    episodes: int = 50
+    """Episodes of each evaluation, for each seed and budget."""
+    inference_steps: tuple[int, ...] = (1, 2, 4, 8)
+    """Sequential budgets M^inf, in jumps."""
+    candidates: tuple[int, ...] = (1,)
+    """Parallel budgets N, in candidate actions of which the best by Q is taken."""
+    final_inference_steps: tuple[int, ...] = (1, 2, 4, 8)
+    """Sequential budgets of the table after the last update, in jumps."""
+    final_candidates: tuple[int, ...] = (1, 8)
+    """Parallel budgets of the table after the last update, in candidates."""
+    final_episodes: int = 50
+    """Episodes of each row of the table after the last update, for each seed."""
+    success_timing: Literal["pre", "post"] = "pre"
+    """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
+    workers: int | None = None
+    """Processes that simulate; none takes one for each core. Results do not depend on it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Trains a policy from logged data, and evaluates it at every compute budget.
+
+    Without options this is the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
+    `--env NAME` takes the paper's settings for that environment. Every field can be set on its own.
+    """
+
+    env: str | None = "cube-single-play-singletask-task1-v0"
+    """OGBench's name of a single-task data set; none when training on your own logs."""
+    agent: Sorl | SorlReleased = dataclasses.field(default_factory=Sorl)
+    """The algorithm and its hyper-parameters."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """Which data to train on."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    """When and how to evaluate."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds, trained side by side: they share the data and the jump counts, and nothing else."""
+    updates: int = 1_000_000
+    """Number of updates."""
+    batch_size: int = 256
+    """Transitions of one update."""
+    log_interval: int = 5_000
+    """Updates between rows of metrics, which are means over that interval."""
+    checkpoint_interval: int = 100_000
+    """Updates between checkpoints; one more is written at the end and when a signal stops the run."""
+    seed_mapping: Literal["auto", "map", "vmap"] = "auto"
+    """Seeds one after the other (map: bit-equal to each alone) or at once (vmap); auto takes map on CPU."""
+
+    def __post_init__(self):
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
+        for name in ("updates", "batch_size", "log_interval", "checkpoint_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a whole number >= 1.")
+        if self.evaluation.interval < 0 or self.evaluation.episodes < 1 or self.evaluation.final_episodes < 1:
+            raise ValueError(
+                f"evaluation.interval is {self.evaluation.interval} with {self.evaluation.episodes} and "
+                f"{self.evaluation.final_episodes} episodes; give an interval >= 0 and at least one episode."
+            )
+        if (self.env is None) == (self.data.path is None):
+            raise ValueError(
+                f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "
+                "one of the two."
+            )
+
+
+def to_json(config: Any) -> Any:
+    """The JSON form of a configuration; an agent carries the name of its class."""
+    if isinstance(config, AbstractAgent):
+        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return {"type": type(config).__name__, **fields}
+    if dataclasses.is_dataclass(config):
+        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_json(item) for item in config]
+    return str(config) if isinstance(config, pathlib.Path) else config
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a `config.json`; raises a `ValueError` that names the first field that is missing, unknown or wrong."""
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); give a config.json that sorl wrote.") from error
+    return _from_json(TrainConfig, values, str(path))
+
+
+def agent_from_json(values: Any, where: str) -> AbstractAgent:
+    """Makes an agent from its JSON form; `where` names the source in errors."""
+    name = values.get("type") if isinstance(values, dict) else None
+    if name not in AGENTS:
+        raise ValueError(f"{where} names the agent {name!r}; the known agents are {', '.join(AGENTS)}.")
+    return _from_json(AGENTS[name], {key: value for key, value in values.items() if key != "type"}, where)
+
+
+def _from_json(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {values!r}; expected an object with the fields of {cls.__name__}.")
+    hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    if values.keys() != names:
+        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+        raise ValueError(
+            f"{where} lacks the fields {missing} and has the unknown fields {unknown}; it was written by another "
+            "version of sorl: set these fields in it by hand."
+        )
+    return cls(**{name: _value(hints[name], values[name], f"{where}: {name}") for name in names})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, or a `ValueError`; integers stand for floats, as in JSON they may."""
+    if isinstance(value, dict) and "type" in value:
+        return agent_from_json(value, where)
+    if dataclasses.is_dataclass(hint):
+        return _from_json(hint, value, where)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        arguments = typing.get_args(hint)
+        if value is None and type(None) in arguments:
+            return None
+        return _value(next(argument for argument in arguments if argument is not type(None)), value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
+    if typing.get_origin(hint) is Literal and value in typing.get_args(hint):
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise ValueError(f"{where} is {value!r}; expected {hint}.")
+
+
+def changes(before: Any, after: Any, prefix: str = "") -> set[str]:
+    """Dotted names of the fields in which two configurations of one class differ."""
+    if type(before) is not type(after) or not dataclasses.is_dataclass(before):
+        return set() if before == after else {prefix}
+    return {
+        name
+        for field in dataclasses.fields(before)
+        for name in changes(
+            getattr(before, field.name), getattr(after, field.name), f"{prefix}.{field.name}" if prefix else field.name
+        )
+    }

@@ -1,0 +1,56 @@
+"""Action values: aggregation over heads, temporal-difference targets and losses, the policy's Q loss, best of N."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+Aggregation = Literal["mean", "min"]
+Critic = Callable[[Array, Array, Array], Array]
+"""Values, one per head, from (observation, action, steps); a `CriticEnsemble` or any function like it."""
+
+
+def aggregate(q: Float[Array, "*batch heads"], aggregation: Aggregation) -> Float[Array, "*batch"]:
+    """One value from all heads: their mean, or their minimum against over-estimation."""
+    return jnp.mean(q, axis=-1) if aggregation == "mean" else jnp.min(q, axis=-1)
+
+
+def td_target(
+    reward: Float[Array, "*batch"],
+    mask: Float[Array, "*batch"],
+    next_q: Float[Array, "*batch heads"],
+    *,
+    discount: float | Float[Array, ""],
+    aggregation: Aggregation,
+    stop_gradient: bool = True,
+) -> Float[Array, "*batch"]:
+    """y = r + discount * mask * aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
+
+    **Arguments:** `mask` is 0 where the episode terminated; `next_q` comes from the target critic.
+    """
+    target = reward + discount * mask * aggregate(next_q, aggregation)
+    return jax.lax.stop_gradient(target) if stop_gradient else target
+
+
+def td_loss(q: Float[Array, "*batch heads"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
+    """(Q - y)^2, averaged over heads and batch."""
+    return jnp.mean((q - target[..., None]) ** 2)
+
+
+def policy_q_loss(q: Float[Array, "*batch heads"]) -> Float[Array, ""]:
+    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads: the scale of the rewards drops out (SORL, Q loss)."""
+    q = jnp.mean(q, axis=-1)
+    return -jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+
+
+def best_of_n(
+    candidates: Float[Array, "candidates action"],
+    q: Float[Array, "candidates heads"],
+    aggregation: Aggregation,
+) -> tuple[Float[Array, " action"], Int[Array, ""]]:
+    """The candidate with the highest aggregated value for one observation (the first, if several), and its index."""
+    index = jnp.argmax(aggregate(q, aggregation))
+    return candidates[index], index

@@ -1,0 +1,95 @@
+"""Reads arrays from npz files and refuses bad ones at the door, each in one sentence."""
+
+import pathlib
+import zipfile
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+
+Arrays = dict[str, np.ndarray]
+"""By key; what `refuse_wrong_shapes` has passed is [rows, ...]."""
+
+
+def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
+    """The named arrays of an npz file; nothing is unpickled.
+
+    Raises a `ValueError` for a file that is no npz, lacks a required key, or holds something else than numbers.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no npz file, or only a part of one; write it with numpy.savez.")
+    required = tuple(required)
+    with np.load(path, allow_pickle=False) as file:
+        missing = [key for key in required if key not in file]
+        if missing:
+            raise ValueError(
+                f"{path} lacks {', '.join(missing)}: it holds {', '.join(file.files)}, "
+                f"but {', '.join(required)} are needed."
+            )
+        return {key: _numbers(path, file, key) for key in (*required, *optional) if key in file}
+
+
+def _numbers(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> Shaped[np.ndarray, "..."]:
+    try:
+        array = file[key]
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{key} of {path} cannot be read ({error}); store plain, undamaged arrays of numbers."
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{key} of {path} has dtype {array.dtype}; store real numbers or booleans.")
+    return array
+
+
+def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[str]) -> None:
+    """Raises a `ValueError` unless the arrays named in `columns` are [rows, size], all others [rows], rows alike."""
+    columns = tuple(columns)
+    for key, array in arrays.items():
+        wanted = 2 if key in columns else 1
+        if array.ndim != wanted:
+            form = "[rows, size]" if wanted == 2 else "[rows]"
+            raise ValueError(f"{key} of {path} has shape {list(array.shape)}; give {form}.")
+    rows = {key: len(array) for key, array in arrays.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
+        raise ValueError(f"The arrays of {path} have rows: {counts}; give all the same number, at least one.")
+
+
+def refuse_not_finite(path: pathlib.Path, arrays: Arrays) -> None:
+    """Raises a `ValueError` that names the key and the first row with a NaN, or a number beyond single precision."""
+    for key, array in arrays.items():
+        finite = (np.abs(array) <= np.finfo(np.float32).max).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise ValueError(f"{key} of {path} is not finite in row {row}: {array[row]}; repair or drop that episode.")
+
+
+def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:
+    """Raises a `ValueError` that names the first row with an action outside [-1, 1]."""
+    inside = (np.abs(actions) <= 1).all(axis=1)
+    if not inside.all():
+        row = int(np.argmin(inside))
+        raise ValueError(
+            f"actions of {path} leave [-1, 1] in row {row}: {actions[row]}, and no action scale is stored; "
+            "rescale them, or load the file as your own logs."
+        )
+
+
+def flags(path: pathlib.Path, arrays: Arrays, key: str) -> Bool[np.ndarray, " rows"]:
+    """An array of zeros and ones as booleans; a `ValueError` names the first row that is neither."""
+    values = arrays[key]
+    clear = (values == 0) | (values == 1)
+    if not clear.all():
+        row = int(np.argmin(clear))
+        raise ValueError(f"{key} of {path} is {values[row]} in row {row}; give 0 or 1.")
+    return values.astype(np.bool_)
+
+
+def refuse_open_end(path: pathlib.Path, ends: Bool[np.ndarray, " rows"]) -> None:
+    """Raises a `ValueError` unless the last row ends a trajectory."""
+    if not ends[-1]:
+        raise ValueError(
+            f"The last trajectory of {path} is not closed: row {len(ends) - 1} is the last and not marked as an end; "
+            "mark the last row of every trajectory."
+        )

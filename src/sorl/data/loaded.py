@@ -1,0 +1,51 @@
+"""What loading data gives, whatever the source."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from sorl.normalisation import Normalisation
+from sorl.transitions import Dataset
+
+
+ACTION_LIMIT = 1 - 1e-5
+"""Actions are clipped to this magnitude, so that squashing policies can reach all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedData:
+    """A data set ready for training, in the networks' units."""
+
+    train: Dataset
+    """On the device."""
+    validation: Dataset | None
+    """On the device; None where no episodes were held out."""
+    normalisation: Normalisation
+    """From the environment's units to the networks'; the identity for OGBench."""
+    provenance: dict[str, Any]
+    """Where the data came from, ready for JSON: `source` ("official", "mirror", "generated", "own logs", or
+    "unrecorded" where nothing beside the file tells), `path`, `size`, `sha256`, `episodes`, `transitions` and whatever
+    else the file's record says, of the training split; the same of the validation split under `validation`."""
+
+
+def to_device(
+    observations: Float[np.ndarray, "rows observation"],
+    actions: Float[np.ndarray, "rows action"],
+    rewards: Float[np.ndarray, " rows"],
+    masks: Float[np.ndarray, " rows"],
+    is_start: Bool[np.ndarray, " rows"],
+) -> Dataset:
+    """Puts checked rows on the device in single precision, actions clipped to +-(1 - 1e-5).
+
+    `is_start` marks the rows whose successor is the next row.
+    """
+    return Dataset(
+        observations=jnp.asarray(observations, jnp.float32),
+        actions=jnp.asarray(np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT), jnp.float32),
+        rewards=jnp.asarray(rewards, jnp.float32),
+        masks=jnp.asarray(masks, jnp.float32),
+        starts=jnp.asarray(np.flatnonzero(is_start), jnp.int32),
+    )

@@ -1,0 +1,97 @@
+"""OGBench's names: which environments, kinds of data and tasks exist, and how their names are put together."""
+
+import dataclasses
+import difflib
+import re
+
+
+DATA_KINDS: dict[str, tuple[str, ...]] = {
+    "pointmaze-medium": ("navigate", "stitch"),
+    "pointmaze-large": ("navigate", "stitch"),
+    "pointmaze-giant": ("navigate", "stitch"),
+    "pointmaze-teleport": ("navigate", "stitch"),
+    "antmaze-medium": ("navigate", "stitch", "explore"),
+    "antmaze-large": ("navigate", "stitch", "explore"),
+    "antmaze-giant": ("navigate", "stitch"),
+    "antmaze-teleport": ("navigate", "stitch", "explore"),
+    "humanoidmaze-medium": ("navigate", "stitch"),
+    "humanoidmaze-large": ("navigate", "stitch"),
+    "humanoidmaze-giant": ("navigate", "stitch"),
+    "antsoccer-arena": ("navigate", "stitch"),
+    "antsoccer-medium": ("navigate", "stitch"),
+    "cube-single": ("play", "noisy"),
+    "cube-double": ("play", "noisy"),
+    "cube-triple": ("play", "noisy"),
+    "cube-quadruple": ("play", "noisy"),
+    "scene": ("play", "noisy"),
+    "puzzle-3x3": ("play", "noisy"),
+    "puzzle-4x4": ("play", "noisy"),
+    "puzzle-4x5": ("play", "noisy"),
+    "puzzle-4x6": ("play", "noisy"),
+}
+"""OGBench's state-based environments, and the kinds of data that each comes with."""
+
+TASKS = (1, 2, 3, 4, 5)
+"""Every environment has five tasks, numbered from 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One of OGBench's single-task problems: an environment, a kind of data, and the number of the task."""
+
+    environment: str
+    """Such as `cube-single`."""
+    kind: str
+    """Such as `play`."""
+    number: int | None = None
+    """1 to 5; None is the task that OGBench takes as the environment's default."""
+
+    @classmethod
+    def parse(cls, env_name: str) -> "Task":
+        """Reads OGBench's name of a single-task data set, such as `cube-single-play-singletask-task1-v0`.
+
+        Raises a `ValueError` that lists the nearest known names if there is no such name.
+        """
+        known = _known_tasks()
+        if env_name not in known:
+            raise ValueError(f"No environment is named {env_name!r}; {_nearest(env_name, list(known))}.")
+        return known[env_name]
+
+    @property
+    def env_name(self) -> str:
+        """OGBench's name of environment, data and task together."""
+        return f"{self.environment}-{self.kind}-{self._task_words}-v0"
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, which all tasks of the environment share; its file is `{dataset}.npz`."""
+        return f"{self.environment}-{self.kind}-v0"
+
+    @property
+    def gymnasium_id(self) -> str:
+        """The id under which OGBench registers the environment with this task."""
+        return f"{self.environment}-{self._task_words}-v0"
+
+    @property
+    def _task_words(self) -> str:
+        return "singletask" if self.number is None else f"singletask-task{self.number}"
+
+
+def dataset_name(name: str, among: list[str]) -> str:
+    """The data set that `name` stands for: its own name, or that of one of its single-task problems.
+
+    Raises a `ValueError` that lists the nearest names if it is not `among` the names given.
+    """
+    dataset = re.sub(r"-singletask(-task\d+)?", "", name)
+    if dataset not in among:
+        raise ValueError(f"No data set that can be generated is named {name!r}; {_nearest(dataset, among)}.")
+    return dataset
+
+
+def _known_tasks() -> dict[str, Task]:
+    tasks = (Task(env, kind, n) for env, kinds in DATA_KINDS.items() for kind in kinds for n in (*TASKS, None))
+    return {task.env_name: task for task in tasks}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    return "the nearest known names are " + ", ".join(difflib.get_close_matches(name, known, n=5, cutoff=0.0))

@@ -1,0 +1,154 @@
+"""OGBench's single-task data sets: found or downloaded, relabelled by OGBench's own function, put on the device."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from sorl.data import arrays as door, records
+from sorl.data.download import OFFICIAL_HOST, fetch
+from sorl.data.generation import SPLITS, split_path
+from sorl.data.loaded import LoadedData, to_device
+from sorl.data.names import Task
+from sorl.data.recipes import RECIPES, GeneratedSet
+from sorl.data.simulators import make_environment, quiet
+from sorl.normalisation import Normalisation
+from sorl.transitions import Dataset
+
+
+OGBENCH_CACHE = pathlib.Path("~/.ogbench/data")
+"""Where OGBench itself keeps what it downloads."""
+
+
+def load_ogbench(
+    env_name: str,
+    *,
+    data_dir: pathlib.Path | None = None,
+    generated: GeneratedSet | None = None,
+    mirrors: Sequence[str] = (),
+    download: bool = True,
+) -> LoadedData:
+    """Loads the data of one of OGBench's single-task problems.
+
+    **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to look in first;
+    `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from when
+    the official host fails; `download`, whether to download at all.
+
+    **Returns:** `LoadedData`; a transition's reward and mask judge the state it starts from, as OGBench's always did.
+
+    The files are taken from the first place that has both: `data_dir`; then, if `generated` is given, its own directory
+    and nowhere else; otherwise OGBench's cache. What is nowhere is downloaded into `data_dir`, or OGBench's cache.
+
+    Raises a `ValueError` for an unknown name or bad data, a `FileNotFoundError` where no place has the files and none
+    may be downloaded, and a `ConnectionError` where no host sends them.
+    """
+    task = Task.parse(env_name)
+    directory = _find(task, data_dir, generated, mirrors, download)
+    with _single_task_environment(task) as environment:
+        (train, provenance), (validation, validation_provenance) = (
+            _load_split(split_path(directory, task.dataset, split), environment, task) for split in SPLITS
+        )
+    return LoadedData(
+        train=train,
+        validation=validation,
+        normalisation=Normalisation.identity(train.observations.shape[1], train.actions.shape[1]),
+        provenance={**provenance, "validation": validation_provenance},
+    )
+
+
+def _find(
+    task: Task, data_dir: pathlib.Path | None, generated: GeneratedSet | None, mirrors: Sequence[str], download: bool
+) -> pathlib.Path:
+    """The directory that holds both splits, downloaded there if need be."""
+    own = None if data_dir is None else data_dir.expanduser()
+    last = OGBENCH_CACHE.expanduser() if generated is None else generated.directory
+    places = [last] if own is None else [own, last]
+    for directory in places:
+        if not _missing(directory, task):
+            return directory
+    if generated is not None:
+        raise FileNotFoundError(
+            f"{generated.dataset} with {generated.episodes} generated episodes is not in {_listed(places)}; "
+            f"run `{generated.command}` to generate it."
+        )
+    if not download:
+        raise FileNotFoundError(f"{task.dataset} is not in {_listed(places)}, and may not be downloaded; {_way(task)}.")
+    return _download(task, places[0], mirrors)
+
+
+def _download(task: Task, directory: pathlib.Path, mirrors: Sequence[str]) -> pathlib.Path:
+    try:
+        for path in _missing(directory, task):
+            fetch(path.name, directory, (OFFICIAL_HOST, *mirrors))
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{task.dataset} is not in {directory} and could not be downloaded ({error}); {_way(task)}."
+        ) from error
+    return directory
+
+
+def _missing(directory: pathlib.Path, task: Task) -> list[pathlib.Path]:
+    paths = [split_path(directory, task.dataset, split) for split in SPLITS]
+    return [path for path in paths if not path.exists()]
+
+
+def _way(task: Task) -> str:
+    """What a user without the data can do."""
+    if task.dataset in RECIPES:
+        return f"run `{GeneratedSet.of(task.dataset).command}` to generate it, or name the directory that holds it"
+    return "name the directory that holds it, or a mirror to download it from"
+
+
+def _listed(places: Sequence[pathlib.Path]) -> str:
+    return " or ".join(map(str, places))
+
+
+def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Dataset, dict[str, Any]]:
+    record = records.verified(path)
+    rows = _checked_rows(path, environment)
+    ends = door.flags(path, rows, "terminals")
+    door.refuse_open_end(path, ends)
+
+    from ogbench.relabel_utils import relabel_dataset
+
+    relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state, adds `rewards` and `masks`
+    dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
+    provenance = {
+        "env_name": task.env_name,
+        "path": str(path),
+        "source": "unrecorded",
+        **(records.fingerprint(path) if record is None else record),
+        "episodes": int(ends.sum()),
+        "transitions": len(dataset),
+    }
+    return dataset, provenance
+
+
+def _checked_rows(path: pathlib.Path, environment: Any) -> door.Arrays:
+    rows = door.read_arrays(path, ("observations", "actions", "terminals", "qpos"), ("button_states",))
+    door.refuse_wrong_shapes(path, rows, ("observations", "actions", "qpos", "button_states"))
+    spaces = {"observations": environment.observation_space, "actions": environment.action_space}
+    for key, space in spaces.items():
+        if rows[key].shape[1:] != space.shape:
+            raise ValueError(
+                f"{key} of {path} have size {rows[key].shape[1]}, but the environment's have {space.shape[0]}; "
+                "give the data of that environment."
+            )
+    door.refuse_not_finite(path, rows)
+    door.refuse_large_actions(path, rows["actions"])
+    return rows
+
+
+@contextmanager
+def _single_task_environment(task: Task) -> Iterator[Any]:
+    """OGBench's environment, which relabelling resets; its draws from numpy's global generator are undone."""
+    generator_state = np.random.get_state()
+    with quiet():
+        environment = make_environment(task.gymnasium_id)
+        try:
+            yield environment
+        finally:
+            environment.close()
+            np.random.set_state(generator_state)

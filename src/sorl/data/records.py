@@ -1,0 +1,51 @@
+"""The record beside a data file: its size, its SHA-256 and where it came from, checked whenever the file is opened."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def record_path(path: pathlib.Path) -> pathlib.Path:
+    """`set.npz.json` for `set.npz`."""
+    return path.with_name(path.name + ".json")
+
+
+def publish(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]) -> None:
+    """Gives a finished file its final name, its record first, so that no file is ever seen without one."""
+    record = {**fingerprint(temporary), **details}
+    write_json(record_path(path), record)
+    os.replace(temporary, path)
+
+
+def verified(path: pathlib.Path) -> dict[str, Any] | None:
+    """The record of a file, once the file was found to agree with it; None if it has no record.
+
+    Raises a `ValueError` if size or SHA-256 differ.
+    """
+    beside = record_path(path)
+    if not beside.exists():
+        return None
+    record = json.loads(beside.read_text())
+    found = fingerprint(path)
+    for key, unit in (("size", " bytes"), ("sha256", "")):
+        if record.get(key) != found[key]:
+            raise ValueError(
+                f"{path} has {key} {found[key]}{unit} but its record says {record.get(key)}{unit}, so the file was "
+                "changed or damaged; delete it and fetch or generate it again."
+            )
+    return record
+
+
+def fingerprint(path: pathlib.Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file that is either whole or not there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

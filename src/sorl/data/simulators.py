@@ -1,0 +1,30 @@
+"""OGBench's environments, made without the warnings that mean nothing to a user."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+HARMLESS = (
+    r"(?s).*precision lowered by casting to float32",  # gymnasium, of OGBench's action bounds +-1
+    r"(?s).*DISPLAY environment variable is missing",  # glfw, although nothing is drawn
+)
+
+
+def make_environment(gymnasium_id: str, **settings: Any) -> Any:
+    """An environment of OGBench by its gymnasium id, without gymnasium's checks of its interface."""
+    with quiet():
+        import gymnasium
+        import ogbench  # noqa: F401  (registers the environments)
+
+        return gymnasium.make(gymnasium_id, disable_env_checker=True, **settings)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the simulators' harmless warnings, and no others."""
+    with warnings.catch_warnings():
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -1,0 +1,177 @@
+"""`python -m sorl.evaluate RUN`: the success of a trained run at every compute budget, on the same episodes."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import tyro
+from tqdm import tqdm
+
+from sorl.agents import Budget
+from sorl.environments import DEFAULT_WORKERS, EnvironmentPool, SuccessTiming
+from sorl.evaluation import EvaluationResult, evaluate
+from sorl.runs import Run, load_run
+from sorl.statistics import summarise, table
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Plays a trained run at every pair of inference steps and candidates, and tabulates its success.
+
+    All pairs and all training seeds meet the same episodes. The table is printed, and written into the run directory
+    as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory that `sorl.train` made."""
+    inference_steps: tuple[int, ...] = (1, 2, 4, 8)
+    """Sequential budgets M^inf, in jumps from noise to action."""
+    candidates: tuple[int, ...] = (1, 8)
+    """Parallel budgets N, in actions drawn, of which the critic picks one."""
+    episodes: int = 50
+    """Episodes of each training seed at each budget."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds to play; by default all that the run has."""
+    seed: int = 0
+    """Decides the episodes, and the policy's noise in them."""
+    success_timing: SuccessTiming = "pre"
+    """State that a step's success is judged on: before the step (OGBench since 1.2) or after it (1.1, the paper)."""
+    noise_scale: float = 1.0
+    """Standard deviation of the initial noise; 1 as trained, 0 for the deterministic path."""
+    policy_conditioning: int | None = None
+    """Number of steps shown to the policy; by default the largest trained one not above the inference steps."""
+    critic_conditioning: int | None = None
+    """Number of steps shown to the critic; by default the largest trained one not above the inference steps."""
+    workers: int = DEFAULT_WORKERS
+    """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    video: Path | None = None
+    """Directory for films of the first training seed, one for each budget; by default none are made."""
+    video_episodes: int = 1
+    """Episodes to film at each budget."""
+
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise ValueError(f"episodes is {self.episodes}; give at least 1.")
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
+    run = load_run(config.run)
+    results = _evaluate(config, run)
+    rows = [{"step": run.step, "training_seed": seed} | result.row() for seed, result in results]
+    summary = summarise(rows)
+    print(_title(config, rows[0]), table(summary), sep="\n")
+    episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
+    for path, write in (
+        (run.directory / "evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
+        (run.directory / "evaluation.csv", lambda file: _write_csv(rows, file)),
+    ):
+        print(f"{'Replaced' if path.exists() else 'Wrote'} {path}")
+        _publish(path, write)
+    if config.video is not None:
+        _film(config, run, config.video)
+    return summary
+
+
+def _environment(run: Run) -> str:
+    if run.config.env is None:
+        raise ValueError(f"{run.directory} was trained on logs without an environment, so no episode can be played.")
+    return run.config.env
+
+
+def _budgets(config: Config) -> list[Budget]:
+    return [
+        Budget(steps, candidates, config.noise_scale, config.policy_conditioning, config.critic_conditioning)
+        for candidates, steps in itertools.product(config.candidates, config.inference_steps)
+    ]
+
+
+def _policies(config: Config, run: Run) -> dict[int, Any]:
+    seeds = tuple(run.policies) if config.seeds is None else config.seeds
+    missing = [seed for seed in seeds if seed not in run.policies]
+    if missing:
+        raise ValueError(f"{run.directory} has no training seeds {missing}; it has {list(run.policies)}.")
+    return {seed: run.policies[seed] for seed in seeds}
+
+
+def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
+    """Training seed and result of every evaluation, budgets outermost."""
+    env_name = _environment(run)
+    games = list(itertools.product(_budgets(config), _policies(config, run).items()))
+    workers = min(config.workers, config.episodes)
+    with EnvironmentPool(env_name, workers=workers, success_timing=config.success_timing) as pool:
+        return [
+            (
+                training_seed,
+                evaluate(
+                    run.agent,
+                    policy,
+                    pool,
+                    normalisation=run.normalisation,
+                    budget=budget,
+                    episodes=config.episodes,
+                    seed=config.seed,
+                ),
+            )
+            for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy")
+        ]
+
+
+def _title(config: Config, row: dict[str, Any]) -> str:
+    return (
+        f"{row['env']} after {row['step']} updates: {row['episodes']} episodes for each training seed, success judged "
+        f"{config.success_timing}-step (ogbench {row['ogbench_version']})"
+    )
+
+
+def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _publish(path: Path, write: Callable[[TextIO], Any]) -> None:
+    """Writes a file that appears when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", newline="") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _film(config: Config, run: Run, directory: Path) -> None:
+    from sorl.video import record
+
+    training_seed, policy = next(iter(_policies(config, run).items()))
+    for budget in tqdm(_budgets(config), desc="filming", unit="budget"):
+        for path in record(
+            run.agent,
+            policy,
+            _environment(run),
+            directory,
+            normalisation=run.normalisation,
+            budget=budget,
+            episodes=config.episodes,
+            first=min(config.video_episodes, config.episodes),
+            seed=config.seed,
+            success_timing=config.success_timing,
+            label=f"seed{training_seed}-steps{budget.inference_steps}-candidates{budget.candidates}-",
+        ):
+            tqdm.write(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config))
+    except (ValueError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; nothing was written.")

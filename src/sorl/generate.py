@@ -1,0 +1,48 @@
+"""`python -m sorl.generate ENV`: makes an OGBench data set with OGBench's own environments and oracles."""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated
+
+import tyro
+
+from sorl.data.generation import generate
+from sorl.data.recipes import GeneratedSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Generates the data sets that need no trained expert (cube, scene, puzzle, pointmaze), in OGBench's file format.
+
+    Their distribution is the official one's, but they are not the official files: tables say "generated" and name the
+    number of episodes.
+    """
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """Data set (cube-single-play-v0) or one of its tasks (cube-single-play-singletask-task1-v0)."""
+    episodes: int | None = None
+    """Training episodes; by default as many as the official set has. A tenth as many come on top for validation."""
+    seed: int = 0
+    """Decides every episode, together with the episode's number."""
+    workers: int | None = None
+    """Processes at a time; by default one a core. The data do not depend on it."""
+    out: pathlib.Path | None = None
+    """Directory of the files; by default one of its own below $XDG_DATA_HOME/sorl/generated."""
+
+
+def main(config: Config) -> pathlib.Path:
+    """Generates the data set, or goes on from the episodes that an earlier run left."""
+    wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
+    directory = generate(wanted, directory=config.out, workers=config.workers)
+    print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")
+    return directory
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, prog="python -m sorl.generate"))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from the finished episodes.")

@@ -1,0 +1,55 @@
+"""Signals that ask a run to stop, kept until the run is at a place where it can."""
+
+import signal
+import threading
+from contextlib import contextmanager
+from types import FrameType
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interrupted(Exception):
+    """Raised inside `Interruption.at_once` by a signal."""
+
+
+class Interruption:
+    """A context in which SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
+
+    A second SIGINT ends it as usual, for whoever does not want to wait. Outside the main thread, where Python lets no
+    one handle signals, nothing is noted.
+    """
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+        """The first signal that came, or None."""
+        self._previous = {}
+        self._at_once = False
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def at_once(self):
+        """A stretch of work that a signal abandons (by `Interrupted`), because it can be done again from the start."""
+        self._at_once = True
+        try:
+            if self.signal is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or signal.Signals(number)
+        if self._at_once:
+            self._at_once = False
+            raise Interrupted

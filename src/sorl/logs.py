@@ -1,0 +1,216 @@
+"""Metrics of a run: one JSON object per row is the truth; CSV and the sinks are copies of it."""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from sorl.sinks import Sink
+
+
+PHASES: Mapping[str, str] = {
+    "training": "mean over the updates since the last row, on training batches",
+    "validation": "mean over fixed held-out batches, at this step",
+    "evaluation": "mean over episodes in the environment, at this step",
+}
+"""What precedes a metric's name, as in `training/q_loss`."""
+
+METRICS: Mapping[str, str] = {
+    "critic_loss": "squared error of the critic against the TD target, mean over batch and heads (reward squared)",
+    "q_mean": "mean Q over batch and heads, for logged actions (discounted sum of rewards)",
+    "target_q_mean": "mean TD target over the batch (discounted sum of rewards)",
+    "policy_loss": "all that the policy's own update minimises, each part times its coefficient",
+    "flow_matching_loss": "squared error of the smallest step's velocity against action minus noise",
+    "self_consistency_loss": "squared error of one jump against two of half its size",
+    "q_loss": "minus the mean Q of the policy's actions over their mean absolute Q, before its coefficient",
+    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (discounted sum of rewards)",
+    "critic_grad_norm": "global Euclidean norm of the critic's gradient",
+    "policy_grad_norm": "global Euclidean norm of the policy's gradient",
+    "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
+    "jumps": "number of jumps that the policy's Q loss went through",
+    "success": "fraction of episodes that succeeded",
+    "return": "undiscounted sum of rewards of an episode",
+    "episode_length": "environment steps of an episode",
+}
+"""Every metric that may be logged, without its phase; per-update values are averaged as its phase says."""
+
+TIMINGS: Mapping[str, str] = {
+    "elapsed_seconds": "wall-clock time since this process began to train",
+    "training_seconds": "wall-clock time of the updates since the last row",
+    "updates_per_second": "updates of each seed over that time",
+    "validation_seconds": "wall-clock time of the validation losses",
+    "evaluation_seconds": "wall-clock time of the evaluation",
+    "checkpoint_seconds": "wall-clock time for which saving a checkpoint held training up",
+}
+"""Every wall-clock figure that may be logged. They differ from run to run, so they never stand among the metrics."""
+
+_DOCUMENTED = tuple(f"{phase}/{name}" for phase in PHASES for name in METRICS)
+
+_BUDGET = re.compile(r"/M\d+N\d+$")
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class MetricLog:
+    """The metrics of one run, in `metrics.jsonl` and `metrics.csv`, and its wall-clock figures in `timings.jsonl`.
+
+    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`; figures of an evaluation end with their
+    budget, as in `evaluation/success/M4N8` (four jumps, best of eight). Numbers have as many digits as bring
+    them back exactly; JSON knows no NaN and no infinity, so these are the strings `"NaN"`, `"Infinity"`, `"-Infinity"`.
+
+    A run that is killed and resumed has every row once, if all rows of a step are written, then `sync` is called, then
+    the checkpoint of that step is saved. A row that may come after it (of an evaluation that was cut short, say) is
+    asked for with `has`. Nothing is written twice.
+
+    **Arguments:**
+
+    - `directory`: of the run; made if it is missing.
+    - `resume_step`: None for a new run; else the step of the checkpoint that training resumes from: rows of later
+      steps are dropped (-1 drops all), and so is a last line that a kill left half written.
+    - `sinks`: take copies of every row; closed with this log.
+
+    **Raises:** `FileExistsError` if there are rows and `resume_step` is None; `ValueError` if a file is damaged.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, resume_step: int | None = None, sinks: Sequence[Sink] = ()
+    ):
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._sinks = tuple(sinks)
+        self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step)
+        self._timings = _open_rows(self._directory / "timings.jsonl", resume_step)
+        rows = read_metrics(self._directory)
+        self._written = {(row["step"], row["seed"], name) for row in rows for name in row}
+        self._write_csv()
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, Any]) -> None:
+        """Adds a row.
+
+        **Arguments:** `step`, the number of updates made; `seed`; `metrics`, numbers (or arrays of one number) by
+        name, the phase first: `{"training/q_loss": 0.5}`.
+
+        **Raises:** `ValueError` if a metric has no line in `METRICS`, or is there already for that step and seed.
+        """
+        for name in metrics:
+            if not _is_documented(name):
+                raise ValueError(f"The metric {name} is not documented; give it a line in sorl.logs.METRICS.")
+            if self.has(step, seed, name):
+                raise ValueError(f"{name} of step {step} and seed {seed} is logged already; log each step once.")
+        row = {name: float(value) for name, value in metrics.items()}
+        _append(self._metrics, {"step": step, "seed": seed} | row)
+        self._written.update((step, seed, name) for name in row)
+        for sink in self._sinks:
+            sink.write(step, seed, row)
+
+    def has(self, step: int, seed: int, name: str) -> bool:
+        """Whether the metric is logged for that step and seed."""
+        return (step, seed, name) in self._written
+
+    def write_timings(self, step: int, timings: Mapping[str, float]) -> None:
+        """Adds a row of wall-clock figures; raises `ValueError` if one has no line in `TIMINGS`."""
+        for name in timings:
+            if name not in TIMINGS:
+                raise ValueError(f"The figure {name} is not documented; give it a line in sorl.logs.TIMINGS.")
+        _append(self._timings, {"step": step} | {name: float(value) for name, value in timings.items()})
+
+    def sync(self) -> None:
+        """Puts all rows on the disk; call it before each checkpoint."""
+        for file in (self._metrics, self._timings):
+            os.fsync(file.fileno())
+        self._write_csv()
+
+    def close(self) -> None:
+        """Puts everything on the disk and closes the sinks. Closing twice does nothing."""
+        if self._metrics.closed:
+            return
+        self.sync()
+        self._metrics.close()
+        self._timings.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _write_csv(self) -> None:
+        rows = read_metrics(self._directory)
+        # In the order of documentation, whatever came first; those with a budget at the end.
+        columns = dict.fromkeys(["step", "seed", *_DOCUMENTED]) | dict.fromkeys(name for row in rows for name in row)
+        found = {"step", "seed"}.union(*rows)
+
+        def write(file: TextIO) -> None:
+            writer = csv.DictWriter(file, [name for name in columns if name in found], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+        _replace(self._directory / "metrics.csv", write)
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads the rows of a run, also while it is being written.
+
+    **Arguments:** `path`, a run directory or a file of rows.
+
+    **Returns:** one dictionary per row, in the order written; `step` and `seed` are ints, everything else a float.
+
+    **Raises:** `FileNotFoundError`; `ValueError` if a line is damaged other than a last one that is half written.
+    """
+    path = Path(path)
+    return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path))
+
+
+def _is_documented(name: str) -> bool:
+    return _BUDGET.sub("", name) in _DOCUMENTED
+
+
+def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            row = {name: _NON_FINITE[value] if isinstance(value, str) else value for name, value in row.items()}
+            int(row["step"])
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"Line {number} of {path} is damaged: a JSON object of a step and numbers was expected; remove it."
+            ) from error
+        yield row
+
+
+def _open_rows(path: Path, resume_step: int | None) -> TextIO:
+    """Opens a file of rows to append to, after dropping those that a resumed run will write again."""
+    if path.exists() and path.stat().st_size > 0:
+        if resume_step is None:
+            raise FileExistsError(f"{path} holds rows already; resume that run, or choose another directory.")
+        kept = [_to_line(row) for row in _read_rows(path) if row["step"] <= resume_step]
+        _replace(path, lambda file: file.writelines(kept))
+    return path.open("a", encoding="utf-8", newline="\n")
+
+
+def _append(file: TextIO, row: Mapping[str, Any]) -> None:
+    file.write(_to_line(row))
+    # One write per line: a killed process leaves at most its last line unfinished.
+    file.flush()
+
+
+def _to_line(row: Mapping[str, Any]) -> str:
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    finite = {name: x if math.isfinite(x) else names.get(x, "NaN") for name, x in row.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _replace(path: Path, write: Callable[[TextIO], Any]) -> None:
+    """Writes a file so that it is either the old one or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

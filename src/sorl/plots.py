@@ -1,0 +1,92 @@
+"""Pictures of a run: `python -m sorl.plots RUN --out picture.png` (needs matplotlib: pip install 'sorl[plots]')."""
+
+import dataclasses
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from sorl.logs import read_metrics
+from sorl.statistics import success_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draws what a run learned: success while it trained, and success at every compute budget after it."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory, evaluated by `sorl.train` or `sorl.evaluate`."""
+    out: Path = Path("run.png")
+    """The picture, in any format that matplotlib writes."""
+
+
+def main(config: Config) -> None:
+    """Writes the picture; raises a `FileNotFoundError` if the run was not evaluated yet."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    path = config.run / "evaluation.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {config.run} first.")
+    rows = json.loads(path.read_text())["rows"]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    draw_learning_curves(left, read_metrics(config.run))
+    draw_budgets(right, rows)
+    figure.suptitle(f"{rows[0]['env']}: {len({row['training_seed'] for row in rows})} seeds", fontsize=10)
+    figure.savefig(config.out, dpi=150)
+    pyplot.close(figure)
+    print(f"Wrote {config.out}")
+
+
+def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Success against updates: one line for each budget, the mean over seeds, with the seeds as points."""
+    curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for name, value in row.items():
+            if match := re.fullmatch(r"evaluation/success/(M\d+N\d+)", name):
+                curves[match[1]][row["step"]].append(100 * value)
+    for budget, points in curves.items():
+        steps = sorted(points)
+        (line,) = axes.plot(steps, [np.mean(points[step]) for step in steps], label=_budget_label(budget))
+        for step in steps:
+            axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
+    axes.set(xlabel="updates", ylabel="success (%)", ylim=(-3, 103), title="while training")
+    axes.legend(frameon=False)
+
+
+def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Success against inference steps: one line for each number of candidates, with its 95 % interval."""
+    groups: dict[tuple[int, int], list[list[bool]]] = defaultdict(list)
+    for row in rows:
+        groups[row["candidates"], row["inference_steps"]].append(row["success"])
+    for shift, candidates in enumerate(sorted({n for n, _ in groups})):
+        steps = sorted(steps for n, steps in groups if n == candidates)
+        intervals = [success_interval(np.array(groups[candidates, m])) for m in steps]
+        means = np.array([interval.mean for interval in intervals])
+        bars = np.abs([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
+        places = np.log2(steps) + 0.06 * shift
+        label = "one sample" if candidates == 1 else f"best of {candidates}"
+        axes.errorbar(places, 100 * means, 100 * bars, marker="o", capsize=3, label=label)
+    ticks = sorted({steps for _, steps in groups})
+    axes.set_xticks(np.log2(ticks), [str(tick) for tick in ticks])
+    axes.set(xlabel="inference steps $M^{inf}$", ylim=(-3, 103), title="at every compute budget")
+    axes.legend(frameon=False)
+
+
+def _budget_label(name: str) -> str:
+    steps, candidates = re.findall(r"\d+", name)
+    return f"{steps} steps" + ("" if candidates == "1" else f", best of {candidates}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config))
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))

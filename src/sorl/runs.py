@@ -1,0 +1,148 @@
+"""A run directory: what it holds, and how it is read back."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from sorl.agents import AbstractAgent
+from sorl.config import TrainConfig, read_config, to_json
+from sorl.normalisation import Normalisation
+from sorl.policy import Policy, load_policy
+
+
+PACKAGES = ("sorl", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy", "ogbench", "mujoco", "gymnasium")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run as evaluation and reports need it: its options and one trained policy per seed."""
+
+    directory: Path
+    config: TrainConfig
+    policies: dict[int, PyTree]
+    """Networks by training seed."""
+    normalisation: Normalisation
+    step: int
+    """Updates that the policies were trained for."""
+
+    @property
+    def agent(self) -> AbstractAgent:
+        """The algorithm and its hyper-parameters."""
+        return self.config.agent
+
+
+def config_path(directory: Path) -> Path:
+    """The options that make the run again."""
+    return directory / "config.json"
+
+
+def policy_path(directory: Path, seed: int) -> Path:
+    """The policy for deployment that a seed trained."""
+    return directory / f"policy-seed-{seed}.sorl"
+
+
+def create(directory: Path, config: TrainConfig, provenance: dict[str, Any]) -> None:
+    """Makes a run directory with `config.json` and `versions.json`.
+
+    Raises a `FileExistsError` if there is a run in it already.
+    """
+    refuse_existing(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "versions.json", versions(config) | {"data": provenance})
+    # Last, since its presence is what makes the directory a run.
+    write_json(config_path(directory), to_json(config))
+
+
+def refuse_existing(directory: Path) -> None:
+    """Raises a `FileExistsError` if there is a run in the directory already."""
+    if config_path(directory).exists():
+        raise FileExistsError(
+            f"{directory} holds a run already; add --resume to continue it, or give another --run-dir."
+        )
+
+
+def update_config(directory: Path, config: TrainConfig) -> None:
+    """Writes the options of a run that goes on with more updates."""
+    write_json(config_path(directory), to_json(config))
+
+
+def save_policies(
+    directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
+) -> None:
+    """Writes one policy file per seed, whole or not at all."""
+    recorded = json.loads((directory / "versions.json").read_text())
+    for seed, one in networks.items():
+        provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
+        Policy(config.agent, one, normalisation, provenance).save(policy_path(directory, seed))
+
+
+def load_run(directory: str | os.PathLike[str]) -> Run:
+    """Reads a run directory; raises a `FileNotFoundError` if it holds no run, or none with a policy yet."""
+    directory = Path(directory)
+    if not config_path(directory).exists():
+        raise FileNotFoundError(f"{directory} holds no config.json; give the run directory that sorl.train printed.")
+    config = read_config(config_path(directory))
+    seeds = [seed for seed in config.seeds if policy_path(directory, seed).exists()]
+    if not seeds:
+        raise FileNotFoundError(
+            f"{directory} holds no policy yet; wait for the first checkpoint, or continue the run with "
+            f"python -m sorl.train --run-dir {directory} --resume."
+        )
+    policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
+    first = policies[seeds[0]]
+    return Run(
+        directory=directory,
+        config=config,
+        policies={seed: policy.networks for seed, policy in policies.items()},
+        normalisation=first.normalisation,
+        step=first.provenance["step"],
+    )
+
+
+def versions(config: TrainConfig) -> dict[str, Any]:
+    """The software and hardware that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "git_commit": _git_commit(),
+        "success_timing": config.evaluation.success_timing,
+        **{package: _installed(package) for package in PACKAGES},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit that the package's source is checked out at, or None when it is installed."""
+    source = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(source), "log", "-1", "--format=%H", "--", "."],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,101 @@
+"""Copies of a run's metrics for programs that show them: TensorBoard and Weights & Biases, imported when asked for."""
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Somewhere that rows are copied to."""
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
+        """Takes one row."""
+        ...
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        ...
+
+
+class TensorBoardSink:
+    """Copies rows to TensorBoard, one run per seed: `directory/seed_0`, ...
+
+    **Arguments:** `directory`; `resume_step` as for `MetricLog`, so that TensorBoard drops the later points.
+
+    **Raises:** `ImportError` if tensorboardX is not installed.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, resume_step: int | None = None):
+        self._package = _import("tensorboardX", "TensorBoard", extra="tensorboard")
+        self._directory = Path(directory)
+        self._purge_step = None if resume_step is None else resume_step + 1
+        self._writers: dict[int, Any] = {}
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
+        """Takes one row."""
+        if seed not in self._writers:
+            logdir = str(self._directory / f"seed_{seed}")
+            self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step)
+        for name, value in metrics.items():
+            self._writers[seed].add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class WandbSink:
+    """Copies rows to Weights & Biases as `seed_0/training/q_loss`, ..., over the axis `step`.
+
+    A resumed run goes on under the same id, kept in `directory`; the points between the checkpoint and the kill are
+    sent again. `metrics.jsonl` has them once.
+
+    **Arguments:** `directory`, for W&B's own files; `project`; `config`, shown with the run. Everything stays in
+    `directory`, until `wandb sync` is called, where the environment has `WANDB_MODE=offline`.
+
+    **Raises:** `ImportError` if wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        project: str = "sorl",
+        config: Mapping[str, Any] | None = None,
+    ):
+        package = _import("wandb", "Weights & Biases", extra="wandb")
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        id_file = directory / "run_id.txt"
+        if not id_file.exists():
+            id_file.write_text(os.urandom(8).hex(), encoding="utf-8")
+        self._run = package.init(
+            project=project,
+            dir=str(directory),
+            config=dict(config or {}),
+            id=id_file.read_text(encoding="utf-8"),
+            resume="allow",
+        )
+        # Several seeds log the same step, which W&B's own step counter does not allow.
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
+        """Takes one row."""
+        self._run.log({"step": step} | {f"seed_{seed}/{name}": value for name, value in metrics.items()})
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        self._run.finish()
+
+
+def _import(package: str, product: str, *, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'{product} logging needs {package}, which is not installed; run: pip install "sorl[{extra}]"'
+        ) from error

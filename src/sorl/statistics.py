@@ -1,0 +1,122 @@
+"""How sure a success rate is: intervals over episodes for one training seed, over seeds for several; and its table."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+BOOTSTRAP_RESAMPLES = 10_000
+
+BUDGET_FIELDS = ("inference_steps", "candidates", "noise_scale", "policy_conditioning", "critic_conditioning")
+"""The fields of an evaluation row that say which budget it is about."""
+
+Row = Mapping[str, Any]
+"""An evaluation of one training seed at one budget: `EvaluationResult.row()` with `step` and `training_seed`."""
+
+
+class Interval(NamedTuple):
+    """A mean success with the interval around it."""
+
+    success: float
+    success_low: float
+    success_high: float
+    interval: str
+    """How it was made: `wilson` over the episodes of one seed, or `bootstrap` over seeds."""
+
+
+def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success probability, sensible at 0 and at 1 too.
+
+    **Arguments:** `successes` of `episodes` independent episodes; `confidence` in (0, 1).
+
+    **Returns:** the lowest and the highest probability. Raises a `ValueError` unless 0 <= successes <= episodes,
+    episodes >= 1. Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    if not 0 <= successes <= episodes or episodes < 1:
+        raise ValueError(f"{successes} successes in {episodes} episodes have no interval; give counts that fit.")
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, weight = successes / episodes, z**2 / episodes
+    centre = (rate + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / episodes + weight / (4 * episodes))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, " seeds"], confidence: float = 0.95, *, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over training seeds.
+
+    **Arguments:** `values`, one score a seed; `confidence` in (0, 1); `seed` of the resampling, so that a table made
+    twice says the same.
+
+    **Returns:** the lowest and the highest mean.
+    """
+    indices = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP_RESAMPLES, len(values)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values[indices].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndarray, " seeds"]) -> Interval:
+    """Mean success with its 95 % interval: Wilson's over the episodes of a lone seed, else the bootstrap over seeds.
+
+    With several seeds it is they that vary: more episodes of one policy say nothing about the next training run.
+
+    **Arguments:** `successes` of `episodes`, one count for each training seed.
+    """
+    rates = successes / episodes
+    if len(rates) == 1:
+        return Interval(float(rates[0]), *wilson_interval(int(successes[0]), int(episodes[0])), "wilson")
+    return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
+
+
+def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The numbers a run is known by: means over its last three evaluations, never those of its best checkpoint."""
+    return summarise(rows, last=3)
+
+
+def summarise(rows: Sequence[Row], *, last: int = 1) -> list[dict[str, Any]]:
+    """Means over training seeds, for each budget.
+
+    **Arguments:** `rows`, one for each update count, training seed and budget; `last`, how many evaluations of each
+    seed count.
+
+    **Returns:** one row for each budget, in the order of `rows`: the budget, `steps` (the update counts used), the
+    number of `seeds`, an `Interval`, and the means of `return`, `length` and `steps_per_second`.
+    """
+    budgets: dict[tuple[Any, ...], dict[int, list[Row]]] = {}
+    for row in sorted(rows, key=lambda row: row["step"]):
+        seeds = budgets.setdefault(tuple(row[field] for field in BUDGET_FIELDS), {})
+        seeds.setdefault(row["training_seed"], []).append(row)
+    return [
+        dict(zip(BUDGET_FIELDS, budget, strict=True)) | _means([own[-last:] for own in seeds.values()])
+        for budget, seeds in budgets.items()
+    ]
+
+
+def _means(by_seed: list[list[Row]]) -> dict[str, Any]:
+    successes, episodes = (
+        np.array([sum(row[key] for row in own) for own in by_seed]) for key in ("successes", "episodes")
+    )
+    rows = [row for own in by_seed for row in own]
+    means = {key: float(np.mean([row[key] for row in rows])) for key in ("return", "length", "steps_per_second")}
+    steps = sorted({row["step"] for row in rows})
+    return {"steps": steps, "seeds": len(by_seed)} | success_interval(successes, episodes)._asdict() | means
+
+
+def table(summary: Sequence[Row]) -> str:
+    """The rows of `summarise` or `headline` as lines of text."""
+    lines = [" M^inf    N  success   95 % interval    return   length  steps/s"]
+    for row in summary:
+        lines.append(
+            f"{row['inference_steps']:6d} {row['candidates']:4d}  {row['success']:7.3f}  "
+            f"{row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f} {row['length']:8.1f} "
+            f"{row['steps_per_second']:8.0f}"
+        )
+    kinds = {"wilson": "Wilson's over episodes", "bootstrap": "bootstrap over training seeds"}
+    used = sorted({kinds[row["interval"]] for row in summary})
+    return "\n".join([*lines, f"95 % interval: {', '.join(used)}."])

@@ -1,0 +1,212 @@
+"""Train a policy: `python -m sorl.train` (the quickstart), or `--env NAME`, or `--data LOGS.npz`."""
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sorl import compilation, evaluate, presets, runs
+from sorl.agents import AGENTS, AbstractAgent, Sorl
+from sorl.checkpointing import CheckpointError
+from sorl.config import TrainConfig, changes, read_config, to_json
+from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
+from sorl.environments import EnvironmentWorkerError
+from sorl.session import Session
+from sorl.sinks import Sink, TensorBoardSink, WandbSink
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where the run goes and how it speaks; none of these changes its numbers."""
+
+    run_dir: Path | None = None
+    """The run's directory; none makes runs/ENV_AGENT_TIME. A run that is there is never overwritten."""
+    resume: bool = False
+    """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
+    config: Path | None = None
+    """Take the options of a run's config.json; others on the command line go over them."""
+    preset: Literal["quickstart", "paper"] | None = None
+    """Where defaults come from; none takes the paper's settings where --env is given, else the quickstart."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (pip install 'sorl[tensorboard]')."""
+    wandb: bool = False
+    """Log to Weights & Biases too (pip install 'sorl[wandb]'; WANDB_MODE=offline keeps it on this machine)."""
+    compilation_cache: bool = True
+    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The whole command line."""
+
+    options: Annotated[RunOptions, tyro.conf.arg(name="")]
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selection:
+    """What must be known before the other options have defaults."""
+
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunOptions)
+    env: str | None = None
+    data: Path | None = None
+
+
+def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
+    """Reads a command line.
+
+    **Returns:** the run's options, where it goes, and one sentence that says where the defaults came from. Raises a
+    `ValueError` in one sentence for options that contradict each other.
+    """
+    asked_for_help = {"-h", "--help"} & set(arguments)
+    selection, rest = tyro.cli(
+        _Selection,
+        args=[argument for argument in arguments if argument not in asked_for_help],
+        return_unknown_args=True,
+        add_help=False,
+    )
+    default, source = _defaults(selection, _agent_class(rest))
+    parsed = tyro.cli(
+        Arguments,
+        args=arguments,
+        prog="python -m sorl.train",
+        description=f"{TrainConfig.__doc__}\n\nDefaults shown: {source}",
+        default=Arguments(selection.options, default),
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    if selection.options.resume:
+        changed = changes(default, parsed.train) - {"updates", "evaluation.workers"}
+        if changed:
+            raise ValueError(
+                f"--resume continues a run as it was started, but {', '.join(sorted(changed))} differ from its "
+                "config.json; leave them out, or start a new run with --config."
+            )
+    return parsed.train, parsed.options, source
+
+
+def _agent_class(arguments: Sequence[str]) -> type[AbstractAgent]:
+    for name, agent in AGENTS.items():
+        if f"agent:{_dashed(name)}" in arguments:
+            return agent
+    return Sorl
+
+
+def _dashed(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:
+    options, env = selection.options, selection.env
+    if options.resume:
+        if options.run_dir is None:
+            raise ValueError("--resume does not say what to resume; give --run-dir too.")
+        return read_config(runs.config_path(options.run_dir)), f"those of the run in {options.run_dir}."
+    if options.config is not None:
+        return read_config(options.config), f"those in {options.config}."
+    if selection.data is not None:
+        return presets.own_logs(selection.data, agent), "the agent's own; there is no environment to evaluate in."
+    if options.preset == "quickstart" or (options.preset is None and env is None):
+        config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
+        return config, "the quickstart's: generated data, small networks, few updates."
+    config = presets.paper(env or presets.QUICKSTART_ENV, agent)
+    name = presets.paper_environment(config.env or "")
+    if name is None:
+        return config, f"the agent's own; the paper has no settings for {config.env}."
+    return config, f"the paper's settings for {name} (published success {presets.PAPER[name].published_success:g} %)."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains as the command line says; returns the process's exit code."""
+    try:
+        config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
+        return _train(config, options, source)
+    except (ValueError, OSError, ImportError, CheckpointError, EnvironmentWorkerError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
+    directory = options.run_dir or _new_directory(config)
+    if not options.resume:
+        runs.refuse_existing(directory)
+    if options.compilation_cache:
+        compilation.enable_cache()
+    print(f"Settings: {source}\nRun directory: {directory}", flush=True)
+    data = load_data(config)
+    if options.resume:
+        runs.update_config(directory, config)
+    else:
+        runs.create(directory, config, data.provenance)
+    sinks = _sinks(config, options, directory)
+    ending = Session(config, directory, data, resume=options.resume, sinks=sinks, quiet=options.quiet).run()
+    if ending.signal is not None:
+        name = signal.Signals(ending.signal).name
+        print(f"Stopped by {name} at update {ending.step}, which is saved; go on with:\n  {_resume(directory)}")
+        return 128 + ending.signal
+    _show_results(config, directory)
+    return 1 if ending.bad_seeds else 0
+
+
+def load_data(config: TrainConfig) -> LoadedData:
+    """Loads the data that a configuration names, generating them first where it says so."""
+    data = config.data
+    if data.path is not None:
+        return load_logs(data.path, validation_fraction=data.validation_fraction)
+    assert config.env is not None
+    if data.episodes is None:
+        return load_ogbench(config.env, data_dir=data.directory, mirrors=data.mirrors, download=data.download)
+    wanted = GeneratedSet.of(config.env, data.episodes, data.generation_seed)
+    directory = generate(wanted, directory=data.directory)
+    return load_ogbench(config.env, data_dir=directory, generated=wanted)
+
+
+def _show_results(config: TrainConfig, directory: Path) -> None:
+    """The table over budgets, where everything is, and what to do next."""
+    evaluation = config.evaluation
+    if config.env is not None and evaluation.interval:
+        evaluate.main(
+            evaluate.Config(
+                run=directory,
+                inference_steps=evaluation.final_inference_steps,
+                candidates=evaluation.final_candidates,
+                episodes=evaluation.final_episodes,
+                success_timing=evaluation.success_timing,
+            )
+        )
+    lines = [
+        f"Policy:       {runs.policy_path(directory, config.seeds[0])}  (sorl.load_policy)",
+        f"Metrics:      {directory / 'metrics.csv'}",
+        "Next:",
+        f"  python -m sorl.evaluate {directory} --inference-steps 1 2 4 8 16 --candidates 1 4 16",
+        f"  {_resume(directory)} --updates {2 * config.updates}",
+    ]
+    print("\n".join(lines))
+
+
+def _resume(directory: Path) -> str:
+    return f"python -m sorl.train --run-dir {directory} --resume"
+
+
+def _sinks(config: TrainConfig, options: RunOptions, directory: Path) -> list[Sink]:
+    sinks: list[Sink] = []
+    if options.tensorboard:
+        sinks.append(TensorBoardSink(directory / "tensorboard"))
+    if options.wandb:
+        sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
+    return sinks
+
+
+def _new_directory(config: TrainConfig) -> Path:
+    name = config.env or (config.data.path or Path("logs")).stem
+    return Path("runs") / f"{name}_{type(config.agent).__name__.lower()}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

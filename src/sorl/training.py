@@ -1,0 +1,150 @@
+"""Training as one compiled program: many updates, for any number of seeds, over a dataset that stays on the device.
+
+The random stream depends on (seed, step) alone: never on the length of a chunk, on logging, evaluation or resuming, nor
+on which seeds train side by side.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from sorl.agents import AbstractAgent
+from sorl.transitions import Dataset
+
+
+SeedMapping = Literal["map", "vmap"]
+"""One seed after the other, bit-equal to each trained alone; or all at once, equal to rounding."""
+
+# The streams that keys are folded into: a key that serves two purposes serves neither.
+_INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
+
+
+class TrainState(eqx.Module):
+    """All that resuming needs. Every array but `step` has a leading axis over seeds."""
+
+    agent: PyTree
+    step: Int[Array, ""]
+    """Number of updates made."""
+    keys: Key[Array, " seeds"]
+    """One root key per seed; never advanced, the step is folded in."""
+    first_bad_step: Int[Array, " seeds"]
+    """The first update with a non-finite metric, or -1; such a seed is not trained further."""
+    metric_sums: dict[str, Float[Array, " seeds"]]
+    """Sums since the last multiple of the log interval."""
+
+
+def default_seed_mapping() -> SeedMapping:
+    """`map` on CPU, where it is exact and no slower; `vmap` on accelerators, where it fills the device."""
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
+    """A fresh state at step 0, one slice per seed, each equal to the one that the seed gets alone."""
+    observation_size, action_size = dataset.observations.shape[1], dataset.actions.shape[1]
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    # One by one, not vmapped: the same program for any number of seeds gives the same bits.
+    one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
+    _, metrics = jax.eval_shape(
+        partial(_update, batch_size=batch_size), agent, one_by_one[0], keys[0], jnp.int32(0), dataset
+    )
+    return TrainState(
+        agent=states,
+        step=jnp.int32(0),
+        keys=keys,
+        first_bad_step=jnp.full(len(seeds), -1, jnp.int32),
+        metric_sums={name: jnp.zeros((len(seeds),), metric.dtype) for name, metric in metrics.items()},
+    )
+
+
+@partial(jax.jit, static_argnames=("batch_size", "log_interval", "seed_mapping"), donate_argnames="state")
+def run_chunk(
+    agent: AbstractAgent,
+    state: TrainState,
+    dataset: Dataset,
+    updates: Int[Array, ""],
+    *,
+    batch_size: int,
+    log_interval: int,
+    seed_mapping: SeedMapping,
+) -> TrainState:
+    """Makes `updates` updates of every seed; `state` is donated.
+
+    Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
+    chunks end. The number of updates is an array: one program serves chunks of any length.
+    """
+    start = state.step
+
+    def body(index, carry):
+        agent_state, first_bad_step, sums, key = carry
+        step = start + index
+        agent_state, metrics = _update(agent, agent_state, key, step, dataset, batch_size=batch_size)
+        bad = (first_bad_step < 0) & ~_all_finite(metrics)
+        fresh = step % log_interval == 0
+        sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
+        return agent_state, jnp.where(bad, step, first_bad_step), sums, key
+
+    def one_seed(carry):
+        # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
+        return jax.lax.cond(carry[1] < 0, lambda c: jax.lax.fori_loop(0, updates, body, c), lambda c: c, carry)
+
+    over_seeds = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
+    agent_states, first_bad_step, sums, _ = over_seeds(
+        one_seed, (state.agent, state.first_bad_step, state.metric_sums, state.keys)
+    )
+    return TrainState(agent_states, start + updates, state.keys, first_bad_step, sums)
+
+
+@partial(jax.jit, static_argnames=("batch_size", "batches"))
+def validation_losses(
+    agent: AbstractAgent, state: TrainState, dataset: Dataset, *, batch_size: int, batches: int = 4
+) -> dict[str, Float[Array, " seeds"]]:
+    """Mean losses over `batches` batches of held-out data; the same batches and draws at every call and for every seed.
+
+    Draws that never change make the curve smooth: its movements are the networks'.
+    """
+    key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
+
+    def one_batch(agent_state, index):
+        index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        batch = dataset.sample(batch_size, key=index_key)
+        draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+        return agent.losses(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+
+    def one_seed(agent_state):
+        losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches))
+        return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
+
+    return jax.lax.map(one_seed, state.agent)
+
+
+@partial(jax.jit, static_argnames=("observation_size", "action_size"))
+def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
+    return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
+
+
+# Jitted on its own only so that its trace, the longest part of a start, is made once and found again.
+@partial(jax.jit, static_argnames="batch_size")
+def _update(
+    agent: AbstractAgent,
+    agent_state: Any,
+    key: Key[Array, ""],
+    step: Int[Array, ""],
+    dataset: Dataset,
+    *,
+    batch_size: int,
+) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
+    index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
+    # From the step alone: all seeds take the same branch, so that under vmap a branch stays a branch.
+    shared_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
+    batch = dataset.sample(batch_size, key=index_key)
+    draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+    return agent.update(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+
+
+def _all_finite(metrics: dict[str, Float[Array, ""]]) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))

@@ -1,0 +1,57 @@
+"""Small networks, batches and draws from numpy's generator: nothing to compile, and no initialiser is relied on."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.transitions import Transition
+
+
+OBSERVATION_SIZE, ACTION_SIZE = 3, 2
+
+
+def fill(template: Any, seed: int, dtype: Any = jnp.float32) -> Any:
+    """The template with every array drawn from N(0, 0.5^2)."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * random.standard_normal(leaf.shape), dtype), template)
+
+
+def make(network: Any, *sizes: Any, seed: int = 0, dtype: Any = jnp.float32, **options: Any) -> Any:
+    """`network(*sizes, **options)` with random arrays."""
+    return fill(eqx.filter_eval_shape(network, *sizes, **options, key=jax.random.key(0)), seed, dtype)
+
+
+def make_field(seed: int = 0, dtype: Any = jnp.float32, hidden_sizes: tuple[int, ...] = (5,)) -> ShortcutField:
+    """A policy for `OBSERVATION_SIZE` and `ACTION_SIZE`."""
+    return make(ShortcutField, OBSERVATION_SIZE, ACTION_SIZE, hidden_sizes, seed=seed, dtype=dtype)
+
+
+def make_critic(seed: int = 1, dtype: Any = jnp.float32, hidden_sizes: tuple[int, ...] = (5,)) -> CriticEnsemble:
+    """Two critics for `OBSERVATION_SIZE` and `ACTION_SIZE`."""
+    return make(CriticEnsemble, OBSERVATION_SIZE, ACTION_SIZE, hidden_sizes, seed=seed, dtype=dtype)
+
+
+def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32) -> Transition:
+    """Transitions with rewards of -1 and 0, about a quarter of them terminal."""
+    random = np.random.default_rng(seed)
+    return Transition(
+        observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
+        action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
+        reward=jnp.asarray(-random.integers(0, 2, batch_size), dtype),
+        mask=jnp.asarray(random.integers(0, 4, batch_size) > 0, dtype),
+        next_observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
+    )
+
+
+def directional_derivatives(function: Any, point: Any, gradient: Any, seed: int = 3) -> tuple[float, float]:
+    """Along one random direction: `gradient`'s derivative, and the central finite difference of `function`."""
+    random = np.random.default_rng(seed)
+    direction = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), point)
+    along = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    step = 1e-6
+    plus, minus = (jax.tree.map(lambda x, d, s=s: x + s * step * d, point, direction) for s in (1, -1))
+    return float(along), float(function(plus) - function(minus)) / (2 * step)

@@ -1,0 +1,28 @@
+"""Small made-up data and agents, for tests that are about neither."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from sorl.agents import Sorl
+from sorl.transitions import Dataset
+
+
+def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, action_size: int = 2) -> Dataset:
+    """Random trajectories of `length` rows; every last row has no successor, every second trajectory terminates."""
+    generator = np.random.default_rng(0)
+    rows = trajectories * length
+    masks = np.ones((trajectories, length), np.float32)
+    masks[::2, -2] = 0.0
+    starts = np.arange(rows).reshape(trajectories, length)[:, :-1].reshape(-1)
+    return Dataset(
+        observations=jnp.asarray(generator.normal(size=(rows, observation_size)), jnp.float32),
+        actions=jnp.asarray(generator.uniform(-1, 1, (rows, action_size)), jnp.float32),
+        rewards=jnp.asarray(generator.normal(size=rows), jnp.float32),
+        masks=jnp.asarray(masks.reshape(-1)),
+        starts=jnp.asarray(starts, jnp.int32),
+    )
+
+
+def agent(**fields) -> Sorl:
+    """SORL with networks small enough to compile in a second."""
+    return Sorl(**({"hidden_sizes": (16, 16), "critic_hidden_sizes": (16, 16), "backprop_steps": 2} | fields))

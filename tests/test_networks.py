@@ -1,0 +1,102 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sorl.networks import MLP, CriticEnsemble, ShortcutField
+
+from .random_networks import make
+
+
+PAPER_SIZES = (512, 512, 512, 512)
+
+
+@pytest.fixture(params=["jitted", "eager"])
+def maybe_jit(request):
+    return eqx.filter_jit if request.param == "jitted" else lambda function: function
+
+
+def _parameters(network):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(network))
+
+
+def _with_weights(mlp, *weights):
+    """The same network with these kernels, `[out, in]`."""
+    return eqx.tree_at(lambda m: [layer.weight for layer in m.layers], mlp, [jnp.asarray(w) for w in weights])
+
+
+def test_parameter_counts_at_the_papers_sizes():
+    field = eqx.filter_eval_shape(ShortcutField, 28, 5, PAPER_SIZES, key=jax.random.key(0))
+    critic = eqx.filter_eval_shape(CriticEnsemble, 28, 5, PAPER_SIZES, key=jax.random.key(0))
+    assert _parameters(field) == 808_965
+    assert _parameters(critic) == 1_620_994
+
+
+def test_gelu_is_the_tanh_approximation(maybe_jit):
+    mlp = _with_weights(MLP(1, 1, (1,), layer_norm=False, key=jax.random.key(0)), [[1.0]], [[1.0]])
+    # x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; the exact GELU would give 0.841345 and -0.045500.
+    assert maybe_jit(mlp)(jnp.array([1.0])) == pytest.approx(0.841192, abs=1e-6)
+    assert maybe_jit(mlp)(jnp.array([-2.0])) == pytest.approx(-0.045402, abs=1e-6)
+
+
+def test_layer_norm_follows_the_activation_with_epsilon_1e_6(maybe_jit):
+    mlp = MLP(2, 2, (2,), layer_norm=True, key=jax.random.key(0))
+    mlp = _with_weights(mlp, np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    x = np.array([4e-3, -4e-3])
+    gelu = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    # The variance, 4e-6, is near the epsilon: 1e-5 instead would give 0.53 in place of 0.89.
+    expected = (gelu - gelu.mean()) / np.sqrt(gelu.var() + 1e-6)
+    assert abs(expected[0]) == pytest.approx(0.894, abs=1e-3)
+    np.testing.assert_allclose(maybe_jit(mlp)(jnp.asarray(x, jnp.float32)), expected, rtol=1e-4)
+
+
+def test_kernels_have_variance_2_over_fan_in_plus_fan_out_and_biases_are_zero():
+    mlp = MLP(300, 100, (200,), layer_norm=False, key=jax.random.key(1))
+    for layer in mlp.layers:
+        fan_out, fan_in = layer.weight.shape
+        variance = 2 / (fan_in + fan_out)
+        assert float(jnp.var(layer.weight)) == pytest.approx(variance, rel=0.03)
+        # Uniform: the bound is sqrt(3) standard deviations, and is all but reached.
+        assert 0.999 < float(jnp.max(jnp.abs(layer.weight))) / math.sqrt(3 * variance) <= 1
+        np.testing.assert_array_equal(layer.bias, np.zeros(fan_out))
+
+
+def test_field_input_is_observation_action_time_and_log2_steps():
+    field = ShortcutField(2, 1, (), key=jax.random.key(0))
+    field = eqx.tree_at(lambda f: f.mlp.layers[0].weight, field, jnp.array([[10000.0, 1000.0, 100.0, 10.0, 1.0]]))
+    velocity = field(jnp.array([1.0, 2.0]), jnp.array([3.0]), jnp.array(4.0), jnp.array(5.0))
+    np.testing.assert_array_equal(velocity, [12345.0])
+
+
+def test_critic_input_is_observation_action_and_the_raw_step_count():
+    critic = CriticEnsemble(1, 1, (), heads=2, key=jax.random.key(0))
+    weights = jnp.array([[[100.0, 10.0, 1.0]], [[200.0, 20.0, 2.0]]])
+    critic = eqx.tree_at(lambda c: c.heads.layers[0].weight, critic, weights)
+    q = critic(jnp.array([1.0]), jnp.array([2.0]), jnp.array(8.0))
+    np.testing.assert_array_equal(q, [128.0, 256.0])
+
+
+def test_critic_that_does_not_see_steps_gives_one_value_for_every_budget():
+    seeing = make(CriticEnsemble, 3, 2, (8,))
+    blind = make(CriticEnsemble, 3, 2, (8,), sees_steps=False)
+
+    @eqx.filter_jit
+    def values(critic, steps):
+        return critic(jnp.ones(3), jnp.ones(2), steps)
+
+    one, eight = jnp.array(1.0), jnp.array(8.0)
+    np.testing.assert_array_equal(values(blind, one), values(blind, eight))
+    assert not np.any(values(seeing, one) == values(seeing, eight))
+    # One input less, for 8 hidden units in each of 2 heads.
+    assert _parameters(seeing) - _parameters(blind) == 16
+
+
+def test_each_critic_head_is_its_own_network():
+    critic = make(CriticEnsemble, 3, 2, (8, 8), heads=3)
+    x = jnp.arange(6.0)
+    alone = [jax.tree.map(lambda leaf, h=head: leaf[h], critic.heads)(x)[0] for head in range(3)]
+    np.testing.assert_allclose(eqx.filter_jit(critic)(x[:3], x[3:5], x[5]), alone, atol=1e-5)
+    assert len(set(map(float, alone))) == 3

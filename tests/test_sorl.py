@@ -1,0 +1,333 @@
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sorl import critics, shortcut
+from sorl.agents import Budget, Sorl
+from sorl.agents.sorl import SorlPolicy, SorlSharedDraws, SorlState
+from sorl.agents.sorl_released import SorlReleased
+
+from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
+
+
+SETTINGS: dict[str, Any] = {
+    "discretization_steps": 4,
+    "backprop_steps": 2,
+    "learning_rate": 0.01,
+    "max_grad_norm": 0.5,
+    "discount": 0.9,
+    "target_rate": 0.1,
+    "flow_matching_coefficient": 2.0,
+    "self_consistency_coefficient": 3.0,
+    "q_coefficient": 5.0,
+}
+METRICS = {
+    "critic_loss",
+    "q_mean",
+    "target_q_mean",
+    "flow_matching_loss",
+    "self_consistency_loss",
+    "q_loss",
+    "policy_loss",
+    "policy_q_mean",
+    "critic_grad_norm",
+    "policy_grad_norm",
+}
+
+
+# One compiled program for all tests that update: settings are arguments.
+update = jax.jit(Sorl.update)
+losses_of = jax.jit(Sorl.losses)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def _state(agent):
+    field, critic = make_field(0, jnp.float64), make_critic(1, jnp.float64)
+    return SorlState(
+        field=field,
+        target_field=make_field(4, jnp.float64),
+        critic=critic,
+        target_critic=make_critic(5, jnp.float64),
+        field_optimiser=agent.optimiser().init(field),  # pyright: ignore[reportArgumentType]
+        critic_optimiser=agent.optimiser().init(critic),  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _shared(target_steps, policy_steps):
+    """Jump counts 1 or 2, as indices."""
+    return SorlSharedDraws(policy_steps=jnp.array(policy_steps - 1), target_steps=jnp.array(target_steps - 1))
+
+
+def _assert_close(actual, expected, rtol=1e-9):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * max(float(np.abs(e).max()), 1e-3))
+
+
+def _values(critic, field, observation, noise, steps):
+    k = jnp.asarray(float(steps))
+    return jax.vmap(lambda x, n: critic(x, shortcut.sample(field, x, n, steps), k))(observation, noise)
+
+
+def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
+    """The update from plain functions, in the documented order."""
+
+    def td_loss(critic, field):
+        next_q = _values(state.target_critic, field, batch.next_observation, draws.target_noise, target_steps)
+        target = batch.reward + agent.discount * batch.mask * jnp.mean(next_q, axis=1)
+        k = jnp.asarray(float(target_steps))
+        return critics.td_loss(jax.vmap(lambda x, a: critic(x, a, k))(batch.observation, batch.action), target)
+
+    # The target's own network is another: its gradient into the policy leaves the critic's gradient as it is.
+    critic_gradient, into_policy = jax.grad(td_loss, argnums=(0, 1))(state.critic, state.field)
+    chain = optax.chain(optax.clip_by_global_norm(agent.max_grad_norm), optax.adam(agent.learning_rate))
+    updates, critic_optimiser = chain.update(critic_gradient, state.critic_optimiser)
+    new_critic = jax.tree.map(jnp.add, state.critic, updates)
+
+    def policy_loss(field):
+        example = batch.observation, batch.action
+        levels = jnp.asarray(agent.consistency_levels(len(batch.reward)), batch.reward.dtype)
+        flow = shortcut.flow_matching_loss(field, *example, draws.flow_noise, draws.flow_time, 4)
+        consistency = shortcut.self_consistency_loss(
+            field, state.target_field, *example, draws.consistency_noise, draws.consistency_time, levels
+        )
+        # The critic that the step above made.
+        q = _values(new_critic, field, batch.observation, draws.policy_noise, policy_steps)
+        return 2 * flow + 3 * consistency + 5 * critics.policy_q_loss(q)
+
+    gradient = jax.grad(policy_loss)(state.field)
+    if agent.td_gradient_to_policy:
+        gradient = jax.tree.map(jnp.add, gradient, into_policy)
+    updates, field_optimiser = chain.update(gradient, state.field_optimiser)
+    new_field = jax.tree.map(jnp.add, state.field, updates)
+
+    def average(new, old):
+        return jax.tree.map(lambda n, o: 0.1 * n + 0.9 * o, new, old)
+
+    return SorlState(
+        field=new_field,
+        target_field=average(new_field, state.target_field),
+        critic=new_critic,
+        target_critic=average(new_critic, state.target_critic),
+        field_optimiser=field_optimiser,
+        critic_optimiser=critic_optimiser,
+    )
+
+
+@pytest.mark.parametrize("td_gradient_to_policy", [False, True])
+def test_update_takes_its_steps_in_the_documented_order(x64, td_gradient_to_policy):
+    agent = Sorl(**SETTINGS, td_gradient_to_policy=td_gradient_to_policy)
+    batch, state, metrics = make_batch(6, dtype=jnp.float64), _state(agent), {}
+    expected = jax.jit(lambda s, d: _recomputed(agent, s, batch, d, 2, 1))
+    for seed in range(2):  # the second has momentum and a moved average
+        draws = agent.draw(6, ACTION_SIZE, key=jax.random.key(seed))
+        new_state, metrics = update(agent, state, batch, draws, _shared(2, 1))
+        _assert_close(new_state, expected(state, draws))
+        state = new_state
+    assert set(metrics) == METRICS | ({"td_policy_grad_norm"} if td_gradient_to_policy else set())
+
+
+def test_each_loss_moves_its_own_network_alone(x64):
+    agent, batch = Sorl(**SETTINGS), make_batch(6, dtype=jnp.float64)
+    state, draws = _state(agent), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
+    other = agent.draw(6, ACTION_SIZE, key=jax.random.key(1))
+    new_state, metrics = update(agent, state, batch, draws, _shared(2, 2))
+    # The Q loss, flow matching and self-consistency do not reach the critic: other draws for them change no bit of it.
+    for_policy = dataclasses.replace(other, target_noise=draws.target_noise)
+    moved, moved_metrics = update(agent, state, batch, for_policy, _shared(2, 1))
+    for a, b in zip(jax.tree.leaves(moved.critic), jax.tree.leaves(new_state.critic), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert moved_metrics["policy_loss"] != metrics["policy_loss"]
+    assert moved_metrics["critic_loss"] == metrics["critic_loss"]
+    # And without the TD gradient, the policy's cloning losses do not depend on the TD target's noise.
+    for_critic = dataclasses.replace(draws, target_noise=other.target_noise)
+    moved, moved_metrics = update(agent, state, batch, for_critic, _shared(1, 2))
+    assert moved_metrics["flow_matching_loss"] == metrics["flow_matching_loss"]
+    assert moved_metrics["critic_loss"] != metrics["critic_loss"]
+
+
+def test_losses_are_those_of_the_update_at_the_present_parameters(x64):
+    agent, batch = Sorl(**SETTINGS), make_batch(6, dtype=jnp.float64)
+    state, draws = _state(agent), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
+    losses = losses_of(agent, state, batch, draws, _shared(1, 2))
+    assert set(losses) == METRICS - {"critic_grad_norm", "policy_grad_norm"}
+    q = _values(state.critic, state.field, batch.observation, draws.policy_noise, 2)
+    assert losses["q_loss"] == pytest.approx(float(critics.policy_q_loss(q)), rel=1e-9)
+    total = 2 * losses["flow_matching_loss"] + 3 * losses["self_consistency_loss"] + 5 * losses["q_loss"]
+    assert losses["policy_loss"] == pytest.approx(float(total), rel=1e-9)
+
+
+@pytest.mark.parametrize("agent_class", [Sorl, SorlReleased])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"discretization_steps": 6}, "discretization_steps is 6; .* power of two"),
+        ({"discretization_steps": 0}, "discretization_steps is 0; .* power of two"),
+        ({"discretization_steps": 1, "backprop_steps": 1}, "discretization_steps is 1; .* at least 2"),
+        ({"backprop_steps": 3}, "backprop_steps is 3; .* power of two"),
+        ({"backprop_steps": 16}, "backprop_steps is 16 but the finest trained grid has 8 steps"),
+        ({"critic_heads": 0}, "critic_heads is 0"),
+        ({"hidden_sizes": ()}, r"hidden_sizes \(\)"),
+        ({"critic_hidden_sizes": ()}, r"critic_hidden_sizes \(\)"),
+    ],
+)
+def test_settings_that_make_no_agent_are_refused(agent_class, settings, message):
+    with pytest.raises(ValueError, match=message):
+        agent_class(**settings)
+
+
+def test_jump_counts_are_powers_of_two_up_to_the_most_backpropagated():
+    assert Sorl().step_counts == (1, 2, 4, 8)
+    assert Sorl(backprop_steps=1).step_counts == (1,)
+    assert Sorl(discretization_steps=16, backprop_steps=4).step_counts == (1, 2, 4)
+
+
+def test_jump_counts_are_uniform_and_independent():
+    shared = jax.vmap(lambda key: Sorl().draw_shared(key=key))(jax.random.split(jax.random.key(0), 4000))
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (shared.policy_steps, shared.target_steps), 1)
+    # 250 expected in each of 16 cells, with a standard deviation of 15.
+    assert counts.sum() == 4000
+    assert np.abs(counts - 250).max() < 5 * 15.3
+
+
+def test_draws_of_an_update():
+    draws = jax.jit(lambda key: Sorl().draw(4096, 5, key=key))(jax.random.key(0))
+    noises = draws.flow_noise, draws.consistency_noise, draws.policy_noise, draws.target_noise
+    for noise in noises:
+        assert noise.shape == (4096, 5)
+        assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
+    # No two of them are the same draw: correlations of 20480 pairs have a standard deviation of 0.007.
+    correlation = np.corrcoef([np.ravel(noise) for noise in noises])
+    assert np.abs(correlation - np.eye(4)).max() < 0.04
+    # Each of 8 times is drawn 512 times, with a standard deviation of 21.
+    steps, counts = np.unique(8 * draws.flow_time, return_counts=True)
+    np.testing.assert_array_equal(steps, np.arange(8))
+    assert np.abs(counts - 512).max() < 5 * 21
+    # Multiples of each row's own step, all below 1, and all of them.
+    levels = Sorl().consistency_levels(4096)
+    for level in (0, 1, 2):
+        drawn = np.unique(2**level * draws.consistency_time[levels == level])
+        np.testing.assert_array_equal(drawn, np.arange(2**level))
+
+
+def test_self_consistency_steps_are_split_over_the_batch():
+    levels = Sorl().consistency_levels(256)
+    np.testing.assert_array_equal(levels, [2] * 85 + [1] * 85 + [0] * 86)
+    np.testing.assert_array_equal(Sorl(discretization_steps=2, backprop_steps=2).consistency_levels(3), [0, 0, 0])
+    np.testing.assert_array_equal(Sorl(discretization_steps=16).consistency_levels(5), [3, 2, 1, 0, 0])
+
+
+def test_init_makes_averages_that_equal_the_networks_and_share_no_buffer():
+    agent = Sorl(hidden_sizes=(5,), critic_hidden_sizes=(4,), critic_heads=3)
+    state = jax.jit(lambda key: agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=key))(jax.random.key(0))
+    for online, average in ((state.field, state.target_field), (state.critic, state.target_critic)):
+        for a, b in zip(jax.tree.leaves(online), jax.tree.leaves(average), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a is not b
+            assert a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer()
+    assert state.field.mlp.layers[0].weight.shape == (5, OBSERVATION_SIZE + ACTION_SIZE + 2)
+    assert state.critic.heads.layers[0].weight.shape == (3, 4, OBSERVATION_SIZE + ACTION_SIZE + 1)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves((state.field_optimiser, state.critic_optimiser)))
+    blind = jax.eval_shape(lambda key: Sorl(critic_sees_steps=False).init(3, 2, key=key), jax.random.key(0))
+    assert blind.critic.heads.layers[0].weight.shape == (2, 512, 5)
+
+
+def _acting(aggregation: critics.Aggregation = "mean"):
+    agent = Sorl(**SETTINGS, q_aggregation=aggregation)
+    return agent, SorlPolicy(make_field(6), make_critic(7)), make_batch(8).observation
+
+
+@pytest.mark.xfail(strict=True, reason="a lone candidate is sampled under a map of one, which rounds differently")
+@pytest.mark.parametrize("steps", [1, 4])
+def test_one_candidate_is_a_plain_sample_bit_for_bit(steps):
+    agent, policy, observations = _acting()
+    budget = Budget(inference_steps=steps)
+    noise = jax.random.normal(jax.random.key(0), (8, 1, ACTION_SIZE))
+    actions = jax.jit(jax.vmap(lambda x, n: agent.act(policy, x, n, budget)))(observations, noise)
+    plain = jax.jit(jax.vmap(lambda x, n: shortcut.sample(policy.field, x, n, steps)))(observations, noise[:, 0])
+    np.testing.assert_array_equal(actions, plain)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "min"])
+def test_best_of_n_in_a_batch_takes_what_one_by_one_takes_and_never_less(aggregation):
+    agent, policy, observations = _acting(aggregation)
+    budget = Budget(inference_steps=2, candidates=6)
+    noise = jax.random.normal(jax.random.key(0), (8, 6, ACTION_SIZE))
+    act = jax.jit(lambda x, n: agent.act(policy, x, n, budget))
+    together = jax.jit(jax.vmap(act))(observations, noise)
+
+    @jax.jit
+    @jax.vmap
+    def value(observation, action):
+        return critics.aggregate(policy.critic(observation, action, jnp.array(2.0)), aggregation)
+
+    @jax.jit
+    def candidate_values(observation, noise):
+        candidates = jax.vmap(lambda n: shortcut.sample(policy.field, observation, n, 2))(noise)
+        return value(jnp.broadcast_to(observation, (6, OBSERVATION_SIZE)), candidates)
+
+    best = np.array([candidate_values(x, n).max() for x, n in zip(observations, noise, strict=True)])
+    alone = jnp.stack([act(x, n) for x, n in zip(observations, noise, strict=True)])
+    np.testing.assert_allclose(value(observations, together), best, atol=1e-5)
+    np.testing.assert_allclose(value(observations, alone), best, atol=1e-5)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_noise_scale_of_zero_always_takes_the_same_path():
+    agent, policy, observations = _acting()
+    noise = jax.random.normal(jax.random.key(0), (2, 3, ACTION_SIZE))
+
+    def act(noise, scale):
+        return agent.act(policy, observations[0], noise, Budget(candidates=3, noise_scale=scale))
+
+    act = jax.jit(act, static_argnums=1)
+    np.testing.assert_array_equal(act(noise[0], 0.0), act(noise[1], 0.0))
+    assert np.all(act(noise[0], 1.0) != act(noise[1], 1.0))
+    np.testing.assert_array_equal(act(noise[0], 0.5), act(0.5 * noise[0], 1.0))
+
+
+def test_step_counts_shown_beyond_the_trained_ones():
+    agent = Sorl(discretization_steps=8, backprop_steps=4)
+    asked = (1, 2, 3, 4, 7, 8, 16, 100)
+    assert [agent.conditioning(steps) for steps in asked] == [1, 2, 2, 4, 4, 8, 8, 8]
+    assert [agent.critic_conditioning(steps) for steps in asked] == [1, 2, 2, 4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "budget, expected",
+    [
+        (Budget(inference_steps=1, candidates=2), 0.0),
+        (Budget(inference_steps=1, candidates=2, policy_conditioning=8), 0.3),
+        (Budget(inference_steps=1, candidates=2, critic_conditioning=4), 0.5),
+        (Budget(inference_steps=16, candidates=2), 0.8),
+        (Budget(inference_steps=16, candidates=2, policy_conditioning=2, critic_conditioning=2), 0.1),
+    ],
+)
+def test_the_budget_says_which_step_counts_are_shown(budget, expected):
+    # A field that adds a tenth of the log2 M it is shown, and a critic that prefers large actions for k above 3 only.
+    policy = SorlPolicy(make_field(), make_critic())
+    policy = eqx.tree_at(
+        lambda p: (p.field, p.critic),
+        policy,
+        (lambda x, a, t, level: 0.1 * level * jnp.ones_like(a), lambda x, a, k: a * (k - 3)),
+    )
+    agent = Sorl(discretization_steps=8, backprop_steps=4)
+    action = agent.act(policy, jnp.zeros(1), jnp.array([[0.0], [0.5]]), budget)
+    np.testing.assert_allclose(action, [expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [{"inference_steps": 0}, {"candidates": 0}, {"noise_scale": -1.0}])
+def test_budgets_that_cannot_act_are_refused(budget):
+    with pytest.raises(ValueError, match="give"):
+        Budget(**budget)
