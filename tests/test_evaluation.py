@@ -1,6 +1,7 @@
 """Evaluations play a fixed number of seeded episodes, and give the same whatever they are played on."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from jaxtyping import Float
 
 from sorl import environments, video
 from sorl.agents import AbstractAgent, Budget, Sorl
-from sorl.config import TrainConfig
+from sorl.config import DataConfig, TrainConfig
 from sorl.environments import EnvironmentPool, SerialEnvironments
 from sorl.evaluate import Config, main
 from sorl.evaluation import episode_seeds, evaluate, play
@@ -183,7 +184,7 @@ def test_episode_seeds_differ_and_do_not_depend_on_their_number():
     assert len({*episode_seeds(4, 500), *episode_seeds(5, 500)}) == 1000
 
 
-def film_of(environments, episodes=6):
+def film_of(environments, episodes=5):
     """Every observation of every episode, by its number."""
     seen = {episode: [] for episode in range(episodes)}
     for moment in play(
@@ -204,7 +205,7 @@ def test_workers_and_waves_give_what_one_process_gives():
     expected = film_of(SerialEnvironments(CUBE))
     lengths = {len(film) for film in expected}
     assert len(lengths) > 1 and min(lengths) < 200  # some reach the goal, at different times
-    for workers in (2, 4, 6):
+    for workers in (2, 5):
         with EnvironmentPool(CUBE, workers=workers) as pool:
             found = film_of(pool)
         for one, other in zip(found, expected, strict=True):
@@ -252,7 +253,8 @@ def test_wrong_sizes_counts_and_actions_are_refused(scripted):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     agent = Sorl(hidden_sizes=(8,), critic_hidden_sizes=(8,))
-    policies = {seed: agent.policy(agent.init(28, 5, key=jax.random.key(seed))) for seed in (3, 5)}
+    train = jax.jit(lambda key: agent.policy(agent.init(28, 5, key=key)))
+    policies = {seed: train(jax.random.key(seed)) for seed in (3, 5)}
     found = Run(tmp_path, TrainConfig(env=CUBE, agent=agent, seeds=(3, 5)), policies, identity(), step=70)
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
     return found
@@ -265,12 +267,12 @@ def parse(run, *arguments):
 def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     summary = main(
         parse(
-            run, "--inference-steps", "1", "4", "--candidates", "1", "2", "--episodes", "2", "--success-timing", "post"
+            run, "--inference-steps", "1", "4", "--candidates", "1", "2", "--episodes", "1", "--success-timing", "post"
         )
     )
     assert [(row["inference_steps"], row["candidates"]) for row in summary] == [(1, 1), (4, 1), (1, 2), (4, 2)]
     printed = capsys.readouterr().out
-    assert f"{CUBE} after 70 updates: 2 episodes for each training seed, success judged post-step" in printed
+    assert f"{CUBE} after 70 updates; episodes for each training seed: 1; success judged post-step" in printed
     with (run.directory / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     written = json.loads((run.directory / "evaluation.json").read_text())
@@ -280,15 +282,30 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
         ("5", "70", "post"),
     }
     assert written["summary"] == summary
-    assert {tuple(row["episode_seeds"]) for row in written["rows"]} == {tuple(episode_seeds(0, 2).tolist())}
+    assert {tuple(row["episode_seeds"]) for row in written["rows"]} == {tuple(episode_seeds(0, 1).tolist())}
     assert not [path for path in run.directory.iterdir() if path.name.startswith(".")]
 
 
-def test_command_refuses_what_it_cannot_play(run):
+def test_command_films_the_first_seed_at_each_budget(run, monkeypatch):
+    monkeypatch.setattr(environments.Environment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(video, "_suffix", lambda: ".gif")
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    films = run.directory / "films"
+    budget = ["--inference-steps", "2", "--candidates", "1", "--episodes", "1", "--seeds", "5"]
+    main(parse(run, *budget, "--video", str(films)))
+    assert [path.name for path in films.iterdir()] == ["seed5-steps2-candidates1-episode0.gif"]
+
+
+def test_command_refuses_what_it_cannot_play(run, monkeypatch):
     with pytest.raises(ValueError, match=r"has no training seeds \[4\]; it has \[3, 5\]"):
         main(parse(run, "--seeds", "3", "4"))
     with pytest.raises(ValueError, match="episodes is 0; give at least 1"):
-        parse(run, "--episodes", "0")
+        Config(run.directory, episodes=0)
+    own_logs = TrainConfig(env=None, data=DataConfig(path=run.directory / "logs.npz"))
+    offline = dataclasses.replace(run, config=own_logs)
+    monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)
+    with pytest.raises(ValueError, match="was trained on logs without an environment, so no episode can be played"):
+        main(parse(run))
 
 
 def test_films_show_the_episodes_that_were_evaluated(tmp_path, monkeypatch):

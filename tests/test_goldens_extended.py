@@ -20,7 +20,6 @@ from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
 
 from .goldens import (
     DISCOUNT,
-    HIDDEN_SIZES,
     OURS,
     Goldens,
     compare,
@@ -32,7 +31,7 @@ from .goldens import (
     shared_draws,
     with_prefix,
 )
-from .released_goldens import UPDATES, write
+from .released_goldens import write
 
 
 STEP_COUNTS = (1, 2, 4, 8)
@@ -137,26 +136,36 @@ def test_policy_losses(goldens):
             _check(goldens, f"{scope}/k{steps}", computed[index])
 
 
-def test_three_released_updates(goldens):
-    if not goldens.outputs("update"):
-        pytest.skip("this file holds no outputs under update")
-    agent = SorlReleased(hidden_sizes=HIDDEN_SIZES, critic_hidden_sizes=HIDDEN_SIZES, discount=DISCOUNT)
+def _released_state(goldens, agent):
     networks = {
         ours: goldens.field(name) if ours.endswith("field") else goldens.critic(name) for name, ours in NETWORKS.items()
     }
     optimiser = agent.optimiser().init((networks["field"], networks["critic"]))  # pyright: ignore[reportArgumentType]
-    state = SorlReleasedState(**networks, optimiser=optimiser)
-    update = jax.jit(agent.update)
-    for i in range(UPDATES):
-        group = f"update/{i}"
+    return SorlReleasedState(**networks, optimiser=optimiser)
+
+
+def _jump_counts(goldens, group):
+    """All (target, policy) jump counts that may have been drawn: where the file does not name them, every one."""
+    found = [find_steps(goldens, group, purpose) for purpose in ("target", "policy")]
+    return list(itertools.product(*((steps,) if steps else STEP_COUNTS for steps in found)))
+
+
+def test_three_released_updates(goldens):
+    groups = [f"update/{i}" for i in range(3) if goldens.outputs(f"update/{i}")]
+    if not groups:
+        pytest.skip("this file holds no outputs under update/..")
+    counts = {group: _jump_counts(goldens, group) for group in groups}
+    most = max(steps for pairs in counts.values() for pair in pairs for steps in pair)
+    agent = SorlReleased(backprop_steps=most, discount=DISCOUNT)
+    state, update = _released_state(goldens, agent), jax.jit(agent.update)
+    for group in groups:
         draws, batch = find_draws(goldens, group), find_batch(goldens, group)
         if draws is None or find_input(goldens, group, "target", "noise") is None:
             pytest.skip(f"this file holds outputs under {group}, but not every draw that they need")
         levels = find_input(goldens, group, "consistency", "levels")
         np.testing.assert_array_equal(levels, Sorl().consistency_levels(len(batch.reward)))
-        # Where the file does not name the jump counts, only the right ones can reproduce its parameters.
-        counts = [(t,) if (t := find_steps(goldens, group, who)) else STEP_COUNTS for who in ("target", "policy")]
-        results = [update(state, batch, draws, shared_draws(*pair)) for pair in itertools.product(*counts)]
+        # Where several jump counts are possible, only the right ones reproduce the parameters.
+        results = [update(state, batch, draws, shared_draws(*pair)) for pair in counts[group]]
         state, metrics = min(results, key=lambda result: _distance(goldens, group, result[0]))
         computed = {r"(\w+/)*critic_loss": metrics["critic_loss"], r"(\w+/)*actor_loss": metrics["policy_loss"]}
         for name, ours in NETWORKS.items():
@@ -166,8 +175,7 @@ def test_three_released_updates(goldens):
 
 def _distance(goldens, group, state):
     """How far the policy is from the file's, where the file names its output layer as we expect."""
-    name = f"{goldens.precision}/{group}/actor/layer4/w"
-    expected = goldens.values.get(name)
+    expected = goldens.values.get(f"{goldens.precision}/{group}/actor/layer4/w")
     return 0.0 if expected is None else float(np.abs(named_arrays(state.field)["layer4/w"] - expected).max())
 
 
@@ -205,6 +213,31 @@ def test_best_of_n_for_a_batch(goldens):
             computed[f"{aggregation}/(best_)?action_correct"] = action
             computed[f"{aggregation}/best_idx_correct"] = index
         _check(goldens, f"bon_batch/k{steps}", computed)
+
+
+SPELLINGS = [
+    {"update/1/td/noise": 7.0, "update/1/td/k": 4, "update/1/q/noise": 8.0, "update/1/q/k": 2},
+    {"update/1/td_noise": 7.0, "update/1/k_td": 4, "update/1/q_noise": 8.0, "update/1/k_q": 2},
+    {"update/1/critic/noise": 7.0, "update/1/critic/k_idx": 2, "update/1/actor/x0": 8.0, "update/1/actor/idx": 1},
+    {"update/draws/1/td_x0": 7.0, "update/draws/1/td_k": 4, "update/draws/1/q_x0": 8.0, "update/draws/1/q_k": 2},
+    {"update/td_noise": [0.0, 7.0], "update/td_k": [1, 4], "update/q_noise": [0.0, 8.0], "update/q_k": [1, 2]},
+    {"td/noise": 7.0, "update/1/td_k": 4, "q/noise": 8.0, "update/1/q_k": 2},
+]
+
+
+@pytest.mark.parametrize("arrays", SPELLINGS)
+def test_draws_are_found_under_any_plausible_name(tmp_path, arrays):
+    path = tmp_path / "spelled.npz"
+    others = {"update/1/fm_x0": 1.0, "update/1/sc_x0": 2.0, "raw/k": 8.0, "f64/update/1/td_noise": 3.0}
+    np.savez(path, allow_pickle=False, **{name: np.array(value) for name, value in (arrays | others).items()})
+    goldens = Goldens("f32", path)
+    assert find_input(goldens, "update/1", "target", "noise") == 7.0
+    assert find_input(goldens, "update/1", "policy", "noise") == 8.0
+    assert find_input(goldens, "update/1", "flow", "noise") == 1.0
+    assert find_input(goldens, "update/1", "consistency", "noise") == 2.0
+    assert find_input(goldens, "update/1", "flow", "time") is None
+    assert find_steps(goldens, "update/1", "target") == 4
+    assert find_steps(goldens, "update/1", "policy") == 2
 
 
 def test_every_reference_value_was_compared():

@@ -241,9 +241,9 @@ def test_many_small_steps_carry_the_noise_to_the_data_distribution(x64):
 
 @pytest.mark.parametrize("steps", [2, 8])
 def test_gradient_through_the_jumps_equals_finite_differences(x64, steps):
-    networks, observation = make_field(dtype=jnp.float64), jnp.array([0.3, -0.6, 0.1])
+    networks, observation = make_field(3, jnp.float64), jnp.array([0.3, -0.6, 0.1])
     # The first action dimension ends beyond the clip, where the gradient is zero.
-    noise = jnp.array([9.0, 0.2])
+    noise = jnp.array([4.0, 0.2])
 
     @jax.jit
     def end_point(point):

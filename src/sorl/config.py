@@ -26,7 +26,8 @@ class DataConfig:
     generation_seed: int = 0
     """Seed of the generated episodes."""
     mirrors: tuple[str, ...] = ()
-    """Base addresses to download OGBench's files from where the official host fails, in this order."""
+    """Base addresses to download OGBench's files from where the official host fails, in this order, such as
+    https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main (OGBench's issue 49)."""
     download: bool = True
     """Whether files that are not found may be downloaded."""
     validation_fraction: float = 0.1
@@ -54,7 +55,7 @@ class EvaluationConfig:
     success_timing: Literal["pre", "post"] = "pre"
     """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
     workers: int | None = None
-    """Processes that simulate; none takes one for each core. Results do not depend on it."""
+    """Processes that simulate one environment each; none takes one for each episode. Results do not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -20,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from sorl.data.names import Task
+from sorl.data.simulators import make_environment
 
 
 SuccessTiming = Literal["pre", "post"]
@@ -56,20 +56,11 @@ class Environment:
     def __init__(self, env_name: str, success_timing: SuccessTiming):
         """**Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `success_timing`."""
         self._generator = np.random.MT19937(0)
-        with warnings.catch_warnings(), self._global_generator():
-            # About a missing display and the precision of action bounds: neither matters here.
-            warnings.simplefilter("ignore")
-            import ogbench
-
-            self._environment: Any = ogbench.make_env_and_datasets(
-                env_name,
-                env_only=True,
-                disable_env_checker=True,
-                success_timing=success_timing,
-                width=IMAGE_SIZE,
-                height=IMAGE_SIZE,
+        with self._global_generator():
+            self._environment = make_environment(
+                Task.parse(env_name).gymnasium_id, success_timing=success_timing, width=IMAGE_SIZE, height=IMAGE_SIZE
             )
-            self._action_space = _hold_action_space(self._environment.unwrapped)
+            self._action_space = self._environment.unwrapped.action_space
             self._observation_size = int(np.prod(self._environment.observation_space.shape))
 
     def sizes(self) -> tuple[int, int]:
@@ -104,17 +95,6 @@ class Environment:
             yield
         finally:
             set_bit_generator(outer)
-
-
-def _hold_action_space(unwrapped: Any) -> Any:
-    """Gives an environment one action space for good.
-
-    Some of OGBench's make a new one at every access, each seeded by the clock, and draw from it at reset.
-    """
-    action_space = unwrapped.action_space
-    original = type(unwrapped)
-    unwrapped.__class__ = type(original.__name__, (original,), {"action_space": action_space})
-    return action_space
 
 
 class SerialEnvironments:

@@ -125,7 +125,7 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
 
 def _title(config: Config, row: dict[str, Any]) -> str:
     return (
-        f"{row['env']} after {row['step']} updates: {row['episodes']} episodes for each training seed, success judged "
+        f"{row['env']} after {row['step']} updates; episodes for each training seed: {row['episodes']}; success judged "
         f"{config.success_timing}-step (ogbench {row['ogbench_version']})"
     )
 
@@ -172,6 +172,6 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Config))
     except (ValueError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
-        sys.exit(str(error))
+        sys.exit("\n".join([str(error), *getattr(error, "__notes__", [])]))
     except KeyboardInterrupt:
-        sys.exit("Stopped; nothing was written.")
+        sys.exit("Stopped.")

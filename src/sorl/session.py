@@ -6,7 +6,7 @@ that changes nothing but when the session looks up from its work.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Session:
         data: LoadedData,
         *,
         resume: bool = False,
-        sinks: Sequence[Sink] = (),
+        make_sinks: Callable[[int | None], Sequence[Sink]] = lambda resume_step: (),
         quiet: bool = False,
     ):
         self.config = config
@@ -81,6 +81,7 @@ class Session:
                 self.state = self.checkpoints.restore(self.state)
             self._logged_step = self.step
             resume_step = (-1 if last is None else last) if resume else None
+            sinks = make_sinks(resume_step)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             self._open = stack.pop_all()
@@ -236,11 +237,12 @@ class Session:
         """Workers that simulate, started when first needed."""
         if self._environments is None:
             assert self.config.env is not None
+            evaluation = self.config.evaluation
             self._environments = self._open.enter_context(
                 EnvironmentPool(
                     self.config.env,
-                    workers=self.config.evaluation.workers,
-                    success_timing=self.config.evaluation.success_timing,
+                    workers=evaluation.workers or evaluation.episodes,
+                    success_timing=evaluation.success_timing,
                 )
             )
         return self._environments

@@ -144,8 +144,16 @@ def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
         runs.update_config(directory, config)
     else:
         runs.create(directory, config, data.provenance)
-    sinks = _sinks(config, options, directory)
-    ending = Session(config, directory, data, resume=options.resume, sinks=sinks, quiet=options.quiet).run()
+
+    def make_sinks(resume_step: int | None) -> list[Sink]:
+        sinks: list[Sink] = []
+        if options.tensorboard:
+            sinks.append(TensorBoardSink(directory / "tensorboard", resume_step=resume_step))
+        if options.wandb:
+            sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
+        return sinks
+
+    ending = Session(config, directory, data, resume=options.resume, make_sinks=make_sinks, quiet=options.quiet).run()
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; go on with:\n  {_resume(directory)}")
@@ -192,15 +200,6 @@ def _show_results(config: TrainConfig, directory: Path) -> None:
 
 def _resume(directory: Path) -> str:
     return f"python -m sorl.train --run-dir {directory} --resume"
-
-
-def _sinks(config: TrainConfig, options: RunOptions, directory: Path) -> list[Sink]:
-    sinks: list[Sink] = []
-    if options.tensorboard:
-        sinks.append(TensorBoardSink(directory / "tensorboard"))
-    if options.wandb:
-        sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
-    return sinks
 
 
 def _new_directory(config: TrainConfig) -> Path:

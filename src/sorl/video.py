@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def _film(path: Path) -> Iterator[Any]:
         options = {"duration": 1000 / FRAMES_PER_SECOND, "loop": 0}
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # imageio goes by the suffix
     try:
-        with imageio.get_writer(temporary, **options) as writer:
+        with warnings.catch_warnings(), imageio.get_writer(temporary, **options) as writer:
+            # The child that becomes ffmpeg runs nothing of jax.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
             yield writer
         os.replace(temporary, path)
     finally:

@@ -59,7 +59,7 @@ class SorlSharedDraws(eqx.Module):
 
 
 class Sorl(AbstractAgent):
-    """SORL as its formulas say: one optimiser per network, no gradient through the TD target, averages after the update.
+    """SORL as its formulas say: one optimiser per network, no gradient through the TD target, averages last.
 
     One update: (1) a critic step towards the TD target; (2) a policy step, whose Q loss asks the critic that step (1)
     just made and whose self-consistency teacher is the moving average from before this update; (3) both moving
@@ -256,6 +256,17 @@ class Sorl(AbstractAgent):
         """Adam after a global-norm clip; each network has its own state of it."""
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
 
+    def _queries(self, teacher: ShortcutField, batch: Transition, draws: SorlDraws) -> shortcut.Query:
+        """The batch's flow-matching queries, then its self-consistency queries."""
+        levels = jnp.asarray(self.consistency_levels(batch.reward.shape[0]), batch.reward.dtype)
+        flow_matching = jax.vmap(lambda *example: shortcut.flow_matching_query(*example, self.discretization_steps))(
+            batch.observation, batch.action, draws.flow_noise, draws.flow_time
+        )
+        self_consistency = jax.vmap(lambda *example: shortcut.self_consistency_query(teacher, *example))(
+            batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
+        )
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
+
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         def loss(networks, steps: int):
             critic, field = networks
@@ -296,24 +307,12 @@ class Sorl(AbstractAgent):
     def _policy_gradient(
         self, state: SorlState, critic: CriticEnsemble, batch: Transition, draws: SorlDraws, index: Int[Array, ""]
     ):
+        # One forward for all rows that share the field's weights.
+        queries = self._queries(state.target_field, batch, draws)
+
         def cloning_loss(field):
-            flow_matching = shortcut.flow_matching_loss(
-                field,
-                batch.observation,
-                batch.action,
-                draws.flow_noise,
-                draws.flow_time,
-                self.discretization_steps,
-            )
-            self_consistency = shortcut.self_consistency_loss(
-                field,
-                state.target_field,
-                batch.observation,
-                batch.action,
-                draws.consistency_noise,
-                draws.consistency_time,
-                jnp.asarray(self.consistency_levels(batch.reward.shape[0]), batch.reward.dtype),
-            )
+            errors = jax.vmap(lambda query: shortcut.query_loss(field, query))(queries)
+            flow_matching, self_consistency = jnp.mean(errors.reshape(2, -1), axis=1)
             loss = self.flow_matching_coefficient * flow_matching + self.self_consistency_coefficient * self_consistency
             return loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency}
 
@@ -322,14 +321,15 @@ class Sorl(AbstractAgent):
             q = jax.vmap(
                 lambda observation, noise: critic(observation, shortcut.sample(field, observation, noise, steps), k)
             )(batch.observation, draws.policy_noise)
-            return self.q_coefficient * critics.policy_q_loss(q), {"policy_q_mean": jnp.mean(q)}
+            loss = critics.policy_q_loss(q)
+            return self.q_coefficient * loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
 
         # The gradient is taken inside each branch: through the switch it would keep the residuals of every branch.
         (q_value, q_metrics), q_gradient = _switch(
             index, self.step_counts, lambda steps: jax.value_and_grad(q_loss, has_aux=True)(state.field, steps)
         )
         (cloning, metrics), gradient = jax.value_and_grad(cloning_loss, has_aux=True)(state.field)
-        metrics |= q_metrics | {"policy_loss": cloning + q_value, "q_loss": q_value / self.q_coefficient}
+        metrics |= q_metrics | {"policy_loss": cloning + q_value}
         return jax.tree.map(jnp.add, gradient, q_gradient), metrics
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sorl.data import manipulation, pointmaze
 from sorl.data.recipes import Recipe
-from sorl.data.simulators import make_environment, quiet
+from sorl.data.simulators import make_environment
 
 
 Episode = dict[str, np.ndarray]
@@ -32,16 +32,14 @@ def make_recipe_environment(recipe: Recipe) -> Any:
 def collect_episode(environment: Any, recipe: Recipe, seed: tuple[int, ...]) -> Episode:
     """Collects one episode, the same for the same `seed` whatever the environment did before.
 
-    OGBench draws from three generators: numpy's global one, the environment's own, and the action space's (which some
-    environments make afresh at every access, so one instance is held here). All are seeded; the global one is left
-    seeded.
+    OGBench draws from three generators: numpy's global one, the environment's own, and the action space's. All are
+    seeded; the global one is left seeded.
 
     **Returns:** OGBench's arrays by key, in its files' dtypes, one row a step; the last row is marked terminal.
     """
     words = np.random.SeedSequence(seed).generate_state(6)
     np.random.seed(words[:4])
-    with quiet():
-        action_space = environment.unwrapped.action_space
+    action_space = environment.unwrapped.action_space
     action_space.seed(int(words[4]))
     room = pointmaze if recipe.kind in pointmaze.KINDS else manipulation
     rows = room.collect(environment, recipe, action_space, reset_seed=int(words[5]))

@@ -1,4 +1,4 @@
-"""OGBench's environments, made without the warnings that mean nothing to a user."""
+"""OGBench's environments, made so that they can be seeded, without the warnings that mean nothing to a user."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,12 +13,20 @@ HARMLESS = (
 
 
 def make_environment(gymnasium_id: str, **settings: Any) -> Any:
-    """An environment of OGBench by its gymnasium id, without gymnasium's checks of its interface."""
+    """An environment of OGBench by its gymnasium id, without gymnasium's checks of its interface.
+
+    Its action space is one object for good: some of OGBench's make a new one at every access, each seeded by the clock,
+    and draw from it at reset, so that no seed would decide the episode.
+    """
     with quiet():
         import gymnasium
         import ogbench  # noqa: F401  (registers the environments)
 
-        return gymnasium.make(gymnasium_id, disable_env_checker=True, **settings)
+        environment = gymnasium.make(gymnasium_id, disable_env_checker=True, **settings)
+        unwrapped: Any = environment.unwrapped
+        original = type(unwrapped)
+        unwrapped.__class__ = type(original.__name__, (original,), {"action_space": unwrapped.action_space})
+        return environment
 
 
 @contextmanager
