@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sorl.agents.sorl import SorlDraws, SorlSharedDraws
+from sorl.agents._shortcut_agent import SorlDraws, SorlSharedDraws
 from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.transitions import Transition
 

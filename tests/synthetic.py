@@ -26,3 +26,19 @@ def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, 
 def agent(**fields) -> Sorl:
     """SORL with networks small enough to compile in a second."""
     return Sorl(**({"hidden_sizes": (16, 16), "critic_hidden_sizes": (16, 16), "backprop_steps": 2} | fields))
+
+
+def write_logs(path, trajectories: int = 8, length: int = 25) -> None:
+    """A user's log in units of its own: observations far from 0, actions in [0, 10], time-outs and terminations."""
+    generator = np.random.default_rng(1)
+    rows = trajectories * length
+    ends = np.arange(rows) % length == length - 1
+    terminated = ends & (np.arange(rows) // length % 2 == 0)
+    np.savez(
+        path,
+        observations=generator.normal(50.0, 5.0, (rows, 3)).astype(np.float32),
+        actions=generator.uniform(0.0, 10.0, (rows, 2)).astype(np.float32),
+        rewards=generator.normal(size=rows).astype(np.float32),
+        terminals=terminated,
+        timeouts=ends & ~terminated,
+    )

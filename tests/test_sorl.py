@@ -9,7 +9,8 @@ import pytest
 
 from sorl import critics, shortcut
 from sorl.agents import Sorl
-from sorl.agents.sorl import SorlSharedDraws, SorlState
+from sorl.agents._shortcut_agent import SorlSharedDraws, consistency_levels
+from sorl.agents.sorl import SorlState
 from sorl.agents.sorl_released import SorlReleased
 
 from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
@@ -95,7 +96,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
 
     def policy_loss(field):
         example = batch.observation, batch.action
-        levels = jnp.asarray(agent.consistency_levels(len(batch.reward)), batch.reward.dtype)
+        levels = jnp.asarray(consistency_levels(len(batch.reward), agent.discretization_steps), batch.reward.dtype)
         flow = shortcut.flow_matching_loss(field, *example, draws.flow_noise, draws.flow_time, 4)
         consistency = shortcut.self_consistency_loss(
             field, state.target_field, *example, draws.consistency_noise, draws.consistency_time, levels
@@ -215,17 +216,17 @@ def test_draws_of_an_update():
     np.testing.assert_array_equal(steps, np.arange(8))
     assert np.abs(counts - 512).max() < 5 * 21
     # Multiples of each row's own step, all below 1, and all of them.
-    levels = Sorl().consistency_levels(4096)
+    levels = consistency_levels(4096, 8)
     for level in (0, 1, 2):
         drawn = np.unique(2**level * draws.consistency_time[levels == level])
         np.testing.assert_array_equal(drawn, np.arange(2**level))
 
 
 def test_self_consistency_steps_are_split_over_the_batch():
-    levels = Sorl().consistency_levels(256)
+    levels = consistency_levels(256, 8)
     np.testing.assert_array_equal(levels, [2] * 85 + [1] * 85 + [0] * 86)
-    np.testing.assert_array_equal(Sorl(discretization_steps=2, backprop_steps=2).consistency_levels(3), [0, 0, 0])
-    np.testing.assert_array_equal(Sorl(discretization_steps=16).consistency_levels(5), [3, 2, 1, 0, 0])
+    np.testing.assert_array_equal(consistency_levels(3, 2), [0, 0, 0])
+    np.testing.assert_array_equal(consistency_levels(5, 16), [3, 2, 1, 0, 0])
 
 
 def test_init_makes_averages_that_equal_the_networks_and_share_no_buffer():

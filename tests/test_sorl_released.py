@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sorl.agents import Budget, Sorl
-from sorl.agents.sorl import SorlDraws, SorlPolicy, SorlSharedDraws
+from sorl.agents._shortcut_agent import SorlDraws, SorlPolicy, SorlSharedDraws
 from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
 
 from . import released_numpy as released

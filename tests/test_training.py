@@ -35,8 +35,12 @@ def _equal(one, other) -> bool:
 
 
 def _arrays(tree):
-    keys_as_data = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
-    return [np.asarray(keys_as_data(leaf)) for leaf in jax.tree.leaves(tree)]
+    return [np.asarray(_data(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+def _data(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _slice(tree, index: int):

@@ -163,7 +163,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
     if typing.get_origin(hint) is Literal and value in typing.get_args(hint):
         return value
-    if hint is float and type(value) in (int, float):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)

@@ -47,7 +47,7 @@ def _affine(layer: eqx.nn.Linear, x: Float[Array, " in"]) -> Float[Array, " out"
 
 
 def _linear(in_size: int, out_size: int, *, key: Key[Array, ""]) -> eqx.nn.Linear:
-    linear = eqx.nn.Linear(in_size, out_size, key=key)
+    linear = eqx.filter_eval_shape(eqx.nn.Linear, in_size, out_size, key=key)
     kernel = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)(key, (out_size, in_size))
     return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size)))
 

@@ -63,12 +63,12 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
     """Success against inference steps: one line for each number of candidates, with its 95 % interval."""
-    groups: dict[tuple[int, int], list[list[bool]]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for row in rows:
-        groups[row["candidates"], row["inference_steps"]].append(row["success"])
+        groups[row["candidates"], row["inference_steps"]].append((row["successes"], row["episodes"]))
     for shift, candidates in enumerate(sorted({n for n, _ in groups})):
         steps = sorted(steps for n, steps in groups if n == candidates)
-        intervals = [success_interval(np.array(groups[candidates, m])) for m in steps]
+        intervals = [success_interval(*np.array(groups[candidates, m]).T) for m in steps]
         means = np.array([interval.mean for interval in intervals])
         bars = np.abs([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
         places = np.log2(steps) + 0.06 * shift

@@ -114,7 +114,7 @@ class Policy:
 
     def _checked(self, observation: Any) -> np.ndarray:
         values = np.asarray(observation, dtype=np.float32)
-        if values.ndim == 0 or values.shape[-1] != self.observation_size:
+        if values.shape[-1:] != (self.observation_size,):
             raise ValueError(
                 f"The observation has shape {values.shape}; this policy acts on shape ({self.observation_size},) or a "
                 f"batch (.., {self.observation_size}): give what the environment of training gives."

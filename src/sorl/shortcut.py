@@ -7,6 +7,7 @@ the field on a target at a query point, so both make a `Query`. All functions ta
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -148,7 +149,5 @@ def self_consistency_loss(
     log2_steps: Float[Array, " batch"],
 ) -> Float[Array, ""]:
     """Self-consistency on a batch: mean of squares over batch and action dimensions."""
-    queries = jax.vmap(lambda *example: self_consistency_query(teacher, *example))(
-        observation, action, noise, time, log2_steps
-    )
+    queries = jax.vmap(partial(self_consistency_query, teacher))(observation, action, noise, time, log2_steps)
     return jnp.mean(jax.vmap(lambda query: query_loss(field, query))(queries))

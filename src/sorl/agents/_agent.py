@@ -29,6 +29,10 @@ class Budget(eqx.Module):
                 f"A budget of {self.inference_steps} inference steps and {self.candidates} candidates cannot act; "
                 "give at least 1 of each."
             )
+        for name in ("policy_conditioning", "critic_conditioning"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give a step count >= 1, or None for the largest trained one.")
         if not self.noise_scale >= 0:
             raise ValueError(f"The noise scale is {self.noise_scale}; give a number >= 0.")
 

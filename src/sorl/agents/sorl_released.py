@@ -8,9 +8,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from sorl import critics, shortcut
+from sorl import critics
 from sorl.agents._agent import AbstractAgent, Budget
-from sorl.agents.sorl import Sorl, SorlDraws, SorlPolicy, SorlSharedDraws
+from sorl.agents._shortcut_agent import (
+    SorlDraws,
+    SorlPolicy,
+    SorlSharedDraws,
+    act,
+    draw,
+    draw_shared,
+    refuse_bad_settings,
+    step_counts,
+)
+from sorl.agents._shortcut_losses import gradient_of_one, policy_gradient, td_loss
+from sorl.agents.sorl import Sorl
 from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.transitions import Transition
 
@@ -67,16 +78,22 @@ class SorlReleased(AbstractAgent):
     """Weight of the Q loss: small stays near the data, large trusts the critic."""
 
     def __check_init__(self):
-        self._sound()  # Refuses the same settings.
+        refuse_bad_settings(self)
 
     @property
     def step_counts(self) -> tuple[int, ...]:
         """The jump counts that the Q loss and the TD target draw from: 1, 2, 4, .., M^BTT."""
-        return self._sound().step_counts
+        return step_counts(self.backprop_steps)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlReleasedState:
         """Fresh networks, equal to those of `Sorl`, moving averages equal to them, and an empty optimiser."""
-        state = self._sound().init(observation_size, action_size, key=key)
+        # Only what shapes the networks: under jit the other settings are tracers, and initialisation needs none.
+        sound = Sorl(
+            hidden_sizes=self.hidden_sizes,
+            critic_hidden_sizes=self.critic_hidden_sizes,
+            critic_heads=self.critic_heads,
+        )
+        state = sound.init(observation_size, action_size, key=key)
         trained: Any = state.field, state.critic
         return SorlReleasedState(
             field=state.field,
@@ -88,11 +105,11 @@ class SorlReleased(AbstractAgent):
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
         """Noise and times of one update for a batch of `batch_size` transitions."""
-        return self._sound().draw(batch_size, action_size, key=key)
+        return draw(batch_size, action_size, self.discretization_steps, key=key)
 
     def draw_shared(self, *, key: Key[Array, ""]) -> SorlSharedDraws:
         """One jump count for the Q loss and one for the TD target, uniform over `step_counts`."""
-        return self._sound().draw_shared(key=key)
+        return draw_shared(self.backprop_steps, key=key)
 
     def update(
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
@@ -101,7 +118,15 @@ class SorlReleased(AbstractAgent):
         td_gradient, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
         networks, optimiser_state = self._step(td_gradient, state.optimiser, (state.field, state.critic))
 
-        gradient, policy_metrics = self._policy_gradient(networks[0], state, batch, draws, shared.policy_steps)
+        gradient, policy_metrics = policy_gradient(
+            self,
+            networks[0],
+            teacher=state.target_field,
+            critic=state.critic,
+            batch=batch,
+            draws=draws,
+            index=shared.policy_steps,
+        )
         # No gradient reaches the critic here, but its momentum still moves it.
         no_gradient = jax.tree.map(jnp.zeros_like, state.critic)
         (field, critic), optimiser_state = self._step((gradient, no_gradient), optimiser_state, networks)
@@ -126,7 +151,15 @@ class SorlReleased(AbstractAgent):
     ) -> dict[str, Float[Array, ""]]:
         """Every loss at the present parameters, without an update."""
         _, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
-        _, policy_metrics = self._policy_gradient(state.field, state, batch, draws, shared.policy_steps)
+        _, policy_metrics = policy_gradient(
+            self,
+            state.field,
+            teacher=state.target_field,
+            critic=state.critic,
+            batch=batch,
+            draws=draws,
+            index=shared.policy_steps,
+        )
         return td_metrics | policy_metrics
 
     def policy(self, state: SorlReleasedState) -> SorlPolicy:
@@ -137,7 +170,7 @@ class SorlReleased(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates action"]:
         """Initial noise for each candidate of one decision."""
-        return self._sound().draw_action(action_size, budget, key=key)
+        return jax.random.normal(key, (budget.candidates, action_size))
 
     def act(
         self,
@@ -147,7 +180,15 @@ class SorlReleased(AbstractAgent):
         budget: Budget,
     ) -> Float[Array, " action"]:
         """Samples `budget.candidates` actions and returns the one that the critic values most."""
-        return self._sound().act(policy, observation, draws, budget)
+        return act(
+            policy,
+            observation,
+            draws,
+            budget,
+            discretization_steps=self.discretization_steps,
+            backprop_steps=self.backprop_steps,
+            q_aggregation=self.q_aggregation,
+        )
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam after a global-norm clip, over policy and critic together.
@@ -156,18 +197,6 @@ class SorlReleased(AbstractAgent):
         norm, and leaving them out changes nothing.
         """
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
-
-    def _sound(self) -> Sorl:
-        # Only what shapes the program: under jit the other settings are arrays, and nothing shared depends on them.
-        return Sorl(
-            hidden_sizes=self.hidden_sizes,
-            critic_hidden_sizes=self.critic_hidden_sizes,
-            critic_heads=self.critic_heads,
-            discretization_steps=self.discretization_steps,
-            backprop_steps=self.backprop_steps,
-            q_aggregation=self.q_aggregation,
-            critic_sees_steps=True,
-        )
 
     def _average(self, online: Any, average: Any) -> Any:
         return optax.incremental_update(online, average, self.target_rate)
@@ -179,74 +208,16 @@ class SorlReleased(AbstractAgent):
     def _td_gradient(self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         def loss(networks, steps: int):
             field, critic = networks
-            next_q = _values(state.target_critic, field, batch.next_observation, draws.target_noise, steps)
-            target = critics.td_target(
-                batch.reward,
-                batch.mask,
-                next_q,
+            return td_loss(
+                critic,
+                field,
+                state.target_critic,
+                batch,
+                draws.target_noise,
+                steps,
                 discount=self.discount,
                 aggregation=self.q_aggregation,
                 stop_gradient=False,
             )
-            k = jnp.asarray(float(steps), batch.reward.dtype)
-            q = jax.vmap(lambda observation, action: critic(observation, action, k))(batch.observation, batch.action)
-            value = critics.td_loss(q, target)
-            return value, {"critic_loss": value, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
-        gradient, metrics = self._switch(index, (state.field, state.critic), loss)
-        return gradient, metrics
-
-    def _policy_gradient(
-        self,
-        field: ShortcutField,
-        before: SorlReleasedState,
-        batch: Transition,
-        draws: SorlDraws,
-        index: Int[Array, ""],
-    ):
-        levels = jnp.asarray(self._sound().consistency_levels(batch.reward.shape[0]), batch.reward.dtype)
-
-        def cloning_loss(field):
-            example = batch.observation, batch.action
-            flow_matching = shortcut.flow_matching_loss(
-                field, *example, draws.flow_noise, draws.flow_time, self.discretization_steps
-            )
-            self_consistency = shortcut.self_consistency_loss(
-                field, before.target_field, *example, draws.consistency_noise, draws.consistency_time, levels
-            )
-            loss = self.flow_matching_coefficient * flow_matching + self.self_consistency_coefficient * self_consistency
-            return loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency}
-
-        def q_loss(field, steps: int):
-            q = _values(before.critic, field, batch.observation, draws.policy_noise, steps)
-            loss = critics.policy_q_loss(q)
-            return self.q_coefficient * loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
-
-        (cloning, metrics), gradient = jax.value_and_grad(cloning_loss, has_aux=True)(field)
-        q_gradient, q_metrics = self._switch(index, field, q_loss)
-        metrics |= q_metrics | {"policy_loss": cloning + self.q_coefficient * q_metrics["q_loss"]}
-        return jax.tree.map(jnp.add, gradient, q_gradient), metrics
-
-    def _switch(self, index: Int[Array, ""], networks: Any, loss: Any):
-        """Gradient and metrics of `loss(networks, k)` for the drawn k.
-
-        The gradient is taken inside each branch: through the switch it would keep the residuals of every branch.
-        """
-
-        def branch(networks, steps: int):
-            (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(networks, steps)
-            return gradient, metrics
-
-        return jax.lax.switch(index, [lambda n, k=k: branch(n, k) for k in self.step_counts], networks)
-
-
-def _values(
-    critic: CriticEnsemble,
-    field: ShortcutField,
-    observation: Float[Array, "batch observation"],
-    noise: Float[Array, "batch action"],
-    steps: int,
-) -> Float[Array, "batch heads"]:
-    """The critic's values of the actions that `field` makes from `noise` in `steps` jumps."""
-    k = jnp.asarray(float(steps), noise.dtype)
-    return jax.vmap(lambda x, n: critic(x, shortcut.sample(field, x, n, steps), k))(observation, noise)
+        return gradient_of_one(loss, (state.field, state.critic), index, self.step_counts)

@@ -1,0 +1,156 @@
+"""What `Sorl` and `SorlReleased` have in common: networks, random draws, acting, and the settings they refuse."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from sorl import critics, shortcut
+from sorl.agents._agent import Budget
+from sorl.networks import CriticEnsemble, ShortcutField
+
+
+class SorlPolicy(eqx.Module):
+    """What acting needs: the field makes candidates, the critic chooses among them."""
+
+    field: ShortcutField
+    critic: CriticEnsemble
+
+
+class SorlDraws(eqx.Module):
+    """The random draws of one update that belong to one seed."""
+
+    flow_noise: Float[Array, "*seeds batch action"]
+    flow_time: Float[Array, "*seeds batch"]
+    """Multiples of 1 / discretization_steps below 1."""
+    consistency_noise: Float[Array, "*seeds batch action"]
+    consistency_time: Float[Array, "*seeds batch"]
+    """Multiples of the row's own step size below 1."""
+    policy_noise: Float[Array, "*seeds batch action"]
+    """Starts the actions of the Q loss."""
+    target_noise: Float[Array, "*seeds batch action"]
+    """Starts the next actions of the TD target."""
+
+
+class SorlSharedDraws(eqx.Module):
+    """The jump counts of one update, as indices into `step_counts`: they choose which branch runs."""
+
+    policy_steps: Int[Array, ""]
+    target_steps: Int[Array, ""]
+
+
+def step_counts(most: int) -> tuple[int, ...]:
+    """1, 2, 4, .., `most`, which is a power of two."""
+    return tuple(2**level for level in range(most.bit_length()))
+
+
+def largest_trained(steps: int, most: int) -> int:
+    """The largest power of two that is neither above `steps` nor above `most`."""
+    return min(2 ** (steps.bit_length() - 1), most)
+
+
+def consistency_levels(batch_size: int, discretization_steps: int) -> np.ndarray:
+    """log2 of the number of steps that each batch row's self-consistency step stands for: finest first.
+
+    Rows are split evenly over the steps 1, 1 / 2, .., coarser than the finest; the remainder goes to 1.
+    """
+    levels = discretization_steps.bit_length() - 1
+    rows = np.repeat(np.arange(levels - 1, -1, -1), batch_size // levels)
+    return np.concatenate([rows, np.zeros(batch_size - len(rows), rows.dtype)]).astype(np.float32)
+
+
+def draw(batch_size: int, action_size: int, discretization_steps: int, *, key: Key[Array, ""]) -> SorlDraws:
+    """Noise and times of one update."""
+    noise_key, flow_key, consistency_key = jax.random.split(key, 3)
+    flow, consistency, policy, target = jax.random.normal(noise_key, (4, batch_size, action_size))
+    finest = jnp.full(batch_size, discretization_steps, flow.dtype)
+    coarser = jnp.asarray(2.0 ** consistency_levels(batch_size, discretization_steps), flow.dtype)
+    return SorlDraws(
+        flow_noise=flow,
+        flow_time=_grid_time(finest, key=flow_key),
+        consistency_noise=consistency,
+        consistency_time=_grid_time(coarser, key=consistency_key),
+        policy_noise=policy,
+        target_noise=target,
+    )
+
+
+def _grid_time(steps: Float[Array, " batch"], *, key: Key[Array, ""]) -> Float[Array, " batch"]:
+    """Uniform on {0, 1 / steps, .., 1 - 1 / steps}, for each row's own number of steps."""
+    return jnp.floor(jax.random.uniform(key, steps.shape) * steps) / steps
+
+
+def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
+    """One jump count for the Q loss and one for the TD target, uniform over the step counts."""
+    policy_steps, target_steps = jax.random.randint(key, (2,), 0, len(step_counts(backprop_steps)))
+    return SorlSharedDraws(policy_steps, target_steps)
+
+
+def act(
+    policy: SorlPolicy,
+    observation: Float[Array, " observation"],
+    noise: Float[Array, "candidates action"],
+    budget: Budget,
+    *,
+    discretization_steps: int,
+    backprop_steps: int,
+    q_aggregation: critics.Aggregation,
+) -> Float[Array, " action"]:
+    """Samples one action for each row of `noise`, and returns the one that the critic values most."""
+    steps = budget.inference_steps
+    policy_steps = budget.policy_conditioning or largest_trained(steps, discretization_steps)
+
+    def candidate(start):
+        return shortcut.sample(policy.field, observation, start, steps, conditioning=policy_steps)
+
+    noise = budget.noise_scale * noise
+    if budget.candidates == 1:
+        return candidate(noise[0])  # not vmapped over a single row, which would round differently
+    candidates = jax.vmap(candidate)(noise)
+    critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, backprop_steps), noise.dtype)
+    q = jax.vmap(lambda action: policy.critic(observation, action, critic_steps))(candidates)
+    return critics.best_of_n(candidates, q, q_aggregation)[0]
+
+
+def refuse_bad_settings(agent: Any) -> None:
+    """Raises a `ValueError`, one sentence, for hyper-parameters that cannot train."""
+    for name in ("discretization_steps", "backprop_steps"):
+        value = getattr(agent, name)
+        if value < 1 or value & (value - 1):
+            raise ValueError(f"{name} is {value}; it counts halvings of the unit interval: give a power of two.")
+    if agent.discretization_steps < 2:
+        raise ValueError(
+            f"discretization_steps is {agent.discretization_steps}; self-consistency needs two half steps: "
+            "give at least 2."
+        )
+    if agent.backprop_steps > agent.discretization_steps:
+        raise ValueError(
+            f"backprop_steps is {agent.backprop_steps} but the finest trained grid has {agent.discretization_steps} "
+            "steps; lower backprop_steps or raise discretization_steps."
+        )
+    if agent.q_aggregation not in ("mean", "min"):
+        raise ValueError(f"q_aggregation is {agent.q_aggregation!r}; give 'mean' or 'min'.")
+    widths = (*agent.hidden_sizes, *agent.critic_hidden_sizes)
+    if agent.critic_heads < 1 or not agent.hidden_sizes or not agent.critic_hidden_sizes or min(widths) < 1:
+        raise ValueError(
+            f"critic_heads is {agent.critic_heads}, hidden_sizes {agent.hidden_sizes} and critic_hidden_sizes "
+            f"{agent.critic_hidden_sizes}; give at least one head, and one hidden layer of at least one unit each."
+        )
+    ranges = {
+        "learning_rate": (0.0, math.inf),
+        "max_grad_norm": (0.0, math.inf),
+        "discount": (0.0, 1.0),
+        "target_rate": (0.0, 1.0),
+        "flow_matching_coefficient": (0.0, math.inf),
+        "self_consistency_coefficient": (0.0, math.inf),
+        "q_coefficient": (0.0, math.inf),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(agent, name)
+        # Inside jit these are tracers, whose values were checked when the agent was made.
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}.")

@@ -1,0 +1,114 @@
+"""The three losses of SORL on a batch, shared by `Sorl` and `SorlReleased`; each returns its value and its metrics."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from sorl import critics, shortcut
+from sorl.agents._shortcut_agent import SorlDraws, consistency_levels
+from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.transitions import Transition
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+def values_of_actions(
+    critic: CriticEnsemble,
+    field: ShortcutField,
+    observation: Float[Array, "batch observation"],
+    noise: Float[Array, "batch action"],
+    steps: int,
+) -> Float[Array, "batch heads"]:
+    """The critic's values of the actions that `field` makes from `noise` in `steps` jumps."""
+    k = jnp.asarray(float(steps), noise.dtype)
+    return jax.vmap(lambda x, start: critic(x, shortcut.sample(field, x, start, steps), k))(observation, noise)
+
+
+def td_loss(
+    critic: CriticEnsemble,
+    field: ShortcutField,
+    target_critic: CriticEnsemble,
+    batch: Transition,
+    noise: Float[Array, "batch action"],
+    steps: int,
+    *,
+    discount: float | Float[Array, ""],
+    aggregation: critics.Aggregation,
+    stop_gradient: bool,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The TD loss of `critic`, for the policy that acts by `steps` jumps of `field`."""
+    next_q = values_of_actions(target_critic, field, batch.next_observation, noise, steps)
+    target = critics.td_target(
+        batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation, stop_gradient=stop_gradient
+    )
+    k = jnp.asarray(float(steps), batch.reward.dtype)
+    q = jax.vmap(lambda observation, action: critic(observation, action, k))(batch.observation, batch.action)
+    loss = critics.td_loss(q, target)
+    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+
+
+def queries(teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int) -> shortcut.Query:
+    """The batch's flow-matching queries, then its self-consistency queries."""
+    levels = jnp.asarray(consistency_levels(batch.reward.shape[0], discretization_steps), batch.reward.dtype)
+    flow_matching = jax.vmap(lambda *example: shortcut.flow_matching_query(*example, discretization_steps))(
+        batch.observation, batch.action, draws.flow_noise, draws.flow_time
+    )
+    self_consistency = jax.vmap(partial(shortcut.self_consistency_query, teacher))(
+        batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
+    )
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
+
+
+def policy_gradient(
+    agent: Any,
+    field: ShortcutField,
+    *,
+    teacher: ShortcutField,
+    critic: CriticEnsemble,
+    batch: Transition,
+    draws: SorlDraws,
+    index: Int[Array, ""],
+) -> tuple[PyTree, Metrics]:
+    """The gradient of the whole policy loss: flow matching, self-consistency and the Q loss, each by its coefficient.
+
+    **Arguments:** `agent`, for its coefficients and step counts; `teacher`, of self-consistency; `critic`, which the Q
+    loss asks; `index` of the jump count that the Q loss backpropagates through.
+    """
+    asked = queries(teacher, batch, draws, agent.discretization_steps)
+
+    def cloning_loss(field):
+        # One forward for all rows, since they share the field's weights.
+        errors = jax.vmap(lambda query: shortcut.query_loss(field, query))(asked)
+        flow_matching, self_consistency = jnp.mean(errors.reshape(2, -1), axis=1)
+        loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
+        return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
+
+    def q_loss(field, steps: int):
+        q = values_of_actions(critic, field, batch.observation, draws.policy_noise, steps)
+        loss = critics.policy_q_loss(q)
+        return agent.q_coefficient * loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
+
+    cloning_gradient, (cloning, cloning_metrics) = jax.grad(cloning_loss, has_aux=True)(field)
+    q_gradient, q_metrics = gradient_of_one(q_loss, field, index, agent.step_counts)
+    metrics = cloning_metrics | q_metrics | {"policy_loss": cloning + agent.q_coefficient * q_metrics["q_loss"]}
+    return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics
+
+
+def gradient_of_one(
+    loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...]
+) -> tuple[PyTree, Metrics]:
+    """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`; one branch runs, however many are compiled.
+
+    The gradient is taken inside each branch: taken through the switch, it would keep the residuals of every branch.
+    """
+
+    branches = [partial(_gradient, loss, steps=steps) for steps in choices]
+    return branches[0](networks) if len(branches) == 1 else jax.lax.switch(index, branches, networks)
+
+
+def _gradient(loss: Any, networks: PyTree, *, steps: int) -> tuple[PyTree, Metrics]:
+    return jax.grad(loss, has_aux=True)(networks, steps)

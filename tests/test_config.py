@@ -1,0 +1,119 @@
+"""Configurations: to JSON and back, refusals, presets."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sorl import presets
+from sorl.agents import Sorl, SorlReleased
+from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config, to_json
+
+
+def _round_trip(config, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(config)))
+    return read_config(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        presets.quickstart(),
+        presets.paper("antmaze-giant-navigate-singletask-task3-v0"),
+        presets.paper("scene-play-singletask-v0", SorlReleased),
+        TrainConfig(seeds=(3, 1), evaluation=EvaluationConfig(success_timing="post", workers=2)),
+    ],
+)
+def test_json_round_trip(config, tmp_path):
+    assert _round_trip(config, tmp_path) == config
+
+
+def test_paths_round_trip(tmp_path):
+    config = presets.own_logs(tmp_path / "logs.npz")
+    assert _round_trip(config, tmp_path).data.path == tmp_path / "logs.npz"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": "many"}, r"batch_size is 'many'; expected <class 'int'>"),
+        ({"seeds": 3}, "seeds is 3"),
+        ({"colour": 1}, r"unknown fields \['colour'\]"),
+        ({"agent": {"type": "Dreamer"}}, "names the agent 'Dreamer'; the known agents are Sorl, SorlReleased"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seeds": []}, "seeds are"),
+        ({"evaluation": None}, "evaluation is None"),
+    ],
+)
+def test_damaged_json_is_refused(change, message, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(presets.quickstart()) | change))
+    with pytest.raises(ValueError, match=message):
+        read_config(path)
+
+
+def test_what_is_not_json_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seeds": (1, 1)},
+        {"seeds": (-1,)},
+        {"updates": 0},
+        {"log_interval": 0},
+        {"env": None},
+        {"data": DataConfig(path=Path("logs.npz"))},
+        {"evaluation": EvaluationConfig(episodes=0)},
+    ],
+)
+def test_impossible_runs_are_refused(fields):
+    with pytest.raises(ValueError, match="give"):
+        TrainConfig(**fields)
+
+
+def test_changes_are_named():
+    before = presets.quickstart()
+    after = dataclasses.replace(
+        before, updates=7, agent=Sorl(), evaluation=dataclasses.replace(before.evaluation, workers=3)
+    )
+    assert changes(before, before) == set()
+    assert {"updates", "evaluation.workers", "agent.hidden_sizes"} <= changes(before, after)
+    assert changes(before, dataclasses.replace(before, agent=SorlReleased())) == {"agent"}
+
+
+# Source: the settings of the released code.
+@pytest.mark.parametrize(
+    "name, q_coefficient, discount, aggregation",
+    [
+        ("antmaze-large-navigate", 500, 0.99, "min"),
+        ("antmaze-giant-navigate", 500, 0.995, "min"),
+        ("humanoidmaze-medium-navigate", 100, 0.995, "mean"),
+        ("humanoidmaze-large-navigate", 500, 0.995, "mean"),
+        ("antsoccer-arena-navigate", 500, 0.995, "mean"),
+        ("cube-single-play", 10, 0.99, "mean"),
+        ("cube-double-play", 50, 0.99, "mean"),
+        ("scene-play", 100, 0.99, "mean"),
+    ],
+)
+@pytest.mark.parametrize("task", ["singletask-task1", "singletask-task5", "singletask"])
+def test_the_papers_settings(name, q_coefficient, discount, aggregation, task):
+    config = presets.paper(f"{name}-{task}-v0")
+    agent = config.agent
+    assert (agent.q_coefficient, agent.discount, agent.q_aggregation) == (q_coefficient, discount, aggregation)
+    assert (agent.discretization_steps, agent.backprop_steps, agent.learning_rate) == (8, 8, 1e-4)
+    assert (config.updates, config.batch_size) == (1_000_000, 256)
+    assert (config.evaluation.interval, config.evaluation.episodes) == (100_000, 50)
+    assert config.evaluation.inference_steps == (1, 2, 4, 8)
+    assert config.data.episodes is None
+
+
+def test_an_environment_outside_the_table_takes_the_agents_defaults():
+    assert presets.paper("puzzle-3x3-play-singletask-v0").agent == Sorl()
+    assert presets.paper_environment("cube-single-play-v0") is None
