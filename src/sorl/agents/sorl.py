@@ -63,6 +63,8 @@ class Sorl(AbstractAgent):
     """Whether the critic is told how many jumps the acting policy takes."""
     td_gradient_to_policy: bool = eqx.field(static=True, default=False)
     """Whether the TD loss also moves the policy, through the next actions of its target (as the released code does)."""
+    act_with_average: bool = eqx.field(static=True, default=False)
+    """Whether the policy that acts is the field's moving average, which is less noisy at high learning rates."""
     learning_rate: float = 1e-4
     """Adam's learning rate, for policy and critic."""
     max_grad_norm: float = 1.0
@@ -168,8 +170,8 @@ class Sorl(AbstractAgent):
         return critic_metrics | policy_metrics
 
     def policy(self, state: SorlState) -> SorlPolicy:
-        """The online field and critic."""
-        return SorlPolicy(state.field, state.critic)
+        """The field, or its moving average where `act_with_average` says so, and the critic."""
+        return SorlPolicy(state.target_field if self.act_with_average else state.field, state.critic)
 
     def draw_action(
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]

@@ -1,0 +1,155 @@
+"""The command line, end to end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sorl import load_policy, presets, train
+from sorl.agents import SorlReleased
+from sorl.config import TrainConfig, read_config
+from sorl.logs import read_metrics
+
+from . import synthetic
+
+
+SMALL = ["--agent.hidden-sizes", "16", "16", "--agent.critic-hidden-sizes", "16", "16", "--agent.backprop-steps", "2"]
+TINY = ["--batch-size", "16", "--quiet"]
+SHORT = [*TINY, "--log-interval", "10", "--checkpoint-interval", "10"]
+
+
+@pytest.fixture
+def logs(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    return tmp_path / "logs.npz"
+
+
+def test_bare_is_the_quickstart():
+    config, options, source = train.parse([])
+    assert config == presets.quickstart()
+    assert options == train.RunOptions()
+    assert "quickstart" in source
+
+
+def test_an_environment_takes_the_papers_settings_and_every_field_can_be_overridden():
+    config, _, source = train.parse(
+        ["--env", "scene-play-singletask-task2-v0", "--agent.discount", "0.9", "--seeds", "3", "4", "--updates", "5"]
+    )
+    assert (config.agent.q_coefficient, config.agent.discount) == (100.0, 0.9)
+    assert (config.seeds, config.updates, config.env) == ((3, 4), 5, "scene-play-singletask-task2-v0")
+    assert source == "the paper's settings for scene-play (published success 57 %)."
+
+
+def test_the_released_agent_and_presets_can_be_chosen():
+    config, _, _ = train.parse(["--env", "antmaze-giant-navigate-singletask-v0", "agent:sorl-released"])
+    assert config.agent == SorlReleased(q_coefficient=500.0, discount=0.995, q_aggregation="min")
+    config, _, _ = train.parse(["--preset", "quickstart", "--env", "scene-play-singletask-v0"])
+    assert config == presets.quickstart("scene-play-singletask-v0")
+
+
+def test_own_logs_need_no_environment(logs):
+    config, _, _ = train.parse(["--data", str(logs)])
+    assert config.env is None and config.data.path == logs and config.evaluation.interval == 0
+
+
+def test_help_documents_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.parse(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--env", "--data", "--data-dir", "--data.mirrors", "--seeds", "--resume", "--agent.q-coefficient"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--resume"], "does not say what to resume"),
+        (["--agent.backprop-steps", "16"], "backprop_steps is 16"),
+        (["--seeds", "1", "1"], "seeds are"),
+    ],
+)
+def test_contradictions_are_one_sentence(arguments, message, capsys):
+    try:
+        code = train.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert message in re.sub(r"[│\s]+", " ", output.err + output.out)
+
+
+def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["--data", str(logs), "--run-dir", str(run), "--seeds", "0", "1", *SMALL, *SHORT]
+    command = [*command, "--no-compilation-cache"]
+    assert train.main([*command, "--updates", "20"]) == 0
+    assert str(run / "policy-seed-0.sorl") in capsys.readouterr().out
+    actions = load_policy(run / "policy-seed-1.sorl")(np.full((4, 3), 50.0), key=_key(), steps=2, candidates=3)
+    assert actions.shape == (4, 2) and np.all((actions >= 0) & (actions <= 10))
+
+    assert train.main([*command, "--updates", "20"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    again = ["--run-dir", str(run), "--resume", "--no-compilation-cache", "--quiet"]
+    assert train.main([*again, "--batch-size", "32"]) == 2
+    assert "batch_size differ from its config.json" in capsys.readouterr().err
+    assert train.main([*again, "--updates", "30"]) == 0
+    assert read_config(run / "config.json").updates == 30
+    assert [row["step"] for row in read_metrics(run)] == [10, 10, 20, 20, 30, 30]
+
+    copy = tmp_path / "copy"
+    config = ["--config", str(run / "config.json"), "--run-dir", str(copy), "--no-compilation-cache", "--quiet"]
+    assert train.main(config) == 0
+    assert (copy / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (copy / "config.json").read_bytes() == (run / "config.json").read_bytes()
+
+
+def _key():
+    import jax
+
+    return jax.random.key(0)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_is_bit_identical(logs, tmp_path):
+    """Real processes, killed at random moments, until one gets through."""
+    generator = np.random.default_rng(0)
+    common = [sys.executable, "-m", "sorl.train"]
+    start = [*common, "--data", str(logs), *SMALL, *TINY, "--updates", "2000", "--log-interval", "200"]
+    start += ["--checkpoint-interval", "300"]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    subprocess.run([*start, "--run-dir", str(whole)], env=environment, check=True, capture_output=True)
+    duration = time.monotonic() - begin
+
+    kills = 0
+    for _ in range(20):
+        fresh = not (killed / "config.json").exists()
+        goes_on = [*common, "--run-dir", str(killed), "--resume", "--quiet"]
+        command = [*start, "--run-dir", str(killed)] if fresh else goes_on
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            output, _ = process.communicate(timeout=generator.uniform(0.3, 1.0) * duration if kills < 3 else None)
+            assert process.returncode == 0, output.decode()
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    one, other = (json.dumps(read_metrics(run)) for run in (killed, whole))
+    assert one == other
+    payloads = [(run / "policy-seed-0.sorl").read_bytes().split(b"\n", 2)[2] for run in (killed, whole)]
+    assert payloads[0] == payloads[1]
+
+
+def test_the_quickstart_is_what_the_default_configuration_claims():
+    assert TrainConfig().env == presets.QUICKSTART_ENV
+    assert presets.quickstart().data.episodes == 100
