@@ -36,7 +36,6 @@ QUICKSTART_ENV = "cube-single-play-singletask-task1-v0"
 QUICKSTART_AGENT: dict[str, Any] = {
     "hidden_sizes": (256, 256),
     "critic_hidden_sizes": (256, 256),
-    "discretization_steps": 4,
     "backprop_steps": 4,
     "learning_rate": 1e-3,
     "target_rate": 0.02,
