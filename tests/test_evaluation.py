@@ -255,7 +255,14 @@ def run(tmp_path, monkeypatch):
     agent = Sorl(hidden_sizes=(8,), critic_hidden_sizes=(8,))
     train = jax.jit(lambda key: agent.policy(agent.init(28, 5, key=key)))
     policies = {seed: train(jax.random.key(seed)) for seed in (3, 5)}
-    found = Run(tmp_path, TrainConfig(env=CUBE, agent=agent, seeds=(3, 5)), policies, identity(), step=70)
+    found = Run(
+        tmp_path,
+        TrainConfig(env=CUBE, agent=agent, seeds=(3, 5)),
+        policies,
+        identity(),
+        70,
+        {"source": "generated", "episodes": 9},
+    )
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
     return found
 
@@ -272,7 +279,8 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     )
     assert [(row["inference_steps"], row["candidates"]) for row in summary] == [(1, 1), (4, 1), (1, 2), (4, 2)]
     printed = capsys.readouterr().out
-    assert f"{CUBE} after 70 updates; episodes for each training seed: 1; success judged post-step" in printed
+    assert f"{CUBE} after 70 updates on generated data, 9 episodes; 1 episodes played" in printed
+    assert "success judged post-step" in printed
     with (run.directory / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     written = json.loads((run.directory / "evaluation.json").read_text())

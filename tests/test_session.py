@@ -37,7 +37,8 @@ def _config(tmp_path, **fields) -> TrainConfig:
 
 def _run(config, directory, data, *, resume=False):
     if not resume:
-        runs.create(directory, config, data.provenance)
+        runs.create(directory, config)
+    runs.record_versions(directory, config, data.provenance)
     return Session(config, directory, data, resume=resume, quiet=True).run()
 
 
@@ -170,7 +171,7 @@ def test_load_run_says_what_is_missing(tmp_path, data):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         runs.load_run(tmp_path)
     config = _config(tmp_path)
-    runs.create(tmp_path / "run", config, data.provenance)
+    runs.create(tmp_path / "run", config)
     with pytest.raises(FileNotFoundError, match="holds no policy yet"):
         runs.load_run(tmp_path / "run")
 

@@ -98,6 +98,24 @@ class TrainConfig:
                 f"evaluation.interval is {self.evaluation.interval} with {self.evaluation.episodes} and "
                 f"{self.evaluation.final_episodes} episodes; give an interval >= 0 and at least one episode."
             )
+        evaluation = self.evaluation
+        for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
+            values = getattr(evaluation, name)
+            if not values or min(values) < 1:
+                raise ValueError(f"evaluation.{name} is {values}; give at least one number, each >= 1.")
+        if evaluation.workers is not None and evaluation.workers < 1:
+            raise ValueError(f"evaluation.workers is {evaluation.workers}; give at least 1.")
+        if max(self.seeds) >= 2**32:
+            raise ValueError(f"seeds are {self.seeds}; give numbers below 2^32.")
+        if self.env is None and evaluation.interval:
+            raise ValueError(
+                f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
+            )
+        if self.data.directory is not None and self.data.episodes is not None:
+            raise ValueError(
+                f"data-dir is {self.data.directory} and data.episodes {self.data.episodes}, but generated episodes "
+                "have a place of their own; add --data.episodes None to use the files in the directory."
+            )
         if (self.env is None) == (self.data.path is None):
             raise ValueError(
                 f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "

@@ -40,8 +40,9 @@ class Config:
     """Training seeds to play; by default all that the run has."""
     seed: int = 0
     """Decides the episodes, and the policy's noise in them."""
-    success_timing: SuccessTiming = "pre"
-    """State that a step's success is judged on: before the step (OGBench since 1.2) or after it (1.1, the paper)."""
+    success_timing: SuccessTiming | None = None
+    """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
+    run's own."""
     noise_scale: float = 1.0
     """Standard deviation of the initial noise; 1 as trained, 0 for the deterministic path."""
     policy_conditioning: int | None = None
@@ -64,9 +65,10 @@ def main(config: Config) -> list[dict[str, Any]]:
     """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
     run = load_run(config.run)
     results = _evaluate(config, run)
-    rows = [{"step": run.step, "training_seed": seed} | result.row() for seed, result in results]
+    data = {"data_source": run.data["source"], "data_episodes": run.data["episodes"]}
+    rows = [{"step": run.step, "training_seed": seed} | result.row() | data for seed, result in results]
     summary = summarise(rows)
-    print(_title(config, rows[0]), table(summary), sep="\n")
+    print(_title(rows[0]), table(summary), sep="\n")
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
     for path, write in (
         (run.directory / "evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
@@ -105,7 +107,7 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     env_name = _environment(run)
     games = list(itertools.product(_budgets(config), _policies(config, run).items()))
     workers = min(config.workers, config.episodes)
-    with EnvironmentPool(env_name, workers=workers, success_timing=config.success_timing) as pool:
+    with EnvironmentPool(env_name, workers=workers, success_timing=_timing(config, run)) as pool:
         return [
             (
                 training_seed,
@@ -123,10 +125,15 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
         ]
 
 
-def _title(config: Config, row: dict[str, Any]) -> str:
+def _timing(config: Config, run: Run) -> SuccessTiming:
+    return config.success_timing or run.config.evaluation.success_timing
+
+
+def _title(row: dict[str, Any]) -> str:
     return (
-        f"{row['env']} after {row['step']} updates; episodes for each training seed: {row['episodes']}; success judged "
-        f"{config.success_timing}-step (ogbench {row['ogbench_version']})"
+        f"{row['env']} after {row['step']} updates on {row['data_source']} data, {row['data_episodes']} episodes; "
+        f"{row['episodes']} episodes played for each training seed; success judged {row['success_timing']}-step "
+        f"(ogbench {row['ogbench_version']})"
     )
 
 
@@ -162,7 +169,7 @@ def _film(config: Config, run: Run, directory: Path) -> None:
             episodes=config.episodes,
             first=min(config.video_episodes, config.episodes),
             seed=config.seed,
-            success_timing=config.success_timing,
+            success_timing=_timing(config, run),
             label=f"seed{training_seed}-steps{budget.inference_steps}-candidates{budget.candidates}-",
         ):
             tqdm.write(f"Wrote {path}")

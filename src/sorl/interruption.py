@@ -9,15 +9,15 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Interrupted(Exception):
-    """Raised inside `Interruption.at_once` by a signal."""
+class Interrupted(BaseException):
+    """Raised inside `Interruption.at_once` by a signal; no library's `except Exception` may swallow it."""
 
 
 class Interruption:
     """A context in which SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT ends it as usual, for whoever does not want to wait. Outside the main thread, where Python lets no
-    one handle signals, nothing is noted.
+    A SIGINT after that ends it as usual, for whoever does not want to wait. Outside the main thread, where Python lets
+    no one handle signals, nothing is noted.
     """
 
     def __init__(self):
@@ -47,7 +47,7 @@ class Interruption:
             self._at_once = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
+        if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
         self.signal = self.signal or signal.Signals(number)
         if self._at_once:

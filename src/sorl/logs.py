@@ -31,7 +31,6 @@ METRICS: Mapping[str, str] = {
     "critic_grad_norm": "global Euclidean norm of the critic's gradient",
     "policy_grad_norm": "global Euclidean norm of the policy's gradient",
     "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
-    "jumps": "number of jumps that the policy's Q loss went through",
     "success": "fraction of episodes that succeeded",
     "return": "undiscounted sum of rewards of an episode",
     "episode_length": "environment steps of an episode",

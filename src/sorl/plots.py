@@ -58,7 +58,8 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
         for step in steps:
             axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
     axes.set(xlabel="updates", ylabel="success (%)", ylim=(-3, 103), title="while training")
-    axes.legend(frameon=False)
+    if curves:
+        axes.legend(frameon=False)
 
 
 def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
@@ -69,8 +70,8 @@ def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
     for shift, candidates in enumerate(sorted({n for n, _ in groups})):
         steps = sorted(steps for n, steps in groups if n == candidates)
         intervals = [success_interval(*np.array(groups[candidates, m]).T) for m in steps]
-        means = np.array([interval.mean for interval in intervals])
-        bars = np.abs([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
+        means = np.array([i.success for i in intervals])
+        bars = np.abs([[i.success - i.success_low for i in intervals], [i.success_high - i.success for i in intervals]])
         places = np.log2(steps) + 0.06 * shift
         label = "one sample" if candidates == 1 else f"best of {candidates}"
         axes.errorbar(places, 100 * means, 100 * bars, marker="o", capsize=3, label=label)

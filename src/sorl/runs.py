@@ -31,7 +31,9 @@ class Run:
     """Networks by training seed."""
     normalisation: Normalisation
     step: int
-    """Updates that the policies were trained for."""
+    """Updates that the policies were trained for; a seed whose losses were not finite may have fewer."""
+    data: dict[str, Any]
+    """Where the data came from."""
 
     @property
     def agent(self) -> AbstractAgent:
@@ -49,16 +51,34 @@ def policy_path(directory: Path, seed: int) -> Path:
     return directory / f"policy-seed-{seed}.sorl"
 
 
-def create(directory: Path, config: TrainConfig, provenance: dict[str, Any]) -> None:
-    """Makes a run directory with `config.json` and `versions.json`.
+def create(directory: Path, config: TrainConfig) -> None:
+    """Makes a run directory with `config.json`, before anything that takes long, so that a killed run can be resumed.
 
     Raises a `FileExistsError` if there is a run in it already.
     """
     refuse_existing(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "versions.json", versions(config) | {"data": provenance})
-    # Last, since its presence is what makes the directory a run.
     write_json(config_path(directory), to_json(config))
+
+
+def record_versions(directory: Path, config: TrainConfig, provenance: dict[str, Any]) -> None:
+    """Writes `versions.json`, to which a run that goes on under other versions adds theirs.
+
+    Raises a `ValueError` if the run began on other data.
+    """
+    path, now = directory / "versions.json", versions(config)
+    if not path.exists():
+        write_json(path, now | {"data": provenance})
+        return
+    recorded = json.loads(path.read_text())
+    if recorded["data"]["sha256"] != provenance["sha256"]:
+        raise ValueError(
+            f"The data in {provenance['path']} are not those that the run in {directory} began on (their SHA-256 is "
+            f"{provenance['sha256'][:12]}.., it was {recorded['data']['sha256'][:12]}..); put the old file back."
+        )
+    sessions = [recorded, *recorded.get("resumed", [])]
+    if any(sessions[-1].get(name) != value for name, value in now.items()):
+        write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), now]})
 
 
 def refuse_existing(directory: Path) -> None:
@@ -103,7 +123,8 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
         config=config,
         policies={seed: policy.networks for seed, policy in policies.items()},
         normalisation=first.normalisation,
-        step=first.provenance["step"],
+        step=max(policy.provenance["step"] for policy in policies.values()),
+        data=first.provenance["versions"]["data"],
     )
 
 

@@ -30,7 +30,7 @@ from sorl.sinks import Sink
 
 CHUNK_SECONDS = 1.0
 """How long a chunk should take, so that a signal is answered within two."""
-FIRST_CHUNK = 16
+FIRST_CHUNK = 1
 """Updates of the first chunk, before their speed is known."""
 SHOWN = ("critic_loss", "flow_matching_loss", "self_consistency_loss", "q_loss")
 """The losses beside the progress bar, where the agent has them."""
@@ -70,7 +70,7 @@ class Session:
         self._environments: EnvironmentPool | None = None
         self._seconds = {"training_seconds": 0.0}
         self._aside: set[int] = set()
-        self._score: dict[str, float] = {}
+        self._score: tuple[int, float] | None = None
         self._start = time.perf_counter()
         with ExitStack() as stack:
             self.interruption = stack.enter_context(Interruption())
@@ -107,6 +107,8 @@ class Session:
         with self._open:
             if self.checkpoints.latest_step() is None:
                 self._save()  # what a seed falls back to that goes bad before the next checkpoint
+            else:
+                self._save_policies()  # a kill may have come between a checkpoint and its policies
             self._evaluate_if_due()
             for _ in self._chunks():
                 self._set_bad_seeds_aside()
@@ -217,7 +219,7 @@ class Session:
         if results:
             shown = np.mean([result.success.mean() for found in results.values() for result in found])
             self.progress.show({"success": float(shown)})
-            self._score = {"success": float(shown)}
+            self._score = self.step, float(shown)
 
     def _evaluate(self, seed: int, budgets: Sequence[Budget]) -> list[EvaluationResult]:
         return [
@@ -255,11 +257,15 @@ class Session:
         """Rows first, then the checkpoint that stands for them, then the policies that are made from it."""
         start = time.perf_counter()
         self.log.sync()
-        self.checkpoints.save(self.step, self.state, self._score)
-        self._score = {}
-        networks = {seed: self._networks(seed) for seed in self.config.seeds}
-        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, self.step)
+        scored = self._score is not None and self._score[0] == self.step
+        self.checkpoints.save(self.step, self.state, {"success": self._score[1]} if self._score and scored else None)
+        self._save_policies()
         self.log.write_timings(self.step, {"checkpoint_seconds": time.perf_counter() - start})
+
+    def _save_policies(self) -> None:
+        """One file for each seed that trains; one that went bad keeps its file, that of its last good checkpoint."""
+        networks = {seed: self._networks(seed) for seed in self.good_seeds}
+        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, self.step)
 
 
 def _row(result: EvaluationResult) -> dict[str, float]:

@@ -135,7 +135,7 @@ def flow_matching_loss(
     finest_steps: int,
 ) -> Float[Array, ""]:
     """Flow matching on a batch: mean of squares over batch and action dimensions."""
-    queries = jax.vmap(lambda *example: flow_matching_query(*example, finest_steps))(observation, action, noise, time)
+    queries = jax.vmap(partial(flow_matching_query, finest_steps=finest_steps))(observation, action, noise, time)
     return jnp.mean(jax.vmap(lambda query: query_loss(field, query))(queries))
 
 

@@ -16,6 +16,7 @@ from sorl.checkpointing import CheckpointError
 from sorl.config import TrainConfig, changes, read_config, to_json
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
 from sorl.environments import EnvironmentWorkerError
+from sorl.logs import read_metrics
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
 
@@ -83,6 +84,11 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     )
     if selection.options.resume:
         changed = changes(default, parsed.train) - {"updates", "evaluation.workers"}
+        if parsed.train.updates < default.updates:
+            raise ValueError(
+                f"--updates is {parsed.train.updates} but the run was started with {default.updates}; give as many or "
+                "more, or start a new run with --config."
+            )
         if changed:
             raise ValueError(
                 f"--resume continues a run as it was started, but {', '.join(sorted(changed))} differ from its "
@@ -107,6 +113,8 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.resume:
         if options.run_dir is None:
             raise ValueError("--resume does not say what to resume; give --run-dir too.")
+        if not runs.config_path(options.run_dir).exists():
+            raise ValueError(f"{options.run_dir} holds no run to resume; leave --resume out to start one there.")
         return read_config(runs.config_path(options.run_dir)), f"those of the run in {options.run_dir}."
     if options.config is not None:
         return read_config(options.config), f"those in {options.config}."
@@ -130,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, CheckpointError, EnvironmentWorkerError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped; what was saved before can be gone on from with --resume.", file=sys.stderr)
+        return 130
 
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
@@ -139,11 +150,12 @@ def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
     if options.compilation_cache:
         compilation.enable_cache()
     print(f"Settings: {source}\nRun directory: {directory}", flush=True)
-    data = load_data(config)
     if options.resume:
         runs.update_config(directory, config)
     else:
-        runs.create(directory, config, data.provenance)
+        runs.create(directory, config)
+    data = load_data(config)
+    runs.record_versions(directory, config, data.provenance)
 
     def make_sinks(resume_step: int | None) -> list[Sink]:
         sinks: list[Sink] = []
@@ -158,7 +170,9 @@ def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; go on with:\n  {_resume(directory)}")
         return 128 + ending.signal
-    _show_results(config, directory)
+    _show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
+    for seed, step in ending.bad_seeds.items():
+        print(f"Seed {seed} stopped at update {step}, where its losses were not finite; it is not in the table.")
     return 1 if ending.bad_seeds else 0
 
 
@@ -167,21 +181,24 @@ def load_data(config: TrainConfig) -> LoadedData:
     data = config.data
     if data.path is not None:
         return load_logs(data.path, validation_fraction=data.validation_fraction)
-    assert config.env is not None
+    assert config.env is not None  # the configuration has one or the other
     if data.episodes is None:
         return load_ogbench(config.env, data_dir=data.directory, mirrors=data.mirrors, download=data.download)
     wanted = GeneratedSet.of(config.env, data.episodes, data.generation_seed)
-    directory = generate(wanted, directory=data.directory)
-    return load_ogbench(config.env, data_dir=directory, generated=wanted)
+    generate(wanted)
+    return load_ogbench(config.env, generated=wanted)
 
 
-def _show_results(config: TrainConfig, directory: Path) -> None:
-    """The table over budgets, where everything is, and what to do next."""
+def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+    """The headline, the table over budgets, where everything is, and what to do next."""
     evaluation = config.evaluation
-    if config.env is not None and evaluation.interval:
+    if evaluation.interval and seeds:
+        _show_headline(directory)
         evaluate.main(
             evaluate.Config(
                 run=directory,
+                seeds=tuple(seeds),
+                workers=evaluation.workers or evaluation.final_episodes,
                 inference_steps=evaluation.final_inference_steps,
                 candidates=evaluation.final_candidates,
                 episodes=evaluation.final_episodes,
@@ -196,6 +213,21 @@ def _show_results(config: TrainConfig, directory: Path) -> None:
         f"  {_resume(directory)} --updates {2 * config.updates}",
     ]
     print("\n".join(lines))
+
+
+def _show_headline(directory: Path) -> None:
+    """Mean success of each budget over the last three evaluations: what a run is known by, never its best moment."""
+    successes: dict[str, dict[int, list[float]]] = {}
+    for row in read_metrics(directory):
+        for name, value in row.items():
+            if name.startswith("evaluation/success/"):
+                successes.setdefault(name.rpartition("/")[2], {}).setdefault(row["step"], []).append(value)
+    for budget, by_step in successes.items():
+        last = sorted(by_step)[-3:]
+        mean = sum(sum(by_step[step]) / len(by_step[step]) for step in last) / len(last)
+        print(
+            f"Headline {budget}: success {mean:.3f}, mean over the evaluations at updates {', '.join(map(str, last))}."
+        )
 
 
 def _resume(directory: Path) -> str:

@@ -54,7 +54,7 @@ def td_loss(
 def queries(teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int) -> shortcut.Query:
     """The batch's flow-matching queries, then its self-consistency queries."""
     levels = jnp.asarray(consistency_levels(batch.reward.shape[0], discretization_steps), batch.reward.dtype)
-    flow_matching = jax.vmap(lambda *example: shortcut.flow_matching_query(*example, discretization_steps))(
+    flow_matching = jax.vmap(partial(shortcut.flow_matching_query, finest_steps=discretization_steps))(
         batch.observation, batch.action, draws.flow_noise, draws.flow_time
     )
     self_consistency = jax.vmap(partial(shortcut.self_consistency_query, teacher))(
