@@ -71,10 +71,15 @@ def test_what_is_not_json_is_refused(tmp_path):
         {"env": None},
         {"data": DataConfig(path=Path("logs.npz"))},
         {"evaluation": EvaluationConfig(episodes=0)},
+        {"evaluation": EvaluationConfig(inference_steps=())},
+        {"evaluation": EvaluationConfig(final_candidates=(0,))},
+        {"evaluation": EvaluationConfig(workers=0)},
+        {"seeds": (2**32,)},
+        {"data": DataConfig(directory=Path("data"), episodes=3)},
     ],
 )
 def test_impossible_runs_are_refused(fields):
-    with pytest.raises(ValueError, match="give"):
+    with pytest.raises(ValueError, match="give|set it to 0|add"):
         TrainConfig(**fields)
 
 

@@ -10,7 +10,6 @@ from multiprocessing import Pipe
 
 import gymnasium
 import numpy as np
-import ogbench
 import pytest
 
 from sorl.environments import Environment, EnvironmentPool, EnvironmentWorkerError, SerialEnvironments, serve
@@ -41,7 +40,7 @@ class DrawsFromEverything(gymnasium.Env):
 
 @pytest.fixture
 def random_environments(monkeypatch):
-    monkeypatch.setattr(ogbench, "make_env_and_datasets", lambda *_, **__: DrawsFromEverything())
+    monkeypatch.setattr(gymnasium, "make", lambda *_, **__: DrawsFromEverything())
     return [Environment(CUBE, "pre") for _ in range(2)]
 
 

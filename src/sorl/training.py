@@ -88,9 +88,16 @@ def run_chunk(
         sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
         return agent_state, jnp.where(bad, step, first_bad_step), sums, key
 
+    def run(carry):
+        return jax.lax.fori_loop(0, updates, body, carry)
+
     def one_seed(carry):
         # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
-        return jax.lax.cond(carry[1] < 0, lambda c: jax.lax.fori_loop(0, updates, body, c), lambda c: c, carry)
+        good = carry[1] < 0
+        if seed_mapping == "map":
+            return jax.lax.cond(good, run, lambda c: c, carry)
+        # Not a `cond`, which under vmap would batch the step too, and with it turn every switch into a select.
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
 
     over_seeds = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
     agent_states, first_bad_step, sums, _ = over_seeds(
