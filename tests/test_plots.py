@@ -1,6 +1,7 @@
 """Pictures show the numbers that they are made from."""
 
 import json
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,36 +14,36 @@ matplotlib.use("agg")
 
 ROWS = [
     {"env": "e", "training_seed": seed, "inference_steps": m, "candidates": n, "successes": s, "episodes": 10}
+    | {"data_source": "generated", "data_episodes": 3}
     for seed, m, n, s in [(0, 1, 1, 2), (1, 1, 1, 4), (0, 4, 1, 8), (1, 4, 1, 6), (0, 4, 8, 10), (1, 4, 8, 10)]
 ]
 
 
-def _axes():
+@pytest.fixture
+def axes():
     from matplotlib import pyplot
 
-    return pyplot.subplots()
+    figure, axes = pyplot.subplots()
+    yield axes
+    pyplot.close(figure)
 
 
-def test_success_at_every_budget():
-    figure, axes = _axes()
+def test_success_at_every_budget(axes: Any):
     plots.draw_budgets(axes, ROWS)
     one, best = axes.containers
     np.testing.assert_allclose(one.lines[0].get_ydata(), [30.0, 70.0])
     np.testing.assert_allclose(best.lines[0].get_ydata(), [100.0])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one sample", "best of 8"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4"]
-    matplotlib.pyplot.close(figure)
 
 
-def test_learning_curves_are_means_over_seeds():
+def test_learning_curves_are_means_over_seeds(axes: Any):
     rows = [
         {"step": step, "seed": seed, "evaluation/success/M4N1": value}
         for step, seed, value in [(10, 0, 0.2), (10, 1, 0.4), (20, 0, 0.6), (20, 1, 1.0)]
     ]
-    figure, axes = _axes()
     plots.draw_learning_curves(axes, [*rows, {"step": 20, "seed": 0, "training/q_loss": 1.0}])
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[10, 30], [20, 80]])
-    matplotlib.pyplot.close(figure)
 
 
 def test_command_writes_the_picture_or_says_what_is_missing(tmp_path):

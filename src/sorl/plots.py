@@ -39,7 +39,9 @@ def main(config: Config) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     draw_learning_curves(left, read_metrics(config.run))
     draw_budgets(right, rows)
-    figure.suptitle(f"{rows[0]['env']}: {len({row['training_seed'] for row in rows})} seeds", fontsize=10)
+    seeds = sorted({row["training_seed"] for row in rows})
+    data = f"{rows[0]['data_source']} data, {rows[0]['data_episodes']} episodes"
+    figure.suptitle(f"{rows[0]['env']}, {data}, training seeds {', '.join(map(str, seeds))}", fontsize=10)
     figure.savefig(config.out, dpi=150)
     pyplot.close(figure)
     print(f"Wrote {config.out}")
@@ -58,6 +60,7 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
         for step in steps:
             axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
     axes.set(xlabel="updates", ylabel="success (%)", ylim=(-3, 103), title="while training")
+    axes.locator_params(axis="x", nbins=5)
     if curves:
         axes.legend(frameon=False)
 
