@@ -16,9 +16,9 @@ import pytest
 import tyro
 from jaxtyping import Float
 
-from sorl import environments, video
+from sorl import environments, presets, video
 from sorl.agents import AbstractAgent, Budget, Sorl
-from sorl.config import DataConfig, TrainConfig
+from sorl.config import TrainConfig
 from sorl.environments import EnvironmentPool, SerialEnvironments
 from sorl.evaluate import Config, main
 from sorl.evaluation import episode_seeds, evaluate, play
@@ -309,7 +309,7 @@ def test_command_refuses_what_it_cannot_play(run, monkeypatch):
         main(parse(run, "--seeds", "3", "4"))
     with pytest.raises(ValueError, match="episodes is 0; give at least 1"):
         Config(run.directory, episodes=0)
-    own_logs = TrainConfig(env=None, data=DataConfig(path=run.directory / "logs.npz"))
+    own_logs = presets.own_logs(run.directory / "logs.npz")
     offline = dataclasses.replace(run, config=own_logs)
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)
     with pytest.raises(ValueError, match="was trained on logs without an environment, so no episode can be played"):
@@ -331,6 +331,7 @@ def test_films_show_the_episodes_that_were_evaluated(tmp_path, monkeypatch):
 
 FILM = """
 import pathlib, sys
+from sorl import presets
 from sorl.agents import Budget
 from sorl.video import record
 from tests.test_evaluation import CENTRE, CUBE, PickAndPlace, identity

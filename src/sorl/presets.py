@@ -74,7 +74,7 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
         agent=agent(**fields),  # pyright: ignore[reportArgumentType]
         data=DataConfig(episodes=100),
         evaluation=EvaluationConfig(interval=10_000, episodes=20, inference_steps=(4,)),
-        updates=50_000,
+        updates=70_000,
         batch_size=128,
         log_interval=1_000,
         checkpoint_interval=10_000,
