@@ -331,7 +331,6 @@ def test_films_show_the_episodes_that_were_evaluated(tmp_path, monkeypatch):
 
 FILM = """
 import pathlib, sys
-from sorl import presets
 from sorl.agents import Budget
 from sorl.video import record
 from tests.test_evaluation import CENTRE, CUBE, PickAndPlace, identity
