@@ -85,9 +85,16 @@ class Goldens:
         start = f"{self.precision}/{scope}/"
         return [name.removeprefix(start) for name in self.values if name.startswith(start)]
 
-    def unused(self) -> list[str]:
-        """The names that no test used, in any precision, with the leaves of a network as one."""
-        names = (name for name in self.values if name not in self.used)
+    def unused(self, *, among: "Goldens | None" = None, besides: "Goldens | None" = None) -> list[str]:
+        """The names that no test used, in any precision, with the leaves of a network as one.
+
+        **Arguments:** `among` another file's names only; `besides` those of another file.
+        """
+        names = self.values.keys() - self.used
+        if among is not None:
+            names &= among.values.keys()
+        if besides is not None:
+            names -= besides.values.keys()
         return sorted({re.sub(r"(layer|ln)\d/\w+$", "*", name) for name in names})
 
     def batch(self) -> Transition:

@@ -11,6 +11,7 @@ import pytest
 
 from sorl.data import GeneratedSet, load_ogbench, ogbench as room, records
 from sorl.data.simulators import quiet
+from sorl.files import write_json
 
 
 ENV = "pointmaze-medium-navigate-singletask-task1-v0"
@@ -120,7 +121,7 @@ def test_provenance_tells_file_and_source(tmp_path):
     assert (provenance["source"], provenance["episodes"], provenance["transitions"]) == ("unrecorded", 2, 10)
     assert (provenance["size"], len(provenance["sha256"])) == (path.stat().st_size, 64)
     assert (provenance["validation"]["episodes"], provenance["validation"]["transitions"]) == (1, 5)
-    records.write_json(records.record_path(path), {**records.fingerprint(path), "source": "generated", "seed": 3})
+    write_json(records.record_path(path), {**records.fingerprint(path), "source": "generated", "seed": 3})
     recorded = load_ogbench(ENV, data_dir=tmp_path).provenance
     assert (recorded["source"], recorded["seed"]) == ("generated", 3)
     assert json.loads(json.dumps(recorded)) == recorded
@@ -128,7 +129,7 @@ def test_provenance_tells_file_and_source(tmp_path):
 
 def test_a_changed_file_is_refused(tmp_path):
     path = _save(tmp_path) / f"{DATASET}.npz"
-    records.write_json(records.record_path(path), {**records.fingerprint(path), "source": "official"})
+    write_json(records.record_path(path), {**records.fingerprint(path), "source": "official"})
     _save(tmp_path, actions=np.zeros((12, 2), np.float32))
     with pytest.raises(ValueError, match="was changed or damaged"):
         load_ogbench(ENV, data_dir=tmp_path)

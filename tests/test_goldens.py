@@ -11,6 +11,7 @@ from .goldens import (
     DISCOUNT,
     FORWARD_TOLERANCE,
     GRADIENT_TOLERANCE,
+    OURS,
     Goldens,
     assert_close,
     compare,
@@ -188,3 +189,10 @@ def test_best_of_n(goldens, steps):
     assert compare(goldens, f"bon/k{steps}", best(goldens.input("bon/noise"))) == []
     for aggregation in ("mean", "min"):
         assert np.issubdtype(goldens.output(f"bon/k{steps}/{aggregation}/best_idx").dtype, np.integer)
+
+
+def test_every_reference_value_was_compared(request):
+    """Runs last: our own reference file holds nothing that the tests above left out."""
+    if request.config.getoption("keyword"):
+        pytest.skip("only some of the tests on reference values were selected")
+    assert not Goldens("f64").unused(among=Goldens("f64", OURS))

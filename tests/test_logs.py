@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sorl import logs
 from sorl.logs import METRICS, MetricLog, read_metrics
 from sorl.progress import Progress
 from sorl.sinks import TensorBoardSink, WandbSink
@@ -356,7 +355,7 @@ def test_replacing_a_file_is_all_or_nothing(tmp_path, monkeypatch):
         def fail(*args: Any) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(logs.os, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
             log.sync()
         assert (tmp_path / "metrics.csv").read_text() == before

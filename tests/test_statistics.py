@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from sorl.statistics import (
     bootstrap_interval,
+    evaluation_rows,
     headline,
     success_interval,
     summarise,
@@ -104,3 +105,25 @@ def test_table_shows_budget_success_and_interval():
     assert title.split() == ["M^inf", "N", "success", "95", "%", "interval", "return", "length", "steps/s"]
     assert line.split() == ["4", "1", "0.500", f"{low:.3f}", "..", f"{high:.3f}", "-100.0", "100.0", "1000"]
     assert footer == "95 % interval: Wilson's over episodes."
+
+
+def test_evaluations_are_read_from_the_metrics_and_make_the_headline():
+    metrics = [
+        {"step": step, "seed": 7, "training/q_loss": 1.0}
+        | {f"evaluation/{name}/M4N8": value for name, value in zip(FIGURES, (success, -10.0 * step, 5.0), strict=True)}
+        for step, success in [(1, 1.0), (2, 0.2), (3, 0.4), (4, 0.6)]
+    ]
+    rows = evaluation_rows([{"step": 1, "seed": 7, "training/q_loss": 1.0}, *metrics], episodes=10)
+    assert [(row["step"], row["training_seed"], row["successes"]) for row in rows] == [
+        (1, 7, 10),
+        (2, 7, 2),
+        (3, 7, 4),
+        (4, 7, 6),
+    ]
+    (found,) = headline(rows)
+    assert (found["inference_steps"], found["candidates"], found["steps"]) == (4, 8, [2, 3, 4])
+    assert (found["success"], found["return"], found["length"]) == (pytest.approx(0.4), -30.0, 5.0)
+    assert table([found]).splitlines()[1].endswith(" -")
+
+
+FIGURES = ("success", "return", "episode_length")

@@ -4,9 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from sorl.agents import Budget
 from sorl.environments import DEFAULT_WORKERS, EnvironmentPool, SuccessTiming
 from sorl.evaluation import EvaluationResult, evaluate
+from sorl.files import whole_file
 from sorl.runs import Run, load_run
 from sorl.statistics import summarise, table
 
@@ -70,12 +69,14 @@ def main(config: Config) -> list[dict[str, Any]]:
     summary = summarise(rows)
     print(_title(rows[0]), table(summary), sep="\n")
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
-    for path, write in (
-        (run.directory / "evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
-        (run.directory / "evaluation.csv", lambda file: _write_csv(rows, file)),
+    for name, write in (
+        ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
+        ("evaluation.csv", lambda file: _write_csv(rows, file)),
     ):
+        path = run.directory / name
         print(f"{'Replaced' if path.exists() else 'Wrote'} {path}")
-        _publish(path, write)
+        with whole_file(path) as file:
+            write(file)
     if config.video is not None:
         _film(config, run, config.video)
     return summary
@@ -141,17 +142,6 @@ def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-
-
-def _publish(path: Path, write: Callable[[TextIO], Any]) -> None:
-    """Writes a file that appears when it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _film(config: Config, run: Run, directory: Path) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from sorl.agents import AbstractAgent, Budget
 from sorl.environments import Environments, Outcome, SuccessTiming
 from sorl.normalisation import Normalisation
+from sorl.policy import decide
 from sorl.statistics import wilson_interval
 
 
@@ -188,15 +189,9 @@ def _decide(
     observations: Float[Array, "episodes observation"],
 ) -> Float[Array, "episodes action"]:
     """The next action of each episode, in the environment's units; its noise is a matter of seed, episode and step."""
-    action_size = len(normalisation.action_low)
-
-    def one(episode, step, observation):
-        draw_key = jax.random.fold_in(jax.random.fold_in(key, episode), step)
-        draws = agent.draw_action(action_size, budget, key=draw_key)
-        action = agent.act(policy, normalisation.observation(observation), draws, budget)
-        return normalisation.environment_action(action)
-
-    return jax.vmap(one)(jnp.arange(len(steps)), steps, observations)
+    episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(len(steps)))
+    keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
+    return decide(agent, policy, normalisation, observations, keys, budget)
 
 
 def _prepare(

@@ -5,10 +5,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from sorl.files import whole_file
 from sorl.sinks import Sink
 
 
@@ -145,12 +146,10 @@ class MetricLog:
         columns = dict.fromkeys(["step", "seed", *_DOCUMENTED]) | dict.fromkeys(name for row in rows for name in row)
         found = {"step", "seed"}.union(*rows)
 
-        def write(file: TextIO) -> None:
+        with whole_file(self._directory / "metrics.csv") as file:
             writer = csv.DictWriter(file, [name for name in columns if name in found], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-
-        _replace(self._directory / "metrics.csv", write)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -189,7 +188,8 @@ def _open_rows(path: Path, resume_step: int | None) -> TextIO:
         if resume_step is None:
             raise FileExistsError(f"{path} holds rows already; resume that run, or choose another directory.")
         kept = [_to_line(row) for row in _read_rows(path) if row["step"] <= resume_step]
-        _replace(path, lambda file: file.writelines(kept))
+        with whole_file(path) as file:
+            file.writelines(kept)
     return path.open("a", encoding="utf-8", newline="\n")
 
 
@@ -203,13 +203,3 @@ def _to_line(row: Mapping[str, Any]) -> str:
     names = {math.inf: "Infinity", -math.inf: "-Infinity"}
     finite = {name: x if math.isfinite(x) else names.get(x, "NaN") for name, x in row.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
-
-
-def _replace(path: Path, write: Callable[[TextIO], Any]) -> None:
-    """Writes a file so that it is either the old one or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.config import agent_from_json, to_json
+from sorl.files import whole_file
 from sorl.normalisation import Normalisation
 
 
@@ -108,9 +109,8 @@ class Policy:
         }
         content = json.dumps(header).encode() + b"\n" + payload.getvalue()
         seal = f"{FORMAT} {FORMAT_VERSION} {hashlib.sha256(content).hexdigest()}\n".encode()
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-        temporary.write_bytes(seal + content)
-        os.replace(temporary, path)
+        with whole_file(Path(path), "wb") as file:
+            file.write(seal + content)
 
     def _checked(self, observation: Any) -> np.ndarray:
         values = np.asarray(observation, dtype=np.float32)

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent
 from sorl.config import TrainConfig, read_config, to_json
+from sorl.files import write_json
 from sorl.normalisation import Normalisation
 from sorl.policy import Policy, load_policy
 
@@ -138,13 +139,6 @@ def versions(config: TrainConfig) -> dict[str, Any]:
         "success_timing": config.evaluation.success_timing,
         **{package: _installed(package) for package in PACKAGES},
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def _installed(package: str) -> str | None:

@@ -68,9 +68,9 @@ class Session:
             training.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
         )
         self._environments: EnvironmentPool | None = None
-        self._seconds = {"training_seconds": 0.0}
+        self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
-        self._score: tuple[int, float] | None = None
+        self._success: dict[int, float] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
             self.interruption = stack.enter_context(Interruption())
@@ -138,7 +138,7 @@ class Session:
             )
             jax.block_until_ready(self.state)
             seconds = time.perf_counter() - start
-            self._seconds["training_seconds"] += seconds
+            self._training_seconds += seconds
             length = max(1, int(updates * CHUNK_SECONDS / seconds))
             self.progress.advance(updates)
             yield
@@ -177,7 +177,7 @@ class Session:
             row = {f"training/{name}": mean[index] for name, mean in means.items()}
             row |= {f"validation/{name}": loss[index] for name, loss in held_out.items()}
             self.log.write(self.step, seed, row)
-        seconds = self._seconds["training_seconds"]
+        seconds = self._training_seconds
         timings = {
             "elapsed_seconds": time.perf_counter() - self._start,
             "training_seconds": seconds,
@@ -185,7 +185,7 @@ class Session:
             "validation_seconds": validation_seconds,
         }
         self.log.write_timings(self.step, timings)
-        self._seconds["training_seconds"], self._logged_step = 0.0, self.step
+        self._training_seconds, self._logged_step = 0.0, self.step
         places = list(self.good_seeds.values())
         self.progress.show({name: float(means[name][places].mean()) for name in SHOWN if name in means and places})
 
@@ -219,7 +219,7 @@ class Session:
         if results:
             shown = np.mean([result.success.mean() for found in results.values() for result in found])
             self.progress.show({"success": float(shown)})
-            self._score = self.step, float(shown)
+            self._success = {self.step: float(shown)}
 
     def _evaluate(self, seed: int, budgets: Sequence[Budget]) -> list[EvaluationResult]:
         return [
@@ -257,8 +257,8 @@ class Session:
         """Rows first, then the checkpoint that stands for them, then the policies that are made from it."""
         start = time.perf_counter()
         self.log.sync()
-        scored = self._score is not None and self._score[0] == self.step
-        self.checkpoints.save(self.step, self.state, {"success": self._score[1]} if self._score and scored else None)
+        success = self._success.get(self.step)
+        self.checkpoints.save(self.step, self.state, None if success is None else {"success": success})
         self._save_policies()
         self.log.write_timings(self.step, {"checkpoint_seconds": time.perf_counter() - start})
 

@@ -1,8 +1,9 @@
 """How sure a success rate is: intervals over episodes for one training seed, over seeds for several; and its table."""
 
 import math
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +75,24 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
     return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
 
 
+def evaluation_rows(metrics: Iterable[Row], episodes: int) -> list[dict[str, Any]]:
+    """The evaluations among a run's metrics, one row for each step, training seed and budget, for `summarise`.
+
+    **Arguments:** `metrics`, rows of `sorl.logs.read_metrics`; `episodes` of each evaluation.
+    """
+    rows = []
+    for metric in metrics:
+        for name, success in metric.items():
+            if budget := re.fullmatch(r"evaluation/success/(M(\d+)N(\d+))", name):
+                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": 1.0, "steps_per_second": math.nan}
+                row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
+                row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": round(success * episodes)}
+                row["return"] = metric[f"evaluation/return/{budget[1]}"]
+                row["length"] = metric[f"evaluation/episode_length/{budget[1]}"]
+                rows.append(row)
+    return rows
+
+
 def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The numbers a run is known by: means over its last three evaluations, never those of its best checkpoint."""
     return summarise(rows, last=3)
@@ -108,6 +127,10 @@ def _means(by_seed: list[list[Row]]) -> dict[str, Any]:
     return {"steps": steps, "seeds": len(by_seed)} | success_interval(successes, episodes)._asdict() | means
 
 
+def _rate(steps_per_second: float) -> str:
+    return "-" if math.isnan(steps_per_second) else f"{steps_per_second:.0f}"
+
+
 def table(summary: Sequence[Row]) -> str:
     """The rows of `summarise` or `headline` as lines of text."""
     lines = [" M^inf    N  success   95 % interval    return   length  steps/s"]
@@ -115,7 +138,7 @@ def table(summary: Sequence[Row]) -> str:
         lines.append(
             f"{row['inference_steps']:6d} {row['candidates']:4d}  {row['success']:7.3f}  "
             f"{row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f} {row['length']:8.1f} "
-            f"{row['steps_per_second']:8.0f}"
+            f"{_rate(row['steps_per_second']):>8}"
         )
     kinds = {"wilson": "Wilson's over episodes", "bootstrap": "bootstrap over training seeds"}
     used = sorted({kinds[row["interval"]] for row in summary})

@@ -19,6 +19,7 @@ from sorl.environments import EnvironmentWorkerError
 from sorl.logs import read_metrics
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
+from sorl.statistics import evaluation_rows, headline, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Trains as the command line says; returns the process's exit code."""
     try:
         config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
-        return _train(config, options, source)
+        return _train(_with_absolute_paths(config), options, source)
     except (ValueError, OSError, ImportError, CheckpointError, EnvironmentWorkerError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -176,6 +177,13 @@ def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
     return 1 if ending.bad_seeds else 0
 
 
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that the run can be resumed, and made again, from any directory."""
+    data = config.data
+    path, directory = (None if p is None else p.expanduser().absolute() for p in (data.path, data.directory))
+    return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
+
+
 def load_data(config: TrainConfig) -> LoadedData:
     """Loads the data that a configuration names, generating them first where it says so."""
     data = config.data
@@ -193,7 +201,8 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
     """The headline, the table over budgets, where everything is, and what to do next."""
     evaluation = config.evaluation
     if evaluation.interval and seeds:
-        _show_headline(directory)
+        print("Headline, the mean over the last three evaluations while training:")
+        print(table(headline(evaluation_rows(read_metrics(directory), evaluation.episodes))))
         evaluate.main(
             evaluate.Config(
                 run=directory,
@@ -213,21 +222,6 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
         f"  {_resume(directory)} --updates {2 * config.updates}",
     ]
     print("\n".join(lines))
-
-
-def _show_headline(directory: Path) -> None:
-    """Mean success of each budget over the last three evaluations: what a run is known by, never its best moment."""
-    successes: dict[str, dict[int, list[float]]] = {}
-    for row in read_metrics(directory):
-        for name, value in row.items():
-            if name.startswith("evaluation/success/"):
-                successes.setdefault(name.rpartition("/")[2], {}).setdefault(row["step"], []).append(value)
-    for budget, by_step in successes.items():
-        last = sorted(by_step)[-3:]
-        mean = sum(sum(by_step[step]) / len(by_step[step]) for step in last) / len(last)
-        print(
-            f"Headline {budget}: success {mean:.3f}, mean over the evaluations at updates {', '.join(map(str, last))}."
-        )
 
 
 def _resume(directory: Path) -> str:

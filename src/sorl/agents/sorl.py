@@ -15,8 +15,10 @@ from sorl.agents._shortcut_agent import (
     SorlPolicy,
     SorlSharedDraws,
     act,
+    apply_gradient,
     draw,
     draw_shared,
+    moving_average,
     refuse_bad_settings,
     step_counts,
 )
@@ -125,7 +127,7 @@ class Sorl(AbstractAgent):
         """One critic step, one policy step, and the moving averages, in this order."""
         optimiser = self.optimiser()
         critic_gradient, td_gradient, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
-        critic, critic_optimiser = _apply(optimiser, critic_gradient, state.critic_optimiser, state.critic)
+        critic, critic_optimiser = apply_gradient(optimiser, critic_gradient, state.critic_optimiser, state.critic)
 
         gradient, policy_metrics = policy_gradient(
             self,
@@ -141,13 +143,13 @@ class Sorl(AbstractAgent):
             metrics["td_policy_grad_norm"] = optax.tree.norm(td_gradient)
             gradient = jax.tree.map(jnp.add, gradient, td_gradient)
         metrics["policy_grad_norm"] = optax.tree.norm(gradient)
-        field, field_optimiser = _apply(optimiser, gradient, state.field_optimiser, state.field)
+        field, field_optimiser = apply_gradient(optimiser, gradient, state.field_optimiser, state.field)
 
         after = SorlState(
             field=field,
-            target_field=self._average(field, state.target_field),
+            target_field=moving_average(field, state.target_field, self.target_rate),
             critic=critic,
-            target_critic=self._average(critic, state.target_critic),
+            target_critic=moving_average(critic, state.target_critic, self.target_rate),
             field_optimiser=field_optimiser,
             critic_optimiser=critic_optimiser,
         )
@@ -201,9 +203,6 @@ class Sorl(AbstractAgent):
         """Adam after a global-norm clip; each network has its own state of it."""
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
 
-    def _average(self, online: Any, average: Any) -> Any:
-        return optax.incremental_update(online, average, self.target_rate)
-
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         """The TD loss's gradient for the critic, and for the policy where it gets one."""
 
@@ -227,10 +226,3 @@ class Sorl(AbstractAgent):
             return critic_gradient, td_gradient, metrics
         critic_gradient, metrics = gradient_of_one(loss, state.critic, index, self.step_counts)
         return critic_gradient, None, metrics
-
-
-def _apply(
-    optimiser: optax.GradientTransformation, gradient: Any, state: optax.OptState, network: Any
-) -> tuple[Any, optax.OptState]:
-    updates, state = optimiser.update(gradient, state, network)
-    return optax.apply_updates(network, updates), state

@@ -15,8 +15,10 @@ from sorl.agents._shortcut_agent import (
     SorlPolicy,
     SorlSharedDraws,
     act,
+    apply_gradient,
     draw,
     draw_shared,
+    moving_average,
     refuse_bad_settings,
     step_counts,
 )
@@ -115,8 +117,9 @@ class SorlReleased(AbstractAgent):
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlReleasedState, dict[str, Float[Array, ""]]]:
         """One TD step, one policy step, and the moving averages of the networks from before them."""
+        optimiser = self.optimiser()
         td_gradient, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
-        networks, optimiser_state = self._step(td_gradient, state.optimiser, (state.field, state.critic))
+        networks, optimiser_state = apply_gradient(optimiser, td_gradient, state.optimiser, (state.field, state.critic))
 
         gradient, policy_metrics = policy_gradient(
             self,
@@ -129,7 +132,7 @@ class SorlReleased(AbstractAgent):
         )
         # No gradient reaches the critic here, but its momentum still moves it.
         no_gradient = jax.tree.map(jnp.zeros_like, state.critic)
-        (field, critic), optimiser_state = self._step((gradient, no_gradient), optimiser_state, networks)
+        (field, critic), optimiser_state = apply_gradient(optimiser, (gradient, no_gradient), optimiser_state, networks)
 
         metrics = td_metrics | policy_metrics
         metrics["td_policy_grad_norm"] = optax.tree.norm(td_gradient[0])
@@ -138,9 +141,9 @@ class SorlReleased(AbstractAgent):
         return (
             SorlReleasedState(
                 field=field,
-                target_field=self._average(state.field, state.target_field),
+                target_field=moving_average(state.field, state.target_field, self.target_rate),
                 critic=critic,
-                target_critic=self._average(state.critic, state.target_critic),
+                target_critic=moving_average(state.critic, state.target_critic, self.target_rate),
                 optimiser=optimiser_state,
             ),
             metrics,
@@ -197,13 +200,6 @@ class SorlReleased(AbstractAgent):
         norm, and leaving them out changes nothing.
         """
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
-
-    def _average(self, online: Any, average: Any) -> Any:
-        return optax.incremental_update(online, average, self.target_rate)
-
-    def _step(self, gradient: Any, optimiser_state: optax.OptState, networks: Any) -> tuple[Any, optax.OptState]:
-        updates, optimiser_state = self.optimiser().update(gradient, optimiser_state, networks)
-        return optax.apply_updates(networks, updates), optimiser_state
 
     def _td_gradient(self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         def loss(networks, steps: int):

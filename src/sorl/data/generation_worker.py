@@ -5,7 +5,6 @@ number of rows collected. It ends when stdin does, so no worker outlives the pro
 """
 
 import json
-import os
 import pathlib
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from sorl.data.episodes import collect_episode, make_recipe_environment
 from sorl.data.recipes import Recipe
+from sorl.files import whole_file
 
 
 def shard_path(folder: pathlib.Path, episode: tuple[int, int]) -> pathlib.Path:
@@ -25,10 +25,8 @@ def write_shard(environment: Any, recipe: Recipe, seed: int, episode: tuple[int,
     """Collects one episode into its shard, whole or not at all, and returns its number of rows."""
     rows = collect_episode(environment, recipe, (seed, *episode))
     path = shard_path(folder, episode)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path, "wb") as file:
         np.savez(file, allow_pickle=False, **rows)
-    os.replace(temporary, path)
     return len(rows["terminals"])
 
 

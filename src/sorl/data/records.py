@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+from sorl.files import write_json
+
 
 def record_path(path: pathlib.Path) -> pathlib.Path:
     """`set.npz.json` for `set.npz`."""
@@ -42,10 +44,3 @@ def fingerprint(path: pathlib.Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file that is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
