@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import critics, shortcut
+from sorl import critics, optimisation, shortcut
 from sorl.agents._shortcut_agent import consistency_levels
 from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
 
@@ -140,7 +140,7 @@ def _released_state(goldens, agent):
     networks = {
         ours: goldens.field(name) if ours.endswith("field") else goldens.critic(name) for name, ours in NETWORKS.items()
     }
-    optimiser = agent.optimiser().init((networks["field"], networks["critic"]))  # pyright: ignore[reportArgumentType]
+    optimiser = optimisation.init((networks["field"], networks["critic"]))  # pyright: ignore[reportArgumentType]
     return SorlReleasedState(**networks, optimiser=optimiser)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from sorl import critics, shortcut
+from sorl import critics, optimisation, shortcut
 from sorl.agents import Sorl
 from sorl.agents._shortcut_agent import SorlSharedDraws, consistency_levels
 from sorl.agents.sorl import SorlState
@@ -59,8 +59,8 @@ def _state(agent):
         target_field=make_field(4, jnp.float64),
         critic=critic,
         target_critic=make_critic(5, jnp.float64),
-        field_optimiser=agent.optimiser().init(field),  # pyright: ignore[reportArgumentType]
-        critic_optimiser=agent.optimiser().init(critic),  # pyright: ignore[reportArgumentType]
+        field_optimiser=optimisation.init(field),  # pyright: ignore[reportArgumentType]
+        critic_optimiser=optimisation.init(critic),  # pyright: ignore[reportArgumentType]
     )
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sorl import optimisation
 from sorl.agents import Budget, Sorl
 from sorl.agents._shortcut_agent import SorlDraws, SorlPolicy, SorlSharedDraws
 from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
@@ -53,7 +54,7 @@ def _state(agent):
         "critic": make_critic(2, jnp.float64, HIDDEN_SIZES),
         "target_critic": make_critic(3, jnp.float64, HIDDEN_SIZES),
     }
-    optimiser = agent.optimiser().init((networks["field"], networks["critic"]))
+    optimiser = optimisation.init((networks["field"], networks["critic"]))
     return SorlReleasedState(**networks, optimiser=optimiser)
 
 

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key
 
 from sorl import critics, shortcut
@@ -115,19 +114,6 @@ def act(
     critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, backprop_steps), noise.dtype)
     q = jax.vmap(lambda action: policy.critic(observation, action, critic_steps))(candidates)
     return critics.best_of_n(candidates, q, q_aggregation)[0]
-
-
-def apply_gradient(
-    optimiser: optax.GradientTransformation, gradient: Any, state: optax.OptState, networks: Any
-) -> tuple[Any, optax.OptState]:
-    """One optimiser step: the networks after it, and the optimiser's state."""
-    updates, state = optimiser.update(gradient, state, networks)
-    return optax.apply_updates(networks, updates), state
-
-
-def moving_average(online: Any, average: Any, rate: float | Float[Array, ""]) -> Any:
-    """`rate * online + (1 - rate) * average`, array by array."""
-    return optax.incremental_update(online, average, rate)
 
 
 def refuse_bad_settings(agent: Any) -> None:

@@ -5,20 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics
+from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget
 from sorl.agents._shortcut_agent import (
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
-    apply_gradient,
     draw,
     draw_shared,
-    moving_average,
     refuse_bad_settings,
     step_counts,
 )
@@ -36,8 +33,8 @@ class SorlState(eqx.Module):
     critic: CriticEnsemble
     target_critic: CriticEnsemble
     """Moving average of `critic`: values the next action in the TD target."""
-    field_optimiser: optax.OptState
-    critic_optimiser: optax.OptState
+    field_optimiser: PyTree
+    critic_optimiser: PyTree
 
 
 class Sorl(AbstractAgent):
@@ -102,15 +99,14 @@ class Sorl(AbstractAgent):
             sees_steps=self.critic_sees_steps,
             key=critic_key,
         )
-        optimiser = self.optimiser()
         # The targets are copies: donating a state that holds one buffer twice is an error.
         return SorlState(
             field=field,
             target_field=jax.tree.map(jnp.copy, field),
             critic=critic,
             target_critic=jax.tree.map(jnp.copy, critic),
-            field_optimiser=optimiser.init(field),
-            critic_optimiser=optimiser.init(critic),
+            field_optimiser=optimisation.init(field),
+            critic_optimiser=optimisation.init(critic),
         )
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
@@ -125,9 +121,11 @@ class Sorl(AbstractAgent):
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, dict[str, Float[Array, ""]]]:
         """One critic step, one policy step, and the moving averages, in this order."""
-        optimiser = self.optimiser()
+        rates: Any = {"learning_rate": self.learning_rate, "max_grad_norm": self.max_grad_norm}
         critic_gradient, td_gradient, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
-        critic, critic_optimiser = apply_gradient(optimiser, critic_gradient, state.critic_optimiser, state.critic)
+        critic, critic_optimiser, critic_norm = optimisation.step(
+            critic_gradient, state.critic_optimiser, state.critic, **rates
+        )
 
         gradient, policy_metrics = policy_gradient(
             self,
@@ -138,18 +136,19 @@ class Sorl(AbstractAgent):
             draws=draws,
             index=shared.policy_steps,
         )
-        metrics = critic_metrics | policy_metrics | {"critic_grad_norm": optax.tree.norm(critic_gradient)}
+        metrics = critic_metrics | policy_metrics | {"critic_grad_norm": critic_norm}
         if td_gradient is not None:
-            metrics["td_policy_grad_norm"] = optax.tree.norm(td_gradient)
+            metrics["td_policy_grad_norm"] = optimisation.norm(td_gradient)
             gradient = jax.tree.map(jnp.add, gradient, td_gradient)
-        metrics["policy_grad_norm"] = optax.tree.norm(gradient)
-        field, field_optimiser = apply_gradient(optimiser, gradient, state.field_optimiser, state.field)
+        field, field_optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient, state.field_optimiser, state.field, **rates
+        )
 
         after = SorlState(
             field=field,
-            target_field=moving_average(field, state.target_field, self.target_rate),
+            target_field=optimisation.moving_average(field, state.target_field, self.target_rate),
             critic=critic,
-            target_critic=moving_average(critic, state.target_critic, self.target_rate),
+            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
             field_optimiser=field_optimiser,
             critic_optimiser=critic_optimiser,
         )
@@ -198,10 +197,6 @@ class Sorl(AbstractAgent):
             backprop_steps=self.backprop_steps,
             q_aggregation=self.q_aggregation,
         )
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam after a global-norm clip; each network has its own state of it."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
 
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         """The TD loss's gradient for the critic, and for the policy where it gets one."""

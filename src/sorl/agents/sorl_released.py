@@ -5,20 +5,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics
+from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget
 from sorl.agents._shortcut_agent import (
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
-    apply_gradient,
     draw,
     draw_shared,
-    moving_average,
     refuse_bad_settings,
     step_counts,
 )
@@ -37,8 +34,11 @@ class SorlReleasedState(eqx.Module):
     critic: CriticEnsemble
     target_critic: CriticEnsemble
     """Moving average of `critic`: values the next action in the TD target."""
-    optimiser: optax.OptState
-    """One Adam for `field` and `critic` together."""
+    optimiser: PyTree
+    """One Adam for `field` and `critic` together.
+
+    The released one also spans both targets; their gradients are zero, so leaving them out changes nothing.
+    """
 
 
 class SorlReleased(AbstractAgent):
@@ -102,7 +102,7 @@ class SorlReleased(AbstractAgent):
             target_field=state.target_field,
             critic=state.critic,
             target_critic=state.target_critic,
-            optimiser=self.optimiser().init(trained),
+            optimiser=optimisation.init(trained),
         )
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
@@ -117,9 +117,11 @@ class SorlReleased(AbstractAgent):
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlReleasedState, dict[str, Float[Array, ""]]]:
         """One TD step, one policy step, and the moving averages of the networks from before them."""
-        optimiser = self.optimiser()
+        rates: Any = {"learning_rate": self.learning_rate, "max_grad_norm": self.max_grad_norm}
         td_gradient, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
-        networks, optimiser_state = apply_gradient(optimiser, td_gradient, state.optimiser, (state.field, state.critic))
+        networks, optimiser_state, _ = optimisation.step(
+            td_gradient, state.optimiser, (state.field, state.critic), **rates
+        )
 
         gradient, policy_metrics = policy_gradient(
             self,
@@ -132,18 +134,20 @@ class SorlReleased(AbstractAgent):
         )
         # No gradient reaches the critic here, but its momentum still moves it.
         no_gradient = jax.tree.map(jnp.zeros_like, state.critic)
-        (field, critic), optimiser_state = apply_gradient(optimiser, (gradient, no_gradient), optimiser_state, networks)
+        (field, critic), optimiser_state, policy_norm = optimisation.step(
+            (gradient, no_gradient), optimiser_state, networks, **rates
+        )
 
         metrics = td_metrics | policy_metrics
-        metrics["td_policy_grad_norm"] = optax.tree.norm(td_gradient[0])
-        metrics["critic_grad_norm"] = optax.tree.norm(td_gradient[1])
-        metrics["policy_grad_norm"] = optax.tree.norm(gradient)
+        metrics["td_policy_grad_norm"] = optimisation.norm(td_gradient[0])
+        metrics["critic_grad_norm"] = optimisation.norm(td_gradient[1])
+        metrics["policy_grad_norm"] = policy_norm
         return (
             SorlReleasedState(
                 field=field,
-                target_field=moving_average(state.field, state.target_field, self.target_rate),
+                target_field=optimisation.moving_average(state.field, state.target_field, self.target_rate),
                 critic=critic,
-                target_critic=moving_average(state.critic, state.target_critic, self.target_rate),
+                target_critic=optimisation.moving_average(state.critic, state.target_critic, self.target_rate),
                 optimiser=optimiser_state,
             ),
             metrics,
@@ -192,14 +196,6 @@ class SorlReleased(AbstractAgent):
             backprop_steps=self.backprop_steps,
             q_aggregation=self.q_aggregation,
         )
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam after a global-norm clip, over policy and critic together.
-
-        The released one also spans both targets. Their gradients are zero, so it neither moves them nor changes the
-        norm, and leaving them out changes nothing.
-        """
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate))
 
     def _td_gradient(self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         def loss(networks, steps: int):
