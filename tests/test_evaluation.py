@@ -17,7 +17,7 @@ import tyro
 from jaxtyping import Float
 
 from sorl import environments, presets, video
-from sorl.agents import AbstractAgent, Budget, Sorl
+from sorl.agents import AbstractAgent, Budget, Budgets, Sorl
 from sorl.config import TrainConfig
 from sorl.environments import EnvironmentPool, SerialEnvironments
 from sorl.evaluate import Config, main
@@ -32,6 +32,10 @@ GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 
 class AbstractActor(AbstractAgent):
     """An agent that only acts."""
+
+    @property
+    def budgets(self):
+        return Budgets(Budget(), (1, 2, 4, 8), (1, 8), other_inference_steps=True, other_candidates=True)
 
     def init(self, observation_size, action_size, *, key):
         raise NotImplementedError
