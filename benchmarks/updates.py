@@ -20,6 +20,11 @@ class Pinned(AbstractAgent):
 
     agent: AbstractAgent
 
+    @property
+    def budgets(self):
+        """The agent's."""
+        return self.agent.budgets
+
     def draw_shared(self, *, key):
         """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
         most = jnp.int32(len(self.agent.step_counts) - 1)  # type: ignore[attr-defined]
@@ -68,6 +73,7 @@ class Textbook(AbstractAgent):
         """The textbook's."""
         return textbook.update(self.agent, *arguments)
 
+    budgets = Pinned.budgets
     init = Pinned.init
     draw = Pinned.draw
     losses = Pinned.losses
