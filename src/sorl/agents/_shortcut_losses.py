@@ -25,7 +25,8 @@ def values_of_actions(
 ) -> Float[Array, "batch heads"]:
     """The critic's values of the actions that `field` makes from `noise` in `steps` jumps."""
     k = jnp.asarray(float(steps), noise.dtype)
-    return jax.vmap(lambda x, start: critic(x, shortcut.sample(field, x, start, steps), k))(observation, noise)
+    actions = jax.vmap(lambda x, start: shortcut.sample(field, x, start, steps))(observation, noise)
+    return critic.of_batch(observation, actions, k)
 
 
 def td_loss(
@@ -46,7 +47,7 @@ def td_loss(
         batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation, stop_gradient=stop_gradient
     )
     k = jnp.asarray(float(steps), batch.reward.dtype)
-    q = jax.vmap(lambda observation, action: critic(observation, action, k))(batch.observation, batch.action)
+    q = critic.of_batch(batch.observation, batch.action, k)
     loss = critics.td_loss(q, target)
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
