@@ -3,10 +3,11 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sorl import presets
+from sorl import presets, published
 from sorl.agents import Sorl, SorlReleased
 from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config, to_json
 
@@ -110,15 +111,16 @@ def test_changes_are_named():
 @pytest.mark.parametrize("task", ["singletask-task1", "singletask-task5", "singletask"])
 def test_the_papers_settings(name, q_coefficient, discount, aggregation, task):
     config = presets.paper(f"{name}-{task}-v0")
-    agent = config.agent
+    agent: Any = config.agent
     assert (agent.q_coefficient, agent.discount, agent.q_aggregation) == (q_coefficient, discount, aggregation)
     assert (agent.discretization_steps, agent.backprop_steps, agent.learning_rate) == (8, 8, 1e-4)
     assert (config.updates, config.batch_size) == (1_000_000, 256)
     assert (config.evaluation.interval, config.evaluation.episodes) == (100_000, 50)
-    assert config.evaluation.inference_steps == (1, 2, 4, 8)
+    assert [budget.name for budget in config.budgets(final=False)] == ["M1N1", "M2N1", "M4N1", "M8N1"]
+    assert [budget.name for budget in config.budgets(final=True)] == [f"M{m}N{n}" for n in (1, 8) for m in (1, 2, 4, 8)]
     assert config.data.episodes is None
 
 
 def test_an_environment_outside_the_table_takes_the_agents_defaults():
     assert presets.paper("puzzle-3x3-play-singletask-v0").agent == Sorl()
-    assert presets.paper_environment("cube-single-play-v0") is None
+    assert published.environment_of("cube-single-play-v0") is None

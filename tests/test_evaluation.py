@@ -33,6 +33,10 @@ GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 class AbstractActor(AbstractAgent):
     """An agent that only acts."""
 
+    @property
+    def budgets(self):
+        return Budgets(Budget(), (1, 2, 4, 8), (1, 8), other_inference_steps=True, other_candidates=True)
+
     def init(self, observation_size, action_size, *, key):
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sorl.agents import AGENTS, AbstractAgent, Sorl, SorlReleased
+from sorl.agents import AGENTS, AbstractAgent, AnyAgent, Budget, Sorl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +42,14 @@ class EvaluationConfig:
     """Updates between evaluations; 0 never evaluates."""
     episodes: int = 50
     """Episodes of each evaluation, for each seed and budget."""
-    inference_steps: tuple[int, ...] = (1, 2, 4, 8)
-    """Sequential budgets M^inf, in jumps."""
-    candidates: tuple[int, ...] = (1,)
-    """Parallel budgets N, in candidate actions of which the best by Q is taken."""
-    final_inference_steps: tuple[int, ...] = (1, 2, 4, 8)
-    """Sequential budgets of the table after the last update, in jumps."""
-    final_candidates: tuple[int, ...] = (1, 8)
-    """Parallel budgets of the table after the last update, in candidates."""
+    inference_steps: tuple[int, ...] | None = None
+    """Sequential budgets M^inf, in jumps or integration steps; none takes the agent's own."""
+    candidates: tuple[int, ...] | None = None
+    """Parallel budgets N, in candidate actions of which the best by Q is taken; none takes the agent's usual one."""
+    final_inference_steps: tuple[int, ...] | None = None
+    """Sequential budgets of the table after the last update; none takes the agent's own."""
+    final_candidates: tuple[int, ...] | None = None
+    """Parallel budgets of the table after the last update; none takes the agent's own."""
     final_episodes: int = 50
     """Episodes of each row of the table after the last update, for each seed."""
     success_timing: Literal["pre", "post"] = "pre"
@@ -68,7 +68,7 @@ class TrainConfig:
 
     env: str | None = "cube-single-play-singletask-task1-v0"
     """OGBench's name of a single-task data set; none when training on your own logs."""
-    agent: Sorl | SorlReleased = dataclasses.field(default_factory=Sorl)
+    agent: AnyAgent = dataclasses.field(default_factory=Sorl)
     """The algorithm and its hyper-parameters."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """Which data to train on."""
@@ -101,8 +101,10 @@ class TrainConfig:
         evaluation = self.evaluation
         for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
             values = getattr(evaluation, name)
-            if not values or min(values) < 1:
+            if values is not None and (not values or min(values) < 1):
                 raise ValueError(f"evaluation.{name} is {values}; give at least one number, each >= 1.")
+        for final in (False, True):
+            self.budgets(final=final)
         if evaluation.workers is not None and evaluation.workers < 1:
             raise ValueError(f"evaluation.workers is {evaluation.workers}; give at least 1.")
         if max(self.seeds) >= 2**32:
@@ -121,6 +123,18 @@ class TrainConfig:
                 f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "
                 "one of the two."
             )
+
+    def budgets(self, *, final: bool) -> list[Budget]:
+        """The budgets of an evaluation while training, or of the `final` table after it.
+
+        Raises a `ValueError`, one sentence, for one that the agent cannot act on.
+        """
+        evaluation = self.evaluation
+        if final:
+            chosen = evaluation.final_inference_steps, evaluation.final_candidates
+        else:
+            chosen = evaluation.inference_steps, evaluation.candidates
+        return self.agent.budgets.grid(*chosen, final=final)
 
 
 def to_json(config: Any) -> Any:

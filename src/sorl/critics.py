@@ -40,10 +40,14 @@ def td_loss(q: Float[Array, "*batch heads"], target: Float[Array, "*batch"]) -> 
     return jnp.mean((q - target[..., None]) ** 2)
 
 
-def policy_q_loss(q: Float[Array, "*batch heads"]) -> Float[Array, ""]:
-    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads: the scale of the rewards drops out (SORL, Q loss)."""
+def policy_q_loss(q: Float[Array, "*batch heads"], *, normalised: bool = True) -> Float[Array, ""]:
+    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads: the scale of the rewards drops out (SORL, Q loss).
+
+    With `normalised=False` it is -mean Q, in the units of the rewards.
+    """
     q = jnp.mean(q, axis=-1)
-    return -jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+    loss = -jnp.mean(q)
+    return loss / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalised else loss
 
 
 def best_of_n(
@@ -54,3 +58,19 @@ def best_of_n(
     """The candidate with the highest aggregated value for one observation (the first, if several), and its index."""
     index = jnp.argmax(aggregate(q, aggregation))
     return candidates[index], index
+
+
+def choose(
+    candidate: Callable[[Array], Array],
+    value: Callable[[Array], Array],
+    draws: Float[Array, "candidates ..."],
+    aggregation: Aggregation,
+) -> Float[Array, " action"]:
+    """The best of the actions that `candidate` makes from each row of `draws`, by `value(action)`, one for each head.
+
+    With one row the critic is not asked.
+    """
+    if len(draws) == 1:
+        return candidate(draws[0])  # not vmapped over a single row, which would round differently
+    candidates = jax.vmap(candidate)(draws)
+    return best_of_n(candidates, jax.vmap(value)(candidates), aggregation)[0]

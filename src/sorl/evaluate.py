@@ -29,10 +29,10 @@ class Config:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory that `sorl.train` made."""
-    inference_steps: tuple[int, ...] = (1, 2, 4, 8)
-    """Sequential budgets M^inf, in jumps from noise to action."""
-    candidates: tuple[int, ...] = (1, 8)
-    """Parallel budgets N, in actions drawn, of which the critic picks one."""
+    inference_steps: tuple[int, ...] | None = None
+    """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default the agent's own."""
+    candidates: tuple[int, ...] | None = None
+    """Parallel budgets N, in actions drawn, of which the critic picks one; by default the agent's own."""
     episodes: int = 50
     """Episodes of each training seed at each budget."""
     seeds: tuple[int, ...] | None = None
@@ -42,8 +42,8 @@ class Config:
     success_timing: SuccessTiming | None = None
     """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
     run's own."""
-    noise_scale: float = 1.0
-    """Standard deviation of the initial noise; 1 as trained, 0 for the deterministic path."""
+    noise_scale: float | None = None
+    """Scale of the policy's noise; 1 as trained, 0 for the deterministic path; by default the agent's own."""
     policy_conditioning: int | None = None
     """Number of steps shown to the policy; by default the largest trained one not above the inference steps."""
     critic_conditioning: int | None = None
@@ -88,11 +88,15 @@ def _environment(run: Run) -> str:
     return run.config.env
 
 
-def _budgets(config: Config) -> list[Budget]:
-    return [
-        Budget(steps, candidates, config.noise_scale, config.policy_conditioning, config.critic_conditioning)
-        for candidates, steps in itertools.product(config.candidates, config.inference_steps)
-    ]
+def _budgets(config: Config, run: Run) -> list[Budget]:
+    own = run.agent.budgets
+    chosen = {
+        name: getattr(config, name)
+        for name in ("noise_scale", "policy_conditioning", "critic_conditioning")
+        if getattr(config, name) is not None
+    }
+    usual = dataclasses.replace(own.usual, **chosen)
+    return own._replace(usual=usual).grid(config.inference_steps, config.candidates, final=True)
 
 
 def _policies(config: Config, run: Run) -> dict[int, Any]:
@@ -106,7 +110,7 @@ def _policies(config: Config, run: Run) -> dict[int, Any]:
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     """Training seed and result of every evaluation, budgets outermost."""
     env_name = _environment(run)
-    games = list(itertools.product(_budgets(config), _policies(config, run).items()))
+    games = list(itertools.product(_budgets(config, run), _policies(config, run).items()))
     workers = min(config.workers, config.episodes)
     with EnvironmentPool(env_name, workers=workers, success_timing=_timing(config, run)) as pool:
         return [
@@ -148,7 +152,7 @@ def _film(config: Config, run: Run, directory: Path) -> None:
     from sorl.video import record
 
     training_seed, policy = next(iter(_policies(config, run).items()))
-    for budget in tqdm(_budgets(config), desc="filming", unit="budget"):
+    for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
         for path in record(
             run.agent,
             policy,

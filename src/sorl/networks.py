@@ -1,4 +1,4 @@
-"""The networks: a shortcut field as the policy, and an ensemble of critics; single example in, the caller vmaps."""
+"""The networks: fields and actors as policies, state values and critics; single example in, the caller vmaps."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,25 @@ class MLP(eqx.Module):
     """One for each hidden layer, or none."""
 
     def __init__(
-        self, in_size: int, out_size: int, hidden_sizes: Sequence[int], *, layer_norm: bool, key: Key[Array, ""]
+        self,
+        in_size: int,
+        out_size: int,
+        hidden_sizes: Sequence[int],
+        *,
+        layer_norm: bool,
+        final_scale: float = 1.0,
+        key: Key[Array, ""],
     ):
         """**Arguments:** sizes of input, output and hidden layers; `key` initialises the kernels.
 
-        Kernels are uniform with variance 2 / (fan in + fan out) (variance scaling, fan average); biases are zero.
+        Kernels are uniform with variance 2 / (fan in + fan out) (variance scaling, fan average); biases are zero. The
+        last kernel's variance is `final_scale` times that.
         """
         sizes = [in_size, *hidden_sizes, out_size]
-        keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(_linear(i, o, key=k) for i, o, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
+        scales = [1.0] * len(hidden_sizes) + [final_scale]
+        keys = jax.random.split(key, len(scales))
+        shapes = zip(sizes[:-1], sizes[1:], scales, keys, strict=True)
+        self.layers = tuple(_linear(i, o, scale=scale, key=k) for i, o, scale, k in shapes)
         self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON) for s in hidden_sizes) if layer_norm else ()
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
@@ -46,9 +56,10 @@ def _affine(layer: eqx.nn.Linear, x: Float[Array, " in"]) -> Float[Array, " out"
     return x @ layer.weight.T + layer.bias
 
 
-def _linear(in_size: int, out_size: int, *, key: Key[Array, ""]) -> eqx.nn.Linear:
+def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
     linear = eqx.filter_eval_shape(eqx.nn.Linear, in_size, out_size, key=key)
-    kernel = jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)(key, (out_size, in_size))
+    initialise = jax.nn.initializers.variance_scaling(scale, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
+    kernel = initialise(key, (out_size, in_size))
     return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size)))
 
 
@@ -77,7 +88,8 @@ class ShortcutField(eqx.Module):
 class CriticEnsemble(eqx.Module):
     """Q(x, a, k): action values, one for each head, of the policy that acts with k jumps.
 
-    k enters as a raw number; with `sees_steps=False` it does not enter, and one value serves every budget.
+    k enters as a raw number; with `sees_steps=False` it does not enter, need not be given, and one value serves every
+    policy.
     """
 
     heads: MLP
@@ -103,8 +115,104 @@ class CriticEnsemble(eqx.Module):
         self,
         observation: Float[Array, " observation"],
         action: Float[Array, " action"],
-        steps: Float[Array, ""],
+        steps: Float[Array, ""] | None = None,
     ) -> Float[Array, " heads"]:
-        """One value per head for one observation and action."""
-        x = jnp.concatenate([observation, action, *([steps[None]] if self.sees_steps else [])])
+        """One value per head for one observation and action; raises a `ValueError` if it needs `steps` and has none."""
+        inputs = [observation, action]
+        if self.sees_steps:
+            if steps is None:
+                raise ValueError("This critic sees the number of jumps but got none; give steps, or sees_steps=False.")
+            inputs.append(steps[None])
+        x = jnp.concatenate(inputs)
         return eqx.filter_vmap(lambda head: head(x)[0])(self.heads)
+
+
+class Value(eqx.Module):
+    """V(x): the value of a state."""
+
+    mlp: MLP
+
+    def __init__(self, observation_size: int, hidden_sizes: Sequence[int], *, key: Key[Array, ""]):
+        self.mlp = MLP(observation_size, 1, hidden_sizes, layer_norm=True, key=key)
+
+    def __call__(self, observation: Float[Array, " observation"]) -> Float[Array, ""]:
+        """One value for one observation."""
+        return self.mlp(observation)[0]
+
+
+class VelocityField(eqx.Module):
+    """v(a^t, t | x): the velocity of the action flow at a time, without a step size; the time enters as it is."""
+
+    mlp: MLP
+
+    def __init__(self, observation_size: int, action_size: int, hidden_sizes: Sequence[int], *, key: Key[Array, ""]):
+        self.mlp = MLP(observation_size + action_size + 1, action_size, hidden_sizes, layer_norm=False, key=key)
+
+    def __call__(
+        self, observation: Float[Array, " observation"], action: Float[Array, " action"], time: Float[Array, ""]
+    ) -> Float[Array, " action"]:
+        """The velocity at the partly denoised `action` at `time` in [0, 1]."""
+        return self.mlp(jnp.concatenate([observation, action, time[None]]))
+
+
+class OneStepField(eqx.Module):
+    """mu(x, z): an action from noise by one forward pass."""
+
+    mlp: MLP
+
+    def __init__(self, observation_size: int, action_size: int, hidden_sizes: Sequence[int], *, key: Key[Array, ""]):
+        self.mlp = MLP(observation_size + action_size, action_size, hidden_sizes, layer_norm=False, key=key)
+
+    def __call__(
+        self, observation: Float[Array, " observation"], noise: Float[Array, " action"]
+    ) -> Float[Array, " action"]:
+        """The action of one noise, not clipped."""
+        return self.mlp(jnp.concatenate([observation, noise]))
+
+
+class GaussianActor(eqx.Module):
+    """A normal distribution over actions: the mean is a function of the state, the deviations are not.
+
+    With `tanh_mean` the mean lies in (-1, 1) (IQL's own code, TD3); with `learned_std` the deviations are learned, else
+    they are 1 (as in the comparison of the FQL paper). The last kernel starts at a hundredth of the usual variance, so
+    that the first means are near 0.
+    """
+
+    mlp: MLP
+    log_std: Float[Array, "*seeds action"] | None
+    """Logarithms of the standard deviations; None: all are 1."""
+    tanh_mean: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden_sizes: Sequence[int],
+        *,
+        learned_std: bool = False,
+        tanh_mean: bool = False,
+        layer_norm: bool = False,
+        key: Key[Array, ""],
+    ):
+        self.mlp = MLP(observation_size, action_size, hidden_sizes, layer_norm=layer_norm, final_scale=0.01, key=key)
+        self.log_std = jnp.zeros(action_size) if learned_std else None
+        self.tanh_mean = tanh_mean
+
+    def mean(self, observation: Float[Array, " observation"]) -> Float[Array, " action"]:
+        """The most likely action."""
+        mean = self.mlp(observation)
+        return jnp.tanh(mean) if self.tanh_mean else mean
+
+    def __call__(
+        self, observation: Float[Array, " observation"], noise: Float[Array, " action"]
+    ) -> Float[Array, " action"]:
+        """The action of one noise drawn from N(0, I), not clipped; noise of 0 gives the mean."""
+        deviation = 1.0 if self.log_std is None else jnp.exp(self.log_std)
+        return self.mean(observation) + deviation * noise
+
+    def log_probability(
+        self, observation: Float[Array, " observation"], action: Float[Array, " action"]
+    ) -> Float[Array, ""]:
+        """The logarithm of the density at `action`, summed over action dimensions."""
+        log_std = jnp.zeros_like(action) if self.log_std is None else self.log_std
+        return jnp.sum(jax.scipy.stats.norm.logpdf(action, self.mean(observation), jnp.exp(log_std)))

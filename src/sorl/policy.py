@@ -4,6 +4,7 @@ The file has three parts: a line with the format's name, its version and the SHA
 that says what the policy is; and the arrays, in Equinox's serialisation.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -79,21 +80,22 @@ class Policy:
         observation: Float[Array | np.ndarray, "*batch observation"],
         *,
         key: Key[Array, ""],
-        steps: int = 4,
-        candidates: int = 1,
-        noise_scale: float = 1.0,
+        steps: int | None = None,
+        candidates: int | None = None,
+        noise_scale: float | None = None,
     ) -> Float[np.ndarray, "*batch action"]:
         """Acts on one observation or a batch of them.
 
-        **Arguments:** `key`, the random key of this decision; `steps`, jumps from noise to action; `candidates`,
-        actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is deterministic).
+        **Arguments:** `key`, the random key of this decision; `steps`, jumps or integration steps from noise to action;
+        `candidates`, actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is
+        deterministic). What is not given is the agent's usual.
 
         **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
-        with NaN or infinity in it.
+        with NaN or infinity in it, and for a budget that the agent cannot act on.
         """
         rows = self._checked(observation)
         keys = jax.random.split(key, len(rows))
-        budget = Budget(steps, candidates, noise_scale)
+        budget = self._budget(steps, candidates, noise_scale)
         actions = decide(self.agent, self.networks, self.normalisation, jnp.asarray(rows), keys, budget)
         return np.asarray(actions).reshape(*np.shape(observation)[:-1], self.action_size)
 
@@ -111,6 +113,13 @@ class Policy:
         seal = f"{FORMAT} {FORMAT_VERSION} {hashlib.sha256(content).hexdigest()}\n".encode()
         with whole_file(Path(path), "wb") as file:
             file.write(seal + content)
+
+    def _budget(self, steps: int | None, candidates: int | None, noise_scale: float | None) -> Budget:
+        own = self.agent.budgets
+        asked = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
+        budget = dataclasses.replace(own.usual, **{name: value for name, value in asked.items() if value is not None})
+        own.refuse(budget)
+        return budget
 
     def _checked(self, observation: Any) -> np.ndarray:
         values = np.asarray(observation, dtype=np.float32)

@@ -201,7 +201,7 @@ class Session:
         evaluation = self.config.evaluation
         if not evaluation.interval or self.step == 0 or self.step % evaluation.interval:
             return
-        budgets = [Budget(steps, n) for steps in evaluation.inference_steps for n in evaluation.candidates]
+        budgets = self.config.budgets(final=False)
         missing = [
             seed
             for seed in self.good_seeds

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sorl import flows
+
 
 Field = Callable[[Array, Array, Array, Array], Array]
 """Average velocity from (observation, action, time, log2 steps); a `ShortcutField` or any function like it."""
@@ -62,18 +64,14 @@ def sample(
     """
     # From Python integers: jnp.log2(8) need not be exactly 3.
     log2_steps = jnp.asarray(math.log2(conditioning or steps), noise.dtype)
-    action = noise
-    for index in range(steps):
-        action = jump(field, observation, action, jnp.asarray(index / steps, noise.dtype), log2_steps, 1 / steps)
-    return jnp.clip(action, -1.0, 1.0) if clip else action
+    return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
 
 
 def interpolate(
     noise: Float[Array, " action"], action: Float[Array, " action"], time: Float[Array, ""]
 ) -> tuple[Float[Array, " action"], Float[Array, " action"]]:
     """The straight path from noise (time 0) to a data action (time 1): the point at `time`, and its velocity."""
-    kept = 1 - NOISE_FLOOR
-    return (1 - kept * time) * noise + time * action, action - kept * noise
+    return flows.interpolate(noise, action, time, noise_floor=NOISE_FLOOR)
 
 
 def flow_matching_query(

@@ -75,16 +75,16 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
     return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
 
 
-def evaluation_rows(metrics: Iterable[Row], episodes: int) -> list[dict[str, Any]]:
+def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 1.0) -> list[dict[str, Any]]:
     """The evaluations among a run's metrics, one row for each step, training seed and budget, for `summarise`.
 
-    **Arguments:** `metrics`, rows of `sorl.logs.read_metrics`; `episodes` of each evaluation.
+    **Arguments:** `metrics`, rows of `sorl.logs.read_metrics`; `episodes` of each evaluation, and its `noise_scale`.
     """
     rows = []
     for metric in metrics:
         for name, success in metric.items():
             if budget := re.fullmatch(r"evaluation/success/(M(\d+)N(\d+))", name):
-                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": 1.0, "steps_per_second": math.nan}
+                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "steps_per_second": math.nan}
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
                 row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": round(success * episodes)}
                 row["return"] = metric[f"evaluation/return/{budget[1]}"]

@@ -17,6 +17,7 @@ from sorl.config import TrainConfig, changes, read_config, to_json
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
 from sorl.environments import EnvironmentWorkerError
 from sorl.logs import read_metrics
+from sorl.published import environment_of, published
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
 from sorl.statistics import evaluation_rows, headline, table
@@ -125,10 +126,11 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
         return config, "the quickstart's: generated data, small networks, few updates."
     config = presets.paper(env or presets.QUICKSTART_ENV, agent)
-    name = presets.paper_environment(config.env or "")
-    if name is None:
-        return config, f"the agent's own; the paper has no settings for {config.env}."
-    return config, f"the paper's settings for {name} (published success {presets.PAPER[name].published_success:g} %)."
+    settings = published(agent.__name__, config.env)
+    if settings is None:
+        return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}."
+    score = "" if settings.success is None else f" (published success {settings.success:g} %)"
+    return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,7 +204,8 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
     evaluation = config.evaluation
     if evaluation.interval and seeds:
         print("Headline, the mean over the last three evaluations while training:")
-        print(table(headline(evaluation_rows(read_metrics(directory), evaluation.episodes))))
+        noise_scale = config.agent.budgets.usual.noise_scale
+        print(table(headline(evaluation_rows(read_metrics(directory), evaluation.episodes, noise_scale))))
         evaluate.main(
             evaluate.Config(
                 run=directory,

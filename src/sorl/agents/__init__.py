@@ -1,9 +1,17 @@
 """Algorithms, one file each, behind one interface."""
 
-from sorl.agents._agent import AbstractAgent as AbstractAgent, Budget as Budget
+from typing import TYPE_CHECKING, Union
+
+from sorl.agents._agent import AbstractAgent as AbstractAgent, Budget as Budget, Budgets as Budgets
 from sorl.agents.sorl import Sorl as Sorl
 from sorl.agents.sorl_released import SorlReleased as SorlReleased
 
 
 AGENTS: dict[str, type[AbstractAgent]] = {agent.__name__: agent for agent in (Sorl, SorlReleased)}
 """By the name that a configuration carries."""
+
+if TYPE_CHECKING:
+    AnyAgent = AbstractAgent
+else:
+    # Every one of them, so that the command line offers each as a subcommand.
+    AnyAgent = Union[tuple(AGENTS.values())]  # noqa: UP007

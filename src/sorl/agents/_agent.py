@@ -1,7 +1,9 @@
 """What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update`, `act`."""
 
 import abc
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key, PyTree
@@ -13,11 +15,11 @@ class Budget(eqx.Module):
     """The compute that one decision may spend; static, so that each budget is one compiled program."""
 
     inference_steps: int = eqx.field(static=True, default=4)
-    """Sequential budget M^inf: jumps from noise to action, >= 1."""
+    """Sequential budget M^inf: jumps or integration steps from noise to action, >= 1; 1 for a policy without steps."""
     candidates: int = eqx.field(static=True, default=1)
     """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1."""
     noise_scale: float = eqx.field(static=True, default=1.0)
-    """Temperature: standard deviation of the initial noise; 1 is the policy as trained, 0 its deterministic path."""
+    """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path."""
     policy_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the policy; None: the largest trained count not above `inference_steps`."""
     critic_conditioning: int | None = eqx.field(static=True, default=None)
@@ -42,12 +44,59 @@ class Budget(eqx.Module):
         return f"M{self.inference_steps}N{self.candidates}"
 
 
+class Budgets(NamedTuple):
+    """The compute budgets that an agent acts on."""
+
+    usual: Budget
+    """What it acts with unless told otherwise; its noise scale and conditioning serve every budget of an evaluation."""
+    inference_steps: tuple[int, ...]
+    """Sequential budgets M^inf that an evaluation covers unless it names its own; (1,) for a policy without steps."""
+    candidates: tuple[int, ...]
+    """Parallel budgets N of the table after training unless it names its own; (1,) for an agent without a critic."""
+    other_inference_steps: bool
+    """Whether it can act in other numbers of steps than `inference_steps`."""
+    other_candidates: bool
+    """Whether it can choose among other numbers of candidates than `candidates`."""
+
+    def grid(
+        self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
+    ) -> list[Budget]:
+        """Every pair of the two, or of what stands in for None: the agent's own.
+
+        The agent's own candidates are the usual ones while it trains, and all of them for the `final` table. Raises a
+        `ValueError`, one sentence, for a budget that the agent cannot act on.
+        """
+        steps = self.inference_steps if inference_steps is None else inference_steps
+        own = self.candidates if final else (self.usual.candidates,)
+        budgets = [
+            dataclasses.replace(self.usual, inference_steps=m, candidates=n)
+            for n in (own if candidates is None else candidates)
+            for m in steps
+        ]
+        for budget in budgets:
+            self.refuse(budget)
+        return budgets
+
+    def refuse(self, budget: Budget) -> None:
+        """Raises a `ValueError`, one sentence, for a budget that the agent cannot act on."""
+        for name, title in (("inference_steps", "inference steps"), ("candidates", "candidates")):
+            asked, possible = getattr(budget, name), getattr(self, name)
+            if asked not in possible and not getattr(self, f"other_{name}"):
+                allowed = " or ".join(map(str, possible))
+                raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
+
+
 class AbstractAgent(eqx.Module):
     """An algorithm: its hyper-parameters are its fields, and `state` holds everything that training changes.
 
     All randomness is data: `draw` and `draw_shared` make the random draws of one update, `draw_action` those of one
     decision, and nothing else is random but `init`.
     """
+
+    @property
+    @abc.abstractmethod
+    def budgets(self) -> Budgets:
+        """The compute budgets that it acts on, and those that it is judged at."""
 
     @abc.abstractmethod
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:

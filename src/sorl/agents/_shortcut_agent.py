@@ -1,6 +1,5 @@
 """What `Sorl` and `SorlReleased` have in common: networks, random draws, acting, and the settings they refuse."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -10,8 +9,26 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sorl import critics, shortcut
-from sorl.agents._agent import Budget
+from sorl.agents._agent import Budget, Budgets
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
 from sorl.networks import CriticEnsemble, ShortcutField
+
+
+BUDGETS = Budgets(
+    usual=Budget(inference_steps=4),
+    inference_steps=(1, 2, 4, 8),
+    candidates=(1, 8),
+    other_inference_steps=True,
+    other_candidates=True,
+)
+"""Any number of jumps and candidates; judged at the step counts of the paper."""
 
 
 class SorlPolicy(eqx.Module):
@@ -107,13 +124,12 @@ def act(
     def candidate(start):
         return shortcut.sample(policy.field, observation, start, steps, conditioning=policy_steps)
 
-    noise = budget.noise_scale * noise
-    if budget.candidates == 1:
-        return candidate(noise[0])  # not vmapped over a single row, which would round differently
-    candidates = jax.vmap(candidate)(noise)
     critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, backprop_steps), noise.dtype)
-    q = jax.vmap(lambda action: policy.critic(observation, action, critic_steps))(candidates)
-    return critics.best_of_n(candidates, q, q_aggregation)[0]
+
+    def value(action):
+        return policy.critic(observation, action, critic_steps)
+
+    return critics.choose(candidate, value, budget.noise_scale * noise, q_aggregation)
 
 
 def refuse_bad_settings(agent: Any) -> None:
@@ -132,25 +148,16 @@ def refuse_bad_settings(agent: Any) -> None:
             f"backprop_steps is {agent.backprop_steps} but the finest trained grid has {agent.discretization_steps} "
             "steps; lower backprop_steps or raise discretization_steps."
         )
-    if agent.q_aggregation not in ("mean", "min"):
-        raise ValueError(f"q_aggregation is {agent.q_aggregation!r}; give 'mean' or 'min'.")
-    widths = (*agent.hidden_sizes, *agent.critic_hidden_sizes)
-    if agent.critic_heads < 1 or not agent.hidden_sizes or not agent.critic_hidden_sizes or min(widths) < 1:
-        raise ValueError(
-            f"critic_heads is {agent.critic_heads}, hidden_sizes {agent.hidden_sizes} and critic_hidden_sizes "
-            f"{agent.critic_hidden_sizes}; give at least one head, and one hidden layer of at least one unit each."
-        )
-    ranges = {
-        "learning_rate": (0.0, math.inf),
-        "max_grad_norm": (0.0, math.inf),
-        "discount": (0.0, 1.0),
-        "target_rate": (0.0, 1.0),
-        "flow_matching_coefficient": (0.0, math.inf),
-        "self_consistency_coefficient": (0.0, math.inf),
-        "q_coefficient": (0.0, math.inf),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(agent, name)
-        # Inside jit these are tracers, whose values were checked when the agent was made.
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}.")
+    refuse_unknown_aggregation(agent)
+    refuse_counts_below_one(agent, "critic_heads")
+    refuse_empty_networks(agent, "hidden_sizes", "critic_hidden_sizes")
+    refuse_outside(
+        agent,
+        learning_rate=ANY_WEIGHT,
+        max_grad_norm=ANY_WEIGHT,
+        discount=SHARE,
+        target_rate=SHARE,
+        flow_matching_coefficient=ANY_WEIGHT,
+        self_consistency_coefficient=ANY_WEIGHT,
+        q_coefficient=ANY_WEIGHT,
+    )

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation
-from sorl.agents._agent import AbstractAgent, Budget
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
+    BUDGETS,
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
@@ -81,6 +82,11 @@ class Sorl(AbstractAgent):
 
     def __check_init__(self):
         refuse_bad_settings(self)
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
+        return BUDGETS
 
     @property
     def step_counts(self) -> tuple[int, ...]:

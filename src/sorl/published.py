@@ -1,0 +1,88 @@
+"""What papers set and report for each environment, as data: SORL's own table, and its ten baselines'.
+
+Sources: SORL's released code for its settings; the FQL paper's tables (Park et al., "Flow Q-Learning", 2025) for the
+baselines, whose settings and scores are read from there whoever first proposed the method.
+"""
+
+import dataclasses
+from typing import Any
+
+
+LOCOMOTION = (
+    "antmaze-large-navigate",
+    "antmaze-giant-navigate",
+    "humanoidmaze-medium-navigate",
+    "humanoidmaze-large-navigate",
+    "antsoccer-arena-navigate",
+)
+MANIPULATION = ("cube-single-play", "cube-double-play", "scene-play")
+ENVIRONMENTS = (*LOCOMOTION, *MANIPULATION)
+"""Environment and kind of data, the same for their five tasks; a task's name begins with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an agent is set to in an environment, and what it is published to reach there."""
+
+    fields: dict[str, Any]
+    """Hyper-parameters that differ from the agent's defaults."""
+    success: float | None
+    """Published success in percent, mean over five tasks and eight seeds; None where none is known."""
+
+
+def _rows(success: tuple[float, ...], **columns: Any) -> dict[str, Settings]:
+    """One row for each environment; a column is one value for each, or the same for all."""
+    columns = {name: v if isinstance(v, list) else [v] * len(ENVIRONMENTS) for name, v in columns.items()}
+    return {
+        env: Settings({name: column[row] for name, column in columns.items()}, success[row])
+        for row, env in enumerate(ENVIRONMENTS)
+    }
+
+
+DISCOUNT = [0.99, 0.995, 0.995, 0.995, 0.995, 0.99, 0.99, 0.99]
+AGGREGATION = ["min", "min", "mean", "mean", "mean", "mean", "mean", "mean"]
+Q_COEFFICIENT = [500.0, 500.0, 100.0, 500.0, 500.0, 10.0, 50.0, 100.0]  # released code of SORL
+SORL = _rows((89, 9, 64, 5, 69, 97, 25, 57), q_coefficient=Q_COEFFICIENT, discount=DISCOUNT, q_aggregation=AGGREGATION)
+
+PUBLISHED: dict[str, dict[str, Settings]] = {
+    "Sorl": SORL,
+    "SorlReleased": SORL,
+    "Fql": _rows(
+        (79, 9, 58, 4, 60, 96, 29, 56),
+        distillation_coefficient=[10.0, 10.0, 30.0, 30.0, 10.0, 300.0, 300.0, 300.0],
+        discount=DISCOUNT,
+        q_aggregation=AGGREGATION,
+    ),
+    "Ifql": _rows(
+        (28, 3, 60, 11, 33, 79, 14, 30),
+        candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's is inferred
+        discount=DISCOUNT,
+    ),
+    "Fbrac": _rows(
+        (60, 4, 38, 2, 16, 79, 15, 45),
+        # antsoccer's is not known: that of antmaze-giant, the nearest in size.
+        flow_matching_coefficient=[3.0, 10.0, 30.0, 30.0, 10.0, 100.0, 100.0, 100.0],
+        discount=DISCOUNT,
+        q_aggregation=AGGREGATION,
+    ),
+    "Fawac": _rows(
+        (6, 0, 19, 0, 12, 81, 5, 30),
+        # antsoccer's is not known: that of every other locomotion environment.
+        temperature=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 0.3, 0.3],
+        discount=DISCOUNT,
+        q_aggregation=AGGREGATION,
+    ),
+}
+"""By the agent's class name, then by environment."""
+
+
+def environment_of(env: str) -> str | None:
+    """The environment of the tables that `env` is a task of, or None."""
+    name, separator, _ = env.partition("-singletask")
+    return name if separator and name in ENVIRONMENTS else None
+
+
+def published(agent: str, env: str | None) -> Settings | None:
+    """The settings of the agent with that class name for a task, or None where no table has them."""
+    name = None if env is None else environment_of(env)
+    return None if name is None else PUBLISHED.get(agent, {}).get(name)
