@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation, values
 from sorl.agents import _implicit_values as implicit
@@ -131,7 +131,7 @@ class Fawac(AbstractAgent):
             target_noise=jax.random.normal(target_key, (batch_size, action_size)),
         )
 
-    def draw_shared(self, *, key: Key[Array, ""]) -> tuple[()]:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: no branch of the program is drawn."""
         return ()
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
@@ -118,7 +118,7 @@ class Fbrac(AbstractAgent):
         """Noise and times of one update for a batch of `batch_size` transitions."""
         return draw_flow_actor_critic(batch_size, action_size, key=key)
 
-    def draw_shared(self, *, key: Key[Array, ""]) -> tuple[()]:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: no branch of the program is drawn."""
         return ()
 

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
@@ -130,7 +130,7 @@ class Fql(AbstractAgent):
         """Noise and times of one update for a batch of `batch_size` transitions."""
         return draw_flow_actor_critic(batch_size, action_size, key=key)
 
-    def draw_shared(self, *, key: Key[Array, ""]) -> tuple[()]:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: no branch of the program is drawn."""
         return ()
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation
 from sorl.agents import _implicit_values as implicit
@@ -97,7 +97,7 @@ class Ifql(AbstractAgent):
         """Noise and times of flow matching for a batch of `batch_size` transitions."""
         return draw_flow(batch_size, action_size, key=key)
 
-    def draw_shared(self, *, key: Key[Array, ""]) -> tuple[()]:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: no branch of the program is drawn."""
         return ()
 
