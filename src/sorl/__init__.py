@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from sorl.agents import AbstractAgent as AbstractAgent, Budget as Budget, Sorl as Sorl, SorlReleased as SorlReleased
+    from sorl.agents import (
+        AbstractAgent as AbstractAgent,
+        Budget as Budget,
+        Fawac as Fawac,
+        Fbrac as Fbrac,
+        Fql as Fql,
+        Ifql as Ifql,
+        Sorl as Sorl,
+        SorlReleased as SorlReleased,
+    )
     from sorl.config import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.evaluation import EvaluationResult as EvaluationResult
@@ -28,6 +37,10 @@ _HOMES = {
     "CriticEnsemble": "networks",
     "Dataset": "transitions",
     "EvaluationResult": "evaluation",
+    "Fawac": "agents",
+    "Fbrac": "agents",
+    "Fql": "agents",
+    "Ifql": "agents",
     "LoadedData": "data",
     "MLP": "networks",
     "Normalisation": "normalisation",

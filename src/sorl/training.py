@@ -120,7 +120,7 @@ def validation_losses(
         index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
         batch = dataset.sample(batch_size, key=index_key)
         draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
-        return agent.losses(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+        return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
     def one_seed(agent_state):
         losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches))
@@ -150,7 +150,7 @@ def _update(
     shared_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
     batch = dataset.sample(batch_size, key=index_key)
     draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
-    return agent.update(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+    return agent.update(agent_state, batch, draws, agent.draw_shared(step, key=shared_key))
 
 
 def _all_finite(metrics: dict[str, Float[Array, ""]]) -> Bool[Array, ""]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.transitions import Transition
 
@@ -107,8 +107,12 @@ class AbstractAgent(eqx.Module):
         """The random draws of one update that belong to one seed."""
 
     @abc.abstractmethod
-    def draw_shared(self, *, key: Key[Array, ""]) -> PyTree:
-        """The random draws of one update that all seeds share: those that choose which program branch runs."""
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> PyTree:
+        """What all seeds share of one update: random draws that choose which program branch runs, and schedules.
+
+        **Arguments:** `step`, the number of updates made before this one. It is an argument, not a part of the state:
+        there it would differ from seed to seed as far as a program can tell, and every branch would run.
+        """
 
     @abc.abstractmethod
     def update(
