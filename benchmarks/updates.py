@@ -1,7 +1,6 @@
 """What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -25,7 +24,7 @@ class Pinned(AbstractAgent):
         """The agent's."""
         return self.agent.budgets
 
-    def draw_shared(self, *, key):
+    def draw_shared(self, step, *, key):
         """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
         most = jnp.int32(len(self.agent.step_counts) - 1)  # type: ignore[attr-defined]
         return SorlSharedDraws(most, most)
@@ -81,9 +80,9 @@ class Textbook(AbstractAgent):
     draw_action = Pinned.draw_action
     act = Pinned.act
 
-    def draw_shared(self, *, key):
+    def draw_shared(self, step, *, key):
         """The agent's."""
-        return self.agent.draw_shared(key=key)
+        return self.agent.draw_shared(step, key=key)
 
 
 def make_agent(name: str, *, width: int, layers: int, backprop_steps: int, finest: int = 8) -> AbstractAgent:
@@ -151,13 +150,16 @@ def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_
     **Arguments:** `seeds`, vmapped if there is more than one; they share the jump counts.
     """
     state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
-    step = partial(training._update, batch_size=batch_size)
-    key, agent_state = state.keys, state.agent
+
+    def step(agent, agent_state, key, dataset):
+        drawn = training._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
+        return agent.update(agent_state, *drawn, training._draw_shared(agent, jnp.int32(0)))
+
+    grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
+    alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))
     if seeds == 1:
-        key, agent_state = key[0], jax.tree.map(lambda leaf: leaf[0], agent_state)
-        return jax.jit(step).lower(agent, agent_state, key, jnp.int32(0), dataset).compile()
-    grouped = jax.vmap(step, in_axes=(None, 0, 0, None, None))
-    return jax.jit(grouped).lower(agent, agent_state, key, jnp.int32(0), dataset).compile()
+        return jax.jit(step).lower(agent, *alone, dataset).compile()
+    return jax.jit(grouped).lower(agent, state.agent, state.keys, dataset).compile()
 
 
 def costs(compiled: Any) -> tuple[float, float]:
