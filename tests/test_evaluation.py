@@ -17,7 +17,7 @@ import tyro
 from jaxtyping import Float
 
 from sorl import environments, presets, video
-from sorl.agents import AbstractAgent, Budget, Sorl
+from sorl.agents import AbstractAgent, Budget, Budgets, Sorl
 from sorl.config import TrainConfig
 from sorl.environments import EnvironmentPool, SerialEnvironments
 from sorl.evaluate import Config, main

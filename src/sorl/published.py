@@ -26,11 +26,11 @@ class Settings:
 
     fields: dict[str, Any]
     """Hyper-parameters that differ from the agent's defaults."""
-    success: float | None
+    success: int | None
     """Published success in percent, mean over five tasks and eight seeds; None where none is known."""
 
 
-def _rows(success: tuple[float, ...], **columns: Any) -> dict[str, Settings]:
+def _rows(success: tuple[int | None, ...], **columns: Any) -> dict[str, Settings]:
     """One row for each environment; a column is one value for each, or the same for all."""
     columns = {name: v if isinstance(v, list) else [v] * len(ENVIRONMENTS) for name, v in columns.items()}
     return {

@@ -129,7 +129,7 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     settings = published(agent.__name__, config.env)
     if settings is None:
         return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}."
-    score = "" if settings.success is None else f" (published success {settings.success:g} %)"
+    score = "" if settings.success is None else f" (published success {settings.success} %)"
     return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}."
 
 
@@ -221,10 +221,18 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
         f"Policy:       {runs.policy_path(directory, config.seeds[0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
-        f"  python -m sorl.evaluate {directory} --inference-steps 1 2 4 8 16 --candidates 1 4 16",
+        f"  python -m sorl.evaluate {directory}{_other_budgets(config.agent)}",
         f"  {_resume(directory)} --updates {2 * config.updates}",
     ]
     print("\n".join(lines))
+
+
+def _other_budgets(agent: AbstractAgent) -> str:
+    """Options that evaluate beyond the agent's own budgets, where it can act there."""
+    own, options = agent.budgets, ""
+    if own.other_inference_steps:
+        options += f" --inference-steps {' '.join(map(str, [*own.inference_steps, 2 * max(own.inference_steps)]))}"
+    return options + (" --candidates 1 4 16" if own.other_candidates else "")
 
 
 def _resume(directory: Path) -> str:

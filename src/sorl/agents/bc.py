@@ -53,14 +53,16 @@ class Bc(AbstractAgent):
         actor = GaussianActor(observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=key)
         return BcState(actor, optimisation.init(actor))
 
-    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> None:
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: the loss is not random."""
+        return ()
 
-    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> None:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing."""
+        return ()
 
     def update(
-        self, state: BcState, batch: Transition, draws: None, shared: None
+        self, state: BcState, batch: Transition, draws: tuple[()], shared: tuple[()]
     ) -> tuple[BcState, dict[str, Float[Array, ""]]]:
         """One policy step."""
         gradient, metrics = jax.grad(_loss, has_aux=True)(state.actor, batch)
@@ -69,7 +71,9 @@ class Bc(AbstractAgent):
         )
         return BcState(actor, optimiser), metrics
 
-    def losses(self, state: BcState, batch: Transition, draws: None, shared: None) -> dict[str, Float[Array, ""]]:
+    def losses(
+        self, state: BcState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> dict[str, Float[Array, ""]]:
         """The loss at the present parameters, without an update."""
         return _loss(state.actor, batch)[1]
 

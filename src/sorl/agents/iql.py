@@ -100,14 +100,16 @@ class Iql(AbstractAgent):
             actor_optimiser=optimisation.init(actor),
         )
 
-    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> None:
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: no loss is random."""
+        return ()
 
-    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> None:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing."""
+        return ()
 
     def update(
-        self, state: IqlState, batch: Transition, draws: None, shared: None
+        self, state: IqlState, batch: Transition, draws: tuple[()], shared: tuple[()]
     ) -> tuple[IqlState, dict[str, Float[Array, ""]]]:
         """One step of V, of the critic and of the policy, and the critic's moving average."""
         q = implicit.target_q(state.values, batch, self.q_aggregation)
@@ -126,7 +128,9 @@ class Iql(AbstractAgent):
         )
         return IqlState(learned, actor, actor_optimiser), value_metrics | metrics
 
-    def losses(self, state: IqlState, batch: Transition, draws: None, shared: None) -> dict[str, Float[Array, ""]]:
+    def losses(
+        self, state: IqlState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> dict[str, Float[Array, ""]]:
         """Every loss at the present parameters, without an update."""
         q = implicit.target_q(state.values, batch, self.q_aggregation)
         _, metrics = _policy_loss(state.actor, state.values.value, batch, q, self.temperature)

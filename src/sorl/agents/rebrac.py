@@ -173,11 +173,12 @@ class Rebrac(AbstractAgent):
         """The actor."""
         return state.actor
 
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> None:
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
         """Nothing: the policy is deterministic."""
+        return ()
 
     def act(
-        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: None, budget: Budget
+        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
     ) -> Float[Array, " action"]:
         """The actor's action; a noise scale has nothing to scale."""
         return policy.mean(observation)
