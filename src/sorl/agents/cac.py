@@ -1,5 +1,6 @@
 """CAC: an actor-critic whose policy is a consistency model."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -120,7 +121,7 @@ class Cac(AbstractAgent):
         refuse_unknown_aggregation(self)
         refuse_outside(
             self,
-            refinement_updates=(1.0, float("inf")),
+            refinement_updates=(1.0, math.inf),
             learning_rate=ANY_WEIGHT,
             max_grad_norm=ANY_WEIGHT,
             discount=SHARE,

@@ -1,5 +1,7 @@
 """IDQL: implicit Q-learning with a diffusion model of the data, of whose samples the best is taken."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -115,12 +117,12 @@ class Idql(AbstractAgent):
             self,
             dropout_rate=(0.0, 0.99),
             learning_rate=ANY_WEIGHT,
-            decay_updates=(1.0, float("inf")),
+            decay_updates=(1.0, math.inf),
             discount=SHARE,
             target_rate=SHARE,
             average_rate=SHARE,
             expectile=SHARE,
-            most_noise_rate=(diffusion.LEAST_NOISE_RATE, float("inf")),
+            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
         )
 
     @property

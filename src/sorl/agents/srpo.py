@@ -1,5 +1,7 @@
 """SRPO: a deterministic policy between a critic and the score of a diffusion model of the data."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -109,14 +111,14 @@ class Srpo(AbstractAgent):
         refuse_outside(
             self,
             dropout_rate=(0.0, 0.99),
-            pretraining_updates=(0, float("inf")),
-            decay_updates=(1.0, float("inf")),
+            pretraining_updates=(0.0, math.inf),
+            decay_updates=(1.0, math.inf),
             learning_rate=ANY_WEIGHT,
             discount=SHARE,
             target_rate=SHARE,
             expectile=SHARE,
             q_coefficient=ANY_WEIGHT,
-            most_noise_rate=(diffusion.LEAST_NOISE_RATE, float("inf")),
+            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
         )
 
     @property
