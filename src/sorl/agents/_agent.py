@@ -86,6 +86,16 @@ class Budgets(NamedTuple):
                 raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
 
 
+ONE_PASS = Budgets(
+    usual=Budget(inference_steps=1, noise_scale=0.0),
+    inference_steps=(1,),
+    candidates=(1,),
+    other_inference_steps=False,
+    other_candidates=False,
+)
+"""Of a policy that acts by one forward pass, on its mean unless a noise scale says otherwise."""
+
+
 class AbstractAgent(eqx.Module):
     """An algorithm: its hyper-parameters are its fields, and `state` holds everything that training changes.
 
