@@ -1,6 +1,5 @@
 """What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,80 +8,79 @@ import jax.numpy as jnp
 import numpy as np
 import textbook
 
-from sorl import Dataset, Sorl, training
-from sorl.agents import AGENTS, AbstractAgent
+from sorl import Dataset, training
+from sorl.agents import AGENTS, AbstractAgent, Budget
+from sorl.agents._agent import Budgets
 from sorl.agents._shortcut_agent import SorlSharedDraws
 
 
-class Pinned(AbstractAgent):
-    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+class AbstractVariant(AbstractAgent):
+    """An agent with another update, or other shared draws."""
 
-    agent: AbstractAgent
+    agent: eqx.AbstractVar[Any]
 
     @property
-    def budgets(self):
+    def budgets(self) -> Budgets:
         """The agent's."""
         return self.agent.budgets
 
-    def draw_shared(self, step, *, key):
-        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
-        most = jnp.int32(len(self.agent.step_counts) - 1)  # type: ignore[attr-defined]
-        return SorlSharedDraws(most, most)
-
-    def init(self, *arguments, **settings):
+    def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.init(*arguments, **settings)
+        return self.agent.init(observation_size, action_size, key=key)
 
-    def draw(self, *arguments, **settings):
+    def draw(self, batch_size: int, action_size: int, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.draw(*arguments, **settings)
+        return self.agent.draw(batch_size, action_size, key=key)
 
-    def update(self, *arguments):
+    def losses(self, state: Any, batch: Any, draws: Any, shared: Any) -> dict[str, Any]:
         """The agent's."""
-        return self.agent.update(*arguments)
+        return self.agent.losses(state, batch, draws, shared)
 
-    def losses(self, *arguments):
-        """The agent's."""
-        return self.agent.losses(*arguments)
-
-    def policy(self, state):
+    def policy(self, state: Any) -> Any:
         """The agent's."""
         return self.agent.policy(state)
 
-    def draw_action(self, *arguments, **settings):
+    def draw_action(self, action_size: int, budget: Budget, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.draw_action(*arguments, **settings)
+        return self.agent.draw_action(action_size, budget, key=key)
 
-    def act(self, *arguments):
+    def act(self, policy: Any, observation: Any, draws: Any, budget: Budget) -> Any:
         """The agent's."""
-        return self.agent.act(*arguments)
+        return self.agent.act(policy, observation, draws, budget)
 
 
-class Textbook(AbstractAgent):
+class Pinned(AbstractVariant):
+    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+
+    agent: Any
+
+    def draw_shared(self, step: Any, *, key: Any) -> SorlSharedDraws:
+        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
+        most = jnp.int32(len(self.agent.step_counts) - 1)
+        return SorlSharedDraws(most, most)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The agent's."""
+        return self.agent.update(state, batch, draws, shared)
+
+
+class Textbook(AbstractVariant):
     """`Sorl` with the update of `textbook.py`."""
 
-    agent: Sorl
+    agent: Any
 
     @property
     def step_counts(self) -> tuple[int, ...]:
         """The agent's."""
         return self.agent.step_counts
 
-    def update(self, *arguments):
-        """The textbook's."""
-        return textbook.update(self.agent, *arguments)
-
-    budgets = Pinned.budgets
-    init = Pinned.init
-    draw = Pinned.draw
-    losses = Pinned.losses
-    policy = Pinned.policy
-    draw_action = Pinned.draw_action
-    act = Pinned.act
-
-    def draw_shared(self, step, *, key):
+    def draw_shared(self, step: Any, *, key: Any) -> Any:
         """The agent's."""
         return self.agent.draw_shared(step, key=key)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The textbook's."""
+        return textbook.update(self.agent, state, batch, draws, shared)
 
 
 def make_agent(name: str, *, width: int, layers: int, backprop_steps: int, finest: int = 8) -> AbstractAgent:
@@ -177,6 +175,3 @@ def optimiser_bytes(state: Any) -> float:
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     return 9 / 4 * size
-
-
-Call = Callable[[], Any]
