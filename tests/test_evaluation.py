@@ -36,7 +36,8 @@ class AbstractActor(AbstractAgent):
     def init(self, observation_size, action_size, *, key):
         raise NotImplementedError
 
-    draw = draw_shared = update = losses = policy = init  # type: ignore[assignment]
+    init_policy = draw = draw_shared = update = losses = policy = init  # type: ignore[assignment]
+    trained_steps = (1,)  # type: ignore[assignment]
 
     def draw_action(self, action_size, budget, *, key):
         return budget.noise_scale * jax.random.normal(key, (action_size,))

@@ -49,9 +49,18 @@ class AbstractAgent(eqx.Module):
     decision, and nothing else is random but `init`.
     """
 
+    @property
+    @abc.abstractmethod
+    def trained_steps(self) -> tuple[int, ...]:
+        """The numbers of inference steps that training teaches, rising; a budget that names another extrapolates."""
+
     @abc.abstractmethod
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
         """A fresh training state for one seed."""
+
+    @abc.abstractmethod
+    def init_policy(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
+        """The networks of a fresh state in the form of `policy`, without an optimiser: what a stored policy fills."""
 
     @abc.abstractmethod
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:

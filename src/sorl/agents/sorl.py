@@ -87,8 +87,28 @@ class Sorl(AbstractAgent):
         """The jump counts that the Q loss and the TD target draw from: 1, 2, 4, .., M^BTT."""
         return step_counts(self.backprop_steps)
 
+    @property
+    def trained_steps(self) -> tuple[int, ...]:
+        """The jump counts that the policy was taught by flow matching or self-consistency: 1, 2, 4, .., M^disc."""
+        return step_counts(self.discretization_steps)
+
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlState:
         """Fresh networks, moving averages equal to them, and empty optimisers."""
+        networks = self.init_policy(observation_size, action_size, key=key)
+        field: Any = networks.field
+        critic: Any = networks.critic
+        # The targets are copies: donating a state that holds one buffer twice is an error.
+        return SorlState(
+            field=field,
+            target_field=jax.tree.map(jnp.copy, field),
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            field_optimiser=optimisation.init(field),
+            critic_optimiser=optimisation.init(critic),
+        )
+
+    def init_policy(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlPolicy:
+        """The networks of a fresh state, without an optimiser."""
         field_key, critic_key = jax.random.split(key)
         field: Any = ShortcutField(observation_size, action_size, self.hidden_sizes, key=field_key)
         critic: Any = CriticEnsemble(
@@ -99,15 +119,7 @@ class Sorl(AbstractAgent):
             sees_steps=self.critic_sees_steps,
             key=critic_key,
         )
-        # The targets are copies: donating a state that holds one buffer twice is an error.
-        return SorlState(
-            field=field,
-            target_field=jax.tree.map(jnp.copy, field),
-            critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
-            field_optimiser=optimisation.init(field),
-            critic_optimiser=optimisation.init(critic),
-        )
+        return SorlPolicy(field, critic)
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
         """Noise and times of one update for a batch of `batch_size` transitions."""

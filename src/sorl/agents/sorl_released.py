@@ -87,15 +87,14 @@ class SorlReleased(AbstractAgent):
         """The jump counts that the Q loss and the TD target draw from: 1, 2, 4, .., M^BTT."""
         return step_counts(self.backprop_steps)
 
+    @property
+    def trained_steps(self) -> tuple[int, ...]:
+        """The jump counts that the policy was taught by flow matching or self-consistency: 1, 2, 4, .., M^disc."""
+        return step_counts(self.discretization_steps)
+
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlReleasedState:
         """Fresh networks, equal to those of `Sorl`, moving averages equal to them, and an empty optimiser."""
-        # Only what shapes the networks: under jit the other settings are tracers, and initialisation needs none.
-        sound = Sorl(
-            hidden_sizes=self.hidden_sizes,
-            critic_hidden_sizes=self.critic_hidden_sizes,
-            critic_heads=self.critic_heads,
-        )
-        state = sound.init(observation_size, action_size, key=key)
+        state = self._sound.init(observation_size, action_size, key=key)
         trained: Any = state.field, state.critic
         return SorlReleasedState(
             field=state.field,
@@ -104,6 +103,10 @@ class SorlReleased(AbstractAgent):
             target_critic=state.target_critic,
             optimiser=optimisation.init(trained),
         )
+
+    def init_policy(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlPolicy:
+        """The networks of a fresh state, without an optimiser."""
+        return self._sound.init_policy(observation_size, action_size, key=key)
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
         """Noise and times of one update for a batch of `batch_size` transitions."""
@@ -195,6 +198,15 @@ class SorlReleased(AbstractAgent):
             discretization_steps=self.discretization_steps,
             backprop_steps=self.backprop_steps,
             q_aggregation=self.q_aggregation,
+        )
+
+    @property
+    def _sound(self) -> Sorl:
+        # Only what shapes the networks: under jit the other settings are tracers, and initialisation needs none.
+        return Sorl(
+            hidden_sizes=self.hidden_sizes,
+            critic_hidden_sizes=self.critic_hidden_sizes,
+            critic_heads=self.critic_heads,
         )
 
     def _td_gradient(self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
