@@ -36,7 +36,7 @@ def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
     if words[0] != form.encode() or len(words) != 3:
-        raise ValueError(f"{path} is not a file of the format {form}; give one that sorl wrote as such.")
+        raise ValueError(f"{path} is not a {form} file; give one that sorl wrote.")
     if words[1] != str(version).encode():
         raise ValueError(
             f"{path} has format version {words[1].decode(errors='replace')!r} where this sorl reads {version}; write "

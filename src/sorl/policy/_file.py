@@ -94,8 +94,8 @@ def read(path: str | os.PathLike[str]) -> Content:
     header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
     try:
         return _content(header, payload)
-    except Exception as error:  # equinox, numpy and an agent raise many kinds at content that sorl did not write
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # what sorl did not write can fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise ValueError(
             f"{path} was sealed over a content that makes no policy ({reason}); write it again with Policy.save."
         ) from error
@@ -103,7 +103,8 @@ def read(path: str | os.PathLike[str]) -> Content:
 
 def _content(header: dict[str, Any], payload: bytes) -> Content:
     if header.keys() != _HEADER:
-        raise ValueError(f"its header has {sorted(header)} where {sorted(_HEADER)} are expected")
+        missing, unknown = sorted(_HEADER - header.keys()), sorted(header.keys() - _HEADER)
+        raise ValueError(f"its header lacks {missing} and has {unknown} besides")
     agent = agent_from_json(header["agent"], "the header")
     sizes = header["observation_size"], header["action_size"]
     if not all(type(size) is int and size > 0 for size in sizes):
@@ -125,9 +126,12 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
 def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
     template = eqx.filter_eval_shape(agent.init_policy, *sizes, key=jax.random.key(0))
     stream = io.BytesIO(payload)
-    networks = eqx.tree_deserialise_leaves(stream, template)
+    try:
+        networks = eqx.tree_deserialise_leaves(stream, template)
+    except Exception as error:  # of equinox, numpy or the memory, in words that help nobody here
+        raise ValueError("its arrays are not those of the networks that its header describes") from error
     if stream.read(1):
-        raise ValueError("something follows the last array")
+        raise ValueError("something follows the last of its arrays")
     return networks
 
 

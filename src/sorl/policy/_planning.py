@@ -61,12 +61,11 @@ def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         raise ValueError(f"The scores are not JSON ({error}); give a list of rows of finite plain numbers.") from error
     budgets = []
     for row in copies:
-        wrong = [name for name in SCORE_NUMBERS if not isinstance(row.get(name), int | float)]
-        if wrong or not 0 <= row["success"] <= 1:
-            raise ValueError(
-                f"The score {row} needs numbers for {', '.join(wrong) or 'success from 0 to 1'}; add them."
-            )
         budgets.append(score_budget(row))
+        lacking = [name for name in SCORE_NUMBERS if not isinstance(row.get(name), int | float)]
+        if lacking or not 0 <= row["success"] <= 1:
+            needed = f"numbers for {', '.join(lacking)}" if lacking else "a success from 0 to 1"
+            raise ValueError(f"The score {row} needs {needed}; correct it.")
     if len({_key(budget) for budget in budgets}) < len(budgets):
         raise ValueError(f"The scores name a budget twice: {', '.join(budget.name for budget in budgets)}.")
     return copies
