@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[str, float]:
         if not all(math.isfinite(value) and value > 0 for value in milliseconds.values()):
             raise ValueError("a time is not positive")
         return milliseconds
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         warnings.warn(f"{path} cannot be used ({error}), so it is measured again.", stacklevel=3)

@@ -117,7 +117,7 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
 
 
-def _rank(option: Option) -> tuple[float, ...]:
+def _rank(option: Option) -> tuple[float | int, ...]:
     """Lowest first."""
     if option.score is not None:
         return -option.score["success"], option.milliseconds
