@@ -101,7 +101,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
         return ExportedPolicy(header, jax.export.deserialize(bytearray(payload)))
     except ImportError:
         raise
-    except Exception as error:  # jax raises many kinds
+    except Exception as error:  # what was not exported can fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise ValueError(
-            f"{path} holds a program that jax {jax.__version__} cannot load ({error}); export it again."
+            f"{path} holds no program that jax {jax.__version__} can load ({reason}); export the policy again."
         ) from error

@@ -21,9 +21,9 @@ Device = Any
 """A `jax.Device`, which pyright takes for a variable."""
 
 QUANTILE = 0.95
-"""The cost is what this share of calls stays below."""
+"""The cost is what this share of calls stays below, in every round but the worst."""
 ROUNDS = 10
-"""Rounds over all decisions, so that a disturbance of the machine meets them all alike."""
+"""Rounds over all decisions: a lone disturbance of the machine spoils one, frequent ones are part of the cost."""
 ROUND_SECONDS = 0.05
 """How long the calls of one decision in one round should take together."""
 CALLS = (3, 30)
@@ -34,7 +34,9 @@ Decision = Callable[[], object]
 
 
 def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """The 95th percentile of what each decision takes, in milliseconds, compilation aside.
+    """What each decision takes, in milliseconds: the 95th percentile of its calls in the worst round but one.
+
+    The first call, which compiles, does not count.
 
     **Arguments:** `decisions` by name; each must have returned its result when it returns; `clock`, in seconds.
     """
@@ -48,12 +50,12 @@ def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = t
     for name, decide in decisions.items():
         decide()  # compiles
         calls[name] = int(np.clip(ROUND_SECONDS / max(seconds(decide), 1e-9), *CALLS))
-    samples: dict[str, list[float]] = {name: [] for name in decisions}
+    rounds: dict[str, list[float]] = {name: [] for name in decisions}
     for _ in range(ROUNDS):
         for name, decide in decisions.items():
             decide()  # the processor's caches hold what the decision before left there
-            samples[name] += [seconds(decide) for _ in range(calls[name])]
-    return {name: 1000 * float(np.quantile(own, QUANTILE)) for name, own in samples.items()}
+            rounds[name].append(float(np.quantile([seconds(decide) for _ in range(calls[name])], QUANTILE)))
+    return {name: 1000 * sorted(own)[-2] for name, own in rounds.items()}
 
 
 def machine(device: Device) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def main(config: Config) -> Policy:
     if config.latency_ms is not None:
         if config.compilation_cache:
             compilation.enable_cache()
+        print("Every budget, as measured here once and remembered:", flush=True)
         device = None if config.device is None else _device(config.device)
         policy = policy.for_latency(config.latency_ms, device, measure_again=config.measure_again)
         assert policy.plan is not None
