@@ -136,6 +136,7 @@ class Cac(AbstractAgent):
             usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
             inference_steps=(self.sampling_steps,),
             candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.sampling_steps,),
             other_inference_steps=True,
             other_candidates=True,
         )

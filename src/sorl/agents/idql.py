@@ -132,6 +132,7 @@ class Idql(AbstractAgent):
             usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
             inference_steps=(self.denoising_steps,),
             candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.denoising_steps,),
             other_inference_steps=True,
             other_candidates=True,
         )
