@@ -59,8 +59,8 @@ class Rebrac(AbstractAgent):
     """Revisited BRAC: TD3+BC with a penalty for leaving the data in the actor's loss and another in the TD target.
 
     The deterministic policy is pi(x) = tanh(f(x)): one forward pass acts, and it keeps no two modes of the data.
-    Source: Tarasov et al., "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (2023); settings of the FQL
-    paper (Park et al., 2025).
+    Source: Tarasov et al., "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (2023); settings of
+    the FQL paper (Park et al., 2025).
 
     - critic: (Q(x, a) - r - discount * mask * (agg Qbar(x', a') - critic_cloning_coefficient * |a' - a'_data|^2))^2,
       where a' = clip(pibar(x') + clip(target_noise * z, +-target_noise_limit), +-1), z normal noise, a'_data the logged
