@@ -20,6 +20,14 @@ def fill(template: Any, seed: int, dtype: Any = jnp.float32, scale: float = 0.5)
     return jax.tree.map(lambda leaf: jnp.asarray(scale * random.standard_normal(leaf.shape), dtype), template)
 
 
+def make_policy(agent: Any, observation_size: int, action_size: int, seed: int, scale: float = 0.5) -> Any:
+    """An agent's policy with random arrays."""
+    template = eqx.filter_eval_shape(
+        lambda key: agent.policy(agent.init(observation_size, action_size, key=key)), jax.random.key(0)
+    )
+    return fill(template, seed, scale=scale)
+
+
 def make(network: Any, *sizes: Any, seed: int = 0, dtype: Any = jnp.float32, **options: Any) -> Any:
     """`network(*sizes, **options)` with random arrays."""
     return fill(eqx.filter_eval_shape(network, *sizes, **options, key=jax.random.key(0)), seed, dtype)

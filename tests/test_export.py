@@ -4,7 +4,6 @@ import hashlib
 import re
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from sorl.json_form import to_json
 
 from . import synthetic
 from .alone import run_alone
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 BATCHES = (1, 7, 256)
@@ -27,7 +26,7 @@ accordingly."""
 @pytest.fixture(scope="module")
 def policy():
     agent = synthetic.agent()
-    networks = fill(eqx.filter_eval_shape(agent.init_policy, 3, 2, key=jax.random.key(0)), seed=0, scale=0.2)
+    networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
     normalisation = Normalisation(
         observation_mean=jnp.array([1.0, 2.0, 3.0]),
         observation_scale=jnp.array([2.0, 4.0, 0.5]),

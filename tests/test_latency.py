@@ -5,7 +5,6 @@ import json
 import os
 import stat
 
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from sorl.policy import __main__ as command
 from sorl.policy._planning import Option, choose, possible_budgets
 
 from . import synthetic
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 def _option(steps, candidates, milliseconds, success=None, difference=0.1):
@@ -250,9 +249,7 @@ def test_a_cache_that_cannot_be_written_is_done_without_and_that_is_said(cache):
 @pytest.fixture(scope="module")
 def policy():
     agent = synthetic.agent(hidden_sizes=(4,), critic_hidden_sizes=(4,), discretization_steps=2)
-    networks = fill(
-        eqx.filter_eval_shape(lambda key: agent.policy(agent.init(3, 2, key=key)), jax.random.key(0)), seed=0
-    )
+    networks = make_policy(agent, 3, 2, seed=0)
     return Policy(agent, networks, Normalisation.identity(3, 2))
 
 

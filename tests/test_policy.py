@@ -2,24 +2,22 @@
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, load_policy
-from sorl.agents import AGENTS
 from sorl.policy import decide, policy_path
 
 from . import synthetic
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 @pytest.fixture(scope="module")
 def policy():
     agent = synthetic.agent()
-    networks = fill(eqx.filter_eval_shape(agent.init_policy, 3, 2, key=jax.random.key(0)), seed=0, scale=0.2)
+    networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
     normalisation = Normalisation(
         observation_mean=jnp.array([1.0, 2.0, 3.0]),
         observation_scale=jnp.array([2.0, 4.0, 0.5]),
@@ -129,22 +127,11 @@ def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
     random = np.random.default_rng(0)
     arrays = [np.exp(random.uniform(-40, 40, size)).astype(np.float32) for size in (50, 50, 2, 2)]
     normalisation = Normalisation(*map(jnp.asarray, arrays))
-    networks = fill(eqx.filter_eval_shape(agent.init_policy, 50, 2, key=jax.random.key(0)), seed=0, scale=0.2)
+    networks = make_policy(agent, 50, 2, seed=0, scale=0.2)
     Policy(agent, networks, normalisation).save(tmp_path / "policy.sorl")
     loaded = load_policy(tmp_path / "policy.sorl").normalisation
     for stored, array in zip(jax.tree.leaves(loaded), arrays, strict=True):
         np.testing.assert_array_equal(stored, array)
-
-
-@pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.__name__)
-def test_fresh_networks_are_those_of_a_fresh_state(agent):
-    agent = agent(hidden_sizes=(4,), critic_hidden_sizes=(4,))
-
-    @jax.jit
-    def both(key):
-        return agent.init_policy(3, 2, key=key), agent.policy(agent.init(3, 2, key=key))
-
-    assert eqx.tree_equal(*both(jax.random.key(5)))
 
 
 def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_path):

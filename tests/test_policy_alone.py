@@ -1,6 +1,5 @@
 """A policy loads and acts where neither simulator nor optimiser is installed."""
 
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from sorl import Normalisation, Policy
 from sorl.agents import AGENTS
 
 from .alone import run_alone
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 ACT = """
@@ -29,7 +28,7 @@ np.savez("actions.npz", *actions)
 @pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.__name__)
 def test_loads_and_acts_with_jax_equinox_jaxtyping_and_numpy_alone(agent, tmp_path):
     agent = agent(hidden_sizes=(16, 16), critic_hidden_sizes=(16, 16))
-    networks = fill(eqx.filter_eval_shape(agent.init_policy, 3, 2, key=jax.random.key(0)), seed=0, scale=0.2)
+    networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
     policy = Policy(agent, networks, Normalisation.identity(3, 2))
     policy.save(tmp_path / "policy.sorl")
     observations = np.random.default_rng(0).normal(size=(5, 3))

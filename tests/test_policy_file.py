@@ -8,20 +8,18 @@ import os
 import pickle
 import re
 
-import equinox as eqx
-import jax
 import numpy as np
 import pytest
 
 from sorl import Normalisation, Policy, load_policy
 
 from . import synthetic
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 def _save(path, seed: int = 0) -> bytes:
     agent = synthetic.agent(hidden_sizes=(8,), critic_hidden_sizes=(8,))
-    networks = fill(eqx.filter_eval_shape(lambda key: agent.policy(agent.init(3, 2, key=key)), jax.random.key(0)), seed)
+    networks = make_policy(agent, 3, 2, seed)
     policy = Policy(agent, networks, Normalisation.identity(3, 2), {"env": "made up", "seed": seed})
     policy.with_scores([synthetic.score(1, 1), synthetic.score(4, 8)]).save(path)
     return path.read_bytes()

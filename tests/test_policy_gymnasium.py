@@ -5,14 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import equinox as eqx
-import jax
 import pytest
 
 from sorl import Normalisation, Policy
 
 from . import synthetic
-from .random_networks import fill
+from .random_networks import make_policy
 
 
 LOOP = """\
@@ -67,7 +65,7 @@ print(actions.shape, observations.shape)
 )
 def test_the_loop_runs(code, check, printed, tmp_path):
     agent = synthetic.agent()
-    networks = fill(eqx.filter_eval_shape(agent.init_policy, 28, 5, key=jax.random.key(0)), seed=0, scale=0.2)
+    networks = make_policy(agent, 28, 5, seed=0, scale=0.2)
     Policy(agent, networks, Normalisation.identity(28, 5)).save(tmp_path / "policy.sorl")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
     done = subprocess.run(

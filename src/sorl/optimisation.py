@@ -42,7 +42,7 @@ def step(
     direction, after = optax.scale_by_adam().update(clipped, before)
     networks = optax.apply_updates(networks, jax.tree.map(lambda update: -learning_rate * update, direction))
     assert isinstance(after, optax.ScaleByAdamState)
-    return networks, AdamState(after.count, after.mu, after.nu), norm(gradient)
+    return networks, AdamState(jnp.asarray(after.count), after.mu, after.nu), norm(gradient)
 
 
 def norm(tree: Any) -> Float[Array, ""]:

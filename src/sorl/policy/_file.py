@@ -109,10 +109,9 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     sizes = header["observation_size"], header["action_size"]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"the sizes of observation and action are {sizes}")
-    if header["trained_steps"] != list(agent.budgets.trained_steps):
-        raise ValueError(
-            f"trained_steps is {header['trained_steps']} but the agent's are {agent.budgets.trained_steps}"
-        )
+    trained_steps = list(agent.budgets.trained_steps)
+    if header["trained_steps"] != trained_steps:
+        raise ValueError(f"trained_steps is {header['trained_steps']} but the agent's are {trained_steps}")
     if not isinstance(header["provenance"], dict):
         raise ValueError(f"the provenance is {header['provenance']!r}")
     return Content(
