@@ -91,9 +91,7 @@ class Config:
     def __post_init__(self):
         unknown = [name for name in self.agents if name not in AGENTS or name not in CASES]
         if unknown:
-            raise ValueError(
-                f"agents names {unknown}; there are settings here for {', '.join(CASES)}: name some of these."
-            )
+            raise ValueError(f"agents has {unknown}, without settings here; give some of {', '.join(CASES)}.")
         if self.samples < 10_000:
             raise ValueError(f"samples is {self.samples}; give at least 10000, so that a share is sure to 0.01.")
 
