@@ -13,6 +13,7 @@ import optax
 
 from sorl import Sorl, critics, shortcut
 from sorl.agents._shortcut_agent import consistency_levels
+from sorl.optimisation import AdamState
 
 
 def field_velocity(field, observation, action, time, log2_steps):
@@ -83,7 +84,10 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
     def step(name, loss, network, optimiser_state, index):
         branches = [partial(jax.value_and_grad(loss), steps=steps) for steps in agent.step_counts]
         value, gradient = jax.lax.switch(index, branches, network)
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, network)
+        adam = optax.ScaleByAdamState(optimiser_state.count, optimiser_state.mean, optimiser_state.variance)
+        before = optax.EmptyState(), (adam, optax.EmptyState())
+        updates, (_, (adam, _)) = optimiser.update(gradient, before, network)
+        optimiser_state = AdamState(adam.count, adam.mu, adam.nu)
         metrics = {f"{name}_loss": value, f"{name}_grad_norm": optax.tree.norm(gradient)}
         return optax.apply_updates(network, updates), optimiser_state, metrics
 

@@ -91,7 +91,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
     # The target's own network is another: its gradient into the policy leaves the critic's gradient as it is.
     critic_gradient, into_policy = jax.grad(td_loss, argnums=(0, 1))(state.critic, state.field)
     chain = optax.chain(optax.clip_by_global_norm(agent.max_grad_norm), optax.adam(agent.learning_rate))
-    updates, critic_optimiser = chain.update(critic_gradient, chain.init(state.critic))  # type: ignore[arg-type]
+    updates, critic_optimiser = chain.update(critic_gradient, _chain_state(state.critic_optimiser))
     new_critic = jax.tree.map(jnp.add, state.critic, updates)
 
     def policy_loss(field):
@@ -108,7 +108,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
     gradient = jax.grad(policy_loss)(state.field)
     if agent.td_gradient_to_policy:
         gradient = jax.tree.map(jnp.add, gradient, into_policy)
-    updates, field_optimiser = chain.update(gradient, chain.init(state.field))  # type: ignore[arg-type]
+    updates, field_optimiser = chain.update(gradient, _chain_state(state.field_optimiser))
     new_field = jax.tree.map(jnp.add, state.field, updates)
 
     def average(new, old):
@@ -122,6 +122,10 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
         field_optimiser=_adam_state(field_optimiser),
         critic_optimiser=_adam_state(critic_optimiser),
     )
+
+
+def _chain_state(adam: Any) -> Any:
+    return optax.EmptyState(), (optax.ScaleByAdamState(adam.count, adam.mean, adam.variance), optax.EmptyState())
 
 
 def _adam_state(chain_state: Any) -> optimisation.AdamState:
