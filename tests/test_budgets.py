@@ -9,6 +9,7 @@ OWN = Budgets(
     usual=Budget(2, 4, noise_scale=0.5),
     inference_steps=(1, 2),
     candidates=(1, 4),
+    trained_steps=(1, 2),
     other_inference_steps=False,
     other_candidates=True,
 )

@@ -9,7 +9,8 @@ import pytest
 
 from sorl import presets, published
 from sorl.agents import Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
-from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config, to_json
+from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
+from sorl.json_form import to_json
 
 
 def _round_trip(config, tmp_path):

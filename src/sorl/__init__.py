@@ -11,20 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sorl.agents import (
         AbstractAgent as AbstractAgent,
+        Bc as Bc,
         Budget as Budget,
+        Cac as Cac,
         Fawac as Fawac,
         Fbrac as Fbrac,
         Fql as Fql,
+        Idql as Idql,
         Ifql as Ifql,
+        Iql as Iql,
+        Rebrac as Rebrac,
         Sorl as Sorl,
         SorlReleased as SorlReleased,
+        Srpo as Srpo,
     )
     from sorl.config import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.evaluation import EvaluationResult as EvaluationResult
+    from sorl.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
     from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
     from sorl.normalisation import Normalisation as Normalisation
-    from sorl.policy import Policy as Policy, load_policy as load_policy
+    from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
     from sorl.runs import Run as Run, load_run as load_run
     from sorl.training import TrainState as TrainState, run_chunk as run_chunk
     from sorl.transitions import Dataset as Dataset, Transition as Transition
@@ -33,25 +40,34 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AbstractAgent": "agents",
+    "Bc": "agents",
     "Budget": "agents",
+    "Cac": "agents",
     "CriticEnsemble": "networks",
     "Dataset": "transitions",
     "EvaluationResult": "evaluation",
     "Fawac": "agents",
     "Fbrac": "agents",
     "Fql": "agents",
+    "Idql": "agents",
     "Ifql": "agents",
+    "Iql": "agents",
+    "ExportedPolicy": "exported",
     "LoadedData": "data",
     "MLP": "networks",
     "Normalisation": "normalisation",
+    "Plan": "policy",
     "Policy": "policy",
+    "Rebrac": "agents",
     "Run": "runs",
     "ShortcutField": "networks",
     "Sorl": "agents",
     "SorlReleased": "agents",
+    "Srpo": "agents",
     "TrainConfig": "config",
     "TrainState": "training",
     "Transition": "transitions",
+    "load_exported": "exported",
     "load_logs": "data",
     "load_ogbench": "data",
     "load_policy": "policy",

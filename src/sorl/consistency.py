@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 Network = Callable[[Array, Array, Array], Array]
@@ -45,7 +45,7 @@ def denoise(
     return skip * noisy + out * network(observation, noisy / deviation, jnp.log(time) / 4)
 
 
-def grid_points(step: Float[Array, ""], last_step: float | Float[Array, ""]) -> Float[Array, ""]:
+def grid_points(step: Int[Array, ""], last_step: float | Float[Array, ""]) -> Float[Array, ""]:
     """N, the size of the training grid at an update: from 2 at the first to 150 at `last_step`, and there it stays.
 
     N = ceil(sqrt(k / K ((s + 1)^2 - r^2) + r^2) - 1) + 1, with r = 2 and s = 149 (Song et al. 2023, appendix C).

@@ -13,9 +13,10 @@ import tyro
 from sorl import compilation, evaluate, presets, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.checkpointing import CheckpointError
-from sorl.config import TrainConfig, changes, read_config, to_json
+from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
 from sorl.environments import EnvironmentWorkerError
+from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.published import environment_of, published
 from sorl.session import Session

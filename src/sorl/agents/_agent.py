@@ -53,6 +53,8 @@ class Budgets(NamedTuple):
     """Sequential budgets M^inf that an evaluation covers unless it names its own; (1,) for a policy without steps."""
     candidates: tuple[int, ...]
     """Parallel budgets N of the table after training unless it names its own; (1,) for an agent without a critic."""
+    trained_steps: tuple[int, ...]
+    """The numbers of steps that training teaches, rising; a budget that names another extrapolates."""
     other_inference_steps: bool
     """Whether it can act in other numbers of steps than `inference_steps`."""
     other_candidates: bool
@@ -84,6 +86,17 @@ class Budgets(NamedTuple):
             if asked not in possible and not getattr(self, f"other_{name}"):
                 allowed = " or ".join(map(str, possible))
                 raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
+
+
+ONE_PASS = Budgets(
+    usual=Budget(inference_steps=1, noise_scale=0.0),
+    inference_steps=(1,),
+    candidates=(1,),
+    trained_steps=(1,),
+    other_inference_steps=False,
+    other_candidates=False,
+)
+"""Of a policy that acts by one forward pass, on its mean unless a noise scale says otherwise."""
 
 
 class AbstractAgent(eqx.Module):

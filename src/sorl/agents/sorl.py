@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
-    BUDGETS,
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
+    budgets,
     draw,
     draw_shared,
     refuse_bad_settings,
@@ -90,7 +90,7 @@ class Sorl(AbstractAgent):
     @property
     def budgets(self) -> Budgets:
         """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
-        return BUDGETS
+        return budgets(self.discretization_steps)
 
     @property
     def step_counts(self) -> tuple[int, ...]:

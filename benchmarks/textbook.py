@@ -1,0 +1,102 @@
+"""The yardstick: SORL's update as a textbook writes it, with plain losses and optax, and nothing done for speed.
+
+Same networks, same mathematics and same draws as `sorl.Sorl.update`; the benchmark's test compares their results.
+"""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from sorl import Sorl, critics, shortcut
+from sorl.agents._shortcut_agent import consistency_levels
+
+
+def field_velocity(field, observation, action, time, log2_steps):
+    """The shortcut field, layer by layer as Equinox calls them."""
+    x = jnp.concatenate([observation, action, time[None], log2_steps[None]])
+    for layer in field.mlp.layers[:-1]:
+        x = jax.nn.gelu(layer(x), approximate=True)
+    return field.mlp.layers[-1](x)
+
+
+def critic_values(critic, observation, action, steps):
+    """One value for each head of the critic."""
+
+    def value(head):
+        x = jnp.concatenate([observation, action, steps[None]])
+        for layer, norm in zip(head.layers[:-1], head.norms, strict=True):
+            x = norm(jax.nn.gelu(layer(x), approximate=True))
+        return head.layers[-1](x)[0]
+
+    return eqx.filter_vmap(value)(critic.heads)
+
+
+def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+    """One update: a critic step, a policy step, the moving averages."""
+    optimiser = optax.chain(optax.clip_by_global_norm(agent.max_grad_norm), optax.adam(agent.learning_rate))
+    levels = jnp.asarray(consistency_levels(len(batch.reward), agent.discretization_steps), batch.reward.dtype)
+    field = partial(field_velocity, state.field)
+
+    def values(critic, field, observations, noise, steps):
+        def value(observation, start):
+            action = shortcut.sample(field, observation, start, steps)
+            return critic_values(critic, observation, action, jnp.float32(steps))
+
+        return jax.vmap(value)(observations, noise)
+
+    def critic_loss(critic, *, steps):
+        next_q = values(state.target_critic, field, batch.next_observation, draws.target_noise, steps)
+        target = critics.td_target(
+            batch.reward, batch.mask, next_q, discount=agent.discount, aggregation=agent.q_aggregation
+        )
+        q = jax.vmap(lambda x, a: critic_values(critic, x, a, jnp.float32(steps)))(batch.observation, batch.action)
+        return critics.td_loss(q, target)
+
+    def policy_loss(network, *, critic, steps):
+        field, teacher = partial(field_velocity, network), partial(field_velocity, state.target_field)
+        flow = shortcut.flow_matching_loss(
+            jax.vmap(field),
+            batch.observation,
+            batch.action,
+            draws.flow_noise,
+            draws.flow_time,
+            agent.discretization_steps,
+        )
+        consistency = shortcut.self_consistency_loss(
+            jax.vmap(field),
+            jax.vmap(teacher),
+            batch.observation,
+            batch.action,
+            draws.consistency_noise,
+            draws.consistency_time,
+            levels,
+        )
+        q = values(critic, field, batch.observation, draws.policy_noise, steps)
+        q_loss = critics.policy_q_loss(q)
+        cloning = agent.flow_matching_coefficient * flow + agent.self_consistency_coefficient * consistency
+        return cloning + agent.q_coefficient * q_loss
+
+    def step(name, loss, network, optimiser_state, index):
+        branches = [partial(jax.value_and_grad(loss), steps=steps) for steps in agent.step_counts]
+        value, gradient = jax.lax.switch(index, branches, network)
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, network)
+        metrics = {f"{name}_loss": value, f"{name}_grad_norm": optax.tree.norm(gradient)}
+        return optax.apply_updates(network, updates), optimiser_state, metrics
+
+    critic, critic_optimiser, critic_metrics = step(
+        "critic", critic_loss, state.critic, state.critic_optimiser, shared.target_steps
+    )
+    network, field_optimiser, policy_metrics = step(
+        "policy", partial(policy_loss, critic=critic), state.field, state.field_optimiser, shared.policy_steps
+    )
+    averages = {
+        "target_field": optax.incremental_update(network, state.target_field, agent.target_rate),
+        "target_critic": optax.incremental_update(critic, state.target_critic, agent.target_rate),
+    }
+    optimisers = {"field_optimiser": field_optimiser, "critic_optimiser": critic_optimiser}
+    state = type(state)(field=network, critic=critic, **averages, **optimisers)
+    return state, critic_metrics | policy_metrics

@@ -1,0 +1,177 @@
+"""What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import textbook
+
+from sorl import Dataset, training
+from sorl.agents import AGENTS, AbstractAgent, Budget
+from sorl.agents._agent import Budgets
+from sorl.agents._shortcut_agent import SorlSharedDraws
+
+
+class AbstractVariant(AbstractAgent):
+    """An agent with another update, or other shared draws."""
+
+    agent: eqx.AbstractVar[Any]
+
+    @property
+    def budgets(self) -> Budgets:
+        """The agent's."""
+        return self.agent.budgets
+
+    def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
+        """The agent's."""
+        return self.agent.init(observation_size, action_size, key=key)
+
+    def draw(self, batch_size: int, action_size: int, *, key: Any) -> Any:
+        """The agent's."""
+        return self.agent.draw(batch_size, action_size, key=key)
+
+    def losses(self, state: Any, batch: Any, draws: Any, shared: Any) -> dict[str, Any]:
+        """The agent's."""
+        return self.agent.losses(state, batch, draws, shared)
+
+    def policy(self, state: Any) -> Any:
+        """The agent's."""
+        return self.agent.policy(state)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Any) -> Any:
+        """The agent's."""
+        return self.agent.draw_action(action_size, budget, key=key)
+
+    def act(self, policy: Any, observation: Any, draws: Any, budget: Budget) -> Any:
+        """The agent's."""
+        return self.agent.act(policy, observation, draws, budget)
+
+
+class Pinned(AbstractVariant):
+    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+
+    agent: Any
+
+    def draw_shared(self, step: Any, *, key: Any) -> SorlSharedDraws:
+        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
+        most = jnp.int32(len(self.agent.step_counts) - 1)
+        return SorlSharedDraws(most, most)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The agent's."""
+        return self.agent.update(state, batch, draws, shared)
+
+
+class Textbook(AbstractVariant):
+    """`Sorl` with the update of `textbook.py`."""
+
+    agent: Any
+
+    @property
+    def step_counts(self) -> tuple[int, ...]:
+        """The agent's."""
+        return self.agent.step_counts
+
+    def draw_shared(self, step: Any, *, key: Any) -> Any:
+        """The agent's."""
+        return self.agent.draw_shared(step, key=key)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The textbook's."""
+        return textbook.update(self.agent, state, batch, draws, shared)
+
+
+def make_agent(name: str, *, width: int, layers: int, backprop_steps: int, finest: int = 8) -> AbstractAgent:
+    """An agent of `layers` hidden layers of `width` units; one without jumps has no use for the step counts."""
+    settings: dict[str, Any] = {
+        "hidden_sizes": (width,) * layers,
+        "critic_hidden_sizes": (width,) * layers,
+        "backprop_steps": backprop_steps,
+        "discretization_steps": max(finest, backprop_steps),
+    }
+    kind = AGENTS[name]
+    return kind(**{field: value for field, value in settings.items() if field in kind.__dataclass_fields__})
+
+
+def made_up_dataset(rows: int, observation_size: int, action_size: int) -> Dataset:
+    """A data set of noise: how long an update takes does not depend on what it learns from."""
+    generator = np.random.default_rng(0)
+    return Dataset(
+        observations=jnp.asarray(generator.normal(size=(rows, observation_size)), jnp.float32),
+        actions=jnp.asarray(generator.uniform(-1, 1, (rows, action_size)), jnp.float32),
+        rewards=-jnp.ones(rows),
+        masks=jnp.ones(rows),
+        starts=jnp.arange(rows - 1),
+    )
+
+
+class Chunks:
+    """Training in progress: each call makes one chunk of updates of every seed."""
+
+    def __init__(
+        self,
+        agent: AbstractAgent,
+        dataset: Dataset,
+        *,
+        seeds: int = 1,
+        batch_size: int = 256,
+        seed_mapping: training.SeedMapping | None = None,
+        updates: int = 1,
+    ):
+        self.state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
+        self.updates = updates
+        self._dataset = dataset
+        self._agent = agent
+        self._settings: Any = {
+            "batch_size": batch_size,
+            "log_interval": 1000,
+            "seed_mapping": seed_mapping or training.default_seed_mapping(),
+        }
+
+    def __call__(self) -> Any:
+        """One chunk of `updates` updates."""
+        updates = jnp.int32(self.updates)
+        self.state = training.run_chunk(self._agent, self.state, self._dataset, updates, **self._settings)
+        return self.state
+
+    def compiled(self) -> Any:
+        """The program, for its analyses."""
+        lowered = training.run_chunk.lower(self._agent, self.state, self._dataset, jnp.int32(1), **self._settings)
+        return lowered.compile()
+
+
+def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_size: int = 256) -> Any:
+    """One update, compiled: what XLA counts there, it counts once (in a loop or a switch it would not).
+
+    **Arguments:** `seeds`, vmapped if there is more than one; they share the jump counts.
+    """
+    state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
+
+    def step(agent, agent_state, key, dataset):
+        drawn = training._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
+        return agent.update(agent_state, *drawn, training._draw_shared(agent, jnp.int32(0)))
+
+    grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
+    alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))
+    if seeds == 1:
+        return jax.jit(step).lower(agent, *alone, dataset).compile()
+    return jax.jit(grouped).lower(agent, state.agent, state.keys, dataset).compile()
+
+
+def costs(compiled: Any) -> tuple[float, float]:
+    """XLA's count of a program's floating-point operations, and of the bytes that it reads and writes."""
+    found = compiled.cost_analysis()
+    found = found[0] if isinstance(found, list) else found
+    return found["flops"], found["bytes accessed"]
+
+
+def optimiser_bytes(state: Any) -> float:
+    """Bytes that Adam and the moving averages must move in an update of `state`, a single seed's.
+
+    Every trained array is read and written with its two moments and its average, and its gradient is read: 9 passes
+    over each. A state holds each trained array four times over, beside counters.
+    """
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
+    return 9 / 4 * size
