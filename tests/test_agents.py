@@ -1,6 +1,7 @@
 """What every agent promises, whatever its algorithm: each test runs for all of them."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -22,10 +23,16 @@ BATCH = 8
 every_agent = pytest.mark.parametrize("name", sorted(AGENTS))
 
 
+@functools.cache
+def _fresh_state(name: str) -> Any:
+    agent: Any = synthetic.tiny(AGENTS[name])
+    return jax.jit(lambda key: agent.init(3, 2, key=key))(jax.random.key(0))
+
+
 @every_agent
 def test_every_metric_is_documented_and_no_loss_is_left_out(name):
     agent, dataset = synthetic.tiny(AGENTS[name]), synthetic.dataset()
-    state = training.init(agent, dataset, (0,), batch_size=BATCH)
+    state = jax.eval_shape(lambda: training.init(agent, dataset, (0,), batch_size=BATCH))
     held_out = jax.eval_shape(lambda s: training.validation_losses(agent, s, dataset, batch_size=BATCH), state)
     assert held_out.keys() <= state.metric_sums.keys() <= METRICS.keys()
     assert {metric for metric in state.metric_sums if metric.endswith("_loss")} == {
@@ -38,13 +45,8 @@ def test_every_metric_is_documented_and_no_loss_is_left_out(name):
 @every_agent
 def test_no_two_parts_of_a_fresh_state_share_a_buffer(name):
     """Donating a state that holds one buffer twice is an error."""
-    agent: Any = synthetic.tiny(AGENTS[name])
-    leaves = jax.tree.leaves(jax.jit(lambda key: agent.init(3, 2, key=key))(jax.random.key(0)))
+    leaves = jax.tree.leaves(_fresh_state(name))
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
-
-
-def _networks(agent: Any) -> Any:
-    return agent.policy(jax.jit(lambda key: agent.init(3, 2, key=key))(jax.random.key(0)))
 
 
 def _acts(agent: Any, networks: Any, budget: Budget) -> bool:
@@ -58,7 +60,7 @@ def _acts(agent: Any, networks: Any, budget: Budget) -> bool:
 @every_agent
 def test_a_policy_comes_back_from_its_file(name, tmp_path):
     agent: Any = synthetic.tiny(AGENTS[name])
-    networks = _networks(agent)
+    networks = agent.policy(_fresh_state(name))
     policy = Policy(agent, networks, Normalisation.identity(3, 2), {"step": 7})
     policy.save(tmp_path / "policy.sorl")
     loaded = load_policy(tmp_path / "policy.sorl")
@@ -80,7 +82,7 @@ def test_budgets_that_an_agent_has_act_and_others_are_refused_at_the_door(name):
     agent: Any = synthetic.tiny(AGENTS[name])
     own = agent.budgets
     assert own.usual.inference_steps in own.inference_steps and own.usual.candidates in own.candidates
-    networks = _networks(agent)
+    networks = agent.policy(_fresh_state(name))
     for budget in own.grid(None, None, final=True):
         assert _acts(agent, networks, budget)
     for field, allowed in (("inference_steps", own.other_inference_steps), ("candidates", own.other_candidates)):
