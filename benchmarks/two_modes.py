@@ -91,7 +91,9 @@ class Config:
     def __post_init__(self):
         unknown = [name for name in self.agents if name not in AGENTS or name not in CASES]
         if unknown:
-            raise ValueError(f"agents names {unknown}; there are settings here for {', '.join(CASES)}: name some of these.")
+            raise ValueError(
+                f"agents names {unknown}; there are settings here for {', '.join(CASES)}: name some of these."
+            )
         if self.samples < 10_000:
             raise ValueError(f"samples is {self.samples}; give at least 10000, so that a share is sure to 0.01.")
 
@@ -137,7 +139,9 @@ def reward(actions: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, " rows"]:
     return np.exp(-((distances / REWARD_WIDTH) ** 2) / 2) @ np.array(REWARDS)
 
 
-def drawn_actions(name: str, fields: dict[str, Any], dataset: Dataset, config: Config) -> Float[np.ndarray, "samples 2"]:
+def drawn_actions(
+    name: str, fields: dict[str, Any], dataset: Dataset, config: Config
+) -> Float[np.ndarray, "samples 2"]:
     """Trains the agent with these settings, and draws from its policy."""
     agent = _make_agent(name, fields, config)
     state = training.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
