@@ -63,7 +63,8 @@ class TrainConfig:
     """Trains a policy from logged data, and evaluates it at every compute budget.
 
     Without options this is the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
-    `--env NAME` takes the paper's settings for that environment. Every field can be set on its own.
+    `--env NAME` takes the published settings for that environment. `agent:NAME`, at any place, chooses the algorithm.
+    Every field can be set on its own.
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"

@@ -34,7 +34,7 @@ class RunOptions:
     config: Path | None = None
     """Take the options of a run's config.json; others on the command line go over them."""
     preset: Literal["quickstart", "paper"] | None = None
-    """Where defaults come from; none takes the paper's settings where --env is given, else the quickstart."""
+    """Where defaults come from; none takes the published settings where --env is given, else the quickstart."""
     tensorboard: bool = False
     """Write TensorBoard events too (pip install 'sorl[tensorboard]')."""
     wandb: bool = False

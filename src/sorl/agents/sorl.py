@@ -45,6 +45,10 @@ class Sorl(AbstractAgent):
     just made and whose self-consistency teacher is the moving average from before this update; (3) both moving
     averages, from the updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and
     Expressive Shortcut Models" (NeurIPS 2025).
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` where the TD loss
+    moves the policy.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

@@ -51,6 +51,9 @@ class SorlReleased(AbstractAgent):
     critic and serve both steps: its count advances by two, and each step also moves the other network by momentum.
 
     Initialisation, draws and decisions are those of `Sorl`: the released code's evaluation is not reproduced.
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
