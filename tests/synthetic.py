@@ -36,6 +36,11 @@ TINY: dict[str, Any] = {
     "critic_hidden_sizes": (8,),
     "backprop_steps": 2,
     "flow_steps": 2,
+    "width": 8,
+    "blocks": 1,
+    "denoising_steps": 2,
+    "backup_candidates": 2,
+    "pretraining_updates": 2,
     "candidates": 3,
 }
 """Sizes of any agent's networks and loops, where it has such fields, that compile in a second."""
