@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, export, exported
+from sorl.agents import AGENTS
 from sorl.json_form import to_json
 
 from . import synthetic
@@ -159,6 +160,18 @@ def test_every_budget_can_be_exported(policy, budget, tmp_path):
     np.testing.assert_allclose(loaded(observations, noise), actions, atol=5 * ROUNDING)
     shaped = loaded(observations.reshape(2, 2, 3), noise.reshape(2, 2, *noise.shape[1:]))
     np.testing.assert_array_equal(shaped, loaded(observations, noise).reshape(2, 2, 2))
+
+
+@pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.__name__)
+def test_every_agent_can_be_exported(agent, tmp_path):
+    agent = synthetic.tiny(agent)
+    policy = Policy(agent, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
+    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+    loaded = exported.load_exported(tmp_path / "policy.stablehlo")
+    key, observations = jax.random.key(0), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    draws = jax.vmap(lambda k: agent.draw_action(2, policy.budget, key=k))(jax.random.split(key, 5))
+    (noise,) = jax.tree.leaves(draws) or [loaded.noise(np.random.default_rng(0), 5)]
+    np.testing.assert_allclose(loaded(observations, noise), policy(observations, key=key), atol=10 * ROUNDING)
 
 
 @pytest.fixture(scope="module")

@@ -45,9 +45,9 @@ def test_the_best_score_that_fits_with_a_margin_of_a_fifth(limit, name):
 def test_the_sentence_says_what_was_chosen_and_why():
     plan = choose(GRID, 5.0, "a chip")
     assert str(plan) == (
-        "4 steps, one candidate: 1 ms at the 95th percentile on a chip, within 5 ms with a margin of 1.2; of 5 budgets "
-        "4 fit, and this is the best with success 0.74 (0.64 .. 0.84), 1 passed over that did worse than one step and "
-        "one candidate."
+        "M4N1 (4 steps, one candidate): 1 ms at the 95th percentile on a chip, within 5 ms with a margin of 1.2; of 5 "
+        "budgets 4 fit, and this is the best with success 0.74 (0.64 .. 0.84), 1 passed over that did worse than one "
+        "step and one candidate."
     )
 
 
@@ -55,8 +55,8 @@ def test_nothing_fits_names_the_cheapest_and_what_would_be_enough():
     with pytest.raises(ValueError) as caught:
         choose([_option(4, 1, 3.0), _option(2, 8, 1.0361)], 1.0, "a chip")
     assert str(caught.value) == (
-        "Nothing fits 1 ms on a chip: the cheapest of 2 budgets, 2 steps, best of 8, takes 1.04 ms at the 95th "
-        "percentile; allow at least 1.25 ms."
+        "Nothing fits 1 ms on a chip: the cheapest of 2 budgets, M2N8 (2 steps, best of 8), takes 1.04 ms at the "
+        "95th percentile; allow at least 1.25 ms."
     )
     assert choose([_option(2, 8, 1.0361)], 1.25, "a chip").budget.name == "M2N8"
 
@@ -286,7 +286,7 @@ def test_a_policy_with_scores_acts_at_the_best_pair_that_fits(policy, made_up):
     observation, key = np.ones(3), jax.random.key(0)
     np.testing.assert_array_equal(chosen(observation, key=key), scored(observation, key=key, steps=2, candidates=1))
     assert scored.budget == Budget()  # unchanged
-    with pytest.raises(ValueError, match=r"one candidate, takes 0\.1 ms .* allow at least 0\.12 ms"):
+    with pytest.raises(ValueError, match=r"one candidate\), takes 0\.1 ms .* allow at least 0\.12 ms"):
         scored.for_latency(0.11)
 
 
@@ -333,7 +333,7 @@ def test_the_command_says_what_it_chose_and_writes_it(policy, made_up, tmp_path,
     printed = capsys.readouterr().out
     assert "3 observations, 2 actions, trained for 1, 2 steps, scores of 4 budgets; acts at M4N1" in printed
     assert "     2   16    3.200    0.700  0.600 .. 0.800        +0.400\n" in printed
-    assert "2 steps, one candidate: 0.2 ms" in printed and f"Wrote {out}" in printed
+    assert "M2N1 (2 steps, one candidate): 0.2 ms" in printed and f"Wrote {out}" in printed
     assert load_policy(out).budget == Budget(2, 1)
     assert load_policy(out).scores == policy.with_scores(GRID_ROWS).scores
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, load_policy
+from sorl.agents import Bc
 from sorl.policy import decide, policy_path
 
 from . import synthetic
@@ -132,6 +133,16 @@ def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
     loaded = load_policy(tmp_path / "policy.sorl").normalisation
     for stored, array in zip(jax.tree.leaves(loaded), arrays, strict=True):
         np.testing.assert_array_equal(stored, array)
+
+
+def test_budgets_that_the_agent_cannot_act_at_are_refused():
+    agent = synthetic.tiny(Bc)
+    policy = Policy(agent, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
+    assert policy.budget == agent.budgets.usual
+    with pytest.raises(ValueError, match="cannot act with 4 inference steps"):
+        _act(policy, np.zeros(3), steps=4)
+    with pytest.raises(ValueError, match="cannot act with 8 candidates"):
+        policy.with_budget(Budget(1, 8))
 
 
 def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.export
@@ -25,7 +25,8 @@ class Config:
     """Exports a policy at one budget.
 
     The program takes a batch of observations [batch, observation] of any size in the environment's units, and standard
-    normal noise [batch, candidates, action]; it returns actions [batch, action] in the environment's units.
+    normal noise [batch, candidates, action] (for most agents; the file says the shape); it returns actions
+    [batch, action] in the environment's units.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -64,7 +65,7 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
     """Writes the policy, at the budget that it acts at unless told otherwise, as one sealed file.
 
     `sorl.exported.load_exported` reads it. **Arguments:** `platforms`, of `PLATFORMS`. Raises a `ValueError` for
-    another platform, or for an agent that draws anything but one array.
+    another platform, or for a budget whose decisions draw more than noise.
     """
     program = export(policy, platforms)
     noise = program.in_avals[1]
@@ -91,27 +92,23 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
     if unknown or not platforms:
         raise ValueError(f"The platforms are {', '.join(platforms) or 'none'}; give some of {', '.join(PLATFORMS)}.")
     (batch,) = jax.export.symbolic_shape("batch")
-    observations = jax.ShapeDtypeStruct((batch, policy.observation_size), jnp.float32)
-    noise = _draws(policy)
-    noise = jax.ShapeDtypeStruct((batch, *noise.shape), noise.dtype)
-
-    @jax.jit
-    def decide(observations, noise):
-        return act(policy.agent, policy.networks, policy.normalisation, observations, noise, policy.budget)
-
-    return jax.export.export(decide, platforms=platforms)(observations, noise)
-
-
-def _draws(policy: Policy) -> Any:
     draws = jax.eval_shape(
         lambda key: policy.agent.draw_action(policy.action_size, policy.budget, key=key), jax.random.key(0)
     )
-    if not isinstance(draws, jax.ShapeDtypeStruct):
-        raise ValueError(
-            f"{type(policy.agent).__name__} draws {draws} for a decision, but only one array of noise can be exported; "
-            "take another budget."
-        )
-    return draws
+    leaves, structure = jax.tree.flatten(draws)
+    if len(leaves) > 1:
+        raise ValueError(f"A decision at {policy.budget.name} draws more than its noise; export another budget.")
+    shape = leaves[0].shape if leaves else (0,)
+
+    @jax.jit
+    def decide(observations, noise):
+        draws = jax.tree.unflatten(structure, [noise] if leaves else [])
+        return act(policy.agent, policy.networks, policy.normalisation, observations, draws, policy.budget)
+
+    inputs = (policy.observation_size,), shape
+    return jax.export.export(decide, platforms=platforms)(
+        *(jax.ShapeDtypeStruct((batch, *size), jnp.float32) for size in inputs)
+    )
 
 
 if __name__ == "__main__":

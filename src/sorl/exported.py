@@ -6,6 +6,7 @@ jax, flatbuffers and numpy (`python -m sorl.export --with-loader` makes that cop
 
 import hashlib
 import json
+import math
 import os
 from typing import Any
 
@@ -68,7 +69,7 @@ class ExportedPolicy:
         observations, noise = program.in_avals
         self.observation_size: int = observations.shape[1]
         self.noise_shape: tuple[int, ...] = noise.shape[1:]
-        """Of one observation's noise: candidates, and the size of an action."""
+        """Of one observation's noise: for most, candidates and the size of an action; (0,) where none is drawn."""
         self._act = jax.jit(program.call)
 
     def noise(self, generator: np.random.Generator, *batch: int) -> np.ndarray:
@@ -89,8 +90,9 @@ class ExportedPolicy:
             )
         if not (np.isfinite(observations).all() and np.isfinite(noises).all()):
             raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
-        rows = observations.reshape(-1, self.observation_size), noises.reshape(-1, *self.noise_shape)
-        actions = np.array(self._act(*rows))
+        rows = math.prod(batch)
+        observations = observations.reshape(rows, self.observation_size)
+        actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
         return actions.reshape(*batch, actions.shape[-1])
 
 

@@ -139,7 +139,8 @@ def _merit(option: Option, passed_over: int) -> str:
 
 def _words(budget: Budget) -> str:
     steps, candidates = budget.inference_steps, budget.candidates
-    return f"{steps} step{'s' * (steps > 1)}, " + ("one candidate" if candidates == 1 else f"best of {candidates}")
+    choice = "one candidate" if candidates == 1 else f"best of {candidates}"
+    return f"{budget.name} ({steps} step{'s' * (steps > 1)}, {choice})"
 
 
 def _up(milliseconds: float) -> str:

@@ -71,13 +71,13 @@ class Policy:
     ) -> Float[np.ndarray, "*batch action"]:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
 
-        **Arguments:** `key`, the random key of this decision; `steps`, jumps from noise to action; `candidates`,
-        actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is deterministic); `budget`,
-        what the three are taken from where they are not given, by default the policy's own.
+        **Arguments:** `key`, the random key of this decision; `steps`, jumps or integration steps from noise to action;
+        `candidates`, actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is
+        deterministic); `budget`, what the three are taken from where they are not given, by default the policy's own.
 
         **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
-        with NaN or infinity in it or a budget that the agent cannot act on, and a `FloatingPointError` if an action is
-        not finite.
+        with NaN or infinity in it, and for a budget that the agent cannot act at; a `FloatingPointError` if an action
+        is not finite.
         """
         values = self._checked(observation)
         program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
@@ -87,7 +87,7 @@ class Policy:
         return actions.reshape(*values.shape[:-1], self.action_size)
 
     def with_budget(self, budget: Budget) -> "Policy":
-        """The same policy, which acts at `budget` unless told otherwise."""
+        """The same policy, acting at `budget` unless told otherwise; raises a `ValueError` if the agent cannot."""
         return dataclasses.replace(self, budget=budget, plan=None)
 
     def with_scores(self, pairs: Sequence[Mapping[str, Any]]) -> "Policy":
