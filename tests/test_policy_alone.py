@@ -26,6 +26,7 @@ np.savez("actions.npz", **actions)
 """
 
 
+@pytest.mark.slow
 def test_every_agent_loads_and_acts_with_jax_equinox_jaxtyping_and_numpy_alone(tmp_path):
     observations, key = np.random.default_rng(0).normal(size=(5, 3)), jax.random.key(1)
     np.save(tmp_path / "observations.npy", observations)
