@@ -12,7 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from sorl.agents import Budget
-from sorl.environments import DEFAULT_WORKERS, EnvironmentPool, SuccessTiming
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
+from sorl.environments import SuccessTiming
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.files import whole_file
 from sorl.runs import Run, load_run
