@@ -119,7 +119,7 @@ def _subject(config: Config) -> Subject:
 def _compare(config: Config, environments: Environments, budget: Budget) -> dict[str, Any]:
     subject, seeds = environments.subject, episode_seeds(0, config.episodes)
     _serial(environments, budget, seeds, [0], steps=2)  # compiles
-    found: dict[str, list[float]] = {"together": [], "serial": []}
+    found: dict[str, list[float]] = {"together": [], "serial": [], "length": []}
     for turn in range(config.rounds):
         result = evaluate(
             subject.agent,
@@ -130,6 +130,7 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
             episodes=config.episodes,
         )
         found["together"].append(result.steps_per_second)
+        found["length"].append(float(result.lengths.mean()))
         first = turn * config.serial_episodes
         own = [episode % config.episodes for episode in range(first, first + config.serial_episodes)]
         found["serial"].append(_serial(environments, budget, seeds, own))
@@ -142,8 +143,7 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
         "ratio": float(np.median(together / serial)),
         "lowest": float(np.min(together / serial)),
         "highest": float(np.max(together / serial)),
-        "rounds": {name: own for name, own in found.items()},
-        "mean_length": float(result.lengths.mean()),
+        "rounds": found,
     }
 
 

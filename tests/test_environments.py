@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from multiprocessing import Pipe
 
 import gymnasium
@@ -147,9 +148,7 @@ def test_an_environment_that_cannot_be_made_is_one_clear_error(tmp_path, monkeyp
             pool.sizes()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: SerialEnvironments(CUBE, environments=3), lambda: EnvironmentPool(CUBE, workers=3)]
-)
+@pytest.mark.parametrize("make", [partial(SerialEnvironments, environments=3), partial(EnvironmentPool, workers=3)])
 def test_steps_are_awaited_a_few_at_a_time_and_can_be_abandoned(make):
     with contextlib.ExitStack() as stack:
         environments = make(CUBE)

@@ -195,7 +195,7 @@ def test_an_episode_always_has_the_same_row_of_a_batch_of_one_size(scripted, mon
     monkeypatch.setattr(rollouts, "_decide", decide)
     monkeypatch.setattr(rollouts, "MOST_ROWS", 3)
     environments = SerialEnvironments(CUBE, environments=side_by_side)
-    evaluate(Echo(), jnp.zeros(0), environments, normalisation=identity(2, 2), budget=Budget(), episodes=7)
+    evaluate(Echo(), jnp.zeros(0), environments, normalisation=identity(2, 2), budget=Budget(3), episodes=7)
     assert {episodes.shape for episodes, _ in shown} == {(3,)}
     taken = {(row, episode) for episodes, _ in shown for row, episode in enumerate(episodes)}
     assert taken - {(row, 0) for row in range(3)} == {(episode % 3, episode) for episode in range(1, 7)}
