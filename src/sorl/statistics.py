@@ -12,7 +12,15 @@ from jaxtyping import Float, Int
 
 BOOTSTRAP_RESAMPLES = 10_000
 
-BUDGET_FIELDS = ("inference_steps", "candidates", "noise_scale", "policy_conditioning", "critic_conditioning")
+BUDGET_FIELDS = (
+    "inference_steps",
+    "candidates",
+    "noise_scale",
+    "policy_conditioning",
+    "critic_conditioning",
+    "q_aggregation",
+    "softmax_temperature",
+)
 """The fields of an evaluation row that say which budget it is about."""
 
 Row = Mapping[str, Any]
@@ -84,7 +92,8 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
     for metric in metrics:
         for name, success in metric.items():
             if budget := re.fullmatch(r"evaluation/success/(M(\d+)N(\d+))", name):
-                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "steps_per_second": math.nan}
+                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "softmax_temperature": 0.0}
+                row["steps_per_second"] = math.nan
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
                 row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": round(success * episodes)}
                 row["return"] = metric[f"evaluation/return/{budget[1]}"]
