@@ -1,28 +1,42 @@
-"""How long one training update takes, against the number of jumps M^BTT that the Q loss backpropagates through."""
+"""How long a training update and a decision take, against jumps, seeds and candidates, and how near the device's limit.
+
+Updates are timed inside the scanned chunk that training runs, on made-up data of a given size; in the same run the
+device's own ceilings are measured at the same shapes, so that a time can be told as a multiple of what it must cost.
+"""
 
 import dataclasses
+import itertools
 import json
 import platform
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
+from ceilings import matmul_chain, median, seconds_of, stream
+from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import Dataset, Sorl, training
+from sorl import training
+from sorl.agents import Budget
+from sorl.normalisation import Normalisation
+from sorl.policy import decide
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Times jitted updates inside the scanned chunk that training runs, on made-up data of a given size."""
+    """Times updates against M^BTT and seeds, then decisions against M^inf and candidates, on this device."""
 
+    agent: str = "Sorl"
+    """Algorithm, by the name of its class; one without jumps ignores M^BTT."""
     backprop_steps: tuple[int, ...] = (1, 2, 4, 8)
     """M^BTT: largest jump counts to time."""
-    seeds: tuple[int, ...] = (1,)
-    """Numbers of seeds to train side by side."""
+    seeds: tuple[int, ...] = (1, 8)
+    """Numbers of seeds to train side by side: mapped on a CPU, vmapped elsewhere."""
     width: int = 512
     """Units of each hidden layer."""
     layers: int = 4
@@ -39,78 +53,237 @@ class Config:
     """Roughly how long each timed chunk is, in seconds."""
     chunks: int = 10
     """Timed chunks, of which median, 10th and 90th percentile are told."""
+    inference_steps: tuple[int, ...] = (1, 2, 4, 8)
+    """M^inf: jumps of a decision to time."""
+    candidates: tuple[int, ...] = (1, 8)
+    """N: candidates of a decision to time."""
+    inference_batches: tuple[int, ...] = (1, 64, 1024)
+    """Decisions made at once; empty: none are timed."""
     out: Path | None = None
-    """JSON file for the figures; by default none is written."""
+    """JSON file for all figures; a picture of the same name in PNG is drawn beside it if matplotlib is there."""
+    compare: tuple[Path, Path] | None = None
+    """Times nothing, but prints the ratios of two such JSON files, the second to the first."""
 
 
-def main(config: Config) -> list[dict[str, Any]]:
-    """Prints a table and **returns** its rows."""
-    dataset = _dataset(config)
-    rows = [_measure(config, dataset, most, seeds) for seeds in config.seeds for most in config.backprop_steps]
-    networks = f"{config.layers} x {config.width}, batch {config.batch_size}"
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {networks}")
-    print(f"{'M^BTT':>6} {'seeds':>6} {'compile s':>10} {'ms/update':>10} {'p10':>8} {'p90':>8} {'seed-updates/s':>15}")
-    for row in rows:
-        print(
-            f"{row['backprop_steps']:>6} {row['seeds']:>6} {row['compile_seconds']:>10.1f} "
-            f"{row['milliseconds']:>10.2f} {row['p10']:>8.2f} {row['p90']:>8.2f} "
-            f"{row['seed_updates_per_second']:>15.0f}"
-        )
+def main(config: Config) -> dict[str, Any]:
+    """Measures, prints, writes, and **returns** what is written."""
+    if config.compare is not None:
+        before, after = (json.loads(path.read_text()) for path in config.compare)
+        return compare(before, after)
+    dataset = made_up_dataset(config.rows, config.observation_size, config.action_size)
+    ceilings = measure_ceilings(config)
+    print_machine(config, ceilings)
+    updates = [
+        measure_update(config, dataset, most, seeds, ceilings)
+        for seeds in config.seeds
+        for most in config.backprop_steps
+    ]
+    decisions = [
+        measure_decision(config, *point)
+        for point in itertools.product(config.inference_batches, config.candidates, config.inference_steps)
+    ]
+    print_updates(updates)
+    print_decisions(decisions)
+    settings = dataclasses.asdict(config) | {"out": str(config.out)}
+    found = {"machine": machine(), "command": sys.argv, "settings": settings, "ceilings": ceilings}
+    found |= {"updates": updates, "decisions": decisions}
     if config.out is not None:
-        device = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
-        settings = dataclasses.asdict(config) | {"out": str(config.out)}
-        config.out.write_text(json.dumps({"machine": device, "settings": settings, "rows": rows}, indent=2) + "\n")
-    return rows
+        config.out.write_text(json.dumps(found, indent=2, default=str) + "\n")
+        draw(found, config.out.with_suffix(".png"))
+    return found
 
 
-def _dataset(config: Config) -> Dataset:
-    generator = np.random.default_rng(0)
-    return Dataset(
-        observations=jnp.asarray(generator.normal(size=(config.rows, config.observation_size)), jnp.float32),
-        actions=jnp.asarray(generator.uniform(-1, 1, (config.rows, config.action_size)), jnp.float32),
-        rewards=-jnp.ones(config.rows),
-        masks=jnp.ones(config.rows),
-        starts=jnp.arange(config.rows - 1),
-    )
+def machine() -> dict[str, Any]:
+    """The hardware and software that the figures depend on."""
+    device = jax.devices()[0]
+    versions = {"jax": jax.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    return {"device": device.device_kind, "backend": device.platform, "devices": jax.device_count()} | versions
 
 
-def _measure(config: Config, dataset: Dataset, most: int, seeds: int) -> dict[str, Any]:
-    widths = (config.width,) * config.layers
-    agent = Sorl(hidden_sizes=widths, critic_hidden_sizes=widths, backprop_steps=most)
-    state = training.init(agent, dataset, tuple(range(seeds)), batch_size=config.batch_size)
+def measure_ceilings(config: Config) -> dict[str, float]:
+    """FLOP/s of a chain of products at the update's shapes, and bytes/s of a stream."""
+    chain, flops = matmul_chain(config.batch_size, config.width)
+    triad, moved = stream()
+    chains, streams = [], []
+    for _ in range(5):
+        chains.append(flops / seconds_of(chain))
+        streams.append(moved / seconds_of(triad))
+    return {"flops_per_second": median(chains), "bytes_per_second": median(streams)}
 
-    def chunk(state: training.TrainState, updates: int) -> tuple[training.TrainState, float]:
-        start = time.perf_counter()
-        state = training.run_chunk(
-            agent,
-            state,
-            dataset,
-            jnp.int32(updates),
-            batch_size=config.batch_size,
-            log_interval=1000,
-            seed_mapping=training.default_seed_mapping(),
-        )
-        jax.block_until_ready(state)
-        return state, time.perf_counter() - start
 
-    state, compile_seconds = chunk(state, 1)
-    state, seconds = chunk(state, 8)
-    updates = max(8, int(8 * config.chunk_seconds / seconds))
-    times = []
-    for _ in range(config.chunks):
-        state, seconds = chunk(state, updates)
-        times.append(1000 * seconds / updates)
-    p10, median, p90 = np.percentile(times, [10, 50, 90])
+def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings: dict[str, float]) -> dict[str, Any]:
+    """One row: compile time, milliseconds an update, what XLA counts in it, and how near the ceilings it is."""
+    agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=most)
+    chunk = Chunks(agent, dataset, seeds=seeds, batch_size=config.batch_size)
+    compile_seconds = timed(chunk)
+    chunk.updates = 4
+    chunk.updates = max(4, int(4 * config.chunk_seconds / timed(chunk)))
+    times = [1000 * timed(chunk) / chunk.updates for _ in range(config.chunks)]
+    p10, middle, p90 = np.percentile(times, [10, 50, 90])
+    counts = [work(config, step, dataset) for step in steps_of(agent)]
+    flops, moved = (float(np.mean(column)) * seeds for column in zip(*counts, strict=True))
+    trained = optimiser_bytes(chunk.state.agent)
+    floor = flops / ceilings["flops_per_second"] + trained / ceilings["bytes_per_second"]
     return {
         "backprop_steps": most,
         "seeds": seeds,
         "compile_seconds": compile_seconds,
-        "updates_per_chunk": updates,
-        "milliseconds": median,
+        "updates_per_chunk": chunk.updates,
+        "milliseconds": middle,
         "p10": p10,
         "p90": p90,
-        "seed_updates_per_second": 1000 * seeds / median,
+        "updates_per_second": 1000 / middle,
+        "seed_updates_per_second": 1000 * seeds / middle,
+        "gigaflops_per_update": flops / 1e9,
+        "megabytes_per_update": moved / 1e6,
+        "floor_milliseconds": 1000 * floor,
+        "fraction_of_roofline": 1000 * floor / middle,
+        "peak_megabytes": peak_bytes(chunk) / 1e6,
     }
+
+
+def steps_of(agent: Any) -> list[Any]:
+    """Agents whose updates cost what this one's do, one for each jump count that it draws."""
+    counts = getattr(agent, "step_counts", None)
+    if counts is None:
+        return [agent]
+    return [Pinned(dataclasses.replace(agent, backprop_steps=steps)) for steps in counts]
+
+
+def work(config: Config, agent: Any, dataset: Any) -> tuple[float, float]:
+    """FLOPs and bytes of one update, by XLA's count."""
+    return costs(one_update(agent, dataset, batch_size=config.batch_size))
+
+
+def peak_bytes(chunk: Chunks) -> float:
+    """Most memory in use on the device, or where it does not tell (a CPU), what the program needs at once."""
+    statistics = jax.devices()[0].memory_stats()
+    if statistics is not None:
+        return statistics["peak_bytes_in_use"]
+    found = chunk.compiled().memory_analysis()
+    sizes = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
+    return sum(sizes) - found.alias_size_in_bytes
+
+
+def measure_decision(config: Config, batch: int, candidates: int, steps: int) -> dict[str, Any]:
+    """One row: milliseconds of a decision for a batch of observations, from call to actions on the host."""
+    agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=8)
+    state = agent.init(config.observation_size, config.action_size, key=jax.random.key(0))
+    normalisation = Normalisation.identity(config.observation_size, config.action_size)
+    observations = np.zeros((batch, config.observation_size), np.float32)
+    keys = jax.random.split(jax.random.key(0), batch)
+    budget = Budget(steps, candidates)
+    call = partial(decide, agent, agent.policy(state), normalisation, observations, keys, budget)
+    np.asarray(call())
+    times = []
+    while len(times) < 20 or sum(times) < 0.5 * config.chunk_seconds:
+        start = time.perf_counter()
+        np.asarray(call())
+        times.append(time.perf_counter() - start)
+    p50, p95 = np.percentile(times, [50, 95])
+    return {
+        "batch": batch,
+        "inference_steps": steps,
+        "candidates": candidates,
+        "milliseconds": 1000 * p50,
+        "p95": 1000 * p95,
+        "decisions_per_second": batch / p50,
+    }
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def print_machine(config: Config, ceilings: dict[str, float]) -> None:
+    """What is measured where."""
+    here = machine()
+    networks = f"{config.agent}, {config.layers} x {config.width}, batch {config.batch_size}"
+    print(f"{here['device']} ({here['backend']}), jax {here['jax']}; {networks}")
+    print(
+        f"ceilings: {ceilings['flops_per_second'] / 1e9:.0f} GFLOP/s in a chain of products, "
+        f"{ceilings['bytes_per_second'] / 1e9:.1f} GB/s in a stream; seeds: {training.default_seed_mapping()}"
+    )
+
+
+def print_updates(rows: list[dict[str, Any]]) -> None:
+    """The table of updates."""
+    print(
+        f"{'M^BTT':>6} {'seeds':>6} {'compile s':>10} {'ms/update':>10} {'p10':>8} {'p90':>8} {'seed-updates/s':>15} "
+        f"{'GFLOP':>8} {'MB':>8} {'of roofline':>12} {'peak MB':>8}"
+    )
+    for row in rows:
+        print(
+            f"{row['backprop_steps']:>6} {row['seeds']:>6} {row['compile_seconds']:>10.1f} "
+            f"{row['milliseconds']:>10.2f} {row['p10']:>8.2f} {row['p90']:>8.2f} "
+            f"{row['seed_updates_per_second']:>15.0f} {row['gigaflops_per_update']:>8.2f} "
+            f"{row['megabytes_per_update']:>8.0f} {row['fraction_of_roofline']:>12.2f} {row['peak_megabytes']:>8.0f}"
+        )
+
+
+def print_decisions(rows: list[dict[str, Any]]) -> None:
+    """The table of decisions."""
+    if rows:
+        print(f"{'batch':>6} {'M^inf':>6} {'N':>4} {'ms':>9} {'p95':>9} {'decisions/s':>12}")
+    for row in rows:
+        print(
+            f"{row['batch']:>6} {row['inference_steps']:>6} {row['candidates']:>4} {row['milliseconds']:>9.3f} "
+            f"{row['p95']:>9.3f} {row['decisions_per_second']:>12.0f}"
+        )
+
+
+def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Prints and **returns** the ratios of times, second file to first, where both have the same point."""
+    ratios: dict[str, Any] = {}
+    for kind, names in (
+        ("updates", ("backprop_steps", "seeds")),
+        ("decisions", ("batch", "inference_steps", "candidates")),
+    ):
+        old = {tuple(row[name] for name in names): row["milliseconds"] for row in before[kind]}
+        new = {tuple(row[name] for name in names): row["milliseconds"] for row in after[kind]}
+        ratios[kind] = [
+            dict(zip(names, point, strict=True)) | {"ratio": new[point] / old[point]} for point in old if point in new
+        ]
+        print(f"{kind}: time in the second file / time in the first")
+        for row in ratios[kind]:
+            print("  " + ", ".join(f"{name} {row[name]}" for name in names) + f": {row['ratio']:.3f}")
+    return ratios
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
+        return
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for seeds in sorted({row["seeds"] for row in found["updates"]}):
+        rows = [row for row in found["updates"] if row["seeds"] == seeds]
+        middle = np.array([row["milliseconds"] for row in rows])
+        spread = np.abs(np.array([[row["p10"], row["p90"]] for row in rows]).T - middle)
+        places = [row["backprop_steps"] for row in rows]
+        left.errorbar(places, middle, spread, marker="o", capsize=3, label=f"{seeds} seed{'s' * (seeds > 1)}")
+    left.set(xlabel="$M^{BTT}$", ylabel="ms per update", title="training")
+    for batch, candidates in sorted({(row["batch"], row["candidates"]) for row in found["decisions"]}):
+        rows = [row for row in found["decisions"] if (row["batch"], row["candidates"]) == (batch, candidates)]
+        places = [row["inference_steps"] for row in rows]
+        right.plot(places, [row["milliseconds"] for row in rows], "o-", label=f"batch {batch}, N = {candidates}")
+    right.set(xlabel="$M^{inf}$", ylabel="ms per decision", title="inference")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{found['machine']['device']}, {found['settings']['agent']}", fontsize=10)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+    print(f"Drew {path}")
 
 
 if __name__ == "__main__":

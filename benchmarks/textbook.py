@@ -59,7 +59,7 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
     def policy_loss(network, *, critic, steps):
         field, teacher = partial(field_velocity, network), partial(field_velocity, state.target_field)
         flow = shortcut.flow_matching_loss(
-            field,
+            jax.vmap(field),
             batch.observation,
             batch.action,
             draws.flow_noise,
@@ -67,8 +67,8 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
             agent.discretization_steps,
         )
         consistency = shortcut.self_consistency_loss(
-            field,
-            teacher,
+            jax.vmap(field),
+            jax.vmap(teacher),
             batch.observation,
             batch.action,
             draws.consistency_noise,

@@ -1,7 +1,5 @@
 """What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,74 +8,79 @@ import jax.numpy as jnp
 import numpy as np
 import textbook
 
-from sorl import Dataset, Sorl, training
-from sorl.agents import AGENTS, AbstractAgent
+from sorl import Dataset, training
+from sorl.agents import AGENTS, AbstractAgent, Budget
+from sorl.agents._agent import Budgets
 from sorl.agents._shortcut_agent import SorlSharedDraws
 
 
-class Pinned(AbstractAgent):
-    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+class AbstractVariant(AbstractAgent):
+    """An agent with another update, or other shared draws."""
 
-    agent: AbstractAgent
+    agent: eqx.AbstractVar[Any]
 
-    def draw_shared(self, *, key):
-        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
-        most = jnp.int32(len(self.agent.step_counts) - 1)  # type: ignore[attr-defined]
-        return SorlSharedDraws(most, most)
-
-    def init(self, *arguments, **settings):
+    @property
+    def budgets(self) -> Budgets:
         """The agent's."""
-        return self.agent.init(*arguments, **settings)
+        return self.agent.budgets
 
-    def draw(self, *arguments, **settings):
+    def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.draw(*arguments, **settings)
+        return self.agent.init(observation_size, action_size, key=key)
 
-    def update(self, *arguments):
+    def draw(self, batch_size: int, action_size: int, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.update(*arguments)
+        return self.agent.draw(batch_size, action_size, key=key)
 
-    def losses(self, *arguments):
+    def losses(self, state: Any, batch: Any, draws: Any, shared: Any) -> dict[str, Any]:
         """The agent's."""
-        return self.agent.losses(*arguments)
+        return self.agent.losses(state, batch, draws, shared)
 
-    def policy(self, state):
+    def policy(self, state: Any) -> Any:
         """The agent's."""
         return self.agent.policy(state)
 
-    def draw_action(self, *arguments, **settings):
+    def draw_action(self, action_size: int, budget: Budget, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.draw_action(*arguments, **settings)
+        return self.agent.draw_action(action_size, budget, key=key)
 
-    def act(self, *arguments):
+    def act(self, policy: Any, observation: Any, draws: Any, budget: Budget) -> Any:
         """The agent's."""
-        return self.agent.act(*arguments)
+        return self.agent.act(policy, observation, draws, budget)
 
 
-class Textbook(AbstractAgent):
+class Pinned(AbstractVariant):
+    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+
+    agent: Any
+
+    def draw_shared(self, step: Any, *, key: Any) -> SorlSharedDraws:
+        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
+        most = jnp.int32(len(self.agent.step_counts) - 1)
+        return SorlSharedDraws(most, most)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The agent's."""
+        return self.agent.update(state, batch, draws, shared)
+
+
+class Textbook(AbstractVariant):
     """`Sorl` with the update of `textbook.py`."""
 
-    agent: Sorl
+    agent: Any
 
     @property
     def step_counts(self) -> tuple[int, ...]:
         """The agent's."""
         return self.agent.step_counts
 
-    def update(self, *arguments):
-        """The textbook's."""
-        return textbook.update(self.agent, *arguments)
-
-    init = Pinned.init
-    draw = Pinned.draw
-    losses = Pinned.losses
-    policy = Pinned.policy
-    draw_action = Pinned.draw_action
-    act = Pinned.act
-
-    def draw_shared(self, *, key):
+    def draw_shared(self, step: Any, *, key: Any) -> Any:
         """The agent's."""
-        return self.agent.draw_shared(key=key)
+        return self.agent.draw_shared(step, key=key)
+
+    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
+        """The textbook's."""
+        return textbook.update(self.agent, state, batch, draws, shared)
 
 
 def make_agent(name: str, *, width: int, layers: int, backprop_steps: int, finest: int = 8) -> AbstractAgent:
@@ -145,13 +148,16 @@ def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_
     **Arguments:** `seeds`, vmapped if there is more than one; they share the jump counts.
     """
     state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
-    step = partial(training._update, batch_size=batch_size)
-    key, agent_state = state.keys, state.agent
+
+    def step(agent, agent_state, key, dataset):
+        drawn = training._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
+        return agent.update(agent_state, *drawn, training._draw_shared(agent, jnp.int32(0)))
+
+    grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
+    alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))
     if seeds == 1:
-        key, agent_state = key[0], jax.tree.map(lambda leaf: leaf[0], agent_state)
-        return jax.jit(step).lower(agent, agent_state, key, jnp.int32(0), dataset).compile()
-    grouped = jax.vmap(step, in_axes=(None, 0, 0, None, None))
-    return jax.jit(grouped).lower(agent, agent_state, key, jnp.int32(0), dataset).compile()
+        return jax.jit(step).lower(agent, *alone, dataset).compile()
+    return jax.jit(grouped).lower(agent, state.agent, state.keys, dataset).compile()
 
 
 def costs(compiled: Any) -> tuple[float, float]:
@@ -169,6 +175,3 @@ def optimiser_bytes(state: Any) -> float:
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     return 9 / 4 * size
-
-
-Call = Callable[[], Any]

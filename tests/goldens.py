@@ -105,6 +105,7 @@ class Goldens:
             reward=self.input("in/rewards"),
             mask=self.input("in/masks"),
             next_observation=self.input("in/next_obs"),
+            next_action=jnp.zeros_like(self.input("in/act")),  # of no use to the agents that have reference values
         )
 
     def field(self, name: str = "actor") -> ShortcutField:
@@ -247,7 +248,7 @@ def _as_time(time: jax.Array, steps: Any, dtype: Any) -> jax.Array:
 
 def find_batch(goldens: Goldens, group: str) -> Transition:
     """The group's own batch, or the one that all share."""
-    fields = {}
+    fields = {"next_action": goldens.batch().next_action}
     for field, pattern in TRANSITION_NAMES.items():
         own = [name for name in goldens.inputs() if re.fullmatch(rf"{group}/(?:\w+/)*(?:{pattern})", name)]
         fields[field] = goldens.input(own[0]) if own else getattr(goldens.batch(), field)

@@ -44,6 +44,7 @@ def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32) -> Tran
         reward=jnp.asarray(-random.integers(0, 2, batch_size), dtype),
         mask=jnp.asarray(random.integers(0, 4, batch_size) > 0, dtype),
         next_observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
+        next_action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
     )
 
 

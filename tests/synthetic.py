@@ -1,9 +1,12 @@
 """Small made-up data and agents, for tests that are about neither."""
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from sorl.agents import Sorl
+from sorl.agents import AbstractAgent, Sorl
 from sorl.transitions import Dataset
 
 
@@ -26,6 +29,35 @@ def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, 
 def agent(**fields) -> Sorl:
     """SORL with networks small enough to compile in a second."""
     return Sorl(**({"hidden_sizes": (16, 16), "critic_hidden_sizes": (16, 16), "backprop_steps": 2} | fields))
+
+
+TINY: dict[str, Any] = {
+    "hidden_sizes": (8,),
+    "critic_hidden_sizes": (8,),
+    "backprop_steps": 2,
+    "flow_steps": 2,
+    "candidates": 3,
+}
+"""Sizes of any agent's networks and loops, where it has such fields, that compile in a second."""
+
+
+def tiny_fields(agent_class: type[AbstractAgent]) -> dict[str, Any]:
+    """Those of `TINY` that the agent has."""
+    known = {field.name for field in dataclasses.fields(agent_class)}
+    return {name: value for name, value in TINY.items() if name in known}
+
+
+def tiny(agent_class: Any, **fields: Any) -> Any:
+    """An agent of any class, with the smallest sizes."""
+    return agent_class(**(tiny_fields(agent_class) | fields))
+
+
+def tiny_options(agent_class: type[AbstractAgent]) -> list[str]:
+    """The same on the command line."""
+    options = []
+    for name, value in tiny_fields(agent_class).items():
+        options += [f"--agent.{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return options
 
 
 def write_logs(path, trajectories: int = 8, length: int = 25) -> None:

@@ -61,6 +61,7 @@ def test_transitions_are_ogbenchs_own(tmp_path):
         np.testing.assert_array_equal(batch.observation, theirs["observations"])
         np.testing.assert_array_equal(batch.action, np.clip(theirs["actions"], -limit, limit))
         np.testing.assert_array_equal(batch.next_observation, theirs["next_observations"])
+        np.testing.assert_array_equal(batch.next_action, ours.actions[ours.starts + 1])
         np.testing.assert_array_equal(batch.reward, theirs["rewards"])
         np.testing.assert_array_equal(batch.mask, theirs["masks"])
 

@@ -38,6 +38,7 @@ def _transitions(data, dataset):
         "action": np.asarray(units.environment_action(batch.action)),
         "reward": np.asarray(batch.reward),
         "mask": np.asarray(batch.mask),
+        "next_action": np.asarray(units.environment_action(batch.next_action)),
         "next": np.asarray(batch.next_observation * units.observation_scale[None] + units.observation_mean[None]),
     }
 
@@ -51,6 +52,8 @@ def test_a_termination_is_kept_and_a_time_out_without_successor_dropped(tmp_path
     assert found["reward"].tolist() == [0.0, 0.0, 1.0, 0.5]
     assert found["mask"].tolist() == [1.0, 1.0, 0.0, 1.0]
     np.testing.assert_allclose(found["next"][[0, 1, 3], 0], [1, 2, 12], atol=1e-5)
+    # At the termination, where none is known, the last action again.
+    np.testing.assert_allclose(found["next_action"][:, 0], [4, 2, 2, 1], atol=1e-4)
     assert (data.provenance["source"], data.provenance["episodes"], data.provenance["transitions"]) == (
         "own logs",
         2,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl.networks import MLP, CriticEnsemble, ShortcutField
+from sorl.networks import MLP, CriticEnsemble, GaussianActor, OneStepField, ShortcutField, Value, VelocityField
 
 from .random_networks import make
 
@@ -100,3 +100,52 @@ def test_each_critic_head_is_its_own_network():
     alone = [jax.tree.map(lambda leaf, h=head: leaf[h], critic.heads)(x)[0] for head in range(3)]
     np.testing.assert_allclose(eqx.filter_jit(critic)(x[:3], x[3:5], x[5]), alone, atol=1e-5)
     assert len(set(map(float, alone))) == 3
+
+
+def test_baseline_heads_read_their_inputs_in_order():
+    sizes = 2, 1, (3,)
+    observation, action, time = jnp.array([1.0, 2.0]), jnp.array([3.0]), jnp.array(0.5)
+    for network, inputs in (
+        (VelocityField, (observation, action, time)),
+        (OneStepField, (observation, action)),
+        (GaussianActor, (observation,)),
+    ):
+        head = make(network, *sizes)
+        seen = jnp.concatenate([jnp.atleast_1d(x) for x in inputs])
+        answer = head.mean(*inputs) if network is GaussianActor else head(*inputs)
+        np.testing.assert_array_equal(answer, head.mlp(seen))
+    value = make(Value, 2, (3,))
+    assert value(observation).shape == ()
+    np.testing.assert_array_equal(value(observation), value.mlp(observation)[0])
+    assert len(value.mlp.norms) == 1
+
+
+def test_a_critic_that_sees_no_steps_needs_none():
+    blind = make(CriticEnsemble, 2, 1, (3,), sees_steps=False)
+    observation, action = jnp.array([1.0, 2.0]), jnp.array([3.0])
+    np.testing.assert_array_equal(blind(observation, action), blind(observation, action, jnp.array(4.0)))
+    with pytest.raises(ValueError, match="sees the number of jumps but got none"):
+        make(CriticEnsemble, 2, 1, (3,))(observation, action)
+
+
+def test_gaussian_actors():
+    observation, noise = jnp.array([1.0, 2.0]), jnp.array([0.5, -2.0])
+    unit = make(GaussianActor, 2, 2, (3,))
+    np.testing.assert_allclose(unit(observation, noise), unit.mlp(observation) + noise, rtol=1e-6)
+    # The density of N(mean, I) at a distance of `noise`: -|noise|^2 / 2 - log(2 pi).
+    density = unit.log_probability(observation, unit(observation, noise))
+    assert density == pytest.approx(-0.5 * (0.25 + 4) - math.log(2 * math.pi), rel=1e-5)
+    learned = make(GaussianActor, 2, 2, (3,), learned_std=True, tanh_mean=True)
+    learned = eqx.tree_at(lambda a: a.log_std, learned, jnp.log(jnp.array([0.5, 2.0])))
+    np.testing.assert_allclose(learned.mean(observation), np.tanh(learned.mlp(observation)), rtol=1e-6)
+    scaled = np.asarray(learned.mean(observation)) + [0.25, -4.0]
+    np.testing.assert_allclose(learned(observation, noise), scaled, rtol=1e-6)
+    # Another scale, the same distance in deviations; log 0.5 and log 2 cancel.
+    assert learned.log_probability(observation, learned(observation, noise)) == pytest.approx(float(density), rel=1e-5)
+
+
+def test_the_last_kernel_of_an_actor_starts_small():
+    actor = eqx.filter_jit(lambda key: GaussianActor(10, 100, (300,), key=key))(jax.random.key(0))
+    assert actor.mlp.layers[-1].weight.var() == pytest.approx(0.01 * 2 / 400, rel=0.05)
+    assert actor.mlp.layers[0].weight.var() == pytest.approx(2 / 310, rel=0.1)
+    assert actor.log_std is None

@@ -62,14 +62,15 @@ def test_exact_average_velocities_are_self_consistent(x64, log2_steps):
     noise, times, levels = _queries(log2_steps)
     example = jnp.zeros((len(times), 1)), 0.5 * jnp.ones_like(noise), noise, times, levels
     linear_field, _ = _linear_field()
-    for field in (linear_field, _timed_field):
+    timed_field = jax.vmap(_timed_field)
+    for field in (jax.vmap(linear_field), timed_field):
         # The square of rounding errors.
         assert jax.jit(lambda f=field: shortcut.self_consistency_loss(f, f, *example))() < 1e-24
 
     def teacher_off_by_a_tenth(observation, action, time, log2_steps):
-        return _timed_field(observation, action, time, log2_steps) + 0.1
+        return timed_field(observation, action, time, log2_steps) + 0.1
 
-    loss = shortcut.self_consistency_loss(_timed_field, teacher_off_by_a_tenth, *example)
+    loss = shortcut.self_consistency_loss(timed_field, teacher_off_by_a_tenth, *example)
     assert loss == pytest.approx(0.01, rel=1e-9)
 
 
@@ -137,9 +138,9 @@ def test_flow_matching_asks_at_the_finest_step(maybe_jit):
     assert (query.time, query.log2_steps) == (0.25, 3.0)
 
 
-def test_query_loss_averages_squares_over_action_dimensions(maybe_jit):
+def test_query_errors_average_squares_over_action_dimensions(maybe_jit):
     query = shortcut.Query(NOTHING, jnp.zeros(2), jnp.array(0.0), jnp.array(0.0), jnp.array([1.0, 2.0]))
-    loss = maybe_jit(lambda q: shortcut.query_loss(lambda x, a, t, level: jnp.array([2.0, 5.0]), q))(query)
+    loss = maybe_jit(lambda q: shortcut.query_errors(lambda x, a, t, level: jnp.array([2.0, 5.0]), q))(query)
     assert loss == (1.0 + 9.0) / 2
 
 
@@ -216,7 +217,7 @@ def test_flow_matching_is_least_at_the_conditional_mean_velocity(x64):
             return _gaussian_field(observation, action, time, log2_steps) + offsets @ basis
 
         return shortcut.flow_matching_loss(
-            field, jnp.zeros((32, 1)), columns[1], columns[0], jnp.asarray(time.ravel()), 8
+            jax.vmap(field), jnp.zeros((32, 1)), columns[1], columns[0], jnp.asarray(time.ravel()), 8
         )
 
     value, gradient = loss(jnp.zeros(4))

@@ -194,7 +194,7 @@ def test_jump_counts_are_powers_of_two_up_to_the_most_backpropagated():
 
 
 def test_jump_counts_are_uniform_and_independent():
-    shared = jax.vmap(lambda key: Sorl().draw_shared(key=key))(jax.random.split(jax.random.key(0), 4000))
+    shared = jax.vmap(lambda key: Sorl().draw_shared(jnp.int32(0), key=key))(jax.random.split(jax.random.key(0), 4000))
     counts = np.zeros((4, 4))
     np.add.at(counts, (shared.policy_steps, shared.target_steps), 1)
     # 250 expected in each of 16 cells, with a standard deviation of 15.

@@ -129,7 +129,7 @@ def test_initialisation_draws_and_decisions_are_those_of_the_sound_method():
         def everything_shared(key):
             state = agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=key)
             networks = state.field, state.target_field, state.critic, state.target_critic
-            draws = agent.draw(6, ACTION_SIZE, key=key), agent.draw_shared(key=key)
+            draws = agent.draw(6, ACTION_SIZE, key=key), agent.draw_shared(jnp.int32(0), key=key)
             noise = agent.draw_action(ACTION_SIZE, budget, key=key)
             return networks, draws, noise, agent.act(policy, observation, noise, budget)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sorl import load_policy, presets, train
-from sorl.agents import SorlReleased
-from sorl.config import TrainConfig, read_config
+from sorl.agents import Fql, SorlReleased
+from sorl.config import TrainConfig, read_config, to_json
 from sorl.logs import read_metrics
 
 from . import synthetic
@@ -53,6 +53,23 @@ def test_the_released_agent_and_presets_can_be_chosen():
     assert config.agent == SorlReleased(q_coefficient=500.0, discount=0.995, q_aggregation="min")
     config, _, _ = train.parse(["--preset", "quickstart", "--env", "scene-play-singletask-v0"])
     assert config == presets.quickstart("scene-play-singletask-v0")
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_an_agent_can_be_named_at_any_place(place):
+    arguments = ["--env", "scene-play-singletask-v0", "--agent.discount", "0.9"]
+    config, _, source = train.parse([*arguments[:place], "agent:fql", *arguments[place:]])
+    # 300 is published for the environment, 0.9 given.
+    assert config.agent == Fql(distillation_coefficient=300.0, discount=0.9)
+    assert source == "the published ones of Fql for scene-play (published success 56 %)."
+
+
+def test_the_agent_of_a_configuration_stays(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
+    with pytest.raises(ValueError, match="agent:fql is another agent than Sorl, whose options are those in"):
+        train.parse(["--config", str(tmp_path / "config.json"), "agent:fql"])
+    with pytest.raises(ValueError, match="names Fql and Ifql; one run trains one agent"):
+        train.parse(["agent:fql", "agent:ifql"])
 
 
 def test_own_logs_need_no_environment(logs):

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from sorl.agents import AbstractAgent as AbstractAgent, Budget as Budget, Sorl as Sorl, SorlReleased as SorlReleased
+    from sorl.agents import (
+        AbstractAgent as AbstractAgent,
+        Bc as Bc,
+        Budget as Budget,
+        Cac as Cac,
+        Fawac as Fawac,
+        Fbrac as Fbrac,
+        Fql as Fql,
+        Idql as Idql,
+        Ifql as Ifql,
+        Iql as Iql,
+        Rebrac as Rebrac,
+        Sorl as Sorl,
+        SorlReleased as SorlReleased,
+        Srpo as Srpo,
+    )
     from sorl.config import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.evaluation import EvaluationResult as EvaluationResult
@@ -24,18 +39,28 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AbstractAgent": "agents",
+    "Bc": "agents",
     "Budget": "agents",
+    "Cac": "agents",
     "CriticEnsemble": "networks",
     "Dataset": "transitions",
     "EvaluationResult": "evaluation",
+    "Fawac": "agents",
+    "Fbrac": "agents",
+    "Fql": "agents",
+    "Idql": "agents",
+    "Ifql": "agents",
+    "Iql": "agents",
     "LoadedData": "data",
     "MLP": "networks",
     "Normalisation": "normalisation",
     "Policy": "policy",
+    "Rebrac": "agents",
     "Run": "runs",
     "ShortcutField": "networks",
     "Sorl": "agents",
     "SorlReleased": "agents",
+    "Srpo": "agents",
     "TrainConfig": "config",
     "TrainState": "training",
     "Transition": "transitions",

@@ -1,12 +1,11 @@
 """Flows from noise to action: the straight path, the regression of a velocity field on it, and Euler's method.
 
 Sources: Lipman et al., "Flow Matching for Generative Modeling" (2023); Liu et al., "Flow Straight and Fast" (2023);
-Park et al., "Flow Q-Learning" (2025), section 3. All functions take one example, unless they say so; the caller vmaps.
+Park et al., "Flow Q-Learning" (2025), section 3. All functions take one example or a batch.
 """
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,23 +15,23 @@ Field = Callable[[Array, Array, Array], Array]
 
 
 def interpolate(
-    noise: Float[Array, " action"],
-    action: Float[Array, " action"],
-    time: Float[Array, ""],
+    noise: Float[Array, "*batch action"],
+    action: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
     *,
     noise_floor: float = 0.0,
-) -> tuple[Float[Array, " action"], Float[Array, " action"]]:
+) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
     """The straight path from noise (time 0) to a data action (time 1): the point at `time`, and its velocity.
 
     `noise_floor` is the share of the noise that is left at time 1.
     """
     kept = 1 - noise_floor
-    return (1 - kept * time) * noise + time * action, action - kept * noise
+    return (1 - kept * time[..., None]) * noise + time[..., None] * action, action - kept * noise
 
 
 def integrate(
-    velocity: Callable[[Array, Array], Array], start: Float[Array, " action"], steps: int, *, clip: bool = True
-) -> Float[Array, " action"]:
+    velocity: Callable[[Array, Array], Array], start: Float[Array, "*batch action"], steps: int, *, clip: bool = True
+) -> Float[Array, "*batch action"]:
     """Follows `velocity(action, time)` from time 0 to 1 in `steps` equal Euler steps; the end is clipped to [-1, 1].
 
     It is clipped once, after the last step; `clip=False` leaves it as it is.
@@ -44,23 +43,19 @@ def integrate(
 
 
 def sample(
-    field: Field, observation: Float[Array, " observation"], noise: Float[Array, " action"], steps: int
-) -> Float[Array, " action"]:
+    field: Field, observation: Float[Array, "*batch observation"], noise: Float[Array, "*batch action"], steps: int
+) -> Float[Array, "*batch action"]:
     """The action in [-1, 1] that the flow makes from `noise` in `steps` Euler steps."""
     return integrate(lambda action, time: field(observation, action, time), noise, steps)
 
 
 def flow_matching_errors(
     field: Field,
-    observation: Float[Array, "batch observation"],
-    action: Float[Array, "batch action"],
-    noise: Float[Array, "batch action"],
-    time: Float[Array, " batch"],
-) -> Float[Array, " batch"]:
-    """Each row's squared error of the field against its path's velocity, averaged over action dimensions."""
-
-    def error(observation, action, noise, time):
-        point, velocity = interpolate(noise, action, time)
-        return jnp.mean((field(observation, point, time) - velocity) ** 2)
-
-    return jax.vmap(error)(observation, action, noise, time)
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+) -> Float[Array, "*batch"]:
+    """The squared error of the field against each path's velocity, averaged over action dimensions."""
+    point, velocity = interpolate(noise, action, time)
+    return jnp.mean((field(observation, point, time) - velocity) ** 2, axis=-1)

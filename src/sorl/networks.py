@@ -1,4 +1,4 @@
-"""The networks: fields and actors as policies, state values and critics; single example in, the caller vmaps."""
+"""The networks: fields and actors as policies, state values and critics; of one example or of a batch."""
 
 from collections.abc import Sequence
 
@@ -40,20 +40,21 @@ class MLP(eqx.Module):
         self.layers = tuple(_linear(i, o, scale=scale, key=k) for i, o, scale, k in shapes)
         self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON) for s in hidden_sizes) if layer_norm else ()
 
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        """One example, without a batch axis."""
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """One example, or a batch of them along one axis."""
         for index, layer in enumerate(self.layers[:-1]):
             x = jax.nn.gelu(_affine(layer, x), approximate=True)
             if self.norms:
-                x = self.norms[index](x)
+                x = self.norms[index](x) if x.ndim == 1 else jax.vmap(self.norms[index])(x)
         return _affine(self.layers[-1], x)
 
 
-def _affine(layer: eqx.nn.Linear, x: Float[Array, " in"]) -> Float[Array, " out"]:
+def _affine(layer: eqx.nn.Linear, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
     # Not `layer(x)`, which is W x: over a batch the product would come out transposed, and XLA's CPU backend copies it
     # back (a whole update then takes 1.3 times as long).
     assert layer.bias is not None
-    return x @ layer.weight.T + layer.bias
+    product = x @ layer.weight.T
+    return product + jnp.broadcast_to(layer.bias, product.shape)
 
 
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
@@ -61,6 +62,16 @@ def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -
     initialise = jax.nn.initializers.variance_scaling(scale, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
     kernel = initialise(key, (out_size, in_size))
     return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size)))
+
+
+def joined(*inputs: Float[Array, "..."]) -> Float[Array, "*batch in"]:
+    """A network's input: vectors and numbers of one example, or of a batch, side by side; the first is a vector.
+
+    A number that is the same for the whole batch need not be repeated.
+    """
+    batch = inputs[0].shape[:-1]
+    columns = (x if x.ndim > len(batch) else jnp.broadcast_to(x, batch)[..., None] for x in inputs)
+    return jnp.concatenate(list(columns), axis=-1)
 
 
 class ShortcutField(eqx.Module):
@@ -76,13 +87,13 @@ class ShortcutField(eqx.Module):
 
     def __call__(
         self,
-        observation: Float[Array, " observation"],
-        action: Float[Array, " action"],
-        time: Float[Array, ""],
-        log2_steps: Float[Array, ""],
-    ) -> Float[Array, " action"]:
+        observation: Float[Array, "*batch observation"],
+        action: Float[Array, "*batch action"],
+        time: Float[Array, "*#batch"],
+        log2_steps: Float[Array, "*#batch"],
+    ) -> Float[Array, "*batch action"]:
         """The average velocity from the partly denoised `action` at `time` in [0, 1] over a step of 2^-log2_steps."""
-        return self.mlp(jnp.concatenate([observation, action, time[None], log2_steps[None]]))
+        return self.mlp(joined(observation, action, time, log2_steps))
 
 
 class CriticEnsemble(eqx.Module):
@@ -113,18 +124,22 @@ class CriticEnsemble(eqx.Module):
 
     def __call__(
         self,
-        observation: Float[Array, " observation"],
-        action: Float[Array, " action"],
-        steps: Float[Array, ""] | None = None,
-    ) -> Float[Array, " heads"]:
-        """One value per head for one observation and action; raises a `ValueError` if it needs `steps` and has none."""
+        observation: Float[Array, "*batch observation"],
+        action: Float[Array, "*batch action"],
+        steps: Float[Array, "*#batch"] | None = None,
+    ) -> Float[Array, "*batch heads"]:
+        """One value per head for each observation and action.
+
+        Over a batch, the heads are the outer axis, as a batched product wants them; a vmapped call has them inside, and
+        each layer turns its input. Raises a `ValueError` if it needs `steps` and has none.
+        """
         inputs = [observation, action]
         if self.sees_steps:
             if steps is None:
                 raise ValueError("This critic sees the number of jumps but got none; give steps, or sees_steps=False.")
-            inputs.append(steps[None])
-        x = jnp.concatenate(inputs)
-        return eqx.filter_vmap(lambda head: head(x)[0])(self.heads)
+            inputs.append(steps)
+        x = joined(*inputs)
+        return eqx.filter_vmap(lambda head: head(x)[..., 0], out_axes=-1)(self.heads)
 
 
 class Value(eqx.Module):
@@ -135,9 +150,9 @@ class Value(eqx.Module):
     def __init__(self, observation_size: int, hidden_sizes: Sequence[int], *, key: Key[Array, ""]):
         self.mlp = MLP(observation_size, 1, hidden_sizes, layer_norm=True, key=key)
 
-    def __call__(self, observation: Float[Array, " observation"]) -> Float[Array, ""]:
-        """One value for one observation."""
-        return self.mlp(observation)[0]
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch"]:
+        """One value for each observation."""
+        return self.mlp(observation)[..., 0]
 
 
 class VelocityField(eqx.Module):
@@ -149,10 +164,13 @@ class VelocityField(eqx.Module):
         self.mlp = MLP(observation_size + action_size + 1, action_size, hidden_sizes, layer_norm=False, key=key)
 
     def __call__(
-        self, observation: Float[Array, " observation"], action: Float[Array, " action"], time: Float[Array, ""]
-    ) -> Float[Array, " action"]:
+        self,
+        observation: Float[Array, "*batch observation"],
+        action: Float[Array, "*batch action"],
+        time: Float[Array, "*#batch"],
+    ) -> Float[Array, "*batch action"]:
         """The velocity at the partly denoised `action` at `time` in [0, 1]."""
-        return self.mlp(jnp.concatenate([observation, action, time[None]]))
+        return self.mlp(joined(observation, action, time))
 
 
 class OneStepField(eqx.Module):
@@ -164,10 +182,10 @@ class OneStepField(eqx.Module):
         self.mlp = MLP(observation_size + action_size, action_size, hidden_sizes, layer_norm=False, key=key)
 
     def __call__(
-        self, observation: Float[Array, " observation"], noise: Float[Array, " action"]
-    ) -> Float[Array, " action"]:
+        self, observation: Float[Array, "*batch observation"], noise: Float[Array, "*batch action"]
+    ) -> Float[Array, "*batch action"]:
         """The action of one noise, not clipped."""
-        return self.mlp(jnp.concatenate([observation, noise]))
+        return self.mlp(joined(observation, noise))
 
 
 class GaussianActor(eqx.Module):

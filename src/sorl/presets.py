@@ -6,7 +6,7 @@ from typing import Any
 
 from sorl.agents import AbstractAgent, Sorl
 from sorl.config import DataConfig, EvaluationConfig, TrainConfig
-from sorl.published import published
+from sorl.published import EVALUATION_INTERVALS, UPDATES, published
 
 
 QUICKSTART_ENV = "cube-single-play-singletask-task1-v0"
@@ -24,13 +24,26 @@ _QUICKSTART_SORL: dict[str, Any] = {
 QUICKSTART: dict[str, dict[str, Any]] = {"Sorl": _QUICKSTART_SORL, "SorlReleased": _QUICKSTART_SORL}
 """By the agent's class name, where it has such fields; chosen by measurement: see the README's notes."""
 
+QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
+    "Idql": {"decay_updates": 70_000.0},
+    "Srpo": {"pretraining_updates": 50_000, "decay_updates": 20_000.0},
+    "Cac": {"refinement_updates": 70_000.0},
+}
+"""By the agent's class name: what counts updates, cut to a short run in proportion."""
+
 QUICKSTART_STEPS: dict[str, tuple[int, ...]] = {"Sorl": (4,), "SorlReleased": (4,)}
 """Sequential budgets of the evaluations while training, by the agent's class name; others take their own."""
 
 
 def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
     """The published settings for a task; for an environment outside the tables, the agent's defaults."""
-    return TrainConfig(env=env, agent=_make(agent, _published_fields(env, agent)))
+    name = agent.__name__
+    return TrainConfig(
+        env=env,
+        agent=_make(agent, _published_fields(env, agent)),
+        evaluation=EvaluationConfig(interval=EVALUATION_INTERVALS.get(name, 100_000)),
+        updates=UPDATES.get(name, 1_000_000),
+    )
 
 
 def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
@@ -42,7 +55,8 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
     name = agent.__name__
     base = {} if name in QUICKSTART else _published_fields(env, agent)
     known = {field.name for field in dataclasses.fields(agent)}
-    small = {key: value for key, value in (QUICKSTART_NETWORKS | QUICKSTART.get(name, {})).items() if key in known}
+    own = QUICKSTART_NETWORKS | QUICKSTART.get(name, {}) | QUICKSTART_SCHEDULES.get(name, {})
+    small = {key: value for key, value in own.items() if key in known}
     return TrainConfig(
         env=env,
         agent=_make(agent, base | small),

@@ -39,6 +39,9 @@ def _rows(success: tuple[int | None, ...], **columns: Any) -> dict[str, Settings
     }
 
 
+FOUR_LAYERS = [(512, 512, 512, 512)] * len(LOCOMOTION) + [(256, 256, 256, 256)] * len(MANIPULATION)
+TWO_LAYERS = [(512, 512)] * len(LOCOMOTION) + [(256, 256)] * len(MANIPULATION)
+EXPECTILE = [0.7] * len(LOCOMOTION) + [0.9] * len(MANIPULATION)
 DISCOUNT = [0.99, 0.995, 0.995, 0.995, 0.995, 0.99, 0.99, 0.99]
 AGGREGATION = ["min", "min", "mean", "mean", "mean", "mean", "mean", "mean"]
 Q_COEFFICIENT = [500.0, 500.0, 100.0, 500.0, 500.0, 10.0, 50.0, 100.0]  # released code of SORL
@@ -47,6 +50,42 @@ SORL = _rows((89, 9, 64, 5, 69, 97, 25, 57), q_coefficient=Q_COEFFICIENT, discou
 PUBLISHED: dict[str, dict[str, Settings]] = {
     "Sorl": SORL,
     "SorlReleased": SORL,
+    "Bc": _rows((11, 0, 2, 1, 1, 5, 2, 5)),
+    "Iql": _rows(
+        (53, 4, 33, 2, 8, 83, 7, 28),
+        temperature=[10.0, 10.0, 10.0, 10.0, 1.0, 1.0, 0.3, 10.0],  # antsoccer's is inferred
+        hidden_sizes=FOUR_LAYERS,
+        critic_hidden_sizes=FOUR_LAYERS,
+        discount=DISCOUNT,
+    ),
+    "Rebrac": _rows(
+        (81, 26, 22, 2, 0, 91, 12, 41),
+        # antsoccer's are inferred.
+        actor_cloning_coefficient=[0.003, 0.003, 0.01, 0.01, 0.01, 1.0, 0.1, 0.1],
+        critic_cloning_coefficient=[0.01, 0.01, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01],
+        discount=DISCOUNT,
+    ),
+    "Idql": _rows(
+        (21, 0, 1, 0, 12, 95, 15, 46),
+        candidates=32,  # antsoccer's is not known: that of every other environment
+        expectile=EXPECTILE,
+        critic_hidden_sizes=TWO_LAYERS,
+        discount=DISCOUNT,
+    ),
+    "Srpo": _rows(
+        (11, 0, 1, 0, 1, 80, 2, 20),
+        # antsoccer's is not known: that of every other locomotion environment.
+        q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
+        expectile=EXPECTILE,
+        critic_hidden_sizes=TWO_LAYERS,
+        discount=DISCOUNT,
+    ),
+    "Cac": _rows(
+        (33, 0, 53, 0, 2, 85, 6, 40),
+        # antsoccer's is not known: that of three of the four other locomotion environments.
+        q_coefficient=[1.0, 1.0, 0.03, 1.0, 1.0, 0.003, 0.3, 0.3],
+        discount=DISCOUNT,
+    ),
     "Fql": _rows(
         (79, 9, 58, 4, 60, 96, 29, 56),
         distillation_coefficient=[10.0, 10.0, 30.0, 30.0, 10.0, 300.0, 300.0, 300.0],
@@ -74,6 +113,14 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
     ),
 }
 """By the agent's class name, then by environment."""
+
+
+UPDATES = {"Idql": 3_000_000, "Srpo": 4_000_000}
+"""Updates of a run, by the agent's class name; 1,000,000 for all others. Srpo's are not known: a million for its policy
+after Idql's three, from which it takes its model and values."""
+
+EVALUATION_INTERVALS = {"Idql": 250_000}
+"""Updates between evaluations, by the agent's class name; 100,000 for all others."""
 
 
 def environment_of(env: str) -> str | None:

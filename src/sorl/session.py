@@ -32,7 +32,14 @@ CHUNK_SECONDS = 1.0
 """How long a chunk should take, so that a signal is answered within two."""
 FIRST_CHUNK = 1
 """Updates of the first chunk, before their speed is known."""
-SHOWN = ("critic_loss", "flow_matching_loss", "self_consistency_loss", "q_loss")
+SHOWN = (
+    "critic_loss",
+    "value_loss",
+    "flow_matching_loss",
+    "self_consistency_loss",
+    "distillation_loss",
+    "q_loss",
+)
 """The losses beside the progress bar, where the agent has them."""
 
 

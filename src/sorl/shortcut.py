@@ -2,12 +2,12 @@
 
 Flow matching teaches the field its velocity at the finest step; self-consistency teaches every larger step to equal
 two half steps (Frans et al. 2024, "One Step Diffusion via Shortcut Models"; SORL, section 3). Both are regressions of
-the field on a target at a query point, so both make a `Query`. All functions take one example; the caller vmaps.
+the field on a target at a query point, so both make a `Query`. All functions take one example
+or a batch of them.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -38,25 +38,25 @@ class Query(eqx.Module):
 
 def jump(
     field: Field,
-    observation: Float[Array, " observation"],
-    action: Float[Array, " action"],
-    time: Float[Array, ""],
-    log2_steps: Float[Array, ""],
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    time: Float[Array, "*#batch"],
+    log2_steps: Float[Array, "*#batch"],
     step_size: Float[Array, ""] | float,
-) -> Float[Array, " action"]:
+) -> Float[Array, "*batch action"]:
     """One jump, a^(t+h) = a^t + h s(a^t, t, h | x), with h = `step_size`; `log2_steps` is what the field is shown."""
     return action + step_size * field(observation, action, time, log2_steps)
 
 
 def sample(
     field: Field,
-    observation: Float[Array, " observation"],
-    noise: Float[Array, " action"],
+    observation: Float[Array, "*batch observation"],
+    noise: Float[Array, "*batch action"],
     steps: int,
     *,
     conditioning: int | None = None,
     clip: bool = True,
-) -> Float[Array, " action"]:
+) -> Float[Array, "*batch action"]:
     """F(x, a^0, k): an action from noise by `steps` equal jumps, clipped to [-1, 1] once, after the last.
 
     **Arguments:** `steps`, the number of jumps k; `conditioning`, the number of steps shown to the field if it is to
@@ -68,49 +68,49 @@ def sample(
 
 
 def interpolate(
-    noise: Float[Array, " action"], action: Float[Array, " action"], time: Float[Array, ""]
-) -> tuple[Float[Array, " action"], Float[Array, " action"]]:
+    noise: Float[Array, "*batch action"], action: Float[Array, "*batch action"], time: Float[Array, "*batch"]
+) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
     """The straight path from noise (time 0) to a data action (time 1): the point at `time`, and its velocity."""
     return flows.interpolate(noise, action, time, noise_floor=NOISE_FLOOR)
 
 
 def flow_matching_query(
-    observation: Float[Array, " observation"],
-    action: Float[Array, " action"],
-    noise: Float[Array, " action"],
-    time: Float[Array, ""],
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
     finest_steps: int,
 ) -> Query:
     """Flow matching: at the finest step the field answers with the velocity of the path (SORL, flow-matching loss)."""
     point, velocity = interpolate(noise, action, time)
-    return Query(observation, point, time, jnp.asarray(math.log2(finest_steps), time.dtype), velocity)
+    return Query(observation, point, time, jnp.full(time.shape, math.log2(finest_steps), time.dtype), velocity)
 
 
 def self_consistency_target(
     teacher: Field,
-    observation: Float[Array, " observation"],
-    action: Float[Array, " action"],
-    time: Float[Array, ""],
-    log2_steps: Float[Array, ""],
-) -> Float[Array, " action"]:
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
+) -> Float[Array, "*batch action"]:
     """The average of the teacher's velocities over two half steps from `action` at `time`; it carries no gradient.
 
     `log2_steps` names the whole step d = 2^-log2_steps; the teacher is asked at d / 2 (SORL, self-consistency loss).
     """
     half = jnp.exp2(-log2_steps) / 2
     first = teacher(observation, action, time, log2_steps + 1)
-    midpoint = action + half * first
+    midpoint = action + half[..., None] * first
     second = teacher(observation, midpoint, time + half, log2_steps + 1)
     return jax.lax.stop_gradient((first + second) / 2)
 
 
 def self_consistency_query(
     teacher: Field,
-    observation: Float[Array, " observation"],
-    action: Float[Array, " action"],
-    noise: Float[Array, " action"],
-    time: Float[Array, ""],
-    log2_steps: Float[Array, ""],
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
 ) -> Query:
     """Self-consistency: over a step of 2^-log2_steps the field answers as the teacher does in two half steps."""
     point, _ = interpolate(noise, action, time)
@@ -118,34 +118,32 @@ def self_consistency_query(
     return Query(observation, point, time, log2_steps, velocity)
 
 
-def query_loss(field: Field, query: Query) -> Float[Array, ""]:
-    """The field's squared error at one query, averaged over action dimensions."""
+def query_errors(field: Field, query: Query) -> Float[Array, "*batch"]:
+    """The field's squared error at each query, averaged over action dimensions."""
     velocity = field(query.observation, query.action, query.time, query.log2_steps)
-    return jnp.mean((velocity - query.velocity) ** 2)
+    return jnp.mean((velocity - query.velocity) ** 2, axis=-1)
 
 
 def flow_matching_loss(
     field: Field,
-    observation: Float[Array, "batch observation"],
-    action: Float[Array, "batch action"],
-    noise: Float[Array, "batch action"],
-    time: Float[Array, " batch"],
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
     finest_steps: int,
 ) -> Float[Array, ""]:
     """Flow matching on a batch: mean of squares over batch and action dimensions."""
-    queries = jax.vmap(partial(flow_matching_query, finest_steps=finest_steps))(observation, action, noise, time)
-    return jnp.mean(jax.vmap(lambda query: query_loss(field, query))(queries))
+    return jnp.mean(query_errors(field, flow_matching_query(observation, action, noise, time, finest_steps)))
 
 
 def self_consistency_loss(
     field: Field,
     teacher: Field,
-    observation: Float[Array, "batch observation"],
-    action: Float[Array, "batch action"],
-    noise: Float[Array, "batch action"],
-    time: Float[Array, " batch"],
-    log2_steps: Float[Array, " batch"],
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
 ) -> Float[Array, ""]:
     """Self-consistency on a batch: mean of squares over batch and action dimensions."""
-    queries = jax.vmap(partial(self_consistency_query, teacher))(observation, action, noise, time, log2_steps)
-    return jnp.mean(jax.vmap(lambda query: query_loss(field, query))(queries))
+    return jnp.mean(query_errors(field, self_consistency_query(teacher, observation, action, noise, time, log2_steps)))

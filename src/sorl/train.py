@@ -62,6 +62,15 @@ class _Selection:
     data: Path | None = None
 
 
+def dashed(name: str) -> str:
+    """How an agent's class is named on the command line: `SorlReleased` is `sorl-released`."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+AGENT_WORDS: dict[str, type[AbstractAgent]] = {f"agent:{dashed(name)}": agent for name, agent in AGENTS.items()}
+"""What chooses an agent on the command line, such as `agent:fql`; at any place, once."""
+
+
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     """Reads a command line.
 
@@ -75,10 +84,17 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         return_unknown_args=True,
         add_help=False,
     )
-    default, source = _defaults(selection, _agent_class(rest))
+    named = _named_agent(rest)
+    default, source = _defaults(selection, named or Sorl)
+    if named not in (None, type(default.agent)):
+        raise ValueError(
+            f"agent:{dashed(named.__name__)} is another agent than {type(default.agent).__name__}, whose options are "
+            f"{source[:-1]}; leave one of the two out."
+        )
     parsed = tyro.cli(
         Arguments,
-        args=arguments,
+        # The default is of the named class already: without its word, its options may stand before it too.
+        args=[argument for argument in arguments if argument not in AGENT_WORDS],
         prog="python -m sorl.train",
         description=f"{TrainConfig.__doc__}\n\nDefaults shown: {source}",
         default=Arguments(selection.options, default),
@@ -99,15 +115,12 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     return parsed.train, parsed.options, source
 
 
-def _agent_class(arguments: Sequence[str]) -> type[AbstractAgent]:
-    for name, agent in AGENTS.items():
-        if f"agent:{_dashed(name)}" in arguments:
-            return agent
-    return Sorl
-
-
-def _dashed(name: str) -> str:
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
+    named = {AGENT_WORDS[argument] for argument in arguments if argument in AGENT_WORDS}
+    if len(named) > 1:
+        names = " and ".join(sorted(agent.__name__ for agent in named))
+        raise ValueError(f"The command line names {names}; one run trains one agent: leave all but one out.")
+    return next(iter(named), None)
 
 
 def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
-from sorl.transitions import Dataset
+from sorl.transitions import Dataset, Transition
 
 
 SeedMapping = Literal["map", "vmap"]
@@ -21,6 +21,9 @@ SeedMapping = Literal["map", "vmap"]
 
 # The streams that keys are folded into: a key that serves two purposes serves neither.
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
+
+TILE = 16
+"""Updates whose batches and draws are made together: in a small network's update they would cost more than its sums."""
 
 
 class TrainState(eqx.Module):
@@ -49,12 +52,13 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     # One by one, not vmapped: the same program for any number of seeds gives the same bits.
     one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
-    _, metrics = jax.eval_shape(
-        partial(_update, batch_size=batch_size), agent, one_by_one[0], keys[0], jnp.int32(0), dataset
-    )
+    step = jnp.int32(0)
+    drawn = jax.eval_shape(partial(_draw, batch_size=batch_size), agent, keys[0], step, dataset)
+    shared = jax.eval_shape(_draw_shared, agent, step)
+    _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
     return TrainState(
         agent=states,
-        step=jnp.int32(0),
+        step=step,
         keys=keys,
         first_bad_step=jnp.full(len(seeds), -1, jnp.int32),
         metric_sums={name: jnp.zeros((len(seeds),), metric.dtype) for name, metric in metrics.items()},
@@ -77,19 +81,28 @@ def run_chunk(
     Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
     chunks end. The number of updates is an array: one program serves chunks of any length.
     """
-    start = state.step
+    start, end = state.step, state.step + updates
 
-    def body(index, carry):
-        agent_state, first_bad_step, sums, key = carry
-        step = start + index
-        agent_state, metrics = _update(agent, agent_state, key, step, dataset, batch_size=batch_size)
-        bad = (first_bad_step < 0) & ~_all_finite(metrics)
-        fresh = step % log_interval == 0
-        sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
-        return agent_state, jnp.where(bad, step, first_bad_step), sums, key
+    def tile(number, carry):
+        # The grid of tiles is absolute, so that a step's draws come from the same program wherever chunks end.
+        first, key = number * TILE, carry[3]
+        steps = first + jnp.arange(TILE)
+        drawn = jax.vmap(lambda step: _draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+        shared = jax.vmap(lambda step: _draw_shared(agent, step))(steps)
+
+        def body(step, carry):
+            agent_state, first_bad_step, sums, key = carry
+            (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
+            agent_state, metrics = _update(agent, agent_state, batch, draws, common)
+            bad = (first_bad_step < 0) & ~_all_finite(metrics)
+            fresh = step % log_interval == 0
+            sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
+            return agent_state, jnp.where(bad, step, first_bad_step), sums, key
+
+        return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), body, carry)
 
     def run(carry):
-        return jax.lax.fori_loop(0, updates, body, carry)
+        return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
 
     def one_seed(carry):
         # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
@@ -103,7 +116,7 @@ def run_chunk(
     agent_states, first_bad_step, sums, _ = over_seeds(
         one_seed, (state.agent, state.first_bad_step, state.metric_sums, state.keys)
     )
-    return TrainState(agent_states, start + updates, state.keys, first_bad_step, sums)
+    return TrainState(agent_states, end, state.keys, first_bad_step, sums)
 
 
 @partial(jax.jit, static_argnames=("batch_size", "batches"))
@@ -120,7 +133,7 @@ def validation_losses(
         index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
         batch = dataset.sample(batch_size, key=index_key)
         draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
-        return agent.losses(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+        return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
     def one_seed(agent_state):
         losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches))
@@ -134,23 +147,25 @@ def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int,
     return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
 
 
-# Jitted on its own only so that its trace, the longest part of a start, is made once and found again.
-@partial(jax.jit, static_argnames="batch_size")
-def _update(
-    agent: AbstractAgent,
-    agent_state: Any,
-    key: Key[Array, ""],
-    step: Int[Array, ""],
-    dataset: Dataset,
-    *,
-    batch_size: int,
-) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
+def _draw(
+    agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
+) -> tuple[Transition, PyTree]:
+    """The batch and the random draws of one update of one seed."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
-    # From the step alone: all seeds take the same branch, so that under vmap a branch stays a branch.
-    shared_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
     batch = dataset.sample(batch_size, key=index_key)
-    draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
-    return agent.update(agent_state, batch, draws, agent.draw_shared(key=shared_key))
+    return batch, agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+
+
+def _draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
+    """From the step alone: all seeds take the same branch, so that under vmap a branch stays a branch."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
+    return agent.draw_shared(step, key=key)
+
+
+# Jitted on its own only so that its trace, the longest part of a start, is made once and found again.
+@jax.jit
+def _update(agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any) -> tuple[PyTree, PyTree]:
+    return agent.update(state, batch, draws, shared)
 
 
 def _all_finite(metrics: dict[str, Float[Array, ""]]) -> Bool[Array, ""]:

@@ -14,6 +14,8 @@ class Transition(eqx.Module):
     mask: Float[Array, "*batch"]
     """0 where the episode terminated at this transition (no bootstrap), else 1."""
     next_observation: Float[Array, "*batch observation"]
+    next_action: Float[Array, "*batch action"]
+    """The logged action at `next_observation`; at a trajectory's end, what the data hold there."""
 
 
 class Dataset(eqx.Module):
@@ -56,4 +58,5 @@ class Dataset(eqx.Module):
             reward=self.rewards[rows],
             mask=self.masks[rows],
             next_observation=self.observations[rows + 1],
+            next_action=self.actions[rows + 1],
         )

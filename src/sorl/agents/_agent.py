@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.critics import Aggregation
 from sorl.transitions import Transition
@@ -118,6 +118,16 @@ class Budgets(NamedTuple):
             raise ValueError("This agent has one way to choose; leave q_aggregation and softmax_temperature alone.")
 
 
+ONE_PASS = Budgets(
+    usual=Budget(inference_steps=1, noise_scale=0.0),
+    inference_steps=(1,),
+    candidates=(1,),
+    other_inference_steps=False,
+    other_candidates=False,
+)
+"""Of a policy that acts by one forward pass, on its mean unless a noise scale says otherwise."""
+
+
 class AbstractAgent(eqx.Module):
     """An algorithm: its hyper-parameters are its fields, and `state` holds everything that training changes.
 
@@ -139,8 +149,12 @@ class AbstractAgent(eqx.Module):
         """The random draws of one update that belong to one seed."""
 
     @abc.abstractmethod
-    def draw_shared(self, *, key: Key[Array, ""]) -> PyTree:
-        """The random draws of one update that all seeds share: those that choose which program branch runs."""
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> PyTree:
+        """What all seeds share of one update: random draws that choose which program branch runs, and schedules.
+
+        **Arguments:** `step`, the number of updates made before this one. It is an argument, not a part of the state:
+        there it would differ from seed to seed as far as a program can tell, and every branch would run.
+        """
 
     @abc.abstractmethod
     def update(

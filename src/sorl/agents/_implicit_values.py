@@ -17,6 +17,9 @@ from sorl.transitions import Transition
 
 Metrics = dict[str, Float[Array, ""]]
 
+METRICS = ("value_loss", "v_mean", "critic_loss", "q_mean", "target_q_mean", "value_grad_norm", "critic_grad_norm")
+"""What `step` reports."""
+
 
 class ImplicitValues(eqx.Module):
     """The networks of value learning and their optimisers, for one seed."""

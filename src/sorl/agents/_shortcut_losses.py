@@ -25,7 +25,7 @@ def values_of_actions(
 ) -> Float[Array, "batch heads"]:
     """The critic's values of the actions that `field` makes from `noise` in `steps` jumps."""
     k = jnp.asarray(float(steps), noise.dtype)
-    return jax.vmap(lambda x, start: critic(x, shortcut.sample(field, x, start, steps), k))(observation, noise)
+    return critic(observation, shortcut.sample(field, observation, noise, steps), k)
 
 
 def td_loss(
@@ -46,7 +46,7 @@ def td_loss(
         batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation, stop_gradient=stop_gradient
     )
     k = jnp.asarray(float(steps), batch.reward.dtype)
-    q = jax.vmap(lambda observation, action: critic(observation, action, k))(batch.observation, batch.action)
+    q = critic(batch.observation, batch.action, k)
     loss = critics.td_loss(q, target)
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
@@ -54,11 +54,11 @@ def td_loss(
 def queries(teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int) -> shortcut.Query:
     """The batch's flow-matching queries, then its self-consistency queries."""
     levels = jnp.asarray(consistency_levels(batch.reward.shape[0], discretization_steps), batch.reward.dtype)
-    flow_matching = jax.vmap(partial(shortcut.flow_matching_query, finest_steps=discretization_steps))(
-        batch.observation, batch.action, draws.flow_noise, draws.flow_time
+    flow_matching = shortcut.flow_matching_query(
+        batch.observation, batch.action, draws.flow_noise, draws.flow_time, discretization_steps
     )
-    self_consistency = jax.vmap(partial(shortcut.self_consistency_query, teacher))(
-        batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
+    self_consistency = shortcut.self_consistency_query(
+        teacher, batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
     )
     return jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
 
@@ -82,7 +82,7 @@ def policy_gradient(
 
     def cloning_loss(field):
         # One forward for all rows, since they share the field's weights.
-        errors = jax.vmap(lambda query: shortcut.query_loss(field, query))(asked)
+        errors = shortcut.query_errors(field, asked)
         flow_matching, self_consistency = jnp.mean(errors.reshape(2, -1), axis=1)
         loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
         return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})

@@ -121,7 +121,7 @@ class Sorl(AbstractAgent):
         """Noise and times of one update for a batch of `batch_size` transitions."""
         return draw(batch_size, action_size, self.discretization_steps, key=key)
 
-    def draw_shared(self, *, key: Key[Array, ""]) -> SorlSharedDraws:
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SorlSharedDraws:
         """One jump count for the Q loss and one for the TD target, uniform over `step_counts`."""
         return draw_shared(self.backprop_steps, key=key)
 

@@ -194,11 +194,12 @@ def _dataset(log: _Log, normalisation: Normalisation) -> Dataset:
     nexts = log.rows.get("next_observations")
     successors = (log.rows["observations"] if nexts is None else nexts)[last]
     observations = np.insert(log.rows["observations"], behind, successors, axis=0)
-    actions = normalisation.action(jnp.asarray(log.rows["actions"]))
+    actions = np.asarray(normalisation.action(jnp.asarray(log.rows["actions"])))
     has_outcome = ~log.ends | log.terminated | (nexts is not None)
     return to_device(
         observations=np.asarray(normalisation.observation(jnp.asarray(observations))),
-        actions=np.insert(np.asarray(actions), behind, 0, axis=0),
+        # The action at a trajectory's end is not known; its last one is the best guess.
+        actions=np.insert(actions, behind, actions[last], axis=0),
         rewards=np.insert(log.rows["rewards"], behind, 0),
         masks=np.insert(1 - log.terminated.astype(np.float32), behind, 1),
         is_start=np.insert(has_outcome, behind, False),

@@ -1,0 +1,226 @@
+"""Which agents keep two modes of the data when they clone, and which move to the better one when they use values."""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Float
+
+from sorl import Dataset, Normalisation, Policy, training
+from sorl.agents import AGENTS
+
+
+MODES = np.array([[-0.5, -0.5], [0.5, 0.5]])
+"""Centres of the two modes of the logged actions, equally likely; actions have two dimensions."""
+DEVIATION = 0.1
+"""Standard deviation of the actions around their centre, in each dimension."""
+REWARDS = (0.5, 1.0)
+"""Highest reward of each mode, at its centre: the second is the better one."""
+REWARD_WIDTH = 0.3
+"""Standard deviation of the bump of reward around each centre."""
+RADIUS = 3 * DEVIATION
+"""An action within this distance of a centre belongs to its mode: 98.9 % of the logged ones do to their own."""
+KEPT = (0.35, 0.65)
+"""Share of all actions that each mode must have for both to be kept."""
+FOUND = 0.9
+"""Share of all actions that the better mode must have to be found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """How an agent is set, beside the sizes and the learning rate that all share."""
+
+    cloning: dict[str, Any]
+    """For it to clone the data and do nothing else."""
+    values: dict[str, Any] | None
+    """For it to follow values; None if it has none."""
+
+
+CASES: dict[str, Case] = {
+    "Sorl": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
+    "SorlReleased": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
+    # Adam's steps know no scale: a weight of a million leaves nothing of the other loss.
+    "Fql": Case({"distillation_coefficient": 1e6}, {"distillation_coefficient": 0.1}),
+    "Fbrac": Case({"flow_matching_coefficient": 1e6}, {"flow_matching_coefficient": 0.1}),
+    "Fawac": Case({"temperature": 0.0}, {"temperature": 10.0}),
+    "Ifql": Case({"candidates": 1}, {"candidates": 32}),
+}
+"""By the agent's class name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains every agent twice on a bandit with two modes, to clone and to follow values, and counts what it draws.
+
+    The share of a mode is the share of all actions drawn that lie near its centre, so that an action between the modes
+    counts for neither. Both modes are kept if each has 0.35 to 0.65 of the actions, and the better one is found if it
+    has at least 0.9. Policies act with the noise that they were trained with, at their usual compute budget.
+    """
+
+    agents: tuple[str, ...] = tuple(AGENTS)
+    """Class names of the agents."""
+    updates: int = 5_000
+    """Updates of each training."""
+    samples: int = 10_000
+    """Actions drawn from each policy."""
+    batch_size: int = 256
+    """Transitions of one update."""
+    width: int = 128
+    """Units of each hidden layer."""
+    layers: int = 2
+    """Hidden layers of policies and critics."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate, for all agents."""
+    target_rate: float = 0.02
+    """Share of a network that enters its moving average at each update, for all agents."""
+    rows: int = 10_000
+    """Logged actions."""
+    seed: int = 0
+    """Decides the logged actions, the trainings and the draws."""
+    out: Path = Path("two_modes")
+    """Table and picture are written to this path, with .json and .png behind its name."""
+
+    def __post_init__(self):
+        unknown = [name for name in self.agents if name not in AGENTS or name not in CASES]
+        if unknown:
+            raise ValueError(f"agents names {unknown}; there are settings here for {', '.join(CASES)}: name some of these.")
+        if self.samples < 10_000:
+            raise ValueError(f"samples is {self.samples}; give at least 10000, so that a share is sure to 0.01.")
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Trains, draws, prints the table, writes table and picture; **returns** the rows of the table."""
+    dataset = bandit(config.rows, config.seed)
+    rows, clouds = [], {}
+    print(f"{'agent':<14}{'trained to':<12}{'worse mode':>11}{'better mode':>12}  verdict", flush=True)
+    for name in config.agents:
+        for aim, fields in (("clone", CASES[name].cloning), ("use values", CASES[name].values)):
+            if fields is None:
+                continue
+            start = time.perf_counter()
+            actions = clouds[name, aim] = drawn_actions(name, fields, dataset, config)
+            row = {"agent": name, "aim": aim, "settings": fields} | judge(actions, aim)
+            rows.append(row | {"seconds": time.perf_counter() - start})
+            shares = f"{row['worse_share']:>11.3f}{row['better_share']:>12.3f}"
+            print(f"{name:<14}{aim:<12}{shares}  {row['verdict']}", flush=True)
+    _write(config, rows, clouds, np.asarray(dataset.actions))
+    return rows
+
+
+def bandit(rows: int, seed: int) -> Dataset:
+    """Logged actions around two centres, each its own episode of one step, with the reward of where it lies."""
+    generator = np.random.default_rng(seed)
+    modes = generator.integers(0, 2, rows)
+    actions = np.clip(MODES[modes] + DEVIATION * generator.standard_normal((rows, 2)), -1, 1)
+    # Every second row is only the successor of the one before.
+    rewards = np.repeat(reward(actions), 2)
+    return Dataset(
+        observations=jnp.zeros((2 * rows, 1)),
+        actions=jnp.asarray(np.repeat(actions, 2, axis=0), jnp.float32),
+        rewards=jnp.asarray(rewards, jnp.float32),
+        masks=jnp.zeros(2 * rows),
+        starts=2 * jnp.arange(rows),
+    )
+
+
+def reward(actions: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, " rows"]:
+    """A bump of the mode's own height around each centre."""
+    distances = np.linalg.norm(actions[:, None] - MODES, axis=-1)
+    return np.exp(-((distances / REWARD_WIDTH) ** 2) / 2) @ np.array(REWARDS)
+
+
+def drawn_actions(name: str, fields: dict[str, Any], dataset: Dataset, config: Config) -> Float[np.ndarray, "samples 2"]:
+    """Trains the agent with these settings, and draws from its policy."""
+    agent = _make_agent(name, fields, config)
+    state = training.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
+    state = training.run_chunk(
+        agent,
+        state,
+        dataset,
+        jnp.int32(config.updates),
+        batch_size=config.batch_size,
+        log_interval=config.updates,
+        seed_mapping="map",
+    )
+    if int(state.first_bad_step[0]) >= 0:
+        raise FloatingPointError(f"{name} had a loss that is not finite; lower --learning-rate.")
+    policy = Policy(agent, agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent)), Normalisation.identity(1, 2))
+    observations = np.zeros((config.samples, 1), np.float32)
+    return policy(observations, key=jax.random.key(config.seed), noise_scale=1.0)
+
+
+def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
+    agent: Any = AGENTS[name]
+    sizes = (config.width,) * config.layers
+    shared = {
+        "hidden_sizes": sizes,
+        "critic_hidden_sizes": sizes,
+        "learning_rate": config.learning_rate,
+        "target_rate": config.target_rate,
+    }
+    known = {field.name for field in dataclasses.fields(agent)}
+    return agent(**{key: value for key, value in shared.items() if key in known} | fields)
+
+
+def judge(actions: Float[np.ndarray, "samples 2"], aim: str) -> dict[str, Any]:
+    """Each mode's share of the actions, and what it says about the aim."""
+    near = np.linalg.norm(actions[:, None] - MODES, axis=-1) < RADIUS
+    worse, better = (float(share) for share in near.mean(axis=0))
+    if aim == "clone":
+        passed = all(KEPT[0] <= share <= KEPT[1] for share in (worse, better))
+        verdict = "keeps both modes" if passed else "loses a mode"
+    else:
+        passed = better >= FOUND
+        verdict = "finds the better mode" if passed else "misses the better mode"
+    return {
+        "worse_share": worse,
+        "better_share": better,
+        "mean_reward": float(reward(actions).mean()),
+        "passed": passed,
+        "verdict": verdict,
+    }
+
+
+def _write(config: Config, rows: Sequence[dict[str, Any]], clouds: dict[Any, Any], logged: Any) -> None:
+    machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
+    settings = dataclasses.asdict(config) | {"out": str(config.out)}
+    table, picture = config.out.with_suffix(".json"), config.out.with_suffix(".png")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2) + "\n")
+    _draw(config.agents, clouds, logged, picture)
+    print(f"Wrote {table} and {picture}")
+
+
+def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path) -> None:
+    """One column for each agent, above what it clones, below what it draws when it follows values."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    size = (1.5 * len(agents) + 0.5, 3.6)
+    figure, axes = pyplot.subplots(2, len(agents), figsize=size, squeeze=False, layout="constrained")
+    for column, name in enumerate(agents):
+        for row, aim in enumerate(("clone", "use values")):
+            place = axes[row, column]
+            place.plot(*logged[:2000:2].T, ".", color="0.85", markersize=1)
+            if (name, aim) in clouds:
+                place.plot(*clouds[name, aim][:1000].T, ".", color="C0", markersize=1)
+            place.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xticks=[], yticks=[], aspect="equal")
+        axes[0, column].set_title(name, fontsize=9)
+    for row, label in enumerate(("cloning", "following values")):
+        axes[row, 0].set_ylabel(label, fontsize=9)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

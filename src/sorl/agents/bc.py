@@ -1,0 +1,101 @@
+"""BC: behaviour cloning by a Gaussian policy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import optimisation
+from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
+from sorl.agents._settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
+from sorl.networks import GaussianActor
+from sorl.transitions import Transition
+
+
+class BcState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    actor: GaussianActor
+    optimiser: PyTree
+
+
+class Bc(AbstractAgent):
+    """Behaviour cloning: the policy is N(mu(x), I), fitted to the logged actions by maximum likelihood.
+
+    Loss: -log N(a; mu(x), I), averaged over the batch, which is |a - mu(x)|^2 / 2 and a constant. It keeps one mode
+    of the data's actions at most: where there are two, mu(x) lies between them. Source: Pomerleau, "ALVINN" (1989);
+    settings of the FQL paper (Park et al. 2025).
+
+    Logged: `policy_loss`, `policy_grad_norm`.
+
+    It acts on mu(x): the unit deviation is a device of the loss, and the published scores are those of the mean. A
+    budget's noise scale adds that many deviations.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the policy's hidden layers, in units."""
+    learned_std: bool = eqx.field(static=True, default=False)
+    """Whether the standard deviation of each action dimension is learned, rather than 1."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes")
+        refuse_outside(self, learning_rate=ANY_WEIGHT)
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and there is no critic to choose."""
+        return ONE_PASS
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> BcState:
+        """A fresh policy and an empty optimiser."""
+        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=key)
+        return BcState(actor, optimisation.init(actor))
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: the loss is not random."""
+        return ()
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def update(
+        self, state: BcState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> tuple[BcState, dict[str, Float[Array, ""]]]:
+        """One policy step."""
+        gradient, metrics = jax.grad(_loss, has_aux=True)(state.actor, batch)
+        actor, optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient, state.optimiser, state.actor, learning_rate=self.learning_rate
+        )
+        return BcState(actor, optimiser), metrics
+
+    def losses(
+        self, state: BcState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> dict[str, Float[Array, ""]]:
+        """The loss at the present parameters, without an update."""
+        return _loss(state.actor, batch)[1]
+
+    def policy(self, state: BcState) -> GaussianActor:
+        """The policy's network."""
+        return state.actor
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
+        """The noise of one decision."""
+        return jax.random.normal(key, (action_size,))
+
+    def act(
+        self,
+        policy: GaussianActor,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, " action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """The policy's mean, and the budget's noise, clipped to [-1, 1]."""
+        return jnp.clip(policy(observation, budget.noise_scale * draws), -1.0, 1.0)
+
+
+def _loss(actor: GaussianActor, batch: Transition) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    loss = -jnp.mean(jax.vmap(actor.log_probability)(batch.observation, batch.action))
+    return loss, {"policy_loss": loss}

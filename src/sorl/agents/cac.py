@@ -1,0 +1,295 @@
+"""CAC: an actor-critic whose policy is a consistency model."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import consistency, critics, optimisation
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.denoisers import ConsistencyNetwork
+from sorl.networks import CriticEnsemble
+from sorl.transitions import Transition
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class CacState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    network: ConsistencyNetwork
+    target_network: ConsistencyNetwork
+    """Moving average of `network`: the teacher of consistency, and the actor of the TD target."""
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: values next actions, and candidates."""
+    network_optimiser: PyTree
+    critic_optimiser: PyTree
+
+
+class CacDraws(eqx.Module):
+    """The random draws of one update that belong to one seed; the noise is standard normal."""
+
+    consistency_noise: Float[Array, "*seeds batch action"]
+    consistency_place: Float[Array, "*seeds batch"]
+    """In [0, 1): which pair of neighbours on the time grid."""
+    policy_noise: Float[Array, "*seeds batch steps action"]
+    """Makes the actions of the Q loss."""
+    target_noise: Float[Array, "*seeds batch candidates steps action"]
+    """Makes the next actions of the TD target."""
+
+
+class CacSharedDraws(eqx.Module):
+    """What all seeds share of one update."""
+
+    step: Int[Array, ""]
+    """Number of updates made before this one: how fine the time grid is."""
+
+
+class CacPolicy(eqx.Module):
+    """What acting needs: the network makes candidates, the critic chooses among them."""
+
+    network: ConsistencyNetwork
+    critic: CriticEnsemble
+
+
+class Cac(AbstractAgent):
+    """Consistency actor-critic: a consistency model, acting in few steps, that clones and climbs Q by backpropagation.
+
+    With f the consistency function and pi(x, z) an action of `sampling_steps` steps of it: the critic minimises
+    (Q(x, a) - r - discount * min over heads of max over i of Qbar(x', pibar(x', z_i)))^2, i = 1 .. `backup_candidates`.
+    The policy minimises mean 100 / (t' - t) * |f(x, a + t' z, t') - stopgrad fbar(x, a + t z, t)|^2 - q_coefficient *
+    mean Q(x, pi(x, z)) / mean |Q|, t < t' random neighbours on a grid of times that grows from 2 to 150 points until
+    update `refinement_updates`. Bars are moving averages. Source: Ding & Jin, "Consistency Models as a Rich and
+    Efficient Policy Class for Reinforcement Learning" (2024), there Consistency-AC; settings of the FQL paper (Park et
+    al. 2025), whose eta is `q_coefficient` as in the released code.
+
+    One update: the critic, the policy with the new critic, both averages. It acts by the best of `candidates` samples.
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `consistency_loss`, `q_loss`, `policy_loss`, `policy_q_mean`,
+    `critic_grad_norm`, `policy_grad_norm`.
+
+    Differences from the original: the network's input is scaled to unit variance and its time logarithmic, as in the
+    model that it builds on (the released code has neither); the Q loss takes the mean of the heads (there one of two at
+    random, over the other's magnitude); the best candidate acts (there one drawn by softmax of Q); both averages move
+    at every update; one schedule refines the grid (there it starts anew every 50,000 updates); activations are GELU,
+    the critic has layer norm.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the policy's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value, in the TD target and in the choice among candidates."""
+    sampling_steps: int = eqx.field(static=True, default=2)
+    """Steps from noise to action, in training and, unless a budget says otherwise, when acting."""
+    backup_candidates: int = eqx.field(static=True, default=10)
+    """Next actions drawn for the TD target, of which the best counts."""
+    candidates: int = eqx.field(static=True, default=50)
+    """Samples of one decision, of which the critic chooses one."""
+    refinement_updates: float = 1e6
+    """Updates after which the grid of times is at its finest."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for policy and critic."""
+    max_grad_norm: float = 5.0
+    """Gradients of each network are scaled down to this global norm."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online network that enters its moving average at each update."""
+    q_coefficient: float = 1.0
+    """Weight of the Q loss: small stays near the data, large trusts the critic; 0 clones."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "sampling_steps", "backup_candidates", "candidates")
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self,
+            refinement_updates=(1.0, math.inf),
+            learning_rate=ANY_WEIGHT,
+            max_grad_norm=ANY_WEIGHT,
+            discount=SHARE,
+            target_rate=SHARE,
+            q_coefficient=ANY_WEIGHT,
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of steps and candidates; judged at the steps of training."""
+        return Budgets(
+            usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
+            inference_steps=(self.sampling_steps,),
+            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            other_inference_steps=True,
+            other_candidates=True,
+        )
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> CacState:
+        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        network_key, critic_key = jax.random.split(key)
+        network = ConsistencyNetwork(observation_size, action_size, self.hidden_sizes, key=network_key)
+        critic = CriticEnsemble(
+            observation_size,
+            action_size,
+            self.critic_hidden_sizes,
+            heads=self.critic_heads,
+            sees_steps=False,
+            key=critic_key,
+        )
+        # The targets are copies: donating a state that holds one buffer twice is an error.
+        return CacState(
+            network=network,
+            target_network=jax.tree.map(jnp.copy, network),
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            network_optimiser=optimisation.init(network),
+            critic_optimiser=optimisation.init(critic),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> CacDraws:
+        """Noise and times of one update."""
+        consistency_key, place_key, policy_key, target_key = jax.random.split(key, 4)
+        sample_shape = (self.sampling_steps, action_size)
+        return CacDraws(
+            consistency_noise=jax.random.normal(consistency_key, (batch_size, action_size)),
+            consistency_place=jax.random.uniform(place_key, (batch_size,)),
+            policy_noise=jax.random.normal(policy_key, (batch_size, *sample_shape)),
+            target_noise=jax.random.normal(target_key, (batch_size, self.backup_candidates, *sample_shape)),
+        )
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> CacSharedDraws:
+        """The step itself."""
+        return CacSharedDraws(step)
+
+    def update(
+        self, state: CacState, batch: Transition, draws: CacDraws, shared: CacSharedDraws
+    ) -> tuple[CacState, Metrics]:
+        """One critic step, one policy step, and the moving averages, in this order."""
+        rates: Any = {"learning_rate": self.learning_rate, "max_grad_norm": self.max_grad_norm}
+        gradient, metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
+        critic, critic_optimiser, metrics["critic_grad_norm"] = optimisation.step(
+            gradient, state.critic_optimiser, state.critic, **rates
+        )
+        gradient, policy_metrics = jax.grad(self._policy_loss, has_aux=True)(
+            state.network, state.target_network, critic, batch, draws, shared.step
+        )
+        network, network_optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient, state.network_optimiser, state.network, **rates
+        )
+        after = CacState(
+            network=network,
+            target_network=optimisation.moving_average(network, state.target_network, self.target_rate),
+            critic=critic,
+            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
+            network_optimiser=network_optimiser,
+            critic_optimiser=critic_optimiser,
+        )
+        return after, metrics | policy_metrics
+
+    def losses(self, state: CacState, batch: Transition, draws: CacDraws, shared: CacSharedDraws) -> Metrics:
+        """Every loss at the present parameters and the present grid of times, without an update."""
+        _, metrics = self._critic_loss(state.critic, state, batch, draws)
+        _, policy_metrics = self._policy_loss(
+            state.network, state.target_network, state.critic, batch, draws, shared.step
+        )
+        return metrics | policy_metrics
+
+    def policy(self, state: CacState) -> CacPolicy:
+        """The network, and the critic's moving average."""
+        return CacPolicy(state.network, state.target_critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates steps action"]:
+        """Noise for each step of each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size))
+
+    def act(
+        self,
+        policy: CacPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates steps action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return consistency.sample(policy.network, observation, noise)
+
+        def value(action):
+            return policy.critic(observation, action)
+
+        return critics.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+
+    def _critic_loss(
+        self, critic: CriticEnsemble, state: CacState, batch: Transition, draws: CacDraws
+    ) -> tuple[Float[Array, ""], Metrics]:
+        def best_next_q(observation, noises):
+            """Of each head, over the candidates."""
+
+            def next_q(noise):
+                return state.target_critic(observation, consistency.sample(state.target_network, observation, noise))
+
+            return jnp.max(jax.vmap(next_q)(noises), axis=0)
+
+        target = critics.td_target(
+            batch.reward,
+            batch.mask,
+            jax.vmap(best_next_q)(batch.next_observation, draws.target_noise),
+            discount=self.discount,
+            aggregation=self.q_aggregation,
+        )
+        q = jax.vmap(critic)(batch.observation, batch.action)
+        loss = critics.td_loss(q, target)
+        return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+
+    def _policy_loss(
+        self,
+        network: ConsistencyNetwork,
+        teacher: ConsistencyNetwork,
+        critic: CriticEnsemble,
+        batch: Transition,
+        draws: CacDraws,
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], Metrics]:
+        points = consistency.grid_points(step, self.refinement_updates)
+
+        def cloning(observation, action, noise, place):
+            index = jnp.floor(place * (points - 1))
+            time, next_time = consistency.grid_time(index, points), consistency.grid_time(index + 1, points)
+            loss = consistency.consistency_loss(network, teacher, observation, action, noise, time, next_time)
+            # The difference shrinks with the step in time: so weighted, fine grids count as much as coarse ones.
+            return 100 / (next_time - time) * loss
+
+        def q_of(observation, noise):
+            return critic(observation, consistency.sample(network, observation, noise))
+
+        consistency_loss = jnp.mean(
+            jax.vmap(cloning)(batch.observation, batch.action, draws.consistency_noise, draws.consistency_place)
+        )
+        q = jax.vmap(q_of)(batch.observation, draws.policy_noise)
+        q_loss = critics.policy_q_loss(q)
+        loss = consistency_loss + self.q_coefficient * q_loss
+        metrics = {
+            "policy_loss": loss,
+            "consistency_loss": consistency_loss,
+            "q_loss": q_loss,
+            "policy_q_mean": jnp.mean(q),
+        }
+        return loss, metrics

@@ -1,0 +1,219 @@
+"""FAWAC: a flow clones the data, better actions more than others."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation, values
+from sorl.agents import _implicit_values as implicit
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._flow_agent import (
+    FlowDraws,
+    FlowPolicy,
+    Metrics,
+    act,
+    budgets,
+    draw_flow,
+    flow_actions,
+    flow_matching_errors,
+    td_loss,
+)
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import CriticEnsemble, Value, VelocityField
+from sorl.transitions import Transition
+
+
+MEAN_EXPECTILE = 0.5
+"""V is the mean of Q over the logged actions."""
+
+
+class FawacState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    field: VelocityField
+    value: Value
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: values the next action in the TD target, and the logged action for V and weights."""
+    field_optimiser: PyTree
+    value_optimiser: PyTree
+    critic_optimiser: PyTree
+
+
+class FawacDraws(eqx.Module):
+    """The random draws of one update of one seed."""
+
+    flow: FlowDraws
+    target_noise: Float[Array, "*seeds batch action"]
+    """Starts the next actions of the TD target."""
+
+
+class Fawac(AbstractAgent):
+    """Flow advantage-weighted actor-critic: AWAC (Nair et al., 2020) with a flow for the Gaussian.
+
+    The flow v clones the data, each action by a weight that grows with its advantage, and no gradient of Q reaches the
+    policy. Source: the FQL paper (Park et al., 2025), which proposes it as a baseline.
+
+    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', F_v(x', z')))^2, F_v being `flow_steps` Euler steps
+    - value: (agg Qbar(x, a) - V(x))^2 / 2, so that V is the mean over the logged actions
+    - flow: min(exp(temperature * (agg Qbar(x, a) - V(x))), 100) |v(a^t, t | x) - (a - a^0)|^2, with
+      a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
+
+    One update: a critic step; a step of V; a step of the flow, weighted by that V; the moving average of the critic.
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `value_loss`, `v_mean`, `flow_matching_loss` (unweighted),
+    `policy_loss`, `advantage_weight_mean`, `critic_grad_norm`, `value_grad_norm`, `policy_grad_norm`.
+
+    Differences from AWAC: its V is the mean of Q over the policy's own actions; here, as in public implementations of
+    FAWAC (the FQL authors' own is not public), a network learns the mean over the logged ones. It acts with one
+    candidate, which best of N here extends.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the flow's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the hidden layers of V and of each critic head, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    flow_steps: int = eqx.field(static=True, default=10)
+    """Euler steps of the policy, in the TD target and when it acts."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    """How critic heads become one value, in targets, advantages and best-of-N."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each update."""
+    temperature: float = 3.0
+    """alpha, the inverse temperature of the weights: 0 clones every action alike, large trusts the critic."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "flow_steps")
+        refuse_unknown_aggregation(self)
+        refuse_outside(self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, temperature=ANY_WEIGHT)
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of Euler steps and candidates; judged at the steps of training."""
+        return budgets(self.flow_steps)
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FawacState:
+        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        field_key, values_key = jax.random.split(key)
+        field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
+        start = implicit.init(
+            observation_size, action_size, self.critic_hidden_sizes, self.critic_heads, key=values_key
+        )
+        return FawacState(
+            field=field,
+            value=start.value,
+            critic=start.critic,
+            target_critic=start.target_critic,
+            field_optimiser=optimisation.init(field),
+            value_optimiser=start.value_optimiser,
+            critic_optimiser=start.critic_optimiser,
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FawacDraws:
+        """Noise and times of one update for a batch of `batch_size` transitions."""
+        flow_key, target_key = jax.random.split(key)
+        return FawacDraws(
+            flow=draw_flow(batch_size, action_size, key=flow_key),
+            target_noise=jax.random.normal(target_key, (batch_size, action_size)),
+        )
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: no branch of the program is drawn."""
+        return ()
+
+    def update(
+        self, state: FawacState, batch: Transition, draws: FawacDraws, shared: tuple[()]
+    ) -> tuple[FawacState, Metrics]:
+        """One step of the critic, one of V, one of the flow, and the moving average, in this order."""
+        gradient, critic_metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
+        critic, critic_optimiser, critic_norm = optimisation.step(
+            gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
+        )
+        q = self._target_q(state, batch)
+        gradient, value_metrics = jax.grad(implicit.value_loss, has_aux=True)(state.value, batch, q, MEAN_EXPECTILE)
+        value, value_optimiser, value_norm = optimisation.step(
+            gradient, state.value_optimiser, state.value, learning_rate=self.learning_rate
+        )
+        gradient, policy_metrics = jax.grad(self._policy_loss, has_aux=True)(state.field, value, batch, q, draws)
+        field, field_optimiser, policy_norm = optimisation.step(
+            gradient, state.field_optimiser, state.field, learning_rate=self.learning_rate
+        )
+        after = FawacState(
+            field=field,
+            value=value,
+            critic=critic,
+            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
+            field_optimiser=field_optimiser,
+            value_optimiser=value_optimiser,
+            critic_optimiser=critic_optimiser,
+        )
+        norms = {"critic_grad_norm": critic_norm, "value_grad_norm": value_norm, "policy_grad_norm": policy_norm}
+        return after, critic_metrics | value_metrics | policy_metrics | norms
+
+    def losses(self, state: FawacState, batch: Transition, draws: FawacDraws, shared: tuple[()]) -> Metrics:
+        """Every loss at the present parameters, without an update."""
+        q = self._target_q(state, batch)
+        _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
+        _, value_metrics = implicit.value_loss(state.value, batch, q, MEAN_EXPECTILE)
+        _, policy_metrics = self._policy_loss(state.field, state.value, batch, q, draws)
+        return critic_metrics | value_metrics | policy_metrics
+
+    def policy(self, state: FawacState) -> FlowPolicy:
+        """The flow and the critic."""
+        return FlowPolicy(state.field, state.critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates action"]:
+        """Initial noise for each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, action_size))
+
+    def act(
+        self,
+        policy: FlowPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Makes `budget.candidates` actions and returns the one that the critic values most."""
+        return act(policy, observation, draws, budget, self.q_aggregation)
+
+    def _target_q(self, state: FawacState, batch: Transition) -> Float[Array, " batch"]:
+        q = jax.vmap(state.target_critic)(batch.observation, batch.action)
+        return critics.aggregate(q, self.q_aggregation)
+
+    def _critic_loss(self, critic: CriticEnsemble, state: FawacState, batch: Transition, draws: FawacDraws):
+        return td_loss(
+            critic,
+            state.target_critic,
+            batch,
+            flow_actions(state.field, batch.next_observation, draws.target_noise, self.flow_steps),
+            discount=self.discount,
+            aggregation=self.q_aggregation,
+        )
+
+    def _policy_loss(
+        self, field: VelocityField, value: Value, batch: Transition, q: Float[Array, " batch"], draws: FawacDraws
+    ) -> tuple[Float[Array, ""], Metrics]:
+        weight = values.advantage_weight(q - jax.vmap(value)(batch.observation), self.temperature)
+        errors = flow_matching_errors(field, batch, draws.flow)
+        loss = jnp.mean(weight * errors)
+        return loss, {
+            "flow_matching_loss": jnp.mean(errors),
+            "policy_loss": loss,
+            "advantage_weight_mean": jnp.mean(weight),
+        }

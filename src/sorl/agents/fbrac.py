@@ -1,0 +1,196 @@
+"""FBRAC: a flow policy that clones the data and climbs Q through all its integration steps."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._flow_agent import (
+    FlowActorCriticDraws,
+    FlowPolicy,
+    Metrics,
+    act,
+    budgets,
+    draw_flow_actor_critic,
+    flow_actions,
+    flow_matching_errors,
+    td_loss,
+)
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import CriticEnsemble, VelocityField
+from sorl.transitions import Transition
+
+
+class FbracState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    field: VelocityField
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: values the next action in the TD target."""
+    policy_optimiser: PyTree
+    critic_optimiser: PyTree
+
+
+class Fbrac(AbstractAgent):
+    """Flow behaviour-regularised actor-critic: diffusion Q-learning (Wang et al., 2023) with a flow for the diffusion.
+
+    The flow v that clones the data is the policy that acts. Its action F_v(x, z), `flow_steps` Euler steps from noise
+    z, climbs Q, with the gradient through every step. Source: the FQL paper (Park et al., 2025), which proposes it as a
+    baseline.
+
+    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', F_v(x', z')))^2
+    - policy: alpha |v(a^t, t | x) - (a - a^0)|^2 - mean Q(x, F_v(x, z)), with a^t = (1 - t) a^0 + t a, t uniform on
+      [0, 1), and alpha = `flow_matching_coefficient`
+
+    One update: a critic step; a policy step, whose Q loss asks the critic that the step before just made; the moving
+    average of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `q_loss`,
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
+
+    Differences from diffusion Q-learning: straight flow for diffusion, no moving average of the policy, and the Q loss
+    is not normalised unless `normalise_q` says so; it acts with one candidate, which best of N here extends.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the flow's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    flow_steps: int = eqx.field(static=True, default=10)
+    """Euler steps of the policy while it trains, all of which the Q loss backpropagates through."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    """How critic heads become one value in the TD target and in best-of-N."""
+    normalise_q: bool = eqx.field(static=True, default=False)
+    """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for policy and critic."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each update."""
+    flow_matching_coefficient: float = 10.0
+    """alpha, the weight of the flow-matching loss: large stays near the data, small trusts the critic."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "flow_steps")
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, flow_matching_coefficient=ANY_WEIGHT
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of Euler steps and candidates; judged at the steps of training."""
+        return budgets(self.flow_steps)
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FbracState:
+        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        field_key, critic_key = jax.random.split(key)
+        field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
+        critic = CriticEnsemble(
+            observation_size,
+            action_size,
+            self.critic_hidden_sizes,
+            heads=self.critic_heads,
+            sees_steps=False,
+            key=critic_key,
+        )
+        return FbracState(
+            field=field,
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            policy_optimiser=optimisation.init(field),
+            critic_optimiser=optimisation.init(critic),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowActorCriticDraws:
+        """Noise and times of one update for a batch of `batch_size` transitions."""
+        return draw_flow_actor_critic(batch_size, action_size, key=key)
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: no branch of the program is drawn."""
+        return ()
+
+    def update(
+        self, state: FbracState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]
+    ) -> tuple[FbracState, Metrics]:
+        """One critic step, one policy step, and the moving average, in this order."""
+        gradient, critic_metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
+        critic, critic_optimiser, critic_norm = optimisation.step(
+            gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
+        )
+        gradient, policy_metrics = jax.grad(self._policy_loss, has_aux=True)(state.field, critic, batch, draws)
+        field, policy_optimiser, policy_norm = optimisation.step(
+            gradient, state.policy_optimiser, state.field, learning_rate=self.learning_rate
+        )
+        after = FbracState(
+            field=field,
+            critic=critic,
+            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
+            policy_optimiser=policy_optimiser,
+            critic_optimiser=critic_optimiser,
+        )
+        norms = {"critic_grad_norm": critic_norm, "policy_grad_norm": policy_norm}
+        return after, critic_metrics | policy_metrics | norms
+
+    def losses(self, state: FbracState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]) -> Metrics:
+        """Every loss at the present parameters, without an update."""
+        _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
+        _, policy_metrics = self._policy_loss(state.field, state.critic, batch, draws)
+        return critic_metrics | policy_metrics
+
+    def policy(self, state: FbracState) -> FlowPolicy:
+        """The flow and the critic."""
+        return FlowPolicy(state.field, state.critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates action"]:
+        """Initial noise for each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, action_size))
+
+    def act(
+        self,
+        policy: FlowPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Makes `budget.candidates` actions and returns the one that the critic values most."""
+        return act(policy, observation, draws, budget, self.q_aggregation)
+
+    def _critic_loss(self, critic: CriticEnsemble, state: FbracState, batch: Transition, draws: FlowActorCriticDraws):
+        return td_loss(
+            critic,
+            state.target_critic,
+            batch,
+            flow_actions(state.field, batch.next_observation, draws.target_noise, self.flow_steps),
+            discount=self.discount,
+            aggregation=self.q_aggregation,
+        )
+
+    def _policy_loss(
+        self, field: VelocityField, critic: CriticEnsemble, batch: Transition, draws: FlowActorCriticDraws
+    ) -> tuple[Float[Array, ""], Metrics]:
+        flow_matching = jnp.mean(flow_matching_errors(field, batch, draws.flow))
+        action = flow_actions(field, batch.observation, draws.policy_noise, self.flow_steps)
+        q = jax.vmap(critic)(batch.observation, action)
+        q_loss = critics.policy_q_loss(q, normalised=self.normalise_q)
+        loss = self.flow_matching_coefficient * flow_matching + q_loss
+        return loss, {
+            "flow_matching_loss": flow_matching,
+            "q_loss": q_loss,
+            "policy_loss": loss,
+            "policy_q_mean": jnp.mean(q),
+        }

@@ -1,0 +1,225 @@
+"""FQL: a flow clones the data, and a one-step policy is distilled from it while it climbs Q."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._flow_agent import (
+    FlowActorCriticDraws,
+    Metrics,
+    draw_flow_actor_critic,
+    flow_actions,
+    flow_matching_errors,
+    td_loss,
+)
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import CriticEnsemble, OneStepField, VelocityField
+from sorl.transitions import Transition
+
+
+class FqlState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    field: VelocityField
+    """Clones the data; the one-step policy's teacher."""
+    one_step: OneStepField
+    """The policy that acts."""
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: values the next action in the TD target."""
+    policy_optimiser: PyTree
+    """Of `field` and `one_step` together; no loss reaches both."""
+    critic_optimiser: PyTree
+
+
+class FqlPolicy(eqx.Module):
+    """What acting needs: the one-step policy makes candidates, the critic chooses among them."""
+
+    one_step: OneStepField
+    critic: CriticEnsemble
+
+
+class Fql(AbstractAgent):
+    """Flow Q-learning (Park et al., "Flow Q-Learning", 2025).
+
+    A flow policy v clones the data and knows nothing of rewards. The policy that acts, mu, makes its action in one
+    forward pass; it imitates the flow's whole integration F_v from the same noise z and climbs Q. So Q never has to
+    be differentiated through the integration, and acting costs one pass.
+
+    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', clip mu(x', z')))^2
+    - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
+    - one step: alpha |mu(x, z) - stopgrad F_v(x, z)|^2 - mean Q(x, clip mu(x, z)), alpha = `distillation_coefficient`
+
+    One update: a critic step; a step of flow and one-step policy, whose Q loss asks the critic that the step before
+    just made; the moving average of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`,
+    `distillation_loss`, `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
+
+    Differences from the authors' code: it makes one step on the sum of all losses, so that its Q loss asks the critic
+    from before the update; it acts with one candidate, which best of N here extends.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the hidden layers of the flow and of the one-step policy, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    flow_steps: int = eqx.field(static=True, default=10)
+    """Euler steps of the flow whose end the one-step policy imitates."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    """How critic heads become one value in the TD target and in best-of-N."""
+    normalise_q: bool = eqx.field(static=True, default=False)
+    """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each update."""
+    distillation_coefficient: float = 10.0
+    """alpha, the weight of the distillation loss: large stays near the data, small trusts the critic."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "flow_steps")
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, distillation_coefficient=ANY_WEIGHT
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """One step, and any number of candidates."""
+        return Budgets(Budget(1), (1,), (1, 8), other_inference_steps=False, other_candidates=True)
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FqlState:
+        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        field_key, one_step_key, critic_key = jax.random.split(key, 3)
+        field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
+        one_step = OneStepField(observation_size, action_size, self.hidden_sizes, key=one_step_key)
+        critic = CriticEnsemble(
+            observation_size,
+            action_size,
+            self.critic_hidden_sizes,
+            heads=self.critic_heads,
+            sees_steps=False,
+            key=critic_key,
+        )
+        return FqlState(
+            field=field,
+            one_step=one_step,
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            policy_optimiser=optimisation.init((field, one_step)),
+            critic_optimiser=optimisation.init(critic),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowActorCriticDraws:
+        """Noise and times of one update for a batch of `batch_size` transitions."""
+        return draw_flow_actor_critic(batch_size, action_size, key=key)
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: no branch of the program is drawn."""
+        return ()
+
+    def update(
+        self, state: FqlState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]
+    ) -> tuple[FqlState, Metrics]:
+        """One critic step, one step of flow and one-step policy, and the moving average, in this order."""
+        gradient, critic_metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
+        critic, critic_optimiser, critic_norm = optimisation.step(
+            gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
+        )
+        networks = state.field, state.one_step
+        gradient, policy_metrics = jax.grad(self._policy_loss, has_aux=True)(networks, critic, batch, draws)
+        (field, one_step), policy_optimiser, policy_norm = optimisation.step(
+            gradient, state.policy_optimiser, networks, learning_rate=self.learning_rate
+        )
+        after = FqlState(
+            field=field,
+            one_step=one_step,
+            critic=critic,
+            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
+            policy_optimiser=policy_optimiser,
+            critic_optimiser=critic_optimiser,
+        )
+        norms = {"critic_grad_norm": critic_norm, "policy_grad_norm": policy_norm}
+        return after, critic_metrics | policy_metrics | norms
+
+    def losses(self, state: FqlState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]) -> Metrics:
+        """Every loss at the present parameters, without an update."""
+        _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
+        _, policy_metrics = self._policy_loss((state.field, state.one_step), state.critic, batch, draws)
+        return critic_metrics | policy_metrics
+
+    def policy(self, state: FqlState) -> FqlPolicy:
+        """The one-step policy and the critic."""
+        return FqlPolicy(state.one_step, state.critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates action"]:
+        """Noise for each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, action_size))
+
+    def act(
+        self,
+        policy: FqlPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Makes `budget.candidates` actions in one pass each and returns the one that the critic values most."""
+        return critics.choose(
+            lambda noise: jnp.clip(policy.one_step(observation, noise), -1.0, 1.0),
+            lambda action: policy.critic(observation, action),
+            budget.noise_scale * draws,
+            self.q_aggregation,
+        )
+
+    def _critic_loss(self, critic: CriticEnsemble, state: FqlState, batch: Transition, draws: FlowActorCriticDraws):
+        next_action = jnp.clip(jax.vmap(state.one_step)(batch.next_observation, draws.target_noise), -1.0, 1.0)
+        return td_loss(
+            critic,
+            state.target_critic,
+            batch,
+            next_action,
+            discount=self.discount,
+            aggregation=self.q_aggregation,
+        )
+
+    def _policy_loss(
+        self,
+        networks: tuple[VelocityField, OneStepField],
+        critic: CriticEnsemble,
+        batch: Transition,
+        draws: FlowActorCriticDraws,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        field, one_step = networks
+        flow_matching = jnp.mean(flow_matching_errors(field, batch, draws.flow))
+        teacher: Any = jax.lax.stop_gradient(field)
+        taught = flow_actions(teacher, batch.observation, draws.policy_noise, self.flow_steps)
+        action = jax.vmap(one_step)(batch.observation, draws.policy_noise)
+        distillation = jnp.mean((action - taught) ** 2)
+        q = jax.vmap(critic)(batch.observation, jnp.clip(action, -1.0, 1.0))
+        q_loss = critics.policy_q_loss(q, normalised=self.normalise_q)
+        loss = flow_matching + self.distillation_coefficient * distillation + q_loss
+        return loss, {
+            "flow_matching_loss": flow_matching,
+            "distillation_loss": distillation,
+            "q_loss": q_loss,
+            "policy_loss": loss,
+            "policy_q_mean": jnp.mean(q),
+        }

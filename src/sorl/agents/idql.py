@@ -1,0 +1,224 @@
+"""IDQL: implicit Q-learning with a diffusion model of the data, of whose samples the best is taken."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, diffusion, optimisation
+from sorl.agents import _diffusion_behaviour as behaviour, _implicit_values as implicit
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._schedules import cosine_decay, no_metrics
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.denoisers import NoisePredictor
+from sorl.networks import CriticEnsemble
+from sorl.transitions import Transition
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class IdqlState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    values: implicit.ImplicitValues
+    model: NoisePredictor
+    average_model: NoisePredictor
+    """Moving average of `model`: the one that acts."""
+    model_optimiser: PyTree
+    value_metrics: dict[str, Float[Array, "*seeds"]]
+    """Of the values' last step, logged until their next."""
+
+
+class IdqlSharedDraws(eqx.Module):
+    """What all seeds share of one update."""
+
+    step: Int[Array, ""]
+    """Number of updates made before this one: whether it is the values' turn, and how far the learning rate fell."""
+
+
+class IdqlPolicy(eqx.Module):
+    """What acting needs: the model makes candidates, the critic chooses among them."""
+
+    model: NoisePredictor
+    critic: CriticEnsemble
+
+
+class Idql(AbstractAgent):
+    """Implicit diffusion Q-learning: IQL's values beside a diffusion model that clones; they meet when it acts.
+
+    V and Q are those of IQL: V minimises L(Qbar(x, a) - V(x)), L the expectile loss, and Q minimises (Q(x, a) - r -
+    discount * V(x'))^2. The model minimises |z - model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t)|^2, z normal
+    noise and t uniform on {1 / T, .., 1}, T = `denoising_steps`; no value reaches it. To act it denoises `candidates`
+    noises in T steps and takes the sample that min Qbar values most: with one candidate it clones. Source:
+    Hansen-Estruch et al., "IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies" (2023);
+    settings of the FQL paper (Park et al. 2025).
+
+    One update: the model, and its average; and, at every `value_interval`-th, one step of V and Q as in IQL. The
+    model's learning rate falls to 0 along half a cosine until update `decay_updates`.
+
+    Logged: `noise_prediction_loss`, `behaviour_grad_norm`, and, of the values' last step (0 before their first),
+    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`.
+
+    Differences from the original: sampling clips each step's estimate of the data action and adds noise by the
+    posterior's variance (there the noisy action is clipped, and the variance is the forward step's), so that it can
+    take fewer or more steps than it was trained with; activations are GELU; the critic has layer norm.
+    """
+
+    width: int = eqx.field(static=True, default=256)
+    """Width of the model's residual stream, in units; its blocks are four times as wide inside."""
+    blocks: int = eqx.field(static=True, default=3)
+    """Number of the model's residual blocks."""
+    dropout_rate: float = eqx.field(static=True, default=0.1)
+    """Share of units dropped before each block in training."""
+    denoising_steps: int = eqx.field(static=True, default=5)
+    """T: noise levels in training, and steps from noise to action."""
+    candidates: int = eqx.field(static=True, default=32)
+    """Samples of one decision, of which the critic chooses one."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    """Widths of the hidden layers of V and of each critic head, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value, for V and in the choice among candidates."""
+    value_interval: int = eqx.field(static=True, default=2)
+    """Updates of the model for each of the values."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks; for the model that of its first update."""
+    decay_updates: float = 3e6
+    """Updates after which the model's learning rate is 0."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each of the values' updates."""
+    average_rate: float = 0.001
+    """Share of the online model that enters its moving average at each update."""
+    expectile: float = 0.9
+    """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
+    most_noise_rate: float = 10.0
+    """Rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "critic_hidden_sizes")
+        refuse_counts_below_one(
+            self, "width", "blocks", "denoising_steps", "candidates", "critic_heads", "value_interval"
+        )
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self,
+            dropout_rate=(0.0, 0.99),
+            learning_rate=ANY_WEIGHT,
+            decay_updates=(1.0, math.inf),
+            discount=SHARE,
+            target_rate=SHARE,
+            average_rate=SHARE,
+            expectile=SHARE,
+            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of steps and candidates; judged at those of training."""
+        return Budgets(
+            usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
+            inference_steps=(self.denoising_steps,),
+            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            other_inference_steps=True,
+            other_candidates=True,
+        )
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IdqlState:
+        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        model_key, values_key = jax.random.split(key)
+        model = NoisePredictor(observation_size, action_size, self.width, self.blocks, key=model_key)
+        return IdqlState(
+            values=implicit.init(
+                observation_size, action_size, self.critic_hidden_sizes, self.critic_heads, key=values_key
+            ),
+            model=model,
+            average_model=jax.tree.map(jnp.copy, model),
+            model_optimiser=optimisation.init(model),
+            value_metrics=no_metrics(*implicit.METRICS),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> behaviour.BehaviourDraws:
+        """Noise, times and dropout of one update."""
+        return behaviour.draw(batch_size, action_size, self.blocks, self.width, self.dropout_rate, key=key)
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> IdqlSharedDraws:
+        """The step itself."""
+        return IdqlSharedDraws(step)
+
+    def update(
+        self, state: IdqlState, batch: Transition, draws: behaviour.BehaviourDraws, shared: IdqlSharedDraws
+    ) -> tuple[IdqlState, Metrics]:
+        """One step of the model, its moving average, and, in their turn, one step of the values."""
+        model, model_optimiser, metrics = behaviour.step(
+            state.model,
+            state.model_optimiser,
+            batch,
+            draws,
+            self._grid_time(draws.time),
+            most_noise_rate=self.most_noise_rate,
+            learning_rate=cosine_decay(self.learning_rate, shared.step, self.decay_updates),
+        )
+
+        values, value_metrics = behaviour.values_in_turn(self, state.values, state.value_metrics, batch, shared.step)
+        after = IdqlState(
+            values=values,
+            model=model,
+            average_model=optimisation.moving_average(model, state.average_model, self.average_rate),
+            model_optimiser=model_optimiser,
+            value_metrics=value_metrics,
+        )
+        return after, metrics | value_metrics
+
+    def losses(
+        self, state: IdqlState, batch: Transition, draws: behaviour.BehaviourDraws, shared: IdqlSharedDraws
+    ) -> Metrics:
+        """Every loss at the present parameters, without an update and without dropout."""
+        time = self._grid_time(draws.time)
+        _, metrics = behaviour.loss(state.model, batch, behaviour.without_dropout(draws), time, self.most_noise_rate)
+        return metrics | implicit.losses(
+            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
+        )
+
+    def policy(self, state: IdqlState) -> IdqlPolicy:
+        """The model's moving average, and the critic's."""
+        return IdqlPolicy(state.average_model, state.values.target_critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates steps action"]:
+        """Noise for each step of each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size))
+
+    def act(
+        self,
+        policy: IdqlPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates steps action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return diffusion.sample(policy.model, observation, noise, self.most_noise_rate)
+
+        def value(action):
+            return policy.critic(observation, action)
+
+        return critics.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+
+    def _grid_time(self, time: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """From [0, 1) to {1 / T, .., 1}, evenly."""
+        return (jnp.floor(self.denoising_steps * time) + 1) / self.denoising_steps

@@ -1,0 +1,153 @@
+"""IFQL: a flow clones the data, values are learned from the data alone, and acting takes the best of N by Q."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation
+from sorl.agents import _implicit_values as implicit
+from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._flow_agent import FlowDraws, FlowPolicy, Metrics, act, budgets, draw_flow, flow_matching_errors
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import VelocityField
+from sorl.transitions import Transition
+
+
+class IfqlState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    field: VelocityField
+    field_optimiser: PyTree
+    values: implicit.ImplicitValues
+
+
+class Ifql(AbstractAgent):
+    """Implicit flow Q-learning: IDQL (Hansen-Estruch et al., 2023) with a flow for the diffusion.
+
+    The flow v clones the data and the values are IQL's (Kostrikov et al., 2022), so neither sees the other while they
+    train. They meet when it acts: of `candidates` actions of the flow it takes the one with the highest Q. Source: the
+    FQL paper (Park et al., 2025), which proposes it as a baseline.
+
+    - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2
+    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
+
+    One update: a step of V; a critic step towards that V; a step of the flow; the moving average of the critic. Logged:
+    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `value_grad_norm`,
+    `critic_grad_norm`, `policy_grad_norm`.
+
+    Differences from IDQL: straight flow for diffusion, plain perceptrons for residual blocks; the best candidate is
+    taken, not one drawn by its weight. From the FQL authors' code: there V and critic step together, each from the
+    other's old parameters.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the flow's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the hidden layers of V and of each critic head, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    flow_steps: int = eqx.field(static=True, default=10)
+    """Euler steps of the flow when it acts."""
+    candidates: int = eqx.field(static=True, default=32)
+    """N of best-of-N, unless the budget of a decision says otherwise."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value, for V to regress on and in best-of-N (the FQL authors' code: min)."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each update."""
+    expectile: float = 0.9
+    """Which expectile of Q over the logged actions V is: 0.5 is their mean, near 1 their maximum."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "flow_steps", "candidates")
+        refuse_unknown_aggregation(self)
+        refuse_outside(self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, expectile=SHARE)
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of Euler steps and candidates; acts with the best of `candidates`."""
+        return budgets(self.flow_steps, self.candidates)
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IfqlState:
+        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        field_key, values_key = jax.random.split(key)
+        field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
+        return IfqlState(
+            field=field,
+            field_optimiser=optimisation.init(field),
+            values=implicit.init(
+                observation_size, action_size, self.critic_hidden_sizes, self.critic_heads, key=values_key
+            ),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowDraws:
+        """Noise and times of flow matching for a batch of `batch_size` transitions."""
+        return draw_flow(batch_size, action_size, key=key)
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: no branch of the program is drawn."""
+        return ()
+
+    def update(
+        self, state: IfqlState, batch: Transition, draws: FlowDraws, shared: tuple[()]
+    ) -> tuple[IfqlState, Metrics]:
+        """One step of V, one of the critic, one of the flow, and the moving average."""
+        values, value_metrics = implicit.step(
+            state.values,
+            batch,
+            implicit.target_q(state.values, batch, self.q_aggregation),
+            expectile=self.expectile,
+            discount=self.discount,
+            learning_rate=self.learning_rate,
+            target_rate=self.target_rate,
+        )
+        loss, gradient = jax.value_and_grad(_flow_matching_loss)(state.field, batch, draws)
+        field, field_optimiser, norm = optimisation.step(
+            gradient, state.field_optimiser, state.field, learning_rate=self.learning_rate
+        )
+        metrics = value_metrics | {"flow_matching_loss": loss, "policy_grad_norm": norm}
+        return IfqlState(field, field_optimiser, values), metrics
+
+    def losses(self, state: IfqlState, batch: Transition, draws: FlowDraws, shared: tuple[()]) -> Metrics:
+        """Every loss at the present parameters, without an update."""
+        value_metrics = implicit.losses(
+            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
+        )
+        return value_metrics | {"flow_matching_loss": _flow_matching_loss(state.field, batch, draws)}
+
+    def policy(self, state: IfqlState) -> FlowPolicy:
+        """The flow and the critic."""
+        return FlowPolicy(state.field, state.values.critic)
+
+    def draw_action(
+        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
+    ) -> Float[Array, "candidates action"]:
+        """Initial noise for each candidate of one decision."""
+        return jax.random.normal(key, (budget.candidates, action_size))
+
+    def act(
+        self,
+        policy: FlowPolicy,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, "candidates action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Makes `budget.candidates` actions and returns the one that the critic values most."""
+        return act(policy, observation, draws, budget, self.q_aggregation)
+
+
+def _flow_matching_loss(field: VelocityField, batch: Transition, draws: FlowDraws) -> Float[Array, ""]:
+    return jnp.mean(flow_matching_errors(field, batch, draws))

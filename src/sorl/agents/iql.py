@@ -1,0 +1,169 @@
+"""IQL: implicit Q-learning."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation, values
+from sorl.agents import _implicit_values as implicit
+from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import GaussianActor, Value
+from sorl.transitions import Transition
+
+
+class IqlState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    values: implicit.ImplicitValues
+    actor: GaussianActor
+    actor_optimiser: PyTree
+
+
+class Iql(AbstractAgent):
+    """Implicit Q-learning: values that never ask about an action outside the data, and cloning weighted by advantage.
+
+    With Qbar the moving average of the critic and L the expectile loss |expectile - 1(u < 0)| u^2:
+    V minimises L(Qbar(x, a) - V(x)); Q minimises (Q(x, a) - r - discount * V(x'))^2; the policy N(mu(x), I) minimises
+    -exp(temperature * (Qbar(x, a) - V(x))) log N(a; mu(x), I), the weight at most 100. Source: Kostrikov et al.,
+    "Offline Reinforcement Learning with Implicit Q-Learning" (2022); settings of the FQL paper (Park et al. 2025).
+
+    One update: V towards Qbar; the critic towards the new V; the policy, weighted by the new V and by Qbar from before
+    this update; last the critic's average.
+
+    Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `policy_loss`, `advantage_weight_mean`,
+    `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.
+
+    Differences from the original: the mean is not squashed by tanh but actions are clipped, the deviation is 1 unless
+    `learned_std`, the networks have layer norm (all three as in the FQL paper's comparison); the learning rate is
+    constant.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the policy's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the hidden layers of V and of each critic head, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value for V and the advantage."""
+    learned_std: bool = eqx.field(static=True, default=False)
+    """Whether the policy's standard deviation of each action dimension is learned, rather than 1."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each update."""
+    expectile: float = 0.9
+    """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
+    temperature: float = 10.0
+    """Scale of the advantage in the policy's weights: 0 clones all actions alike, large the best alone."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads")
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self,
+            learning_rate=ANY_WEIGHT,
+            discount=SHARE,
+            target_rate=SHARE,
+            expectile=SHARE,
+            temperature=ANY_WEIGHT,
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and one action to take them to."""
+        return ONE_PASS
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IqlState:
+        """Fresh networks, the target critic equal to the critic, and empty optimisers."""
+        actor_key, values_key = jax.random.split(key)
+        actor = GaussianActor(
+            observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=actor_key
+        )
+        return IqlState(
+            values=implicit.init(
+                observation_size, action_size, self.critic_hidden_sizes, self.critic_heads, key=values_key
+            ),
+            actor=actor,
+            actor_optimiser=optimisation.init(actor),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: no loss is random."""
+        return ()
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def update(
+        self, state: IqlState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> tuple[IqlState, dict[str, Float[Array, ""]]]:
+        """One step of V, of the critic and of the policy, and the critic's moving average."""
+        q = implicit.target_q(state.values, batch, self.q_aggregation)
+        learned, value_metrics = implicit.step(
+            state.values,
+            batch,
+            q,
+            expectile=self.expectile,
+            discount=self.discount,
+            learning_rate=self.learning_rate,
+            target_rate=self.target_rate,
+        )
+        gradient, metrics = jax.grad(_policy_loss, has_aux=True)(state.actor, learned.value, batch, q, self.temperature)
+        actor, actor_optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient, state.actor_optimiser, state.actor, learning_rate=self.learning_rate
+        )
+        return IqlState(learned, actor, actor_optimiser), value_metrics | metrics
+
+    def losses(
+        self, state: IqlState, batch: Transition, draws: tuple[()], shared: tuple[()]
+    ) -> dict[str, Float[Array, ""]]:
+        """Every loss at the present parameters, without an update."""
+        q = implicit.target_q(state.values, batch, self.q_aggregation)
+        _, metrics = _policy_loss(state.actor, state.values.value, batch, q, self.temperature)
+        return metrics | implicit.losses(
+            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
+        )
+
+    def policy(self, state: IqlState) -> GaussianActor:
+        """The policy's network."""
+        return state.actor
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
+        """The noise of one decision."""
+        return jax.random.normal(key, (action_size,))
+
+    def act(
+        self,
+        policy: GaussianActor,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, " action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """The policy's mean, and the budget's noise, clipped to [-1, 1]."""
+        return jnp.clip(policy(observation, budget.noise_scale * draws), -1.0, 1.0)
+
+
+def _policy_loss(
+    actor: GaussianActor,
+    value: Value,
+    batch: Transition,
+    q: Float[Array, " batch"],
+    temperature: float | Float[Array, ""],
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    weight = values.advantage_weight(q - jax.vmap(value)(batch.observation), temperature)
+    loss = -jnp.mean(weight * jax.vmap(actor.log_probability)(batch.observation, batch.action))
+    return loss, {"policy_loss": loss, "advantage_weight_mean": jnp.mean(weight)}

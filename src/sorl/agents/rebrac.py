@@ -1,0 +1,235 @@
+"""ReBRAC: a deterministic actor and a critic, both kept near the data."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, optimisation
+from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
+from sorl.agents._schedules import every, no_metrics
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.networks import CriticEnsemble, GaussianActor
+from sorl.transitions import Transition
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class RebracState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    actor: GaussianActor
+    target_actor: GaussianActor
+    """Moving average of `actor`: makes the next action in the TD target."""
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: values the next action in the TD target."""
+    actor_optimiser: PyTree
+    critic_optimiser: PyTree
+    policy_metrics: dict[str, Float[Array, "*seeds"]]
+    """Of the actor's last step, logged until its next."""
+
+
+class RebracDraws(eqx.Module):
+    """The random draws of one update that belong to one seed."""
+
+    target_noise: Float[Array, "*seeds batch action"]
+    """Standard normal: smooths the TD target over next actions."""
+
+
+class RebracSharedDraws(eqx.Module):
+    """What all seeds share of one update."""
+
+    step: Int[Array, ""]
+    """Number of updates made before this one: whether it is the actor's turn."""
+
+
+class Rebrac(AbstractAgent):
+    """Revisited BRAC: TD3+BC with a penalty for leaving the data in the actor's loss and another in the TD target.
+
+    The policy is pi(x) = tanh(f(x)). The critic minimises (Q(x, a) - r - discount * (min Qbar(x', a') -
+    critic_cloning_coefficient * |a' - a'_data|^2))^2, where a' = clip(pibar(x') + clip(target_noise * z, +-
+    target_noise_limit), +-1) and a'_data is the logged action at x'. The actor minimises -mean Q / mean |Q| +
+    actor_cloning_coefficient * |pi(x) - a|^2, with Q = min Q(x, pi(x)). Source: Tarasov et al., "Revisiting the
+    Minimalist Approach to Offline Reinforcement Learning" (2023); settings of the FQL paper (Park et al. 2025).
+
+    One update: the critic; and, at every `policy_interval`-th, the actor, which asks the new critic, and both moving
+    averages. Without a Q term (`q_coefficient` 0) it clones, and keeps one mode of the data at most.
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, of the actor's last step (0 before its
+    first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
+
+    Differences from the original: layer norm comes after the activation, as in every critic here, the activation is
+    GELU, and the sizes and the learning rate are the FQL paper's.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the actor's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value, in the TD target and in the actor's loss."""
+    policy_interval: int = eqx.field(static=True, default=2)
+    """Updates of the critic for each of the actor and of the moving averages."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for actor and critic."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online network that enters its moving average at each of the actor's updates."""
+    actor_cloning_coefficient: float = 0.01
+    """Weight of the squared distance to the logged action in the actor's loss."""
+    critic_cloning_coefficient: float = 0.01
+    """Weight of the squared distance to the logged next action in the TD target."""
+    q_coefficient: float = 1.0
+    """Weight of the actor's Q loss; 0 clones."""
+    target_noise: float = 0.2
+    """Standard deviation of the noise on next actions in the TD target."""
+    target_noise_limit: float = 0.5
+    """Largest absolute value of that noise."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "critic_heads", "policy_interval")
+        refuse_unknown_aggregation(self)
+        weights = ("actor_cloning_coefficient", "critic_cloning_coefficient", "q_coefficient", "target_noise")
+        refuse_outside(
+            self,
+            learning_rate=ANY_WEIGHT,
+            discount=SHARE,
+            target_rate=SHARE,
+            target_noise_limit=(0.0, math.inf),
+            **dict.fromkeys(weights, ANY_WEIGHT),
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and no second action to choose."""
+        return ONE_PASS
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> RebracState:
+        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        actor_key, critic_key = jax.random.split(key)
+        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
+        critic = CriticEnsemble(
+            observation_size,
+            action_size,
+            self.critic_hidden_sizes,
+            heads=self.critic_heads,
+            sees_steps=False,
+            key=critic_key,
+        )
+        # The targets are copies: donating a state that holds one buffer twice is an error.
+        return RebracState(
+            actor=actor,
+            target_actor=jax.tree.map(jnp.copy, actor),
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            actor_optimiser=optimisation.init(actor),
+            critic_optimiser=optimisation.init(critic),
+            policy_metrics=no_metrics("policy_loss", "q_loss", "cloning_loss", "policy_q_mean", "policy_grad_norm"),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> RebracDraws:
+        """Noise of one update."""
+        return RebracDraws(jax.random.normal(key, (batch_size, action_size)))
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> RebracSharedDraws:
+        """The step itself."""
+        return RebracSharedDraws(step)
+
+    def update(
+        self, state: RebracState, batch: Transition, draws: RebracDraws, shared: RebracSharedDraws
+    ) -> tuple[RebracState, Metrics]:
+        """One critic step, and, in its turn, one actor step and the moving averages."""
+        gradient, metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
+        critic, critic_optimiser, metrics["critic_grad_norm"] = optimisation.step(
+            gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
+        )
+        state = eqx.tree_at(lambda s: (s.critic, s.critic_optimiser), state, (critic, critic_optimiser))
+        state = every(self.policy_interval, shared.step, lambda s: self._actor_step(s, batch), state)
+        return state, metrics | state.policy_metrics
+
+    def losses(self, state: RebracState, batch: Transition, draws: RebracDraws, shared: RebracSharedDraws) -> Metrics:
+        """Every loss at the present parameters, without an update."""
+        _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
+        _, policy_metrics = self._actor_loss(state.actor, state.critic, batch)
+        return critic_metrics | policy_metrics
+
+    def policy(self, state: RebracState) -> GaussianActor:
+        """The actor."""
+        return state.actor
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: the policy is deterministic."""
+        return ()
+
+    def act(
+        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
+    ) -> Float[Array, " action"]:
+        """The actor's action; a noise scale has nothing to scale."""
+        return policy.mean(observation)
+
+    def _critic_loss(
+        self, critic: CriticEnsemble, state: RebracState, batch: Transition, draws: RebracDraws
+    ) -> tuple[Float[Array, ""], Metrics]:
+        limit = self.target_noise_limit
+        noise = jnp.clip(self.target_noise * draws.target_noise, -limit, limit)
+        next_action = jnp.clip(jax.vmap(state.target_actor.mean)(batch.next_observation) + noise, -1.0, 1.0)
+        distance = jnp.sum((next_action - batch.next_action) ** 2, axis=-1)
+        next_q = jax.vmap(state.target_critic)(batch.next_observation, next_action)
+        target = critics.td_target(
+            batch.reward,
+            batch.mask,
+            next_q - self.critic_cloning_coefficient * distance[:, None],
+            discount=self.discount,
+            aggregation=self.q_aggregation,
+        )
+        q = jax.vmap(critic)(batch.observation, batch.action)
+        loss = critics.td_loss(q, target)
+        return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+
+    def _actor_loss(
+        self, actor: GaussianActor, critic: CriticEnsemble, batch: Transition
+    ) -> tuple[Float[Array, ""], Metrics]:
+        action = jax.vmap(actor.mean)(batch.observation)
+        q = critics.aggregate(jax.vmap(critic)(batch.observation, action), self.q_aggregation)
+        q_loss = critics.policy_q_loss(q[:, None])
+        cloning_loss = jnp.mean(jnp.sum((action - batch.action) ** 2, axis=-1))
+        loss = self.q_coefficient * q_loss + self.actor_cloning_coefficient * cloning_loss
+        metrics = {
+            "policy_loss": loss,
+            "q_loss": q_loss,
+            "cloning_loss": cloning_loss,
+            "policy_q_mean": jnp.mean(q),
+        }
+        return loss, metrics
+
+    def _actor_step(self, state: RebracState, batch: Transition) -> RebracState:
+        gradient, metrics = jax.grad(self._actor_loss, has_aux=True)(state.actor, state.critic, batch)
+        actor, actor_optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient, state.actor_optimiser, state.actor, learning_rate=self.learning_rate
+        )
+        rate: Any = self.target_rate
+        return RebracState(
+            actor=actor,
+            target_actor=optimisation.moving_average(actor, state.target_actor, rate),
+            critic=state.critic,
+            target_critic=optimisation.moving_average(state.critic, state.target_critic, rate),
+            actor_optimiser=actor_optimiser,
+            critic_optimiser=state.critic_optimiser,
+            policy_metrics=metrics,
+        )

@@ -1,0 +1,261 @@
+"""SRPO: a deterministic policy between a critic and the score of a diffusion model of the data."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl import critics, diffusion, optimisation
+from sorl.agents import _diffusion_behaviour as behaviour, _implicit_values as implicit
+from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
+from sorl.agents._schedules import cosine_decay, no_metrics
+from sorl.agents._settings import (
+    ANY_WEIGHT,
+    SHARE,
+    refuse_counts_below_one,
+    refuse_empty_networks,
+    refuse_outside,
+    refuse_unknown_aggregation,
+)
+from sorl.denoisers import NoisePredictor
+from sorl.networks import GaussianActor
+from sorl.transitions import Transition
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+_POLICY_METRICS = ("policy_q_mean", "score_gradient_norm", "policy_grad_norm")
+
+
+class SrpoState(eqx.Module):
+    """Everything that training changes for one seed."""
+
+    values: implicit.ImplicitValues
+    model: NoisePredictor
+    actor: GaussianActor
+    model_optimiser: PyTree
+    actor_optimiser: PyTree
+    metrics: dict[str, Float[Array, "*seeds"]]
+    """Of each part's last step, logged until its next."""
+
+
+class SrpoSharedDraws(eqx.Module):
+    """What all seeds share of one update."""
+
+    step: Int[Array, ""]
+    """Number of updates made before this one: which phase it is in."""
+
+
+class Srpo(AbstractAgent):
+    """Score-regularised policy optimisation: one forward pass acts, kept near the data by a frozen diffusion model.
+
+    Phase one, the first `pretraining_updates` updates, is `Idql`'s training: the model minimises |z - model(x, a_t,
+    t)|^2, a_t = sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z and t uniform on [0.001, 1]; V and Q learn as in IQL, every
+    `value_interval`-th update. Then both are frozen, and pi(x) = tanh(f(x)) follows, averaged over the batch, the
+    gradient of pi(x) . (w(t) (model(x, pi_t, t) - z) - q_coefficient * grad_a Qbar(x, pi)), the bracket held fixed:
+    w(t) = 1 - alpha_bar, t uniform on [0.02, 0.98], pi_t the noisy action of the policy. Source: Chen et al., "Score
+    Regularized Policy Optimization through Diffusion Behavior" (2024), where `q_coefficient` is beta; settings of the
+    FQL paper (Park et al. 2025).
+
+    A run that ends within phase one has a policy that never trained. The policy's learning rate falls to 0 along half a
+    cosine over the `decay_updates` updates of phase two.
+
+    Logged, of each part's last step (0 before its first): `noise_prediction_loss`, `behaviour_grad_norm`, `value_loss`,
+    `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`; in phase two
+    `policy_q_mean`, `score_gradient_norm`, `policy_grad_norm`.
+
+    Differences from the original: model and values are trained side by side, not in two runs of 2M and 1.5M updates;
+    the model's time features are learned (there random and fixed) and its Adam has no weight decay; activations are
+    GELU; V and the critic have layer norm.
+    """
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
+    """Widths of the policy's hidden layers, in units."""
+    width: int = eqx.field(static=True, default=256)
+    """Width of the model's residual stream, in units; its blocks are four times as wide inside."""
+    blocks: int = eqx.field(static=True, default=3)
+    """Number of the model's residual blocks."""
+    dropout_rate: float = eqx.field(static=True, default=0.1)
+    """Share of units dropped before each block in the model's training."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    """Widths of the hidden layers of V and of each critic head, in units."""
+    critic_heads: int = eqx.field(static=True, default=2)
+    """Number of critic heads."""
+    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    """How critic heads become one value for V; the policy follows their mean."""
+    value_interval: int = eqx.field(static=True, default=2)
+    """Updates of the model for each of the values."""
+    pretraining_updates: int = 3_000_000
+    """Updates of phase one: model and values train, the policy does not."""
+    decay_updates: float = 1e6
+    """Updates of phase two after which the policy's learning rate is 0."""
+    learning_rate: float = 3e-4
+    """Adam's learning rate, for all networks; for the policy that of its first update."""
+    discount: float = 0.99
+    """Discount gamma of future rewards, per environment step."""
+    target_rate: float = 0.005
+    """Share tau of the online critic that enters its moving average at each of the values' updates."""
+    expectile: float = 0.9
+    """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
+    q_coefficient: float = 0.1
+    """Weight of the critic's gradient beside the score's: small stays near the data, large trusts the critic."""
+    most_noise_rate: float = 20.0
+    """Rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+
+    def __check_init__(self):
+        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
+        refuse_counts_below_one(self, "width", "blocks", "critic_heads", "value_interval")
+        refuse_unknown_aggregation(self)
+        refuse_outside(
+            self,
+            dropout_rate=(0.0, 0.99),
+            pretraining_updates=(0.0, math.inf),
+            decay_updates=(1.0, math.inf),
+            learning_rate=ANY_WEIGHT,
+            discount=SHARE,
+            target_rate=SHARE,
+            expectile=SHARE,
+            q_coefficient=ANY_WEIGHT,
+            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
+        )
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and no second action to choose."""
+        return ONE_PASS
+
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SrpoState:
+        """Fresh networks, the target critic equal to the critic, and empty optimisers."""
+        actor_key, model_key, values_key = jax.random.split(key, 3)
+        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
+        model = NoisePredictor(observation_size, action_size, self.width, self.blocks, key=model_key)
+        return SrpoState(
+            values=implicit.init(
+                observation_size, action_size, self.critic_hidden_sizes, self.critic_heads, key=values_key
+            ),
+            model=model,
+            actor=actor,
+            model_optimiser=optimisation.init(model),
+            actor_optimiser=optimisation.init(actor),
+            metrics=no_metrics("noise_prediction_loss", "behaviour_grad_norm", *implicit.METRICS, *_POLICY_METRICS),
+        )
+
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> behaviour.BehaviourDraws:
+        """Noise and times, of use in either phase, and the model's dropout."""
+        return behaviour.draw(batch_size, action_size, self.blocks, self.width, self.dropout_rate, key=key)
+
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SrpoSharedDraws:
+        """The step itself."""
+        return SrpoSharedDraws(step)
+
+    def update(
+        self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, shared: SrpoSharedDraws
+    ) -> tuple[SrpoState, Metrics]:
+        """One update of the phase that the step is in."""
+        state = jax.lax.cond(
+            shared.step < self.pretraining_updates,
+            lambda s: self._pretrain(s, batch, draws, shared.step),
+            lambda s: self._improve(s, batch, draws, shared.step),
+            state,
+        )
+        return state, state.metrics
+
+    def losses(
+        self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, shared: SrpoSharedDraws
+    ) -> Metrics:
+        """Every loss of both phases at the present parameters, without an update and without dropout."""
+        _, metrics = behaviour.loss(
+            state.model, batch, behaviour.without_dropout(draws), _model_time(draws.time), self.most_noise_rate
+        )
+        _, policy_metrics = self._direction(state, jax.vmap(state.actor.mean)(batch.observation), batch, draws)
+        value_metrics = implicit.losses(
+            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
+        )
+        return metrics | value_metrics | policy_metrics
+
+    def policy(self, state: SrpoState) -> GaussianActor:
+        """The policy's network."""
+        return state.actor
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: the policy is deterministic."""
+        return ()
+
+    def act(
+        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
+    ) -> Float[Array, " action"]:
+        """The policy's action; a noise scale has nothing to scale."""
+        return policy.mean(observation)
+
+    def _pretrain(
+        self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, step: Int[Array, ""]
+    ) -> SrpoState:
+        """Phase one: the model, and, in their turn, the values."""
+        model, model_optimiser, metrics = behaviour.step(
+            state.model,
+            state.model_optimiser,
+            batch,
+            draws,
+            _model_time(draws.time),
+            most_noise_rate=self.most_noise_rate,
+            learning_rate=self.learning_rate,
+        )
+
+        values, value_metrics = behaviour.values_in_turn(self, state.values, state.metrics, batch, step)
+        return SrpoState(
+            values=values,
+            model=model,
+            actor=state.actor,
+            model_optimiser=model_optimiser,
+            actor_optimiser=state.actor_optimiser,
+            metrics=state.metrics | metrics | value_metrics,
+        )
+
+    def _improve(
+        self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, step: Int[Array, ""]
+    ) -> SrpoState:
+        """Phase two: the policy."""
+        action, pull_back = jax.vjp(lambda actor: jax.vmap(actor.mean)(batch.observation), state.actor)
+        direction, metrics = self._direction(state, action, batch, draws)
+        (gradient,) = pull_back(direction / len(action))
+        actor, actor_optimiser, metrics["policy_grad_norm"] = optimisation.step(
+            gradient,
+            state.actor_optimiser,
+            state.actor,
+            learning_rate=cosine_decay(self.learning_rate, step - self.pretraining_updates, self.decay_updates),
+        )
+        return SrpoState(
+            values=state.values,
+            model=state.model,
+            actor=actor,
+            model_optimiser=state.model_optimiser,
+            actor_optimiser=actor_optimiser,
+            metrics=state.metrics | metrics,
+        )
+
+    def _direction(
+        self, state: SrpoState, action: Float[Array, "batch action"], batch: Transition, draws: behaviour.BehaviourDraws
+    ) -> tuple[Float[Array, "batch action"], Metrics]:
+        """The gradient of the loss in each action: the score's, minus the critic's."""
+
+        def away_from_data(observation, action, noise, time):
+            return diffusion.score_gradient(state.model, observation, action, noise, time, self.most_noise_rate)
+
+        def q_of(observation, action):
+            return critics.aggregate(state.values.target_critic(observation, action), "mean")
+
+        time = 0.02 + 0.96 * draws.time
+        score = jax.vmap(away_from_data)(batch.observation, action, draws.noise, time)
+        q, uphill = jax.vmap(jax.value_and_grad(q_of, argnums=1))(batch.observation, action)
+        norms = jnp.linalg.norm(score, axis=-1)
+        return score - self.q_coefficient * uphill, {
+            "policy_q_mean": jnp.mean(q),
+            "score_gradient_norm": jnp.mean(norms),
+        }
+
+
+def _model_time(time: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """From [0, 1) to [0.001, 1): without noise there is nothing to predict."""
+    return 0.001 + 0.999 * time

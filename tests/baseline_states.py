@@ -1,0 +1,62 @@
+"""States of agents with random arrays, and an update worked out step by step, for tests of the baselines."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, fill
+
+
+def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
+    """A state whose networks and averages are all different, with optimisers that made no step yet."""
+    template = jax.eval_shape(lambda key: agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=key), jax.random.key(0))
+
+    def settle(path, leaf, random):
+        of_optimiser = any("optimiser" in str(entry) for entry in path)
+        return jnp.zeros(leaf.shape, leaf.dtype) if of_optimiser else random
+
+    return jax.tree_util.tree_map_with_path(settle, template, fill(template, seed, dtype))
+
+
+def adam_step(gradient: Any, networks: Any, learning_rate: float) -> Any:
+    """The networks after Adam's first step."""
+    optimiser = optax.adam(learning_rate)
+    updates, _ = optimiser.update(gradient, optimiser.init(networks))
+    return jax.tree.map(jnp.add, networks, updates)
+
+
+def average(new: Any, old: Any, rate: float) -> Any:
+    """`rate * new + (1 - rate) * old`."""
+    return jax.tree.map(lambda n, o: rate * n + (1 - rate) * o, new, old)
+
+
+def assert_close(actual: Any, expected: Any, rtol: float = 1e-9) -> None:
+    """Every array of the one near that of the other, relative to its largest entry."""
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * max(float(np.abs(e).max()), 1e-3))
+
+
+def euler(field: Any, observation: Any, noise: Any, steps: int) -> jax.Array:
+    """Row by row: `steps` Euler steps, then a clip."""
+    rows = []
+    for x, action in zip(observation, noise, strict=True):
+        for index in range(steps):
+            action = action + field(x, action, jnp.asarray(index / steps)) / steps
+        rows.append(jnp.clip(action, -1, 1))
+    return jnp.stack(rows)
+
+
+def values_of(critic: Any, observation: Any, action: Any) -> jax.Array:
+    """Row by row: one value for each head."""
+    return jnp.stack([critic(x, a) for x, a in zip(observation, action, strict=True)])
+
+
+def flow_errors(field: Any, batch: Any, noise: Any, time: Any) -> jax.Array:
+    """Row by row: the mean square of velocity minus action minus noise, on the straight path."""
+    errors = []
+    for x, action, start, t in zip(batch.observation, batch.action, noise, time, strict=True):
+        errors.append(jnp.mean((field(x, (1 - t) * start + t * action, t) - (action - start)) ** 2))
+    return jnp.stack(errors)

@@ -1,0 +1,56 @@
+"""The benchmarks run and count what they say; their times decide nothing."""
+
+import json
+
+import jax
+import numpy as np
+import runtime
+import updates
+
+
+TINY = {"width": 8, "layers": 1, "rows": 50, "batch_size": 4, "chunks": 2, "chunk_seconds": 0.01}
+
+
+def test_runtime_writes_its_rows_and_compares_files(tmp_path, capsys):
+    out = tmp_path / "runtime.json"
+    config = runtime.Config(
+        backprop_steps=(1, 2), seeds=(2,), inference_steps=(2,), inference_batches=(3,), out=out, **TINY
+    )
+    found = runtime.main(config)
+    assert [(row["backprop_steps"], row["seeds"]) for row in found["updates"]] == [(1, 2), (2, 2)]
+    assert all(row["p10"] <= row["milliseconds"] <= row["p90"] for row in found["updates"])
+    assert [(row["batch"], row["candidates"]) for row in found["decisions"]] == [(3, 1), (3, 8)]
+    assert json.loads(out.read_text())["updates"] == found["updates"]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "ms/update" in capsys.readouterr().out
+
+    slower = json.loads(out.read_text())
+    for row in slower["updates"]:
+        row["milliseconds"] *= 2
+    other = tmp_path / "slower.json"
+    other.write_text(json.dumps(slower))
+    ratios = runtime.main(runtime.Config(compare=(out, other)))
+    assert [row["ratio"] for row in ratios["updates"]] == [2.0, 2.0]
+    assert [row["ratio"] for row in ratios["decisions"]] == [1.0, 1.0]
+
+
+def test_the_textbook_update_is_the_same_update():
+    agent = updates.make_agent("Sorl", width=16, layers=2, backprop_steps=4)
+    dataset = updates.made_up_dataset(100, 3, 2)
+    ours = updates.Chunks(agent, dataset, updates=3, batch_size=8)
+    textbook = updates.Chunks(updates.Textbook(agent), dataset, updates=3, batch_size=8)
+    for one, other in zip(jax.tree.leaves(ours().agent), jax.tree.leaves(textbook().agent), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_flops_of_an_update_are_what_its_products_cost():
+    """12 forwards of the field and 6 of both critics at one jump; each further jump costs 4 of the field."""
+    dataset = updates.made_up_dataset(100, 28, 5)
+    counts = [
+        updates.costs(updates.one_update(updates.Pinned(agent), dataset))[0]
+        for agent in (updates.make_agent("Sorl", width=128, layers=2, backprop_steps=k) for k in (1, 2, 8))
+    ]
+    field = 2 * 256 * (35 * 128 + 128 * 128 + 128 * 5)
+    critics = 2 * 2 * 256 * (34 * 128 + 128 * 128 + 128)
+    needed = np.array([12, 16, 40]) * field + 6 * critics
+    assert np.all(counts >= 0.95 * needed) and np.all(counts <= 1.1 * needed)
