@@ -11,6 +11,8 @@ import pytest
 from sorl import critics, shortcut
 from sorl.agents import Budget, Sorl
 from sorl.agents._shortcut_agent import BUDGETS, SorlPolicy, largest_trained
+from sorl.normalisation import Normalisation
+from sorl.policy import decide
 
 from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
 
@@ -53,6 +55,22 @@ def test_best_of_n_in_a_batch_takes_what_one_by_one_takes_and_never_less(aggrega
     np.testing.assert_allclose(value(observations, together), best, atol=1e-5)
     np.testing.assert_allclose(value(observations, alone), best, atol=1e-5)
     np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_batched_best_of_n_acts_as_one_by_one_does():
+    agent, policy, _ = _acting()
+    normalisation = Normalisation.identity(OBSERVATION_SIZE, ACTION_SIZE)
+    observations = jnp.asarray(np.random.default_rng(11).normal(size=(16, OBSERVATION_SIZE)), jnp.float32)
+    keys = jax.random.split(jax.random.key(12), 16)
+
+    def act(rows, budget):
+        return decide(agent, policy, normalisation, observations[rows], keys[rows], budget)
+
+    for budget in (Budget(4, 8), Budget(4, 8, q_aggregation="min"), Budget(4, 8, softmax_temperature=0.1)):
+        together = act(np.arange(16), budget)
+        alone = np.concatenate([act(np.array([row]), budget) for row in range(16)])
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+        assert len(np.unique(together[:, 0])) == 16
 
 
 def test_noise_scale_of_zero_always_takes_the_same_path():
