@@ -52,6 +52,13 @@ CASES: dict[str, Case] = {
     "Fbrac": Case({"flow_matching_coefficient": 1e6}, {"flow_matching_coefficient": 0.1}),
     "Fawac": Case({"temperature": 0.0}, {"temperature": 10.0}),
     "Ifql": Case({"candidates": 1}, {"candidates": 32}),
+    "Bc": Case({}, None),
+    "Iql": Case({"temperature": 0.0}, {"temperature": 10.0}),
+    "Rebrac": Case({"q_coefficient": 0.0}, {"actor_cloning_coefficient": 0.01}),
+    # With the published 5 denoising steps a fifth of its samples lies between such modes, however well it is trained.
+    "Idql": Case({"denoising_steps": 20, "candidates": 1}, {"denoising_steps": 20, "candidates": 32}),
+    "Srpo": Case({"q_coefficient": 0.0}, {"q_coefficient": 0.3}),
+    "Cac": Case({"q_coefficient": 0.0, "candidates": 1}, {"q_coefficient": 10.0}),
 }
 """By the agent's class name."""
 
@@ -62,7 +69,7 @@ class Config:
 
     The share of a mode is the share of all actions drawn that lie near its centre, so that an action between the modes
     counts for neither. Both modes are kept if each has 0.35 to 0.65 of the actions, and the better one is found if it
-    has at least 0.9. Policies act with the noise that they were trained with, at their usual compute budget.
+    has at least 0.9. Policies act at their usual budget and temperature, which for a Gaussian is its mean.
     """
 
     agents: tuple[str, ...] = tuple(AGENTS)
@@ -91,7 +98,7 @@ class Config:
     def __post_init__(self):
         unknown = [name for name in self.agents if name not in AGENTS or name not in CASES]
         if unknown:
-            raise ValueError(f"agents names {unknown}; there are settings here for {', '.join(CASES)}: name some of these.")
+            raise ValueError(f"agents has {unknown}, without settings here; give some of {', '.join(CASES)}.")
         if self.samples < 10_000:
             raise ValueError(f"samples is {self.samples}; give at least 10000, so that a share is sure to 0.01.")
 
@@ -137,7 +144,9 @@ def reward(actions: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, " rows"]:
     return np.exp(-((distances / REWARD_WIDTH) ** 2) / 2) @ np.array(REWARDS)
 
 
-def drawn_actions(name: str, fields: dict[str, Any], dataset: Dataset, config: Config) -> Float[np.ndarray, "samples 2"]:
+def drawn_actions(
+    name: str, fields: dict[str, Any], dataset: Dataset, config: Config
+) -> Float[np.ndarray, "samples 2"]:
     """Trains the agent with these settings, and draws from its policy."""
     agent = _make_agent(name, fields, config)
     state = training.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
@@ -154,7 +163,7 @@ def drawn_actions(name: str, fields: dict[str, Any], dataset: Dataset, config: C
         raise FloatingPointError(f"{name} had a loss that is not finite; lower --learning-rate.")
     policy = Policy(agent, agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent)), Normalisation.identity(1, 2))
     observations = np.zeros((config.samples, 1), np.float32)
-    return policy(observations, key=jax.random.key(config.seed), noise_scale=1.0)
+    return policy(observations, key=jax.random.key(config.seed))
 
 
 def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
@@ -165,6 +174,11 @@ def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
         "critic_hidden_sizes": sizes,
         "learning_rate": config.learning_rate,
         "target_rate": config.target_rate,
+        "width": config.width,
+        # Schedules end with the run.
+        "pretraining_updates": config.updates // 2,
+        "decay_updates": float(config.updates),
+        "refinement_updates": float(config.updates),
     }
     known = {field.name for field in dataclasses.fields(agent)}
     return agent(**{key: value for key, value in shared.items() if key in known} | fields)

@@ -14,10 +14,18 @@ from sorl.transitions import Transition
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
 
 
-def fill(template: Any, seed: int, dtype: Any = jnp.float32) -> Any:
-    """The template with every array drawn from N(0, 0.5^2)."""
+def fill(template: Any, seed: int, dtype: Any = jnp.float32, scale: float = 0.5) -> Any:
+    """The template with every array drawn from N(0, scale^2)."""
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * random.standard_normal(leaf.shape), dtype), template)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * random.standard_normal(leaf.shape), dtype), template)
+
+
+def make_policy(agent: Any, observation_size: int, action_size: int, seed: int, scale: float = 0.5) -> Any:
+    """An agent's policy with random arrays."""
+    template = eqx.filter_eval_shape(
+        lambda key: agent.policy(agent.init(observation_size, action_size, key=key)), jax.random.key(0)
+    )
+    return fill(template, seed, scale=scale)
 
 
 def make(network: Any, *sizes: Any, seed: int = 0, dtype: Any = jnp.float32, **options: Any) -> Any:

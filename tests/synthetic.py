@@ -36,6 +36,11 @@ TINY: dict[str, Any] = {
     "critic_hidden_sizes": (8,),
     "backprop_steps": 2,
     "flow_steps": 2,
+    "width": 8,
+    "blocks": 1,
+    "denoising_steps": 2,
+    "backup_candidates": 2,
+    "pretraining_updates": 2,
     "candidates": 3,
 }
 """Sizes of any agent's networks and loops, where it has such fields, that compile in a second."""
@@ -74,3 +79,17 @@ def write_logs(path, trajectories: int = 8, length: int = 25) -> None:
         terminals=terminated,
         timeouts=ends & ~terminated,
     )
+
+
+def score(inference_steps: int, candidates: int, success: float = 0.5, difference: float = 0.1) -> dict[str, Any]:
+    """What a grid says of one budget, with intervals of +-0.1."""
+    return {
+        "inference_steps": inference_steps,
+        "candidates": candidates,
+        "success": success,
+        "success_low": success - 0.1,
+        "success_high": success + 0.1,
+        "difference": difference,
+        "difference_low": difference - 0.1,
+        "difference_high": difference + 0.1,
+    }

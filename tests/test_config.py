@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sorl import presets, published
-from sorl.agents import Sorl, SorlReleased
-from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config, to_json
+from sorl.agents import Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
+from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
+from sorl.json_form import to_json
 
 
 def _round_trip(config, tmp_path):
@@ -124,3 +125,33 @@ def test_the_papers_settings(name, q_coefficient, discount, aggregation, task):
 def test_an_environment_outside_the_table_takes_the_agents_defaults():
     assert presets.paper("puzzle-3x3-play-singletask-v0").agent == Sorl()
     assert published.environment_of("cube-single-play-v0") is None
+
+
+# Source: the tables of the FQL paper.
+@pytest.mark.parametrize(
+    "agent, env, fields, success",
+    [
+        (Fql, "antmaze-large-navigate", {"distillation_coefficient": 10, "discount": 0.99, "q_aggregation": "min"}, 79),
+        (Fql, "humanoidmaze-large-navigate", {"distillation_coefficient": 30, "discount": 0.995}, 4),
+        (Fql, "cube-double-play", {"distillation_coefficient": 300, "q_aggregation": "mean"}, 29),
+        (Ifql, "antsoccer-arena-navigate", {"candidates": 64, "discount": 0.995, "expectile": 0.9}, 33),
+        (Ifql, "scene-play", {"candidates": 32, "discount": 0.99}, 30),
+        (Fbrac, "antmaze-large-navigate", {"flow_matching_coefficient": 3, "q_aggregation": "min"}, 60),
+        (Fbrac, "cube-single-play", {"flow_matching_coefficient": 100, "q_aggregation": "mean"}, 79),
+        (Fawac, "cube-single-play", {"temperature": 1}, 81),
+        (Fawac, "antmaze-giant-navigate", {"temperature": 3, "discount": 0.995, "q_aggregation": "min"}, 0),
+    ],
+)
+def test_published_settings_of_the_flow_baselines(agent, env, fields, success):
+    task = f"{env}-singletask-task2-v0"
+    made: Any = presets.paper(task, agent).agent
+    assert {name: getattr(made, name) for name in fields} == fields
+    assert (made.hidden_sizes, made.learning_rate, made.target_rate, made.flow_steps) == ((512,) * 4, 3e-4, 0.005, 10)
+    settings = published.published(agent.__name__, task)
+    assert settings is not None and settings.success == success
+
+
+def test_a_quickstart_of_a_baseline_has_small_networks_and_published_settings():
+    assert presets.quickstart(agent=Fql).agent == Fql((256, 256), (256, 256), distillation_coefficient=300.0)
+    assert presets.quickstart().evaluation.inference_steps == (4,)
+    assert [budget.name for budget in presets.quickstart(agent=Ifql).budgets(final=False)] == ["M10N32"]

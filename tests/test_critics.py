@@ -160,3 +160,28 @@ def test_best_of_n_never_takes_less_and_batched_equals_one_by_one(q, aggregation
     for row in range(3):
         _, alone = _best_of_each_row(q[row : row + 1], aggregation)
         assert abs(value[row, alone[0]] - picked[row]) <= 1e-6
+
+
+def test_the_policys_q_loss_in_the_units_of_the_rewards():
+    # Means of the heads: 2, 1, -3; their mean is 0, shifted by one to 1.
+    assert critics.policy_q_loss(Q + 1, normalised=False) == pytest.approx(-1.0)
+    assert critics.policy_q_loss(Q + 1) == pytest.approx(-1.0 / ((3 + 2 + 2) / 3))
+
+
+@pytest.mark.parametrize("aggregation, expected", [("mean", 1.0), ("min", 0.25)])
+def test_choosing_asks_the_critic_about_every_candidate(maybe_jit, aggregation, expected):
+    draws = jnp.array([[1.0], [-0.5], [0.25]])
+    chosen = maybe_jit(
+        lambda draws: critics.choose(
+            lambda draw: 1.0 * draw, lambda action: jnp.array([3.0, -1.0]) * action[0], draws, aggregation
+        )
+    )(draws)
+    # Mean of the heads a; the lesser head of a: -1, -1.5, -0.25 for the three; the last is the greatest.
+    np.testing.assert_array_equal(chosen, [expected])
+
+
+def test_one_candidate_needs_no_critic():
+    def never(action):
+        raise AssertionError("the critic was asked")
+
+    np.testing.assert_array_equal(critics.choose(lambda draw: 2 * draw, never, jnp.array([[0.5]]), "mean"), [1.0])

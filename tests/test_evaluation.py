@@ -37,7 +37,7 @@ class AbstractActor(AbstractAgent):
 
     @property
     def budgets(self):
-        return Budgets(Budget(), (1, 2, 4, 8), (1, 8), other_inference_steps=True, other_candidates=True)
+        return Budgets(Budget(), (1, 2, 4, 8), (1, 8), (1,), other_inference_steps=True, other_candidates=True)
 
     def init(self, observation_size, action_size, *, key):
         raise NotImplementedError

@@ -69,7 +69,7 @@ def test_flow_matching_errors_at_hand_computed_points():
 
     # Row 1: point (0, 0.5), answer (0.5, 1), velocity (1, -1): squares 0.25 and 4.
     # Row 2: point (0.25, 0.25), answer (0.75, 0.75), velocity (1, 1): squares 0.0625.
-    errors = flows.flow_matching_errors(field, observation, action, noise, time)
+    errors = flows.flow_matching_errors(jax.vmap(field), observation, action, noise, time)
     np.testing.assert_allclose(errors, [2.125, 0.0625], rtol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_the_best_field_for_one_action_has_no_error_and_lands_on_it():
     noise = jax.random.normal(jax.random.key(0), (64, 2))
     time = jax.random.uniform(jax.random.key(1), (64,)) * 0.9
     actions = jnp.broadcast_to(target, noise.shape)
-    errors = flows.flow_matching_errors(field, jnp.zeros((64, 1)), actions, noise, time)
+    errors = flows.flow_matching_errors(jax.vmap(field), jnp.zeros((64, 1)), actions, noise, time)
     np.testing.assert_allclose(errors, 0.0, atol=1e-9)
     landed = jax.vmap(lambda n: flows.sample(field, NOTHING, n, 10))(noise)
     np.testing.assert_allclose(landed, actions, atol=1e-5)

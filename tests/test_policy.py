@@ -1,19 +1,23 @@
-"""The policy that a user deploys: its units, its file, and what it refuses."""
+"""The policy that a user deploys: its units, its budgets, its file, and what it refuses."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Normalisation, Policy, load_policy
+from sorl import Budget, Normalisation, Policy, load_policy
+from sorl.policy import decide, policy_path
 
 from . import synthetic
+from .random_networks import make_policy
 
 
 @pytest.fixture(scope="module")
 def policy():
     agent = synthetic.agent()
-    networks = agent.policy(agent.init(3, 2, key=jax.random.key(0)))
+    networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
     normalisation = Normalisation(
         observation_mean=jnp.array([1.0, 2.0, 3.0]),
         observation_scale=jnp.array([2.0, 4.0, 0.5]),
@@ -30,8 +34,20 @@ def _act(policy, observations, **budget):
 def test_acts_on_one_observation_and_on_batches(policy):
     assert _act(policy, np.zeros(3)).shape == (2,)
     assert _act(policy, np.zeros((5, 3))).shape == (5, 2)
+    assert _act(policy, np.zeros((0, 3))).shape == (0, 2)
     assert _act(policy, jnp.zeros((2, 5, 3))).shape == (2, 5, 2)
-    assert isinstance(_act(policy, jnp.zeros(3)), np.ndarray)
+    action = _act(policy, jnp.zeros(3))
+    assert isinstance(action, np.ndarray) and action.flags.writeable
+
+
+def test_it_decides_as_an_evaluation_does(policy):
+    """The arrays are laid out in another way, so the last bits may differ."""
+    observations, key = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), jax.random.key(1)
+    budget = Budget(2, 4)
+    expected = decide(
+        policy.agent, policy.networks, policy.normalisation, observations, jax.random.split(key, 6), budget
+    )
+    np.testing.assert_allclose(policy(observations, key=key, budget=budget), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_normalisation_is_undone(policy):
@@ -58,14 +74,75 @@ def test_any_number_of_steps_acts(policy, steps):
     assert np.all(np.abs(actions - [5.0, 0.0]) <= 5.0)
 
 
+def test_a_budget_comes_from_the_call_or_from_the_policy(policy):
+    observation = np.ones(3)
+    other = policy.with_budget(Budget(2, 8, noise_scale=0.5))
+    expected = _act(policy, observation, steps=2, candidates=8, noise_scale=0.5)
+    np.testing.assert_array_equal(_act(other, observation), expected)
+    np.testing.assert_array_equal(_act(policy, observation, budget=other.budget), expected)
+    # What is given by name goes over the budget.
+    np.testing.assert_array_equal(_act(other, observation, steps=8), _act(other, observation, budget=Budget(8, 8, 0.5)))
+    assert not np.array_equal(_act(other, observation, steps=8), expected)
+
+
+def test_conditioning_is_part_of_the_budget(policy):
+    shown = [_act(policy, np.ones(3), budget=Budget(2, policy_conditioning=steps)) for steps in (None, 2, 8)]
+    np.testing.assert_array_equal(shown[0], shown[1])
+    assert not np.array_equal(shown[1], shown[2])
+
+
+def test_a_second_call_compiles_nothing_whoever_makes_it(policy, caplog):
+    sibling = dataclasses.replace(policy, networks=jax.tree.map(jnp.negative, policy.networks))
+
+    def compiled(who, budget):
+        caplog.clear()
+        with jax.log_compiles():
+            who(np.ones((4, 3)), key=jax.random.key(3), budget=budget)
+        return any("Compiling jit(run)" in record.getMessage() for record in caplog.records)
+
+    assert compiled(policy, Budget(1, 2))
+    assert not compiled(policy, Budget(1, 2))
+    compiled(sibling, Budget(1, 3))
+    assert not compiled(sibling, Budget(1, 2))
+    assert not compiled(policy.with_budget(Budget(8)), Budget(1, 3))
+
+
 def test_file_round_trip(policy, tmp_path):
+    policy = policy.with_budget(Budget(8, 4, critic_conditioning=2)).with_scores([synthetic.score(8, 4)])
     policy.save(tmp_path / "policy.sorl")
     loaded = load_policy(tmp_path / "policy.sorl")
     assert loaded.provenance == {"env": "made up", "step": 7}
     assert loaded.agent == policy.agent
+    assert loaded.scores == policy.scores
+    assert loaded.budget == Budget(8, 4, critic_conditioning=2)
+    for name in ("observation_mean", "observation_scale", "action_low", "action_high"):
+        np.testing.assert_array_equal(getattr(loaded.normalisation, name), getattr(policy.normalisation, name))
     observations = np.random.default_rng(0).normal(size=(6, 3))
-    np.testing.assert_array_equal(_act(loaded, observations, candidates=8), _act(policy, observations, candidates=8))
+    np.testing.assert_array_equal(_act(loaded, observations), _act(policy, observations))
     assert [path.name for path in tmp_path.iterdir()] == ["policy.sorl"]
+
+
+def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
+    agent = synthetic.agent()
+    random = np.random.default_rng(0)
+    arrays = [np.exp(random.uniform(-40, 40, size)).astype(np.float32) for size in (50, 50, 2, 2)]
+    normalisation = Normalisation(*map(jnp.asarray, arrays))
+    networks = make_policy(agent, 50, 2, seed=0, scale=0.2)
+    Policy(agent, networks, normalisation).save(tmp_path / "policy.sorl")
+    loaded = load_policy(tmp_path / "policy.sorl").normalisation
+    for stored, array in zip(jax.tree.leaves(loaded), arrays, strict=True):
+        np.testing.assert_array_equal(stored, array)
+
+
+def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_path):
+    for seed in (10, 2):
+        dataclasses.replace(policy, provenance={"seed": seed}).save(policy_path(tmp_path, seed))
+    assert load_policy(tmp_path).provenance == {"seed": 2}
+    assert load_policy(tmp_path, seed=10).provenance == {"seed": 10}
+    with pytest.raises(ValueError, match="has no policy of seed 3; it has those of 2, 10"):
+        load_policy(tmp_path, seed=3)
+    with pytest.raises(ValueError, match=r"policy-seed-2\.sorl is one policy, of which seed 2 cannot be asked"):
+        load_policy(policy_path(tmp_path, 2), seed=2)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +150,11 @@ def test_file_round_trip(policy, tmp_path):
     [
         (np.zeros(4), r"has shape \(4,\); this policy acts on shape \(3,\)"),
         (np.zeros((2, 5)), r"has shape \(2, 5\)"),
-        (np.array([[0.0, 1.0, 2.0], [0.0, np.nan, 0.0]]), r"holds nan at index \[1, 1\]"),
+        (np.array([[0.0, 1.0, 2.0], [0.0, np.nan, 0.0]]), r"shape \(2, 3\) holds nan at index \[1, 1\]; .*\(3,\)"),
         (np.array([np.inf, 0.0, 0.0]), r"holds inf at index \[0\]"),
+        (np.array([0.0, 1e300, 0.0]), r"holds inf at index \[1\]"),
+        (np.array(["one", "two", "three"]), r"is not an array of numbers .*\(3,\)"),
+        (np.array([None, 1.0, 2.0], object), r"is not an array of numbers|holds nan"),
     ],
 )
 def test_bad_observations_are_refused(policy, observation, message):
@@ -82,24 +162,32 @@ def test_bad_observations_are_refused(policy, observation, message):
         _act(policy, observation)
 
 
-def _flip(content: bytes, place: float) -> bytes:
-    index = int(place * (len(content) - 1))
-    return content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :]
+def test_an_action_that_is_not_finite_is_no_action(policy):
+    broken = dataclasses.replace(policy, networks=jax.tree.map(lambda leaf: leaf * jnp.nan, policy.networks))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        _act(broken, np.zeros(3))
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change, message",
     [
-        *(lambda content, place=place: _flip(content, place) for place in np.linspace(0, 1, 12)),
-        *(lambda content, share=share: content[: int(share * len(content))] for share in (0, 0.001, 0.1, 0.5, 0.999)),
-        lambda content: content + b"\0",
-        lambda content: b"PK\x03\x04" + content,
-        lambda content: content.replace(b"sorl-policy 1 ", b"sorl-policy 2 "),
+        ({"success": 1.5}, "a success from 0 to 1"),
+        ({"difference": None}, "numbers for difference"),
+        ({"success_low": float("nan")}, "not JSON"),
+        ({"inference_steps": 1.0}, "whole numbers for inference_steps and candidates"),
+        ({"candidates": 0}, "cannot act"),
+        ({"note": object()}, "not JSON"),
+        ({"inference_steps": 4, "candidates": 8}, "name a budget twice"),
     ],
 )
-def test_damaged_files_give_one_clear_error(policy, damage, tmp_path):
-    path = tmp_path / "policy.sorl"
-    policy.save(path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"policy\.sorl (is not a policy file|has format version|does not match)"):
-        load_policy(path)
+def test_scores_that_cannot_be_used_are_refused(policy, change, message):
+    with pytest.raises(ValueError, match=message):
+        policy.with_scores([synthetic.score(4, 8), synthetic.score(1, 1) | change])
+
+
+def test_scores_are_copies_and_differ_by_any_field_of_the_budget(policy):
+    rows = [synthetic.score(4, 8), synthetic.score(4, 8) | {"noise_scale": 0.5, "return": -3.0}]
+    scored = policy.with_scores(rows)
+    assert scored.scores == rows and policy.scores == []
+    rows[0]["success"] = 0.0
+    assert scored.scores[0]["success"] == 0.5

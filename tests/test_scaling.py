@@ -23,7 +23,7 @@ from sorl.config import TrainConfig
 from sorl.decision_options import DecisionOptions
 from sorl.environments import SerialEnvironments
 from sorl.normalisation import Normalisation
-from sorl.policy import Policy
+from sorl.policy import load_policy, policy_path
 from sorl.rollouts import episode_seeds
 
 from . import synthetic
@@ -109,6 +109,7 @@ def grid(directory, *arguments):
     return scaling.main(tyro.cli(scaling.Config, args=[str(directory), *QUICK, *arguments]))
 
 
+SMALL = ["--inference-steps", "1", "--candidates", "1", "2", "--episodes", "3"]
 GRID = ["--inference-steps", "1", "3", "--candidates", "1", "4", "--episodes", "6"]
 
 
@@ -182,17 +183,17 @@ def successes(pair):
     "change", [["--episodes", "5"], ["--seed", "1"], ["--q-aggregation", "min"], ["--batch-size", "5"], "policy"]
 )
 def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played, run, capsys, change):
-    grid(run, *GRID)
+    grid(run, *SMALL)
     played.clear()
     capsys.readouterr()
     if change == "policy":
-        shutil.copy(runs.policy_path(run, 3), runs.policy_path(run, 5))
+        shutil.copy(policy_path(run, 3), policy_path(run, 5))
         change = []
-    grid(run, *GRID, *change)
-    assert len(played) == 8
+    grid(run, *SMALL, *change)
+    assert len(played) == 4
     assert "are of other policies or settings, and are not used" in capsys.readouterr().out
     played.clear()
-    grid(run, *GRID, *change)
+    grid(run, *SMALL, *change)
     assert played == []
 
 
@@ -204,9 +205,9 @@ def test_each_pair_is_traced_once_for_each_batch_shape(reaching, tmp_path, monke
     traced, original = [], critics.choose
     monkeypatch.setattr(critics, "choose", choose)
     agent = synthetic.agent(hidden_sizes=(5,))  # that no other test compiles
-    grid(make_run(tmp_path / "run", agent), *GRID)
+    grid(make_run(tmp_path / "run", agent), *SMALL)
     # The rows of an evaluation, one observation, and a batch of four; two training seeds share them.
-    assert sorted(traced) == [1] * 6 + [4] * 6
+    assert sorted(traced) == [1] * 3 + [2] * 3
 
 
 def test_the_reference_is_always_played_and_comes_first():
@@ -250,14 +251,13 @@ def test_without_matplotlib_it_says_how_to_get_pictures(reaching, run, monkeypat
     assert (run / "scaling.csv").exists() and not (run / "scaling.png").exists()
 
 
-@pytest.mark.skipif(not hasattr(Policy, "with_scores"), reason="policies cannot carry scores yet")
 def test_the_pairs_go_into_the_policies_that_were_played(reaching, run, capsys):
     pairs = grid(run, *GRID, "--store-scores")
     loaded = load_run(run)
     for seed in (3, 5):
-        assert scaling.load_policy(runs.policy_path(run, seed)).scores == pairs  # type: ignore[attr-defined]
+        assert load_policy(policy_path(run, seed)).scores == pairs
     assert grid(run, *GRID) == pairs  # scores in its file do not make a policy another one
-    shutil.copy(runs.policy_path(run, 3), runs.policy_path(run, 5))
+    shutil.copy(policy_path(run, 3), policy_path(run, 5))
     scaling.store_scores(loaded, (5,), pairs)
     assert "was replaced while the grid was played, so it gets no scores" in capsys.readouterr().out
 

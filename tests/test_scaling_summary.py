@@ -140,7 +140,7 @@ def test_success_is_drawn_against_steps_and_against_candidates(axes):
     assert {100 * low, 100 * high} <= set(band[band[:, 0] == 0.0][:, 1])
     axes.clear()
     draw_success_against_candidates(axes, FRONT)
-    assert legend(axes) == ["1 jump", "2 jumps", "4 jumps"]
+    assert legend(axes) == ["one step", "2 steps", "4 steps"]
     np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0, 50], [2, 25]])
 
 

@@ -91,7 +91,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
     # The target's own network is another: its gradient into the policy leaves the critic's gradient as it is.
     critic_gradient, into_policy = jax.grad(td_loss, argnums=(0, 1))(state.critic, state.field)
     chain = optax.chain(optax.clip_by_global_norm(agent.max_grad_norm), optax.adam(agent.learning_rate))
-    updates, critic_optimiser = chain.update(critic_gradient, state.critic_optimiser)
+    updates, critic_optimiser = chain.update(critic_gradient, _chain_state(state.critic_optimiser))
     new_critic = jax.tree.map(jnp.add, state.critic, updates)
 
     def policy_loss(field):
@@ -108,7 +108,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
     gradient = jax.grad(policy_loss)(state.field)
     if agent.td_gradient_to_policy:
         gradient = jax.tree.map(jnp.add, gradient, into_policy)
-    updates, field_optimiser = chain.update(gradient, state.field_optimiser)
+    updates, field_optimiser = chain.update(gradient, _chain_state(state.field_optimiser))
     new_field = jax.tree.map(jnp.add, state.field, updates)
 
     def average(new, old):
@@ -119,9 +119,18 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
         target_field=average(new_field, state.target_field),
         critic=new_critic,
         target_critic=average(new_critic, state.target_critic),
-        field_optimiser=field_optimiser,
-        critic_optimiser=critic_optimiser,
+        field_optimiser=_adam_state(field_optimiser),
+        critic_optimiser=_adam_state(critic_optimiser),
     )
+
+
+def _chain_state(adam: Any) -> Any:
+    return optax.EmptyState(), (optax.ScaleByAdamState(adam.count, adam.mean, adam.variance), optax.EmptyState())
+
+
+def _adam_state(chain_state: Any) -> optimisation.AdamState:
+    _, (adam, _) = chain_state
+    return optimisation.AdamState(adam.count, adam.mu, adam.nu)
 
 
 @pytest.mark.parametrize("td_gradient_to_policy, target_steps", [(False, 2), (True, 1)])

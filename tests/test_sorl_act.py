@@ -10,7 +10,7 @@ import pytest
 
 from sorl import critics, shortcut
 from sorl.agents import Budget, Sorl
-from sorl.agents._shortcut_agent import BUDGETS, SorlPolicy, largest_trained
+from sorl.agents._shortcut_agent import SorlPolicy, largest_trained
 from sorl.normalisation import Normalisation
 from sorl.policy import decide
 
@@ -181,10 +181,10 @@ def test_names_tell_verifiers_apart():
 
 
 def test_agents_without_a_choice_of_verifier_refuse_one():
-    own = BUDGETS._replace(other_verifiers=False)
+    own = Sorl().budgets._replace(other_verifiers=False)
     own.refuse(Budget(4, 8))
     for budget in (Budget(4, 8, q_aggregation="min"), Budget(4, 8, softmax_temperature=1.0)):
-        BUDGETS.refuse(budget)
+        Sorl().budgets.refuse(budget)
         with pytest.raises(ValueError, match="This agent has one way to choose"):
             own.refuse(budget)
 

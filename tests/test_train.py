@@ -14,7 +14,8 @@ import pytest
 
 from sorl import load_policy, presets, train
 from sorl.agents import Fql, SorlReleased
-from sorl.config import TrainConfig, read_config, to_json
+from sorl.config import TrainConfig, read_config
+from sorl.json_form import to_json
 from sorl.logs import read_metrics
 
 from . import synthetic

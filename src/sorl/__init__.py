@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from sorl.config import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.evaluation import EvaluationResult as EvaluationResult
+    from sorl.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
     from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
     from sorl.normalisation import Normalisation as Normalisation
-    from sorl.policy import Policy as Policy, load_policy as load_policy
+    from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
     from sorl.runs import Run as Run, load_run as load_run
     from sorl.training import TrainState as TrainState, run_chunk as run_chunk
     from sorl.transitions import Dataset as Dataset, Transition as Transition
@@ -51,9 +52,11 @@ _HOMES = {
     "Idql": "agents",
     "Ifql": "agents",
     "Iql": "agents",
+    "ExportedPolicy": "exported",
     "LoadedData": "data",
     "MLP": "networks",
     "Normalisation": "normalisation",
+    "Plan": "policy",
     "Policy": "policy",
     "Rebrac": "agents",
     "Run": "runs",
@@ -64,6 +67,7 @@ _HOMES = {
     "TrainConfig": "config",
     "TrainState": "training",
     "Transition": "transitions",
+    "load_exported": "exported",
     "load_logs": "data",
     "load_ogbench": "data",
     "load_policy": "policy",

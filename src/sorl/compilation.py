@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 
+from sorl.files import make_private, user_cache
+
 
 def enable_cache() -> Path:
     """Keeps every compiled program in a private directory, so that a second start compiles nothing.
@@ -13,16 +15,11 @@ def enable_cache() -> Path:
     Raises an `OSError` if it belongs to someone else, who could put programs of theirs into it.
     """
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if chosen:
-        directory = Path(chosen)
-    else:
-        directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sorl" / "xla"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if directory.stat().st_uid != os.getuid():
-        raise PermissionError(
-            f"The compilation cache {directory} belongs to another user; set JAX_COMPILATION_CACHE_DIR to a directory "
-            "of your own, or turn the cache off with --no-compilation-cache."
-        )
+    directory = Path(chosen) if chosen else user_cache("xla")
+    make_private(
+        directory,
+        "set JAX_COMPILATION_CACHE_DIR to a directory of your own, or turn the cache off with --no-compilation-cache",
+    )
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # The defaults keep only what took long to compile; a small program costs a second start as surely.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

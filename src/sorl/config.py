@@ -1,16 +1,14 @@
-"""The options of a training run, and their JSON form, from which the same run can be made again."""
+"""The options of a training run, from which the same run can be made again."""
 
 import dataclasses
 import json
-import pathlib
-import types
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from sorl.agents import AGENTS, AbstractAgent, AnyAgent, Budget, Sorl
+from sorl.agents import AnyAgent, Budget, Sorl
+from sorl.json_form import from_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +61,8 @@ class TrainConfig:
     """Trains a policy from logged data, and evaluates it at every compute budget.
 
     Without options this is the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
-    `--env NAME` takes the paper's settings for that environment. Every field can be set on its own.
+    `--env NAME` takes the published settings for that environment. `agent:NAME`, at any place, chooses the algorithm.
+    Every field can be set on its own.
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"
@@ -137,71 +136,13 @@ class TrainConfig:
         return self.agent.budgets.grid(*chosen, final=final)
 
 
-def to_json(config: Any) -> Any:
-    """The JSON form of a configuration; an agent carries the name of its class."""
-    if isinstance(config, AbstractAgent):
-        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-        return {"type": type(config).__name__, **fields}
-    if dataclasses.is_dataclass(config):
-        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    if isinstance(config, tuple):
-        return [to_json(item) for item in config]
-    return str(config) if isinstance(config, pathlib.Path) else config
-
-
 def read_config(path: Path) -> TrainConfig:
     """Reads a `config.json`; raises a `ValueError` that names the first field that is missing, unknown or wrong."""
     try:
         values = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); give a config.json that sorl wrote.") from error
-    return _from_json(TrainConfig, values, str(path))
-
-
-def agent_from_json(values: Any, where: str) -> AbstractAgent:
-    """Makes an agent from its JSON form; `where` names the source in errors."""
-    name = values.get("type") if isinstance(values, dict) else None
-    if name not in AGENTS:
-        raise ValueError(f"{where} names the agent {name!r}; the known agents are {', '.join(AGENTS)}.")
-    return _from_json(AGENTS[name], {key: value for key, value in values.items() if key != "type"}, where)
-
-
-def _from_json(cls: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} is {values!r}; expected an object with the fields of {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    names = {field.name for field in dataclasses.fields(cls)}
-    if values.keys() != names:
-        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
-        raise ValueError(
-            f"{where} lacks the fields {missing} and has the unknown fields {unknown}; it was written by another "
-            "version of sorl: set these fields in it by hand."
-        )
-    return cls(**{name: _value(hints[name], values[name], f"{where}: {name}") for name in names})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`, or a `ValueError`; integers stand for floats, as in JSON they may."""
-    if isinstance(value, dict) and "type" in value:
-        return agent_from_json(value, where)
-    if dataclasses.is_dataclass(hint):
-        return _from_json(hint, value, where)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        arguments = typing.get_args(hint)
-        if value is None and type(None) in arguments:
-            return None
-        return _value(next(argument for argument in arguments if argument is not type(None)), value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
-    if typing.get_origin(hint) is Literal and value in typing.get_args(hint):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise ValueError(f"{where} is {value!r}; expected {hint}.")
+    return from_json(TrainConfig, values, str(path))
 
 
 def changes(before: Any, after: Any, prefix: str = "") -> set[str]:

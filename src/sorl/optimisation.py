@@ -2,29 +2,47 @@
 
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 
 Scalar = float | Float[Array, ""]
 
 
-def init(networks: Any) -> PyTree:
+class AdamState(eqx.Module):
+    """What Adam remembers: optax does the arithmetic, but a state can be made where optax is not installed."""
+
+    count: Int[Array, "*seeds"]
+    """Number of steps made."""
+    mean: PyTree
+    """Moving average of the gradient."""
+    variance: PyTree
+    """Moving average of its square."""
+
+
+def init(networks: Any) -> AdamState:
     """Adam's state before the first step, for any pytree of arrays."""
-    return _adam(0.0, 1.0).init(networks)
+    zeros = jax.tree.map(jnp.zeros_like, networks)
+    return AdamState(jnp.int32(0), zeros, jax.tree.map(jnp.copy, zeros))
 
 
 def step(
-    gradient: Any, state: Any, networks: Any, *, learning_rate: Scalar, max_grad_norm: Scalar = jnp.inf
-) -> tuple[PyTree, PyTree, Float[Array, ""]]:
+    gradient: Any, state: AdamState, networks: Any, *, learning_rate: Scalar, max_grad_norm: Scalar = jnp.inf
+) -> tuple[PyTree, AdamState, Float[Array, ""]]:
     """Adam after a clip of the gradient to a global norm (Kingma & Ba 2015; beta 0.9 and 0.999, epsilon 1e-8).
 
     **Returns:** the networks after the step, the optimiser's state, and the gradient's norm before the clip.
     """
     import optax
 
-    updates, state = _adam(learning_rate, max_grad_norm).update(gradient, state, networks)
-    return optax.apply_updates(networks, updates), state, norm(gradient)
+    clipped, _ = optax.clip_by_global_norm(max_grad_norm).update(gradient, optax.EmptyState())
+    before = optax.ScaleByAdamState(state.count, state.mean, state.variance)
+    direction, after = optax.scale_by_adam().update(clipped, before)
+    networks = optax.apply_updates(networks, jax.tree.map(lambda update: -learning_rate * update, direction))
+    assert isinstance(after, optax.ScaleByAdamState)
+    return networks, AdamState(jnp.asarray(after.count), after.mu, after.nu), norm(gradient)
 
 
 def norm(tree: Any) -> Float[Array, ""]:
@@ -39,10 +57,3 @@ def moving_average(online: Any, average: Any, rate: Scalar) -> PyTree:
     import optax
 
     return optax.incremental_update(online, average, rate)
-
-
-def _adam(learning_rate: Scalar, max_grad_norm: Scalar) -> Any:
-    # Here, so that a policy can be loaded and act where optax is not installed.
-    import optax
-
-    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate))

@@ -15,10 +15,10 @@ QUICKSTART_NETWORKS: dict[str, Any] = {"hidden_sizes": (256, 256), "critic_hidde
 """For every agent, where it has such networks."""
 
 _QUICKSTART_SORL: dict[str, Any] = {
+    "discretization_steps": 4,
     "backprop_steps": 4,
     "learning_rate": 1e-3,
-    "target_rate": 0.02,
-    "q_coefficient": 5.0,
+    "q_coefficient": 10.0,
     "act_with_average": True,
 }
 QUICKSTART: dict[str, dict[str, Any]] = {"Sorl": _QUICKSTART_SORL, "SorlReleased": _QUICKSTART_SORL}

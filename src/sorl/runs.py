@@ -14,10 +14,11 @@ import jax
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent
-from sorl.config import TrainConfig, read_config, to_json
+from sorl.config import TrainConfig, read_config
 from sorl.files import write_json
+from sorl.json_form import to_json
 from sorl.normalisation import Normalisation
-from sorl.policy import Policy, load_policy
+from sorl.policy import Policy, load_policy, policy_path
 
 
 PACKAGES = ("sorl", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy", "ogbench", "mujoco", "gymnasium")
@@ -62,11 +63,6 @@ class Run:
 def config_path(directory: Path) -> Path:
     """The options that make the run again."""
     return directory / "config.json"
-
-
-def policy_path(directory: Path, seed: int) -> Path:
-    """The policy for deployment that a seed trained."""
-    return directory / f"policy-seed-{seed}.sorl"
 
 
 def create(directory: Path, config: TrainConfig) -> None:

@@ -13,13 +13,13 @@ import tyro
 
 from sorl import compilation
 from sorl.agents import AbstractAgent, Budget
-from sorl.config import to_json
 from sorl.decision_options import DecisionOptions
 from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.environments import SuccessTiming
 from sorl.files import whole_file
-from sorl.policy import load_policy
-from sorl.runs import Run, load_run, policy_path, versions
+from sorl.json_form import to_json
+from sorl.policy import load_policy, policy_path
+from sorl.runs import Run, load_run, versions
 from sorl.scaling_grid import Effort, Grid, Subject, policy_digest
 from sorl.scaling_pictures import save_pictures
 from sorl.scaling_summary import Pair, best_pair, grid_table, sizes, summarise_grid
@@ -132,7 +132,7 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair]) -
         if played != found:
             print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
             continue
-        policy.with_scores(pairs).save(path)  # pyright: ignore[reportAttributeAccessIssue]
+        policy.with_scores(pairs).save(path)
         print(f"Put the pairs into {path}")
 
 
@@ -188,7 +188,7 @@ def _write(directory: Path, content: dict[str, Any]) -> None:
 
 def _picture(run: Run, pairs: Sequence[Pair]) -> None:
     try:
-        paths = save_pictures(pairs, _title(run, pairs), run.directory)
+        paths = save_pictures(pairs, _title(run, pairs).replace("; ", "\n"), run.directory)
     except ImportError:
         print("No pictures without matplotlib; to get them, pip install 'sorl[plots]' and give the same command again.")
         return

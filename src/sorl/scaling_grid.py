@@ -18,13 +18,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
-from sorl.config import to_json
 from sorl.environment_pool import EnvironmentPool, Environments
 from sorl.environments import SuccessTiming
 from sorl.evaluation import evaluate
 from sorl.files import write_json
+from sorl.json_form import to_json
 from sorl.normalisation import Normalisation
-from sorl.policy import decide
+from sorl.policy import Policy
 from sorl.progress import Progress
 
 
@@ -131,17 +131,17 @@ class Grid:
 
 
 def time_decisions(subject: Subject, budget: Budget, batch_size: int, seconds: float) -> dict[str, Any]:
-    """What a decision for `batch_size` observations takes, from numpy to numpy: median and 95th percentile in ms.
+    """What a deployed policy takes to decide for `batch_size` observations: median and 95th percentile in ms.
 
-    They are timed for `seconds`, and at least `LEAST_CALLS` of them; compilation and the making of keys do not count.
+    Calls from numpy to numpy are timed for `seconds`, and at least `LEAST_CALLS` of them; compilation does not count.
     """
-    policy = next(iter(subject.policies.values()))
-    keys = jax.random.split(jax.random.key(0), batch_size)
+    policy = Policy(subject.agent, next(iter(subject.policies.values())), subject.normalisation)
     observations = np.tile(np.asarray(subject.normalisation.observation_mean), (batch_size, 1))
+    key = jax.random.key(0)
 
     def decision() -> float:
         start = time.perf_counter()
-        np.asarray(decide(subject.agent, policy, subject.normalisation, observations, keys, budget))
+        policy(observations, key=key, budget=budget)
         return time.perf_counter() - start
 
     decision()  # compiles

@@ -13,7 +13,7 @@ from sorl.scaling_summary import Pair, best_pair, pareto_front, sizes
 def draw_success_against_steps(axes: Any, pairs: Sequence[Pair]) -> None:
     """One line for each number of candidates, with its 95 % interval as a band."""
     _draw_lines(axes, pairs, along="inference_steps", line="candidates", label=_candidates_label)
-    axes.set(xlabel="inference steps $M^{inf}$", title="more jumps")
+    axes.set(xlabel="inference steps $M^{inf}$", title="more steps")
 
 
 def draw_success_against_candidates(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -24,15 +24,18 @@ def draw_success_against_candidates(axes: Any, pairs: Sequence[Pair]) -> None:
 
 def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
     """Every pair as a point with its 95 % interval; those that none beats joined by a line, the best under a star."""
+    from matplotlib import ticker
+
     milliseconds, success, low, high = _columns(pairs, "latency_ms", "success", "success_low", "success_high")
     bars = 100 * np.abs([success - low, high - success])
     axes.errorbar(milliseconds, 100 * success, bars, fmt="o", color="0.6", elinewidth=0.8, markersize=4)
-    fastest, highest = _columns(pareto_front(pairs), "latency_ms", "success")
-    axes.plot(fastest, 100 * highest, "o-", label="none is faster and better")
+    front = pareto_front(pairs)
+    fastest, highest = _columns(front, "latency_ms", "success")
+    axes.plot(fastest, 100 * highest, "o-", zorder=3, label="none is faster and better")
     best = best_pair(pairs)
     star: dict[str, Any] = {"markersize": 16, "color": "C3", "label": f"chosen: {sizes(best)}"}
     axes.plot(best["latency_ms"], 100 * best["success"], "*", **star)
-    for pair in pairs:
+    for pair in front:
         axes.annotate(
             f"{sizes(pair)}",
             (pair["latency_ms"], 100 * pair["success"]),
@@ -41,6 +44,9 @@ def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
             fontsize=7,
         )
     axes.set(xscale="log", xlabel="decision for one observation (ms, median)", title="(steps, candidates)")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     _finish(axes)
 
 
@@ -59,7 +65,7 @@ def save_pictures(pairs: Sequence[Pair], title: str, directory: Path) -> list[Pa
         figure, axes = pyplot.subplots(1, len(drawings), figsize=(4.5 * len(drawings) + 1, 3.8), layout="constrained")
         for draw, one in zip(drawings, np.atleast_1d(axes), strict=True):
             draw(one, pairs)
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(title, fontsize=8)
         figure.savefig(directory / name, dpi=150)
         pyplot.close(figure)
         paths.append(directory / name)
@@ -93,4 +99,4 @@ def _candidates_label(candidates: int) -> str:
 
 
 def _steps_label(steps: int) -> str:
-    return "1 jump" if steps == 1 else f"{steps} jumps"
+    return "one step" if steps == 1 else f"{steps} steps"

@@ -38,6 +38,9 @@ SHOWN = (
     "flow_matching_loss",
     "self_consistency_loss",
     "distillation_loss",
+    "noise_prediction_loss",
+    "consistency_loss",
+    "cloning_loss",
     "q_loss",
 )
 """The losses beside the progress bar, where the agent has them."""

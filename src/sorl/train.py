@@ -13,9 +13,10 @@ import tyro
 from sorl import compilation, evaluate, presets, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.checkpointing import CheckpointError
-from sorl.config import TrainConfig, changes, read_config, to_json
+from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
 from sorl.environment_pool import EnvironmentWorkerError
+from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.published import environment_of, published
 from sorl.session import Session
@@ -34,7 +35,7 @@ class RunOptions:
     config: Path | None = None
     """Take the options of a run's config.json; others on the command line go over them."""
     preset: Literal["quickstart", "paper"] | None = None
-    """Where defaults come from; none takes the paper's settings where --env is given, else the quickstart."""
+    """Where defaults come from; none takes the published settings where --env is given, else the quickstart."""
     tensorboard: bool = False
     """Write TensorBoard events too (pip install 'sorl[tensorboard]')."""
     wandb: bool = False

@@ -81,6 +81,8 @@ class Budgets(NamedTuple):
     """Sequential budgets M^inf that an evaluation covers unless it names its own; (1,) for a policy without steps."""
     candidates: tuple[int, ...]
     """Parallel budgets N of the table after training unless it names its own; (1,) for an agent without a critic."""
+    trained_steps: tuple[int, ...]
+    """The numbers of steps that training teaches, rising; a budget that names another extrapolates."""
     other_inference_steps: bool
     """Whether it can act in other numbers of steps than `inference_steps`."""
     other_candidates: bool
@@ -122,6 +124,7 @@ ONE_PASS = Budgets(
     usual=Budget(inference_steps=1, noise_scale=0.0),
     inference_steps=(1,),
     candidates=(1,),
+    trained_steps=(1,),
     other_inference_steps=False,
     other_candidates=False,
 )

@@ -94,6 +94,7 @@ def budgets(flow_steps: int, candidates: int = 1) -> Budgets:
         usual=Budget(inference_steps=flow_steps, candidates=candidates),
         inference_steps=(flow_steps,),
         candidates=(1, candidates if candidates > 1 else 8),
+        trained_steps=(flow_steps,),
         other_inference_steps=True,
         other_candidates=True,
     )

@@ -21,15 +21,17 @@ from sorl.agents._settings import (
 from sorl.networks import CriticEnsemble, ShortcutField
 
 
-BUDGETS = Budgets(
-    usual=Budget(inference_steps=4),
-    inference_steps=(1, 2, 4, 8),
-    candidates=(1, 8),
-    other_inference_steps=True,
-    other_candidates=True,
-    other_verifiers=True,
-)
-"""Any number of jumps and candidates; judged at the step counts of the paper."""
+def budgets(discretization_steps: int) -> Budgets:
+    """Any number of jumps and candidates; judged at the step counts of the paper, some of them beyond the trained."""
+    return Budgets(
+        usual=Budget(inference_steps=4),
+        inference_steps=(1, 2, 4, 8),
+        candidates=(1, 8),
+        trained_steps=step_counts(discretization_steps),
+        other_inference_steps=True,
+        other_candidates=True,
+        other_verifiers=True,
+    )
 
 
 class SorlPolicy(eqx.Module):

@@ -22,14 +22,15 @@ class BcState(eqx.Module):
 class Bc(AbstractAgent):
     """Behaviour cloning: the policy is N(mu(x), I), fitted to the logged actions by maximum likelihood.
 
-    Loss: -log N(a; mu(x), I), averaged over the batch, which is |a - mu(x)|^2 / 2 and a constant. It keeps one mode
-    of the data's actions at most: where there are two, mu(x) lies between them. Source: Pomerleau, "ALVINN" (1989);
-    settings of the FQL paper (Park et al. 2025).
+    One forward pass acts. It keeps no two modes: where the data have several, mu(x) lies between them. Source:
+    Pomerleau, "ALVINN" (1989); settings of the FQL paper (Park et al., 2025).
+
+    - policy: -log N(a; mu(x), I), which is |a - mu(x)|^2 / 2 and a constant
 
     Logged: `policy_loss`, `policy_grad_norm`.
 
-    It acts on mu(x): the unit deviation is a device of the loss, and the published scores are those of the mean. A
-    budget's noise scale adds that many deviations.
+    It acts on mu(x), as the FQL paper's Gaussian policies are taken to do: the unit deviation serves the loss alone. A
+    budget's noise scale adds so many deviations of noise.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

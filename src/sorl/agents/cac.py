@@ -68,24 +68,26 @@ class CacPolicy(eqx.Module):
 class Cac(AbstractAgent):
     """Consistency actor-critic: a consistency model, acting in few steps, that clones and climbs Q by backpropagation.
 
-    With f the consistency function and pi(x, z) an action of `sampling_steps` steps of it: the critic minimises
-    (Q(x, a) - r - discount * min over heads of max over i of Qbar(x', pibar(x', z_i)))^2, i = 1 .. `backup_candidates`.
-    The policy minimises mean 100 / (t' - t) * |f(x, a + t' z, t') - stopgrad fbar(x, a + t z, t)|^2 - q_coefficient *
-    mean Q(x, pi(x, z)) / mean |Q|, t < t' random neighbours on a grid of times that grows from 2 to 150 points until
-    update `refinement_updates`. Bars are moving averages. Source: Ding & Jin, "Consistency Models as a Rich and
-    Efficient Policy Class for Reinforcement Learning" (2024), there Consistency-AC; settings of the FQL paper (Park et
-    al. 2025), whose eta is `q_coefficient` as in the released code.
+    The consistency function f maps a noisy action of any time to the data; pi(x, z) is an action of `sampling_steps`
+    steps of it from noise z. To act it takes the best of `candidates` samples by agg Qbar. Source: Ding & Jin,
+    "Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning" (2024), there Consistency-AC;
+    settings of the FQL paper (Park et al., 2025).
 
-    One update: the critic, the policy with the new critic, both averages. It acts by the best of `candidates` samples.
+    - critic: (Q(x, a) - r - discount * mask * agg over heads of max over i of Qbar(x', pibar(x', z_i)))^2, i from 1 to
+      `backup_candidates`; bars are moving averages
+    - cloning: 100 / (t' - t) * |f(x, a + t' z, t') - fbar(x, a + t z, t)|^2 / dimensions, the second f held fixed; t <
+      t' random neighbours on a grid of times that grows from 2 to 150 points
+    - policy: cloning - q_coefficient * mean Q(x, pi(x, z)) / mean |Q|, Q the mean of the heads
 
-    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `consistency_loss`, `q_loss`, `policy_loss`, `policy_q_mean`,
-    `critic_grad_norm`, `policy_grad_norm`.
+    One update: a critic step; a policy step, which asks the new critic; both moving averages. Logged: `critic_loss`,
+    `q_mean`, `target_q_mean`, `consistency_loss`, `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`,
+    `policy_grad_norm`.
 
-    Differences from the original: the network's input is scaled to unit variance and its time logarithmic, as in the
-    model that it builds on (the released code has neither); the Q loss takes the mean of the heads (there one of two at
-    random, over the other's magnitude); the best candidate acts (there one drawn by softmax of Q); both averages move
-    at every update; one schedule refines the grid (there it starts anew every 50,000 updates); activations are GELU,
-    the critic has layer norm.
+    Differences from the original, whose eta is `q_coefficient`: the network's input is scaled to unit variance and its
+    time logarithmic, as in Song et al.'s consistency models (the released code has neither); the Q loss takes the mean
+    of the heads (there one of two at random, over the other's magnitude); the best candidate acts (there one drawn by
+    the softmax of Q); both averages move at every update (there the actor's at every fifth, after a thousand); one
+    schedule refines the grid (there it starts anew every 50,000 updates); activations are GELU, Q has layer norm.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
@@ -136,6 +138,7 @@ class Cac(AbstractAgent):
             usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
             inference_steps=(self.sampling_steps,),
             candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.sampling_steps,),
             other_inference_steps=True,
             other_candidates=True,
         )

@@ -102,7 +102,7 @@ class Fql(AbstractAgent):
     @property
     def budgets(self) -> Budgets:
         """One step, and any number of candidates."""
-        return Budgets(Budget(1), (1,), (1, 8), other_inference_steps=False, other_candidates=True)
+        return Budgets(Budget(1), (1,), (1, 8), (1,), other_inference_steps=False, other_candidates=True)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FqlState:
         """Fresh networks, the target equal to the critic, and empty optimisers."""

@@ -56,22 +56,23 @@ class IdqlPolicy(eqx.Module):
 class Idql(AbstractAgent):
     """Implicit diffusion Q-learning: IQL's values beside a diffusion model that clones; they meet when it acts.
 
-    V and Q are those of IQL: V minimises L(Qbar(x, a) - V(x)), L the expectile loss, and Q minimises (Q(x, a) - r -
-    discount * V(x'))^2. The model minimises |z - model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t)|^2, z normal
-    noise and t uniform on {1 / T, .., 1}, T = `denoising_steps`; no value reaches it. To act it denoises `candidates`
-    noises in T steps and takes the sample that min Qbar values most: with one candidate it clones. Source:
-    Hansen-Estruch et al., "IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies" (2023);
-    settings of the FQL paper (Park et al. 2025).
+    No value reaches the model while it trains. To act it denoises `candidates` noises and takes the sample with the
+    highest agg Qbar: with one candidate it clones. Source: Hansen-Estruch et al., "IDQL: Implicit Q-Learning as an
+    Actor-Critic Method with Diffusion Policies" (2023); settings of the FQL paper (Park et al., 2025).
 
-    One update: the model, and its average; and, at every `value_interval`-th, one step of V and Q as in IQL. The
-    model's learning rate falls to 0 along half a cosine until update `decay_updates`.
+    - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
+    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on {1 / T, .., 1}
+      for T = `denoising_steps`, alpha_bar(t) as in `sorl.diffusion.signal_share`
 
-    Logged: `noise_prediction_loss`, `behaviour_grad_norm`, and, of the values' last step (0 before their first),
-    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`.
+    One update: a step of the model and its moving average; at every `value_interval`-th also a step of V, a critic step
+    towards that V, and the critic's average. The model's learning rate falls to 0 along half a cosine. Logged:
+    `noise_prediction_loss`, `behaviour_grad_norm`, and, of the values' last step (0 before their first), `value_loss`,
+    `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`.
 
     Differences from the original: sampling clips each step's estimate of the data action and adds noise by the
-    posterior's variance (there the noisy action is clipped, and the variance is the forward step's), so that it can
-    take fewer or more steps than it was trained with; activations are GELU; the critic has layer norm.
+    posterior's variance (there the noisy action is clipped, and the variance is that of the forward step), so that it
+    can take other numbers of steps than in training; activations are GELU; V and Q have layer norm.
     """
 
     width: int = eqx.field(static=True, default=256)
@@ -132,6 +133,7 @@ class Idql(AbstractAgent):
             usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
             inference_steps=(self.denoising_steps,),
             candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.denoising_steps,),
             other_inference_steps=True,
             other_candidates=True,
         )

@@ -31,20 +31,21 @@ class IqlState(eqx.Module):
 class Iql(AbstractAgent):
     """Implicit Q-learning: values that never ask about an action outside the data, and cloning weighted by advantage.
 
-    With Qbar the moving average of the critic and L the expectile loss |expectile - 1(u < 0)| u^2:
-    V minimises L(Qbar(x, a) - V(x)); Q minimises (Q(x, a) - r - discount * V(x'))^2; the policy N(mu(x), I) minimises
-    -exp(temperature * (Qbar(x, a) - V(x))) log N(a; mu(x), I), the weight at most 100. Source: Kostrikov et al.,
-    "Offline Reinforcement Learning with Implicit Q-Learning" (2022); settings of the FQL paper (Park et al. 2025).
+    V is an expectile of Q over the logged actions, and Q bootstraps from V; the Gaussian policy N(mu(x), I) clones the
+    actions that are better than V says. Source: Kostrikov et al., "Offline Reinforcement Learning with Implicit
+    Q-Learning" (2022); settings of the FQL paper (Park et al., 2025).
 
-    One update: V towards Qbar; the critic towards the new V; the policy, weighted by the new V and by Qbar from before
-    this update; last the critic's average.
+    - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
+    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - policy: -min(exp(temperature * (agg Qbar(x, a) - V(x))), 100) * log N(a; mu(x), I)
 
-    Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `policy_loss`, `advantage_weight_mean`,
-    `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.
+    One update: a step of V; a critic step towards that V; a policy step, weighted by that V and by Qbar from before the
+    update; the moving average of the critic. Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`,
+    `policy_loss`, `advantage_weight_mean`, `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.
 
-    Differences from the original: the mean is not squashed by tanh but actions are clipped, the deviation is 1 unless
-    `learned_std`, the networks have layer norm (all three as in the FQL paper's comparison); the learning rate is
-    constant.
+    Differences from the original: no tanh about the mean, but a clip of the action; a deviation of 1 unless
+    `learned_std`; layer norm in V and Q (all three as in the FQL paper's comparison); a constant learning rate. It acts
+    on mu(x), and a budget's noise scale adds so many deviations of noise.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

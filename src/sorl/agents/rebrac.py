@@ -58,20 +58,21 @@ class RebracSharedDraws(eqx.Module):
 class Rebrac(AbstractAgent):
     """Revisited BRAC: TD3+BC with a penalty for leaving the data in the actor's loss and another in the TD target.
 
-    The policy is pi(x) = tanh(f(x)). The critic minimises (Q(x, a) - r - discount * (min Qbar(x', a') -
-    critic_cloning_coefficient * |a' - a'_data|^2))^2, where a' = clip(pibar(x') + clip(target_noise * z, +-
-    target_noise_limit), +-1) and a'_data is the logged action at x'. The actor minimises -mean Q / mean |Q| +
-    actor_cloning_coefficient * |pi(x) - a|^2, with Q = min Q(x, pi(x)). Source: Tarasov et al., "Revisiting the
-    Minimalist Approach to Offline Reinforcement Learning" (2023); settings of the FQL paper (Park et al. 2025).
+    The deterministic policy is pi(x) = tanh(f(x)): one forward pass acts, and it keeps no two modes of the data.
+    Source: Tarasov et al., "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (2023); settings of
+    the FQL paper (Park et al., 2025).
 
-    One update: the critic; and, at every `policy_interval`-th, the actor, which asks the new critic, and both moving
-    averages. Without a Q term (`q_coefficient` 0) it clones, and keeps one mode of the data at most.
+    - critic: (Q(x, a) - r - discount * mask * (agg Qbar(x', a') - critic_cloning_coefficient * |a' - a'_data|^2))^2,
+      where a' = clip(pibar(x') + clip(target_noise * z, +-target_noise_limit), +-1), z normal noise, a'_data the logged
+      action at x', and bars are moving averages
+    - actor: -q_coefficient * mean Q / mean |Q| + actor_cloning_coefficient * |pi(x) - a|^2, Q = agg Q(x, pi(x))
 
-    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, of the actor's last step (0 before its
-    first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
+    One update: a critic step; at every `policy_interval`-th also an actor step, which asks the new critic, and both
+    moving averages. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, of the actor's last step
+    (0 before its first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
 
-    Differences from the original: layer norm comes after the activation, as in every critic here, the activation is
-    GELU, and the sizes and the learning rate are the FQL paper's.
+    Differences from the original: layer norm comes after the activation, which is GELU, as in every critic here; the
+    weight of the Q loss can be changed (0 clones).
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

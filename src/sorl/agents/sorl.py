@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
-    BUDGETS,
     ActionDraws,
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
+    budgets,
     draw,
     draw_action,
     draw_shared,
@@ -47,6 +47,10 @@ class Sorl(AbstractAgent):
     just made and whose self-consistency teacher is the moving average from before this update; (3) both moving
     averages, from the updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and
     Expressive Shortcut Models" (NeurIPS 2025).
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` where the TD loss
+    moves the policy.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
@@ -88,7 +92,7 @@ class Sorl(AbstractAgent):
     @property
     def budgets(self) -> Budgets:
         """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
-        return BUDGETS
+        return budgets(self.discretization_steps)
 
     @property
     def step_counts(self) -> tuple[int, ...]:

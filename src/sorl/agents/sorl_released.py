@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
-    BUDGETS,
     ActionDraws,
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
+    budgets,
     draw,
     draw_action,
     draw_shared,
@@ -53,6 +53,9 @@ class SorlReleased(AbstractAgent):
     critic and serve both steps: its count advances by two, and each step also moves the other network by momentum.
 
     Initialisation, draws and decisions are those of `Sorl`: the released code's evaluation is not reproduced.
+
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
@@ -88,7 +91,7 @@ class SorlReleased(AbstractAgent):
     @property
     def budgets(self) -> Budgets:
         """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
-        return BUDGETS
+        return budgets(self.discretization_steps)
 
     @property
     def step_counts(self) -> tuple[int, ...]:

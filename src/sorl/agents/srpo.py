@@ -51,24 +51,27 @@ class SrpoSharedDraws(eqx.Module):
 class Srpo(AbstractAgent):
     """Score-regularised policy optimisation: one forward pass acts, kept near the data by a frozen diffusion model.
 
-    Phase one, the first `pretraining_updates` updates, is `Idql`'s training: the model minimises |z - model(x, a_t,
-    t)|^2, a_t = sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z and t uniform on [0.001, 1]; V and Q learn as in IQL, every
-    `value_interval`-th update. Then both are frozen, and pi(x) = tanh(f(x)) follows, averaged over the batch, the
-    gradient of pi(x) . (w(t) (model(x, pi_t, t) - z) - q_coefficient * grad_a Qbar(x, pi)), the bracket held fixed:
-    w(t) = 1 - alpha_bar, t uniform on [0.02, 0.98], pi_t the noisy action of the policy. Source: Chen et al., "Score
-    Regularized Policy Optimization through Diffusion Behavior" (2024), where `q_coefficient` is beta; settings of the
-    FQL paper (Park et al. 2025).
+    Phase one, the first `pretraining_updates` updates, trains the model and IQL's values as `Idql` does. Phase two
+    freezes both and trains the deterministic policy pi(x) = tanh(f(x)). A run that ends within phase one has a policy
+    that never trained; one mode of the data is all that the policy can keep. Source: Chen et al., "Score Regularized
+    Policy Optimization through Diffusion Behavior" (2024); settings of the FQL paper (Park et al., 2025).
 
-    A run that ends within phase one has a policy that never trained. The policy's learning rate falls to 0 along half a
-    cosine over the `decay_updates` updates of phase two.
+    - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
+    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on [0.001, 1],
+      alpha_bar(t) as in `sorl.diffusion.signal_share`
+    - policy: pi(x) . ((1 - alpha_bar) (model(x, sqrt(alpha_bar) pi(x) + sqrt(1 - alpha_bar) z, t) - z) - q_coefficient
+      * the gradient of mean Qbar(x, a) at a = pi(x)), the second factor held fixed, t uniform on [0.02, 0.98]
 
-    Logged, of each part's last step (0 before its first): `noise_prediction_loss`, `behaviour_grad_norm`, `value_loss`,
-    `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`; in phase two
+    One update of phase one: a step of the model; at every `value_interval`-th also a step of V, a critic step towards
+    that V, and the critic's average. One of phase two: a policy step, its learning rate falling to 0 along half a
+    cosine. Logged, of each part's last step (0 before its first): `noise_prediction_loss`, `behaviour_grad_norm`,
+    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`,
     `policy_q_mean`, `score_gradient_norm`, `policy_grad_norm`.
 
-    Differences from the original: model and values are trained side by side, not in two runs of 2M and 1.5M updates;
-    the model's time features are learned (there random and fixed) and its Adam has no weight decay; activations are
-    GELU; V and the critic have layer norm.
+    Differences from the original, whose beta is `q_coefficient`: model and values train side by side (there in two runs
+    of 2 and 1.5 million updates); the model's time features are learned (there random and fixed), its Adam has no
+    weight decay; activations are GELU; V and Q have layer norm.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

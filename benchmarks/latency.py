@@ -1,0 +1,66 @@
+"""Whether a policy that was planned for a time limit keeps it: plans for several, and measures each choice again."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+from sorl import load_policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Plans for each limit, then times calls at the chosen budget, one observation each, from numpy to numpy."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory, or a policy file."""
+    limits: tuple[float, ...] = (0.5, 2.0, 10.0, 50.0)
+    """Milliseconds that a decision may take."""
+    calls: int = 1000
+    """Calls that are timed at each limit."""
+    tolerance: float = 1.25
+    """The 95th percentile may be so many times the limit."""
+    seed: int | None = None
+    """Training seed of the policy in a run directory; none takes the lowest."""
+    measure_again: bool = False
+    """Plan from new measurements, whatever the user's cache remembers."""
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Prints a line for each limit and **returns** them; the first plan measures what every budget costs."""
+    policy = load_policy(config.run, config.seed)
+    rows = []
+    for index, limit in enumerate(config.limits):
+        try:
+            chosen = policy.for_latency(limit, measure_again=config.measure_again and index == 0)
+        except ValueError as error:
+            rows.append({"limit": limit, "kept": True})
+            print(f"{limit:g} ms: {error}")
+            continue
+        p95 = _p95(chosen, config.calls)
+        kept = p95 <= config.tolerance * limit
+        rows.append({"limit": limit, "budget": chosen.budget.name, "p95": p95, "kept": kept})
+        print(f"{limit:g} ms: {chosen.plan}\n  measured again: {p95:.3f} ms, {'kept' if kept else 'NOT KEPT'}")
+    return rows
+
+
+def _p95(policy: Any, calls: int) -> float:
+    random = np.random.default_rng(0)
+    observations = np.asarray(policy.normalisation.observation_mean) + random.normal(
+        size=(calls, policy.observation_size)
+    )
+    milliseconds = []
+    for observation, key in zip(observations, jax.random.split(jax.random.key(0), calls), strict=True):
+        start = time.perf_counter()
+        policy(observation, key=key)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return float(np.quantile(milliseconds, 0.95))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if all(row["kept"] for row in main(tyro.cli(Config))) else 1)

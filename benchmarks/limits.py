@@ -1,0 +1,225 @@
+"""How near an update is to what it must cost: against the device's ceilings, a textbook's update, and itself, grouped.
+
+All times of a part are taken in turns in one process. FLOPs are XLA's count of one update at a fixed number of jumps.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from ceilings import interleaved, matmul_chain, median, stream
+from runtime import machine
+from updates import Chunks, Pinned, Textbook, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
+
+
+Part = Literal["floor", "textbook", "chain", "seeds", "start"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measures each part and prints what was found beside what was aimed at."""
+
+    parts: tuple[Part, ...] = ("floor", "textbook", "chain", "seeds", "start")
+    """`floor`: 4 x 512 at a fixed number of jumps, against products at the device's best and the optimiser's bytes at
+    the stream's; `textbook`: against the plain update, jumps drawn; `chain`: 2 x 256 against a bare chain of products
+    of the same FLOPs; `seeds`: 8 vmapped seeds against one; `start`: seconds that a second start of a training run
+    spends in compilation."""
+    rounds: int = 7
+    """Rounds of measurements taken in turns; medians are told."""
+    seconds: float = 0.5
+    """Roughly how long each single measurement is."""
+    out: Path | None = None
+    """JSON file for the figures; by default none is written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    what: str
+    found: float
+    at_most: float
+    detail: str = ""
+
+
+def main(config: Config) -> list[Finding]:
+    """Prints a table and **returns** its rows."""
+    measures: dict[str, Callable[[Config], list[Finding]]] = {
+        "floor": floor,
+        "textbook": against_textbook,
+        "chain": against_chain,
+        "seeds": grouped_seeds,
+        "start": second_start,
+    }
+    here = machine()
+    print(f"{here['device']} ({here['backend']}), jax {here['jax']}, {here['platform']}")
+    print(f"{'what':<66} {'found':>8} {'aim <=':>8}")
+    findings = []
+    for part in config.parts:
+        for finding in measures[part](config):
+            print(f"{finding.what:<66} {finding.found:>8.3f} {finding.at_most:>8.3f}  {finding.detail}", flush=True)
+            findings.append(finding)
+    if config.out is not None:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        config.out.write_text(json.dumps({"machine": here, "command": sys.argv, "findings": rows}, indent=2) + "\n")
+    return findings
+
+
+def floor(config: Config) -> list[Finding]:
+    """The update at 1 and 8 jumps: its FLOPs, and its time as a multiple of the least it must cost."""
+    dataset = made_up_dataset(100_000, 28, 5)
+    agents = {k: Pinned(make_agent("Sorl", width=512, layers=4, backprop_steps=k)) for k in (1, 8)}
+    chunks = {k: Chunks(agent, dataset, updates=5) for k, agent in agents.items()}
+    chain, chain_flops = matmul_chain(256, 512)
+    triad, moved = stream()
+    times = take_turns(config, {"chain": chain, "stream": triad, **{f"k{k}": chunk for k, chunk in chunks.items()}})
+    findings = []
+    for k, agent in agents.items():
+        flops, _ = costs(one_update(agent, dataset))
+        products = flops / chain_flops * times["chain"]
+        optimiser = optimiser_bytes(chunks[k].state.agent) / moved * times["stream"]
+        seconds = times[f"k{k}"] / chunks[k].updates
+        detail = f"{1000 * seconds:.1f} ms; products {1000 * products:.1f}, optimiser {1000 * optimiser:.1f}"
+        rates = chain_flops / times["chain"] / 1e9, moved / times["stream"] / 1e9
+        detail += f"; chain {rates[0]:.0f} GFLOP/s, stream {rates[1]:.1f} GB/s"
+        aim = {1: 10.5, 8: 22.5}[k]
+        findings.append(Finding(f"GFLOP of an update of 4 x 512 at {k} jumps", flops / 1e9, aim))
+        findings.append(
+            Finding(f"time at {k} jumps / (products + optimiser)", seconds / (products + optimiser), 1.15, detail)
+        )
+    return findings
+
+
+def against_textbook(config: Config) -> list[Finding]:
+    """The update with drawn jumps, M^BTT 8, as a multiple of the textbook's."""
+    dataset = made_up_dataset(100_000, 28, 5)
+    findings = []
+    for width, layers, aim in ((512, 4, 0.90), (256, 2, 0.75)):
+        agent = make_agent("Sorl", width=width, layers=layers, backprop_steps=8)
+        updates = 16 if width == 512 else 64
+        chunks = {"ours": Chunks(agent, dataset), "textbook": Chunks(Textbook(agent), dataset)}
+        times = take_turns(config, chunks, updates=updates)
+        detail = ", ".join(f"{name} {1000 * seconds / updates:.2f} ms" for name, seconds in times.items())
+        what = f"time of {layers} x {width}, jumps drawn up to 8 / the textbook update's"
+        findings.append(Finding(what, times["ours"] / times["textbook"], aim, detail))
+    return findings
+
+
+def against_chain(config: Config) -> list[Finding]:
+    """A small network's update with drawn jumps, M^BTT 8, as a multiple of a chain of 256^3 products."""
+    dataset = made_up_dataset(100_000, 28, 5)
+    agents = [make_agent("Sorl", width=256, layers=2, backprop_steps=k) for k in (1, 2, 4, 8)]
+    flops = np.mean([costs(one_update(Pinned(agent), dataset))[0] for agent in agents])
+    chain, chain_flops = matmul_chain(256, 256)
+    # Whole cycles of jump counts are too long to time in turns: many updates stand for them.
+    updates = 128
+    times = take_turns(config, {"ours": Chunks(agents[-1], dataset)}, updates=updates)
+    products = take_turns(config, {"chain": chain})["chain"] * flops / chain_flops
+    detail = f"{1000 * times['ours'] / updates:.2f} ms, of which products {1000 * products:.2f}"
+    return [
+        Finding(
+            "time of 2 x 256, jumps drawn up to 8 / a 256^3 chain's",
+            float(times["ours"] / updates / products),
+            1.6,
+            detail,
+        )
+    ]
+
+
+def grouped_seeds(config: Config) -> list[Finding]:
+    """Eight vmapped seeds against eight times one: no branch is computed in vain."""
+    dataset = made_up_dataset(100_000, 28, 5)
+    findings = []
+    for drawn in (False, True):
+        agent = make_agent("Sorl", width=256, layers=2, backprop_steps=8)
+        chosen = agent if drawn else Pinned(agent)
+        one, eight = (costs(one_update(chosen, dataset, seeds=seeds))[0] for seeds in (1, 8))
+        jumps = "drawn up to 8" if drawn else "fixed at 8"
+        findings.append(Finding(f"FLOPs of 8 vmapped seeds / 8 x one, jumps {jumps}", eight / (8 * one), 1.02))
+        chunks = {
+            "one": Chunks(chosen, dataset, seed_mapping="vmap"),
+            "eight": Chunks(chosen, dataset, seeds=8, seed_mapping="vmap"),
+        }
+        updates = 32
+        times = take_turns(config, chunks, updates=updates)
+        detail = f"one {1000 * times['one'] / updates:.2f} ms, eight {1000 * times['eight'] / updates:.2f} ms"
+        what = f"time of 8 vmapped seeds / 8 x one, jumps {jumps}"
+        findings.append(Finding(what, times["eight"] / (8 * times["one"]), float("inf"), detail))
+    return findings
+
+
+START = """
+import sys, time
+begin = time.perf_counter()
+import jax
+compiling = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **_: compiling.append(seconds) if name.endswith("backend_compile_duration") else None
+)
+from sorl import train
+code = train.main(sys.argv[1:])
+print("RESULT", sum(compiling), len(compiling), time.perf_counter() - begin)
+sys.exit(code)
+"""
+
+
+def second_start(config: Config) -> list[Finding]:
+    """A training run on a user's own logs, started twice with one compilation cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Path(folder) / "logs.npz"
+        write_logs(logs)
+        found = [
+            start(["--data", str(logs), "--updates", "20", "--run-dir", f"{folder}/run{number}"], folder)
+            for number in (1, 2)
+        ]
+    (first, programs, whole), (second, again, whole_again) = found
+    detail = f"first start: {first:.1f} s for {programs:.0f} programs, {whole:.1f} s in all; second: {second:.2f} s, "
+    detail += f"{again:.0f} loaded, {whole_again:.1f} s in all"
+    return [Finding("seconds in backend compilation at a second start", second, 1.0, detail)]
+
+
+def start(arguments: Sequence[str], cache: str) -> list[float]:
+    """Seconds in compilation, programs, and seconds in all, of one process that trains."""
+    command = [sys.executable, "-c", START, *arguments]
+    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if finished.returncode:
+        raise RuntimeError(f"The training run of this benchmark failed:\n{finished.stderr}")
+    (line,) = (line for line in finished.stdout.splitlines() if line.startswith("RESULT"))
+    return [float(word) for word in line.split()[1:]]
+
+
+def write_logs(path: Path) -> None:
+    """Logs of noise, in the form of a user's own."""
+    generator = np.random.default_rng(0)
+    ends = np.zeros(2000, bool)
+    ends[99::100] = True
+    np.savez(
+        path,
+        observations=generator.normal(size=(2000, 28)).astype(np.float32),
+        actions=generator.uniform(-1, 1, (2000, 5)).astype(np.float32),
+        rewards=-np.ones(2000, np.float32),
+        terminals=np.zeros(2000, bool),
+        timeouts=ends,
+    )
+
+
+def take_turns(config: Config, calls: dict[str, Any], *, updates: int | None = None) -> dict[str, float]:
+    """Median seconds of each call; `updates`, in each chunk of those that are chunks."""
+    if updates is not None:
+        for chunk in calls.values():
+            chunk.updates = updates
+    times = interleaved(calls, rounds=config.rounds, at_least=config.seconds)
+    return {name: median(seconds) for name, seconds in times.items()}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,108 @@
+"""An exported policy: how its file is read, and how it acts.
+
+This file imports nothing of sorl, so a copy of it beside the policy is all that the machine of deployment needs, with
+jax, flatbuffers and numpy (`python -m sorl.export --with-loader` makes that copy).
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+
+FORMAT = "sorl-exported-policy"
+FORMAT_VERSION = 1
+
+
+def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[dict[str, Any], bytes]:
+    """The header and the payload of a sealed file.
+
+    Such a file has three parts: a line with the name of its format, its version and the SHA-256 of all that follows;
+    a line of JSON, the header; and the payload. Raises a `FileNotFoundError` where there is nothing, and else a
+    `ValueError`, one sentence, for a file that is unreadable, foreign, of another version, truncated or altered.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is no file; give one that sorl wrote.")
+    try:
+        with open(path, "rb") as file:
+            words = file.readline(200).removesuffix(b"\n").split(b" ")
+            content = file.read() if words[0] == form.encode() else b""  # a foreign file may be large
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
+    if words[0] != form.encode() or len(words) != 3:
+        raise ValueError(f"{path} is not a {form} file; give one that sorl wrote.")
+    if words[1] != str(version).encode():
+        raise ValueError(
+            f"{path} has format version {words[1].decode(errors='replace')!r} where this sorl reads {version}; write "
+            "it again with this sorl, or install the one that wrote it."
+        )
+    if hashlib.sha256(content).hexdigest().encode() != words[2]:
+        raise ValueError(
+            f"{path} does not match its own SHA-256, so it was truncated or altered; copy it again from its source."
+        )
+    line, _, payload = content.partition(b"\n")
+    try:
+        header = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has a header that is not JSON in UTF-8 ({error}); write it again.") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} has a header that is no JSON object; write it again.")
+    return header, payload
+
+
+class ExportedPolicy:
+    """A policy at one budget, for any batch size: observations and noise in, actions out.
+
+    Observations and actions are in the environment's units; the noise is standard normal.
+    """
+
+    def __init__(self, header: dict[str, Any], program: jax.export.Exported):
+        self.header = header
+        """What the file says of itself: sizes, budget, platforms, provenance."""
+        observations, noise = program.in_avals
+        self.observation_size: int = observations.shape[1]
+        self.noise_shape: tuple[int, ...] = noise.shape[1:]
+        """Of one observation's noise: candidates, and the size of an action."""
+        self._act = jax.jit(program.call)
+
+    def noise(self, generator: np.random.Generator, *batch: int) -> np.ndarray:
+        """The noise of one decision, or of a batch of them."""
+        return generator.standard_normal((*batch, *self.noise_shape), dtype=np.float32)
+
+    def __call__(self, observation: Any, noise: Any) -> np.ndarray:
+        """Acts on one observation [observation] or a batch of them [.., observation], with as much `noise`.
+
+        Raises a `ValueError` that names the shapes if they do not fit, or if a number is not finite.
+        """
+        observations, noises = (np.asarray(x, np.float32) for x in (observation, noise))
+        batch = observations.shape[:-1]
+        if observations.shape[-1:] != (self.observation_size,) or noises.shape != (*batch, *self.noise_shape):
+            raise ValueError(
+                f"The observation has shape {observations.shape} and the noise {noises.shape}; this policy takes "
+                f"(.., {self.observation_size}) and (.., {', '.join(map(str, self.noise_shape))})."
+            )
+        if not (np.isfinite(observations).all() and np.isfinite(noises).all()):
+            raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
+        rows = observations.reshape(-1, self.observation_size), noises.reshape(-1, *self.noise_shape)
+        actions = np.array(self._act(*rows))
+        return actions.reshape(*batch, actions.shape[-1])
+
+
+def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
+    """Loads what `python -m sorl.export` wrote; raises as `read_sealed` does."""
+    header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    try:
+        return ExportedPolicy(header, jax.export.deserialize(bytearray(payload)))
+    except ImportError:
+        raise
+    except Exception as error:  # what was not exported can fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        raise ValueError(
+            f"{path} holds no program that jax {jax.__version__} can load ({reason}); export the policy again."
+        ) from error

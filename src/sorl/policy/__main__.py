@@ -1,0 +1,86 @@
+"""`python -m sorl.policy RUN`: what a policy is, and the budget it should act at where a decision may take so long."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+
+from sorl import compilation, load_policy
+from sorl.policy import Plan, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Prints what a policy is; with a time limit, measures what each budget costs here, and chooses one."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory, or a policy file."""
+    latency_ms: float | None = None
+    """Time that a decision on one observation may take, in milliseconds; none chooses no budget."""
+    seed: int | None = None
+    """Training seed of the policy in a run directory; none takes the lowest."""
+    device: str | None = None
+    """Platform to act on, such as cpu or gpu; none takes jax's default."""
+    out: Path | None = None
+    """File to write the policy to, which then acts at the chosen budget unless told otherwise."""
+    measure_again: bool = False
+    """Measure, whatever the user's cache remembers of earlier measurements."""
+    compilation_cache: bool = True
+    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+
+
+def main(config: Config) -> Policy:
+    """Prints the policy and the plan; **returns** the policy at the chosen budget."""
+    policy = load_policy(config.run, config.seed)
+    print(_description(policy))
+    if config.latency_ms is not None:
+        if config.compilation_cache:
+            compilation.enable_cache()
+        print("Every budget, as measured here once and remembered:", flush=True)
+        device = None if config.device is None else _device(config.device)
+        policy = policy.for_latency(config.latency_ms, device, measure_again=config.measure_again)
+        assert policy.plan is not None
+        print(_table(policy.plan), policy.plan.reason, sep="\n")
+    if config.out is not None:
+        policy.save(config.out)
+        print(f"Wrote {config.out}")
+    return policy
+
+
+def _device(platform: str) -> jax.Device:  # pyright: ignore[reportInvalidTypeForm]
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError as error:
+        raise ValueError(f"There is no device {platform!r} here ({error}); jax has {jax.devices()}.") from error
+
+
+def _description(policy: Policy) -> str:
+    known = [name for name in ("env", "seed", "step") if name in policy.provenance]
+    origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
+    steps = ", ".join(map(str, policy.agent.budgets.trained_steps))
+    return (
+        f"{type(policy.agent).__name__} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
+        f"{policy.action_size} actions, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts at "
+        f"{policy.budget.name} unless told otherwise."
+    )
+
+
+def _table(plan: Plan) -> str:
+    lines = [" M^inf    N   p95 ms  success   95 % interval  against M1N1"]
+    for budget, milliseconds, score in plan.options:
+        line = f"{budget.inference_steps:6d} {budget.candidates:4d} {milliseconds:8.3f}"
+        if score is not None:
+            interval = f"{score['success_low']:5.3f} .. {score['success_high']:5.3f}"
+            line += f"  {score['success']:7.3f}  {interval}  {score['difference']:+12.3f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, prog="python -m sorl.policy"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,148 @@
+"""The file of a policy: sealed, a header of JSON that says what it is, and its networks in Equinox's serialisation."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from sorl.agents import AbstractAgent, Budget
+from sorl.exported import read_sealed
+from sorl.files import write_sealed
+from sorl.json_form import agent_from_json, from_json, to_json
+from sorl.normalisation import Normalisation
+from sorl.policy._planning import checked_scores
+
+
+FORMAT = "sorl-policy"
+FORMAT_VERSION = 2
+
+_HEADER = {
+    "agent",
+    "observation_size",
+    "action_size",
+    "trained_steps",
+    "budget",
+    "normalisation",
+    "scores",
+    "provenance",
+}
+_PREFIX, _SUFFIX = "policy-seed-", ".sorl"
+
+
+class Content(NamedTuple):
+    """All that the file of a policy holds."""
+
+    agent: AbstractAgent
+    networks: PyTree
+    normalisation: Normalisation
+    provenance: dict[str, Any]
+    scores: list[dict[str, Any]]
+    budget: Budget
+
+
+def policy_path(directory: Path, seed: int) -> Path:
+    """The file of the policy that a seed trained, in its run directory."""
+    return directory / f"{_PREFIX}{seed}{_SUFFIX}"
+
+
+def find_policy(path: Path, seed: int | None) -> Path:
+    """The policy file that a path means: itself, or in a run directory the one of `seed` (None: of the lowest).
+
+    Raises a `ValueError` if the directory holds none, or not that one, or if a seed is asked of a single file.
+    """
+    if not path.is_dir():
+        if seed is not None:
+            raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")
+        return path
+    names = [found.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for found in path.glob(f"{_PREFIX}*{_SUFFIX}")]
+    seeds = sorted(int(name) for name in names if name.isdecimal())
+    if not seeds:
+        raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
+    if seed is not None and seed not in seeds:
+        raise ValueError(f"{path} has no policy of seed {seed}; it has those of {', '.join(map(str, seeds))}.")
+    return policy_path(path, seeds[0] if seed is None else seed)
+
+
+def write(path: Path, content: Content) -> None:
+    """Writes a policy file, whole or not at all."""
+    units = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
+    header = {
+        "agent": to_json(content.agent),
+        "observation_size": len(content.normalisation.observation_mean),
+        "action_size": len(content.normalisation.action_low),
+        "trained_steps": list(content.agent.budgets.trained_steps),
+        "budget": to_json(content.budget),
+        # A float32 becomes a decimal number, and back, without loss.
+        "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
+        "scores": content.scores,
+        "provenance": content.provenance,
+    }
+    payload = io.BytesIO()
+    eqx.tree_serialise_leaves(payload, content.networks)
+    write_sealed(path, FORMAT, FORMAT_VERSION, header, payload.getvalue())
+
+
+def read(path: str | os.PathLike[str]) -> Content:
+    """Reads a policy file; raises as `read_sealed` does, also if a sealed header or payload makes no policy."""
+    header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    try:
+        return _content(header, payload)
+    except Exception as error:  # what sorl did not write can fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        raise ValueError(
+            f"{path} was sealed over a content that makes no policy ({reason}); write it again with Policy.save."
+        ) from error
+
+
+def _content(header: dict[str, Any], payload: bytes) -> Content:
+    if header.keys() != _HEADER:
+        missing, unknown = sorted(_HEADER - header.keys()), sorted(header.keys() - _HEADER)
+        raise ValueError(f"its header lacks {missing} and has {unknown} besides")
+    agent = agent_from_json(header["agent"], "the header")
+    sizes = header["observation_size"], header["action_size"]
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"the sizes of observation and action are {sizes}")
+    trained_steps = list(agent.budgets.trained_steps)
+    if header["trained_steps"] != trained_steps:
+        raise ValueError(f"trained_steps is {header['trained_steps']} but the agent's are {trained_steps}")
+    if not isinstance(header["provenance"], dict):
+        raise ValueError(f"the provenance is {header['provenance']!r}")
+    return Content(
+        agent,
+        _networks(agent, sizes, payload),
+        _normalisation(sizes, header["normalisation"]),
+        header["provenance"],
+        checked_scores(header["scores"]),
+        from_json(Budget, header["budget"], "the budget"),
+    )
+
+
+def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
+    template = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(*sizes, key=key)), jax.random.key(0))
+    stream = io.BytesIO(payload)
+    try:
+        networks = eqx.tree_deserialise_leaves(stream, template)
+    except Exception as error:  # of equinox, numpy or the memory, in words that help nobody here
+        raise ValueError("its arrays are not those of the networks that its header describes") from error
+    if stream.read(1):
+        raise ValueError("something follows the last of its arrays")
+    return networks
+
+
+def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisation:
+    arrays = {name: np.asarray(values, np.float32) for name, values in units.items()}
+    normalisation = Normalisation(**{name: jnp.asarray(array) for name, array in arrays.items()})
+    expected = Normalisation.identity(*sizes)
+    same = jax.tree.map(lambda x, y: x.shape == y.shape, normalisation, expected)
+    if not all(jax.tree.leaves(same)):
+        raise ValueError(f"the normalisation is not one for the sizes {sizes}")
+    if not all(np.isfinite(array).all() for array in arrays.values()) or not (arrays["observation_scale"] > 0).all():
+        raise ValueError("the normalisation is not finite, or its scale is not positive")
+    return normalisation

@@ -1,0 +1,152 @@
+"""Which budget to act at when a decision may take so long and no longer."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sorl.agents import AbstractAgent, Budget
+
+
+MARGIN = 1.2
+"""What a budget costs is taken this many times before it is held against the limit."""
+
+CANDIDATES = (1, 2, 4, 8, 16, 32)
+"""Parallel budgets that are tried where no scores say which are worth it."""
+
+SCORE_NUMBERS = ("success", "success_low", "success_high", "difference", "difference_low", "difference_high")
+"""What a score holds beside its `inference_steps` and `candidates`: success in [0, 1], and its paired difference to one
+step and one candidate, each with a 95 % interval."""
+
+
+class Option(NamedTuple):
+    """A budget that could be chosen."""
+
+    budget: Budget
+    milliseconds: float
+    """What a decision takes, at the 95th percentile."""
+    score: Mapping[str, Any] | None
+    """How well it does, where that was measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The budget chosen for a time limit, and why."""
+
+    budget: Budget
+    milliseconds: float
+    """What a decision at this budget takes on `device`, at the 95th percentile."""
+    limit: float
+    """The time that a decision may take, in milliseconds."""
+    device: str
+    reason: str
+    """One sentence."""
+    options: tuple[Option, ...]
+    """All that was measured."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A copy of the scores.
+
+    Raises a `ValueError`, one sentence, if they are not JSON, if one lacks a number of `SCORE_NUMBERS` or holds
+    one that is not finite, or if two are of the same budget.
+    """
+    try:
+        copies = [dict(row) for row in json.loads(json.dumps(list(rows), allow_nan=False))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The scores are not JSON ({error}); give a list of rows of finite plain numbers.") from error
+    budgets = []
+    for row in copies:
+        budgets.append(score_budget(row))
+        lacking = [name for name in SCORE_NUMBERS if not isinstance(row.get(name), int | float)]
+        if lacking or not 0 <= row["success"] <= 1:
+            needed = f"numbers for {', '.join(lacking)}" if lacking else "a success from 0 to 1"
+            raise ValueError(f"The score {row} needs {needed}; correct it.")
+    if len({_key(budget) for budget in budgets}) < len(budgets):
+        raise ValueError(f"The scores name a budget twice: {', '.join(budget.name for budget in budgets)}.")
+    return copies
+
+
+def score_budget(row: Mapping[str, Any]) -> Budget:
+    """The budget that a score is about; raises a `ValueError` if it does not say its steps and candidates."""
+    if not all(type(row.get(name)) is int for name in ("inference_steps", "candidates")):
+        raise ValueError(f"The score {dict(row)} needs whole numbers for inference_steps and candidates; add them.")
+    return Budget(**{field.name: row[field.name] for field in dataclasses.fields(Budget) if field.name in row})
+
+
+def possible_budgets(agent: AbstractAgent, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
+    """The budgets to choose among: those of the scores, or else the trained steps with each of `CANDIDATES`."""
+    if scores:
+        return [score_budget(row) for row in scores]
+    return [
+        dataclasses.replace(usual, inference_steps=steps, candidates=candidates)
+        for steps in agent.budgets.trained_steps
+        for candidates in (CANDIDATES if agent.budgets.other_candidates else agent.budgets.candidates)
+    ]
+
+
+def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
+    """The best-scoring option that fits the limit with the margin; without scores the largest.
+
+    One that did worse than one step and one candidate (a negative `difference`: best of N can hurt) is passed over
+    where another fits. Of equally good ones the cheapest is taken.
+
+    **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device`, for the sentence.
+
+    Raises a `ValueError` that names the cheapest option if none fits.
+    """
+    cheapest = min(options, key=lambda option: option.milliseconds)
+    fitting = [option for option in options if MARGIN * option.milliseconds <= limit]
+    if not fitting:
+        raise ValueError(
+            f"Nothing fits {limit:g} ms on {device}: the cheapest of {len(options)} budgets, "
+            f"{_words(cheapest.budget)}, takes {cheapest.milliseconds:.3g} ms at the 95th percentile; allow at least "
+            f"{_up(MARGIN * cheapest.milliseconds)} ms."
+        )
+    harmless = [option for option in fitting if option.score is None or option.score["difference"] >= 0]
+    best = min(harmless or fitting, key=_rank)
+    reason = (
+        f"{_words(best.budget)}: {best.milliseconds:.3g} ms at the 95th percentile on {device}, within {limit:g} ms "
+        f"with a margin of {MARGIN:g}; of {len(options)} budgets {len(fitting)} fit, and this is "
+        f"{_merit(best, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
+    )
+    return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
+
+
+def _rank(option: Option) -> tuple[float | int, ...]:
+    """Lowest first."""
+    if option.score is not None:
+        return -option.score["success"], option.milliseconds
+    budget = option.budget
+    return -budget.inference_steps * budget.candidates, -budget.inference_steps
+
+
+def _merit(option: Option, passed_over: int) -> str:
+    score = option.score
+    if score is None:
+        return "the largest (the policy carries no scores to choose by, and best of N can hurt)"
+    success = f"success {score['success']:.3g} ({score['success_low']:.3g} .. {score['success_high']:.3g})"
+    if score["difference"] < 0:
+        return f"the best with {success}, although one step and one candidate did better: no fitting one did not"
+    if passed_over:
+        return f"the best with {success}, {passed_over} passed over that did worse than one step and one candidate"
+    return f"the best with {success}"
+
+
+def _words(budget: Budget) -> str:
+    steps, candidates = budget.inference_steps, budget.candidates
+    return f"{steps} step{'s' * (steps > 1)}, " + ("one candidate" if candidates == 1 else f"best of {candidates}")
+
+
+def _up(milliseconds: float) -> str:
+    """Three digits, rounded up, so that what is named fits."""
+    unit = 10.0 ** (math.floor(math.log10(milliseconds)) - 2)
+    return f"{math.ceil(milliseconds / unit) * unit:.3g}"
+
+
+def _key(budget: Budget) -> tuple[Any, ...]:
+    return tuple(getattr(budget, field.name) for field in dataclasses.fields(Budget))

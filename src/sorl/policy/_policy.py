@@ -1,0 +1,204 @@
+"""The policy itself: what it is made of, how it acts, and how it is changed, saved and loaded."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree, Shaped
+
+from sorl import latency
+from sorl.agents import AbstractAgent, Budget
+from sorl.json_form import to_json
+from sorl.normalisation import Normalisation
+from sorl.policy import _acting, _file, _planning
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """A trained policy: observations in, actions out, both in the environment's units.
+
+    It acts at any budget: `policy(observation, key=key, steps=4, candidates=8)`.
+    """
+
+    agent: AbstractAgent
+    networks: PyTree = dataclasses.field(repr=False)
+    normalisation: Normalisation = dataclasses.field(repr=False)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """Where the policy comes from: environment, seed, step, versions, data."""
+    scores: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
+    """How well it does at which budget, one row each (see `with_scores`); empty where that was not measured."""
+    budget: Budget = dataclasses.field(default=None)  # pyright: ignore[reportAssignmentType]
+    """What it acts at unless told otherwise; by default the agent's usual."""
+    plan: _planning.Plan | None = dataclasses.field(default=None, repr=False)
+    """How the budget was chosen, after `for_latency`; belongs to a machine, and is not saved."""
+
+    def __post_init__(self):
+        if self.budget is None:
+            object.__setattr__(self, "budget", self.agent.budgets.usual)
+        self.agent.budgets.refuse(self.budget)
+
+    @property
+    def observation_size(self) -> int:
+        """Length of an observation."""
+        return self.normalisation.observation_mean.shape[0]
+
+    @property
+    def action_size(self) -> int:
+        """Length of an action."""
+        return self.normalisation.action_low.shape[0]
+
+    @property
+    def device(self) -> latency.Device:
+        """Where it acts."""
+        return self._arrays[0].device  # pyright: ignore[reportReturnType]
+
+    def __call__(
+        self,
+        observation: Shaped[Array | np.ndarray, "*batch observation"],
+        *,
+        key: Key[Array, ""],
+        steps: int | None = None,
+        candidates: int | None = None,
+        noise_scale: float | None = None,
+        budget: Budget | None = None,
+    ) -> Float[np.ndarray, "*batch action"]:
+        """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
+
+        **Arguments:** `key`, the random key of this decision; `steps`, jumps from noise to action; `candidates`,
+        actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is deterministic); `budget`,
+        what the three are taken from where they are not given, by default the policy's own.
+
+        **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
+        with NaN or infinity in it or a budget that the agent cannot act on, and a `FloatingPointError` if an action is
+        not finite.
+        """
+        values = self._checked(observation)
+        program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
+        actions = np.array(program(self._arrays, values.reshape(-1, self.observation_size), key))
+        if not np.isfinite(actions).all():
+            raise FloatingPointError("The policy's action is not finite; its weights probably are not either.")
+        return actions.reshape(*values.shape[:-1], self.action_size)
+
+    def with_budget(self, budget: Budget) -> "Policy":
+        """The same policy, which acts at `budget` unless told otherwise."""
+        return dataclasses.replace(self, budget=budget, plan=None)
+
+    def with_scores(self, pairs: Sequence[Mapping[str, Any]]) -> "Policy":
+        """The same policy with what was measured of it, which its file then carries.
+
+        **Arguments:** `pairs`, a row for each budget: `inference_steps`, `candidates` and any other field of `Budget`
+        that is not its default; `success` in [0, 1] and `difference`, the paired difference to one step and one
+        candidate, each with `_low` and `_high`, the ends of its interval; and whatever else is worth keeping.
+
+        Raises a `ValueError` for rows that lack one of these.
+        """
+        return dataclasses.replace(self, scores=_planning.checked_scores(pairs), plan=None)
+
+    def on(self, device: latency.Device) -> "Policy":
+        """The same policy, acting on `device`."""
+        networks, normalisation = jax.device_put((self.networks, self.normalisation), device)
+        return dataclasses.replace(self, networks=networks, normalisation=normalisation, plan=None)
+
+    def for_latency(
+        self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False
+    ) -> "Policy":
+        """The same policy at the best budget that a decision on one observation has time for.
+
+        What each budget costs is measured once for each device, in calls of this policy from numpy to numpy, and kept
+        in the user's cache (`sorl.latency`). The best is the one with the highest success among the scores, or without
+        scores the largest of the trained steps with up to 32 candidates. `plan` of the result says what was chosen and
+        why.
+
+        **Arguments:** `milliseconds` that a decision may take; `device` to act on, by default where the policy is;
+        `measure_again`, whatever the cache says.
+
+        Raises a `ValueError` that names the cheapest budget if none fits.
+        """
+        if not 0 < milliseconds < math.inf:
+            raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
+        policy = self if device is None else self.on(device)
+        budgets = _planning.possible_budgets(self.agent, self.budget, self.scores)
+        names = [json.dumps(to_json(budget)) for budget in budgets]
+        observation, key = np.asarray(self.normalisation.observation_mean), jax.random.key(0)
+        found = latency.costs(
+            latency.machine(policy.device)
+            | {"agent": type(self.agent).__name__, "shapes": [list(array.shape) for array in policy._arrays]},
+            {
+                name: functools.partial(policy, observation, key=key, budget=budget)
+                for name, budget in zip(names, budgets, strict=True)
+            },
+            measure_again=measure_again,
+        )
+        scores = self.scores or [None] * len(budgets)
+        options = [
+            _planning.Option(budget, found[name], score)
+            for name, budget, score in zip(names, budgets, scores, strict=True)
+        ]
+        plan = _planning.choose(options, milliseconds, policy.device.device_kind)
+        return dataclasses.replace(policy, budget=plan.budget, plan=plan)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the policy to one file, whole or not at all."""
+        content = (self.agent, self.networks, self.normalisation, self.provenance, self.scores, self.budget)
+        _file.write(Path(path), _file.Content(*content))
+
+    def _checked(self, observation: Any) -> np.ndarray:
+        try:
+            with np.errstate(over="ignore"):  # what overflows is refused below
+                values = np.asarray(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The observation is not an array of numbers ({error}); this policy acts on shape "
+                f"({self.observation_size},) or a batch (.., {self.observation_size})."
+            ) from error
+        if values.shape[-1:] != (self.observation_size,):
+            raise ValueError(
+                f"The observation has shape {values.shape}; this policy acts on shape ({self.observation_size},) or a "
+                f"batch (.., {self.observation_size}): give what the environment of training gives."
+            )
+        if not np.isfinite(values).all():
+            first = np.argwhere(~np.isfinite(values))[0].tolist()
+            raise ValueError(
+                f"The observation of shape {values.shape} holds {values[tuple(first)]} at index {first}; the policy of "
+                f"shape ({self.observation_size},) -> ({self.action_size},) needs finite numbers: check the sensor or "
+                "simulator that made it."
+            )
+        return values
+
+    # Kept, so that a decision is little more than the call of one compiled program.
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[Array, ...]:
+        return _acting.program_arrays(self.networks, self.normalisation)
+
+    @functools.cached_property
+    def _programs(self) -> dict[tuple[Any, ...], _acting.Program]:
+        return {}
+
+    def _program(
+        self, budget: Budget, steps: int | None, candidates: int | None, noise_scale: float | None
+    ) -> _acting.Program:
+        asked = (budget, steps, candidates, noise_scale)
+        if asked not in self._programs:
+            given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
+            budget = dataclasses.replace(budget, **{name: x for name, x in given.items() if x is not None})
+            self.agent.budgets.refuse(budget)
+            structure = jax.tree.structure((self.networks, self.normalisation))
+            self._programs[asked] = _acting.program(self.agent, structure, budget)
+        return self._programs[asked]
+
+
+def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:
+    """Loads a policy file, or from a run directory the policy that `seed` trained (None: the only or lowest seed).
+
+    Raises a `FileNotFoundError` if the path does not exist, and else a `ValueError`, one sentence, if it is a directory
+    without that policy, or a file that is unreadable, foreign, of another version, truncated or altered.
+    """
+    return Policy(*_file.read(_file.find_policy(Path(path), seed)))

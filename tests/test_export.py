@@ -1,0 +1,227 @@
+"""Exported policies: what runs without sorl does what the live policy does, and damage is one clear error."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sorl import Budget, Normalisation, Policy, export, exported
+from sorl.json_form import to_json
+
+from . import synthetic
+from .alone import run_alone
+from .random_networks import make_policy
+
+
+BATCHES = (1, 7, 256)
+ROUNDING = 1e-6
+"""Of a unit of the network's actions: the exported program holds the weights as constants, and XLA orders its products
+accordingly."""
+
+
+@pytest.fixture(scope="module")
+def policy():
+    agent = synthetic.agent()
+    networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
+    normalisation = Normalisation(
+        observation_mean=jnp.array([1.0, 2.0, 3.0]),
+        observation_scale=jnp.array([2.0, 4.0, 0.5]),
+        action_low=jnp.array([0.0, -5.0]),
+        action_high=jnp.array([10.0, 5.0]),
+    )
+    return Policy(agent, networks, normalisation, {"env": "made up", "seed": 3}, budget=Budget(4, 8))
+
+
+def _decisions(policy, batch: int):
+    """Observations, noise, and what the live policy does with the key that the noise is from."""
+    key = jax.random.key(batch)
+    observations = np.random.default_rng(batch).normal(size=(batch, 3)).astype(np.float32)
+    keys = jax.random.split(key, batch)
+    noise = jax.vmap(lambda k: policy.agent.draw_action(2, policy.budget, key=k))(keys)
+    return observations, np.asarray(noise), policy(observations, key=key)
+
+
+LOAD = """
+import jax
+import numpy as np
+from exported import load_exported
+
+policy = load_exported("policy.stablehlo")
+assert policy.header["budget"]["candidates"] == 8
+decisions = np.load("decisions.npz")
+for batch in (1, 7, 256):
+    actions = policy(decisions[f"observations{batch}"], decisions[f"noise{batch}"])
+    difference = np.abs(actions - decisions[f"actions{batch}"]).max()
+    print(batch, actions.dtype, actions.shape, difference)
+one = policy(decisions["observations7"][3], decisions["noise7"][3])
+assert one.shape == (2,)
+try:
+    import sorl
+except ImportError:
+    print("sorl cannot be imported")
+"""
+
+
+def _check(printed: str) -> None:
+    *lines, last = printed.splitlines()
+    assert last == "sorl cannot be imported"
+    for line, batch in zip(lines, BATCHES, strict=True):
+        head, _, difference = line.rpartition(" ")
+        assert head == f"{batch} float32 ({batch}, 2)"
+        assert float(difference) <= 5 * ROUNDING  # actions reach 5 units to either side
+
+
+@pytest.fixture(scope="module")
+def directory(policy, tmp_path_factory):
+    """A run directory, the policy exported from it with its loader, and decisions of the live one."""
+    directory = tmp_path_factory.mktemp("run")
+    policy.with_budget(Budget()).save(directory / "policy-seed-3.sorl")
+    out = directory / "policy.stablehlo"
+    export.main(export.Config(directory, out, steps=4, candidates=8, with_loader=True))
+    decisions = {}
+    for batch in BATCHES:
+        found = dict(zip(("observations", "noise", "actions"), _decisions(policy, batch), strict=True))
+        decisions |= {f"{name}{batch}": array for name, array in found.items()}
+    np.savez(directory / "decisions.npz", **decisions)
+    return directory
+
+
+def test_it_acts_as_the_live_policy_where_sorl_cannot_be_imported(directory):
+    _check(run_alone(LOAD, ("jax", "flatbuffers", "numpy", "exported"), directory))
+
+
+PLAIN = """
+import jax, jax.export
+import numpy as np
+
+seal, header, program = open("policy.stablehlo", "rb").read().split(b"\\n", 2)
+act = jax.jit(jax.export.deserialize(bytearray(program)).call)
+actions = np.asarray(act(observations, noise))
+"""
+"""As the README shows it."""
+
+
+def test_six_lines_without_the_loader_do(directory):
+    code = """
+import numpy as np
+decisions = np.load("decisions.npz")
+observations, noise = decisions["observations7"], decisions["noise7"]
+"""
+    code += PLAIN + "print(np.abs(actions - decisions['actions7']).max())"
+    assert float(run_alone(code, ("jax", "flatbuffers", "numpy"), directory)) <= 5 * ROUNDING
+
+
+def test_the_loader_is_a_copy_that_imports_nothing_of_sorl(directory):
+    copy = (directory / "exported.py").read_text()
+    assert copy == Path(exported.__file__).read_text()
+    assert not re.search(r"^\s*(from|import) sorl", copy, re.MULTILINE)
+
+
+def test_the_file_says_what_it_is(directory):
+    loaded = exported.load_exported(directory / "policy.stablehlo")
+    assert loaded.header == {
+        "agent": to_json(synthetic.agent()),
+        "observation_size": 3,
+        "action_size": 2,
+        "noise_shape": [8, 2],
+        "budget": to_json(Budget(4, 8)),
+        "platforms": ["cpu", "cuda"],
+        "jax": jax.__version__,
+        "calling_convention_version": loaded.header["calling_convention_version"],
+        "provenance": {"env": "made up", "seed": 3},
+    }
+    seal, header, program = (directory / "policy.stablehlo").read_bytes().split(b"\n", 2)
+    digest = hashlib.sha256(header + b"\n" + program).hexdigest()
+    assert seal.decode() == f"sorl-exported-policy 1 {digest}"
+
+
+def test_actions_are_in_the_environments_units(policy, directory):
+    """The deterministic path of one jump, by hand: normalise, one step of the field, clip, scale."""
+    program = export.export(policy.with_budget(Budget(1, noise_scale=0.0)), ["cpu"])
+    observation = np.array([[2.0, -1.0, 3.5]], np.float32)
+    normalised = jnp.array([0.5, -0.75, 1.0])
+    action = policy.networks.field(normalised, jnp.zeros(2), jnp.array(0.0), jnp.array(0.0))
+    expected = jnp.array([5.0, 0.0]) + 5.0 * jnp.clip(action, -1, 1)
+    noise = np.ones((1, 1, 2), np.float32)
+    np.testing.assert_allclose(program.call(observation, noise)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [Budget(1), Budget(3, 2, 0.5), Budget(8, 2, policy_conditioning=4)])
+def test_every_budget_can_be_exported(policy, budget, tmp_path):
+    policy = policy.with_budget(budget)
+    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+    loaded = exported.load_exported(tmp_path / "policy.stablehlo")
+    observations, noise, actions = _decisions(policy, 4)
+    np.testing.assert_allclose(loaded(observations, noise), actions, atol=5 * ROUNDING)
+    shaped = loaded(observations.reshape(2, 2, 3), noise.reshape(2, 2, *noise.shape[1:]))
+    np.testing.assert_array_equal(shaped, loaded(observations, noise).reshape(2, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return exported.load_exported(directory / "policy.stablehlo")
+
+
+def test_noise_is_standard_normal_and_fits(loaded):
+    noise = loaded.noise(np.random.default_rng(0), 10_000)
+    assert noise.shape == (10_000, 8, 2) and noise.dtype == np.float32
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert loaded.noise(np.random.default_rng(0)).shape == (8, 2)
+    assert loaded(np.zeros(3), loaded.noise(np.random.default_rng(0))).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "observation, noise, message",
+    [
+        (np.zeros(4), np.zeros((8, 2)), r"shape \(4,\) and the noise \(8, 2\); this policy takes \(.., 3\)"),
+        (np.zeros(3), np.zeros((7, 2)), r"the noise \(7, 2\); .* \(.., 8, 2\)"),
+        (np.zeros((2, 3)), np.zeros((8, 2)), r"shape \(2, 3\)"),
+        (np.array([0.0, np.nan, 0.0]), np.zeros((8, 2)), r"shape \(3,\) or its noise is not finite"),
+        (np.zeros(3), np.full((8, 2), np.inf), "not finite"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(loaded, observation, noise, message):
+    with pytest.raises(ValueError, match=message):
+        loaded(observation, noise)
+
+
+def _sealed(header: bytes, payload: bytes) -> bytes:
+    content = header + b"\n" + payload
+    return b"sorl-exported-policy 1 " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+DAMAGE = {
+    "empty": lambda seal, header, program: b"",
+    "a policy file": lambda seal, header, program: b"sorl-policy 2 00\n{}\n",
+    "newer": lambda seal, header, program: b"\n".join([seal.replace(b" 1 ", b" 2 "), header, program]),
+    "a bit": lambda seal, header, program: b"\n".join([seal, header, program[:-9] + b"?" + program[-8:]]),
+    "truncated": lambda seal, header, program: b"\n".join([seal, header, program[:-1]]),
+    "another header": lambda seal, header, program: b"\n".join([seal, b"{}", program]),
+    "sealed nothing": lambda seal, header, program: _sealed(header, b""),
+    "sealed zeros": lambda seal, header, program: _sealed(header, bytes(1000)),
+    "sealed half": lambda seal, header, program: _sealed(header, program[: len(program) // 2]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_files_give_one_clear_error(directory, damage, tmp_path):
+    path = tmp_path / "policy.stablehlo"
+    path.write_bytes(damage(*(directory / "policy.stablehlo").read_bytes().split(b"\n", 2)))
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        exported.load_exported(path)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        exported.load_exported(tmp_path / "policy.stablehlo")
+
+
+@pytest.mark.parametrize("platforms", [["gpu"], ["cpu", "quantum"], []])
+def test_unknown_platforms_are_refused(policy, platforms):
+    with pytest.raises(ValueError, match="give some of cpu, cuda, rocm, tpu"):
+        export.export(policy, platforms)
