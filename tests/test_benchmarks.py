@@ -2,6 +2,7 @@
 
 import json
 
+import evaluation
 import jax
 import numpy as np
 import runtime
@@ -32,6 +33,18 @@ def test_runtime_writes_its_rows_and_compares_files(tmp_path, capsys):
     ratios = runtime.main(runtime.Config(compare=(out, other)))
     assert [row["ratio"] for row in ratios["updates"]] == [2.0, 2.0]
     assert [row["ratio"] for row in ratios["decisions"]] == [1.0, 1.0]
+
+
+def test_evaluation_is_compared_with_a_serial_loop_over_the_same_episodes(tmp_path, capsys):
+    out = tmp_path / "evaluation.json"
+    config = evaluation.Config(
+        inference_steps=(1,), candidates=(2,), episodes=2, serial_episodes=1, rounds=1, width=8, layers=1, out=out
+    )
+    (row,) = evaluation.main(config)
+    assert (row["inference_steps"], row["candidates"], row["rounds"]["length"]) == (1, 2, [200.0])
+    assert row["ratio"] == row["steps_per_second"] / row["serial_steps_per_second"]
+    assert json.loads(out.read_text())["rows"] == [row]
+    assert "serial steps/s" in capsys.readouterr().out
 
 
 def test_the_textbook_update_is_the_same_update():

@@ -131,6 +131,15 @@ def test_best_of_n_takes_the_highest_aggregated_value(maybe_jit, aggregation, in
     np.testing.assert_array_equal(action, candidates[index])
 
 
+def test_a_perturbation_is_added_to_the_aggregated_values(maybe_jit):
+    candidates, q = jnp.array([[0.1], [0.2]]), jnp.array([[1.0, 3.0], [2.0, 4.0]])
+    picked = [
+        maybe_jit(lambda p: critics.best_of_n(candidates, q, "mean", p)[1])(jnp.array(p))
+        for p in ([0.0, 0.0], [1.5, 0.0], [1.5, 1.0])
+    ]
+    assert picked == [1, 0, 1]
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _best_of_each_row(q, aggregation):
     candidates = jnp.broadcast_to(jnp.arange(4.0)[:, None], (*q.shape[:2], 1))

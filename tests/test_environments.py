@@ -1,18 +1,21 @@
 """An episode is decided by its seed, wherever and beside whatever it is played; workers answer, fail and end."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from multiprocessing import Pipe
 
 import gymnasium
 import numpy as np
 import pytest
 
-from sorl.environments import Environment, EnvironmentPool, EnvironmentWorkerError, SerialEnvironments, serve
+from sorl.environment_pool import EnvironmentPool, EnvironmentWorkerError, serve
+from sorl.environments import Environment, Outcome, SerialEnvironments
 
 
 CUBE = "cube-single-play-singletask-task1-v0"
@@ -48,6 +51,14 @@ def episode(environment, seed, steps):
     """Observations of an episode with actions that are the same for the same seed."""
     actions = np.random.default_rng(seed).uniform(-1, 1, (steps, environment.sizes()[1])).astype(np.float32)
     return [environment.reset(seed)] + [environment.step(action)[0] for action in actions]
+
+
+def step(environments, slots, actions):
+    """One step in each of the slots, in the order asked for."""
+    environments.step_async(slots, actions)
+    done, outcome = environments.step_wait(len(slots))
+    order = [done.tolist().index(slot) for slot in slots]
+    return Outcome(*(column[order] for column in outcome))
 
 
 def test_every_generator_is_the_episodes_own(random_environments):
@@ -102,7 +113,7 @@ def test_success_is_judged_before_or_after_the_step(timing, expected):
 
 def test_an_episode_ends_at_the_limit_of_steps(cubes):
     cubes.reset(np.array([0]), np.array([1]))
-    done = [cubes.step(np.array([0]), np.zeros((1, 5), np.float32)).done[0] for _ in range(200)]
+    done = [step(cubes, np.array([0]), np.zeros((1, 5), np.float32)).done[0] for _ in range(200)]
     assert done == [False] * 199 + [True]
 
 
@@ -114,7 +125,7 @@ def test_pool_plays_what_one_process_plays_in_the_order_asked_for(cubes):
         assert pool.sizes() == cubes.sizes() == (28, 5)
         np.testing.assert_array_equal(pool.reset(slots, seeds), cubes.reset(slots, seeds))
         for action in actions:
-            for found, expected in zip(pool.step(slots, action), cubes.step(slots, action), strict=True):
+            for found, expected in zip(step(pool, slots, action), step(cubes, slots, action), strict=True):
                 np.testing.assert_array_equal(found, expected)
                 assert found.dtype == expected.dtype
 
@@ -123,7 +134,7 @@ def test_an_exception_in_a_worker_is_one_clear_error():
     with EnvironmentPool(CUBE, workers=2) as pool:
         pool.reset(np.arange(2), np.arange(2))
         with pytest.raises(EnvironmentWorkerError, match=rf"An environment worker of {CUBE} failed: \w+: ") as raised:
-            pool.step(np.arange(2), np.zeros((2, 2), np.float32))
+            step(pool, np.arange(2), np.zeros((2, 2), np.float32))
         assert "Traceback" in raised.value.__notes__[0]
         with pytest.raises(EnvironmentWorkerError, match="is closed; make a new one"):
             pool.reset(np.arange(2), np.arange(2))
@@ -135,6 +146,30 @@ def test_an_environment_that_cannot_be_made_is_one_clear_error(tmp_path, monkeyp
     with EnvironmentPool(CUBE, workers=2) as pool:
         with pytest.raises(EnvironmentWorkerError, match="failed: ImportError: half installed"):
             pool.sizes()
+
+
+@pytest.mark.parametrize("make", [partial(SerialEnvironments, environments=3), partial(EnvironmentPool, workers=3)])
+def test_steps_are_awaited_a_few_at_a_time_and_can_be_abandoned(make):
+    with contextlib.ExitStack() as stack:
+        environments = make(CUBE)
+        if isinstance(environments, EnvironmentPool):
+            stack.enter_context(environments)
+        slots, actions = np.arange(3), np.full((3, 5), 0.5, np.float32)
+        environments.reset(slots, slots)
+        first = step(environments, slots, actions)
+        environments.reset(slots, slots)
+        environments.step_async(slots, actions)
+        found = {}
+        while len(found) < 3:
+            done, outcome = environments.step_wait(1)
+            assert len(done) >= 1 and not found.keys() & set(done.tolist())
+            found |= zip(done.tolist(), outcome.observations, strict=True)
+        np.testing.assert_array_equal([found[slot] for slot in range(3)], first.observations)
+        # A step that is given up leaves nothing behind.
+        environments.step_async(slots, -actions)
+        environments.abandon()
+        environments.reset(slots, slots)
+        np.testing.assert_array_equal(step(environments, slots, actions).observations, first.observations)
 
 
 def test_a_dead_worker_is_one_clear_error():
@@ -182,7 +217,7 @@ def test_worker_loop_answers_reports_errors_and_ends_with_its_pipe():
 SIGNALLED = """
 import os, signal
 import numpy as np
-from sorl.environments import EnvironmentPool
+from sorl.environment_pool import EnvironmentPool
 
 pool = EnvironmentPool({env!r}, workers=2)
 first = pool.reset(np.arange(2), np.arange(2))

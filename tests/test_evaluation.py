@@ -16,13 +16,15 @@ import pytest
 import tyro
 from jaxtyping import Float
 
-from sorl import environments, presets, video
+from sorl import environments, presets, rollouts, video
 from sorl.agents import AbstractAgent, Budget, Budgets, Sorl
 from sorl.config import TrainConfig
-from sorl.environments import EnvironmentPool, SerialEnvironments
+from sorl.environment_pool import EnvironmentPool
+from sorl.environments import SerialEnvironments
 from sorl.evaluate import Config, main
-from sorl.evaluation import episode_seeds, evaluate, play
+from sorl.evaluation import evaluate
 from sorl.normalisation import Normalisation
+from sorl.rollouts import episode_seeds, play
 from sorl.runs import Run
 
 
@@ -183,6 +185,27 @@ def test_noise_is_a_matter_of_seed_episode_and_own_step(scripted, monkeypatch):
     assert noise_by_episode(side_by_side=2, first=2) == {episode: found[episode] for episode in (0, 1)}
 
 
+@pytest.mark.parametrize("side_by_side", [1, 3, 7])
+def test_an_episode_always_has_the_same_row_of_a_batch_of_one_size(scripted, monkeypatch, side_by_side):
+    def decide(agent, policy, normalisation, budget, key, episodes, steps, observations):
+        shown.append((episodes, steps))
+        return original(agent, policy, normalisation, budget, key, episodes, steps, observations)
+
+    shown, original = [], rollouts._decide
+    monkeypatch.setattr(rollouts, "_decide", decide)
+    monkeypatch.setattr(rollouts, "MOST_ROWS", 3)
+    environments = SerialEnvironments(CUBE, environments=side_by_side)
+    evaluate(Echo(), jnp.zeros(0), environments, normalisation=identity(2, 2), budget=Budget(3), episodes=7)
+    assert {episodes.shape for episodes, _ in shown} == {(3,)}
+    taken = {(row, episode) for episodes, _ in shown for row, episode in enumerate(episodes)}
+    assert taken - {(row, 0) for row in range(3)} == {(episode % 3, episode) for episode in range(1, 7)}
+
+
+def test_rows_are_few_and_evenly_shared():
+    found = [rollouts.batch_rows(episodes) for episodes in (1, 16, 17, 20, 32, 50, 1000)]
+    assert found == [1, 16, 9, 10, 16, 13, 16]
+
+
 def test_episode_seeds_differ_and_do_not_depend_on_their_number():
     np.testing.assert_array_equal(episode_seeds(4, 50)[:10], episode_seeds(4, 10))
     assert len({*episode_seeds(4, 500), *episode_seeds(5, 500)}) == 1000
@@ -205,7 +228,8 @@ def film_of(environments, episodes=5):
     return [np.stack(seen[episode]) for episode in range(episodes)]
 
 
-def test_workers_and_waves_give_what_one_process_gives():
+def test_workers_and_waves_give_what_one_process_gives(monkeypatch):
+    monkeypatch.setattr(rollouts, "MOST_ROWS", 2)  # so that episodes share rows
     expected = film_of(SerialEnvironments(CUBE))
     lengths = {len(film) for film in expected}
     assert len(lengths) > 1 and min(lengths) < 200  # some reach the goal, at different times

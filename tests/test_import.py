@@ -11,7 +11,9 @@ import sorl
 HEAVY = ("jax", "equinox", "mujoco", "ogbench", "orbax", "matplotlib", "wandb", "tensorboardX", "gymnasium")
 
 
-@pytest.mark.parametrize("module", ["sorl", "sorl.environments", "sorl.data", "sorl.data.generation_worker"])
+@pytest.mark.parametrize(
+    "module", ["sorl", "sorl.environment_pool", "sorl.environments", "sorl.data", "sorl.data.generation_worker"]
+)
 def test_importing_it_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))".replace(
         repr(HEAVY), repr(set(HEAVY))

@@ -8,6 +8,7 @@ from sorl.statistics import (
     bootstrap_interval,
     evaluation_rows,
     headline,
+    paired_difference,
     success_interval,
     summarise,
     table,
@@ -68,6 +69,8 @@ def row(step, seed, successes, inference_steps=4, **others):
         "noise_scale": 1.0,
         "policy_conditioning": None,
         "critic_conditioning": None,
+        "q_aggregation": None,
+        "softmax_temperature": 0.0,
     }
     counts = {"successes": successes, "episodes": 10, "return": -100.0, "length": 100.0, "steps_per_second": 1000.0}
     return {"step": step, "training_seed": seed} | budget | counts | others
@@ -127,3 +130,24 @@ def test_evaluations_are_read_from_the_metrics_and_make_the_headline():
 
 
 FIGURES = ("success", "return", "episode_length")
+
+
+def test_paired_difference_is_over_episodes_for_one_seed_and_over_seeds_for_several():
+    reference = np.array([[True, False, False, True]])
+    # Episode by episode 0, 1, 1, 0.
+    found = paired_difference(np.array([[True, True, True, True]]), reference)
+    assert found == (0.5, *bootstrap_interval(np.array([0.0, 1.0, 1.0, 0.0])))
+    assert (found.difference_low, found.difference_high) == (0.0, 1.0)
+    # Seeds differ by 1/2 and -1/4; of their resamples one in four is either twice.
+    both = np.array([[True, True, True, True], [True, False, False, False]])
+    found = paired_difference(both, np.concatenate([reference, reference]))
+    assert found == pytest.approx((0.125, -0.25, 0.5))
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_paired_difference_of_a_budget_with_itself_is_nothing_and_reverses_with_its_sides(seeds, episodes, random):
+    one, other = (np.array([[random.random() < 0.5 for _ in range(episodes)] for _ in range(seeds)]) for _ in range(2))
+    assert paired_difference(one, one) == (0.0, 0.0, 0.0)
+    there, back = paired_difference(one, other), paired_difference(other, one)
+    assert there.difference == -back.difference == pytest.approx(one.mean() - other.mean())
+    np.testing.assert_allclose((there.difference_low, there.difference_high), (-back[2], -back[1]), atol=1e-12)

@@ -12,7 +12,9 @@ import tyro
 from tqdm import tqdm
 
 from sorl.agents import Budget
-from sorl.environments import DEFAULT_WORKERS, EnvironmentPool, SuccessTiming
+from sorl.decision_options import DecisionOptions
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
+from sorl.environments import SuccessTiming
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.files import whole_file
 from sorl.runs import Run, load_run
@@ -42,12 +44,8 @@ class Config:
     success_timing: SuccessTiming | None = None
     """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
     run's own."""
-    noise_scale: float | None = None
-    """Scale of the policy's noise; 1 as trained, 0 for the deterministic path; by default the agent's own."""
-    policy_conditioning: int | None = None
-    """Number of steps shown to the policy; by default the largest trained one not above the inference steps."""
-    critic_conditioning: int | None = None
-    """Number of steps shown to the critic; by default the largest trained one not above the inference steps."""
+    decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
+    """How a decision is made, whatever its budget."""
     workers: int = DEFAULT_WORKERS
     """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
     video: Path | None = None
@@ -82,37 +80,15 @@ def main(config: Config) -> list[dict[str, Any]]:
     return summary
 
 
-def _environment(run: Run) -> str:
-    if run.config.env is None:
-        raise ValueError(f"{run.directory} was trained on logs without an environment, so no episode can be played.")
-    return run.config.env
-
-
 def _budgets(config: Config, run: Run) -> list[Budget]:
-    own = run.agent.budgets
-    chosen = {
-        name: getattr(config, name)
-        for name in ("noise_scale", "policy_conditioning", "critic_conditioning")
-        if getattr(config, name) is not None
-    }
-    usual = dataclasses.replace(own.usual, **chosen)
-    return own._replace(usual=usual).grid(config.inference_steps, config.candidates, final=True)
-
-
-def _policies(config: Config, run: Run) -> dict[int, Any]:
-    seeds = tuple(run.policies) if config.seeds is None else config.seeds
-    missing = [seed for seed in seeds if seed not in run.policies]
-    if missing:
-        raise ValueError(f"{run.directory} has no training seeds {missing}; it has {list(run.policies)}.")
-    return {seed: run.policies[seed] for seed in seeds}
+    return config.decision.budgets(run.agent, config.inference_steps, config.candidates)
 
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     """Training seed and result of every evaluation, budgets outermost."""
-    env_name = _environment(run)
-    games = list(itertools.product(_budgets(config, run), _policies(config, run).items()))
+    games = list(itertools.product(_budgets(config, run), run.chosen(config.seeds).items()))
     workers = min(config.workers, config.episodes)
-    with EnvironmentPool(env_name, workers=workers, success_timing=_timing(config, run)) as pool:
+    with EnvironmentPool(run.env, workers=workers, success_timing=_timing(config, run)) as pool:
         return [
             (
                 training_seed,
@@ -151,12 +127,12 @@ def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
 def _film(config: Config, run: Run, directory: Path) -> None:
     from sorl.video import record
 
-    training_seed, policy = next(iter(_policies(config, run).items()))
+    training_seed, policy = next(iter(run.chosen(config.seeds).items()))
     for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
         for path in record(
             run.agent,
             policy,
-            _environment(run),
+            run.env,
             directory,
             normalisation=run.normalisation,
             budget=budget,

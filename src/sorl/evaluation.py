@@ -1,24 +1,18 @@
-"""Success of a policy at a compute budget, over a fixed number of seeded episodes.
-
-Episode i is row i of a batch that always has one row for each episode, played or not. So the policy is one program for
-the whole evaluation, and neither the number of workers nor the way they share the episodes can change a result.
-"""
+"""Success of a policy at a compute budget, over a fixed number of seeded episodes."""
 
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 
 from sorl.agents import AbstractAgent, Budget
-from sorl.environments import Environments, Outcome, SuccessTiming
+from sorl.environment_pool import Environments
+from sorl.environments import SuccessTiming
 from sorl.normalisation import Normalisation
-from sorl.policy import decide
+from sorl.rollouts import compile_policy, episode_seeds, play
 from sorl.statistics import wilson_interval
 
 
@@ -73,16 +67,6 @@ class EvaluationResult:
         return {name: getattr(self, name).tolist() for name in names}
 
 
-class Moment(NamedTuple):
-    """One step of all episodes under way."""
-
-    episodes: Int[np.ndarray, " playing"]
-    """Their numbers."""
-    slots: Int[np.ndarray, " playing"]
-    """Which environments they play in."""
-    outcome: Outcome
-
-
 def evaluate(
     agent: AbstractAgent,
     policy: PyTree,
@@ -96,7 +80,7 @@ def evaluate(
     """Plays `episodes` episodes; the result depends on neither the kind nor the number of environments.
 
     Every budget meets the same episodes, so that budgets can be compared in pairs. The policy is compiled once for
-    each structure of agent and policy, budget and number of episodes.
+    each structure of agent and policy, budget and number of rows (`sorl.rollouts.batch_rows`).
 
     **Arguments:** `agent` and its `policy`; `environments`, used by nothing else meanwhile; `normalisation`, of the
     data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes.
@@ -106,7 +90,9 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
-    _prepare(agent, policy, environments, normalisation, budget, episodes)
+    # Neither compilation nor the making of environments counts as playing time.
+    _refuse_other_sizes(environments, normalisation)
+    compile_policy(agent, policy, normalisation=normalisation, budget=budget, episodes=episodes)
     success = np.zeros(episodes, bool)
     returns = np.zeros(episodes)
     lengths = np.zeros(episodes, np.int64)
@@ -131,95 +117,12 @@ def evaluate(
     )
 
 
-def play(
-    agent: AbstractAgent,
-    policy: PyTree,
-    environments: Environments,
-    *,
-    normalisation: Normalisation,
-    budget: Budget,
-    episodes: int,
-    seed: int,
-    first: int | None = None,
-) -> Iterator[Moment]:
-    """Plays the episodes of an evaluation, as many at a time as there are environments, step by step.
-
-    **Arguments:** as for `evaluate`; `first`, to play only the first so many of the `episodes` (the same as they are
-    among all).
-    """
-    key, seeds = jax.random.key(seed), episode_seeds(seed, episodes)
-    observations = np.zeros((episodes, len(normalisation.observation_mean)), np.float32)
-    steps = np.zeros(episodes, np.int32)
-    waiting = np.arange(episodes if first is None else first)
-    free = np.arange(len(environments))
-    playing, slots = waiting[:0], free[:0]
-    while True:
-        count = min(len(free), len(waiting))
-        started, waiting = waiting[:count], waiting[count:]
-        places, free = free[:count], free[count:]
-        if count:
-            observations[started] = environments.reset(places, seeds[started])
-        playing, slots = np.append(playing, started), np.append(slots, places)
-        if not len(playing):
-            return
-        actions = np.asarray(_decide(agent, policy, normalisation, budget, key, steps, observations))[playing]
-        _refuse_non_finite(actions, playing, steps)
-        outcome = environments.step(slots, actions)
-        yield Moment(playing, slots, outcome)
-        observations[playing] = outcome.observations
-        steps[playing] += 1
-        free = np.append(free, slots[outcome.done])
-        playing, slots = playing[~outcome.done], slots[~outcome.done]
-
-
-def episode_seeds(seed: int, episodes: int) -> Int[np.ndarray, " episodes"]:
-    """The environment's seed in each episode, below 2^32; an episode's does not depend on how many there are."""
-    words = [np.random.SeedSequence((seed, episode)).generate_state(1)[0] for episode in range(episodes)]
-    return np.array(words, np.int64)
-
-
-@jax.jit
-def _decide(
-    agent: AbstractAgent,
-    policy: Any,
-    normalisation: Normalisation,
-    budget: Budget,
-    key: Key[Array, ""],
-    steps: Int[Array, " episodes"],
-    observations: Float[Array, "episodes observation"],
-) -> Float[Array, "episodes action"]:
-    """The next action of each episode, in the environment's units; its noise is a matter of seed, episode and step."""
-    episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(len(steps)))
-    keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
-    return decide(agent, policy, normalisation, observations, keys, budget)
-
-
-def _prepare(
-    agent: AbstractAgent,
-    policy: Any,
-    environments: Environments,
-    normalisation: Normalisation,
-    budget: Budget,
-    episodes: int,
-) -> None:
-    """Compiles the policy and waits for the environments, so that neither counts as playing time."""
+def _refuse_other_sizes(environments: Environments, normalisation: Normalisation) -> None:
+    """Raises a `ValueError`, one sentence, if the policy was not trained on observations and actions of these sizes."""
     sizes = len(normalisation.observation_mean), len(normalisation.action_low)
     found = environments.sizes()
     if found != sizes:
         raise ValueError(
             f"The policy takes observations of size {sizes[0]} and gives actions of size {sizes[1]}, but "
             f"{environments.env_name} has {found[0]} and {found[1]}; evaluate it where it was trained."
-        )
-    steps, observations = np.zeros(episodes, np.int32), np.zeros((episodes, sizes[0]), np.float32)
-    _decide(agent, policy, normalisation, budget, jax.random.key(0), steps, observations).block_until_ready()
-
-
-def _refuse_non_finite(actions: Float[np.ndarray, "playing action"], playing: Any, steps: Any) -> None:
-    # MuJoCo would reset such an episode in silence.
-    bad = ~np.isfinite(actions).all(axis=1)
-    if bad.any():
-        episode = playing[bad][0]
-        raise FloatingPointError(
-            f"The policy's action in episode {episode} at step {steps[episode]} is not finite; its weights probably "
-            "are not either: evaluate an earlier checkpoint."
         )

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ class Run:
     def agent(self) -> AbstractAgent:
         """The algorithm and its hyper-parameters."""
         return self.config.agent
+
+    @property
+    def env(self) -> str:
+        """The environment to play in; raises a `ValueError` if there is none."""
+        if self.config.env is None:
+            raise ValueError(
+                f"{self.directory} was trained on logs without an environment, so no episode can be played."
+            )
+        return self.config.env
+
+    def chosen(self, seeds: Sequence[int] | None) -> dict[int, PyTree]:
+        """The policies of these training seeds, or of all; raises a `ValueError` if one is missing."""
+        missing = [] if seeds is None else [seed for seed in seeds if seed not in self.policies]
+        if missing:
+            raise ValueError(f"{self.directory} has no training seeds {missing}; it has {list(self.policies)}.")
+        return {seed: self.policies[seed] for seed in (self.policies if seeds is None else seeds)}
 
 
 def config_path(directory: Path) -> Path:

@@ -20,7 +20,7 @@ from sorl.agents import Budget
 from sorl.checkpointing import Checkpoints
 from sorl.config import TrainConfig
 from sorl.data import LoadedData
-from sorl.environments import EnvironmentPool
+from sorl.environment_pool import EnvironmentPool
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.interruption import Interrupted, Interruption
 from sorl.logs import MetricLog

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 BOOTSTRAP_RESAMPLES = 10_000
 
-BUDGET_FIELDS = ("inference_steps", "candidates", "noise_scale", "policy_conditioning", "critic_conditioning")
+BUDGET_FIELDS = (
+    "inference_steps",
+    "candidates",
+    "noise_scale",
+    "policy_conditioning",
+    "critic_conditioning",
+    "q_aggregation",
+    "softmax_temperature",
+)
 """The fields of an evaluation row that say which budget it is about."""
 
 Row = Mapping[str, Any]
@@ -47,12 +55,12 @@ def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> 
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, " seeds"], confidence: float = 0.95, *, seed: int = 0
+    values: Float[np.ndarray, " values"], confidence: float = 0.95, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over training seeds.
+    """Percentile bootstrap interval of the mean of independent values, such as the scores of training seeds.
 
-    **Arguments:** `values`, one score a seed; `confidence` in (0, 1); `seed` of the resampling, so that a table made
-    twice says the same.
+    **Arguments:** `values`, one score a seed (or one number an episode); `confidence` in (0, 1); `seed` of the
+    resampling, so that a table made twice says the same.
 
     **Returns:** the lowest and the highest mean.
     """
@@ -75,6 +83,28 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
     return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
 
 
+class Difference(NamedTuple):
+    """A mean difference of success with the interval around it."""
+
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+def paired_difference(
+    success: Bool[np.ndarray, "seeds episodes"], reference: Bool[np.ndarray, "seeds episodes"]
+) -> Difference:
+    """How much more often one budget succeeds than another on the same episodes, with its 95 % bootstrap interval.
+
+    It is over the episodes of a lone training seed, else over seeds, as in `success_interval`; where all values are
+    equal it has no width. What episodes and seeds have in common cancels, so that the interval is narrower than the
+    difference of two rates would have.
+    """
+    differences = success.astype(float) - reference
+    values = differences[0] if len(differences) == 1 else differences.mean(axis=1)
+    return Difference(float(values.mean()), *bootstrap_interval(values))
+
+
 def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 1.0) -> list[dict[str, Any]]:
     """The evaluations among a run's metrics, one row for each step, training seed and budget, for `summarise`.
 
@@ -84,7 +114,8 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
     for metric in metrics:
         for name, success in metric.items():
             if budget := re.fullmatch(r"evaluation/success/(M(\d+)N(\d+))", name):
-                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "steps_per_second": math.nan}
+                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "softmax_temperature": 0.0}
+                row["steps_per_second"] = math.nan
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
                 row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": round(success * episodes)}
                 row["return"] = metric[f"evaluation/return/{budget[1]}"]

@@ -15,7 +15,7 @@ from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.checkpointing import CheckpointError
 from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
-from sorl.environments import EnvironmentWorkerError
+from sorl.environment_pool import EnvironmentWorkerError
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.published import environment_of, published

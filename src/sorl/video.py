@@ -13,8 +13,8 @@ from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.environments import SerialEnvironments, SuccessTiming
-from sorl.evaluation import play
 from sorl.normalisation import Normalisation
+from sorl.rollouts import play
 
 
 FRAMES_PER_SECOND = 20

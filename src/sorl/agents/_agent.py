@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from sorl.critics import Aggregation
 from sorl.transitions import Transition
 
 
@@ -19,11 +21,26 @@ class Budget(eqx.Module):
     candidates: int = eqx.field(static=True, default=1)
     """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1."""
     noise_scale: float = eqx.field(static=True, default=1.0)
-    """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path."""
+    """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path.
+
+    Below 1 helps where a task forgives less noise than the data hold; at 0 all candidates are the same.
+    """
     policy_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the policy; None: the largest trained count not above `inference_steps`."""
     critic_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the critic; None: the largest trained count not above `inference_steps`."""
+    q_aggregation: Aggregation | None = eqx.field(static=True, default=None)
+    """How critic heads become the value that candidates are judged by; None: as the agent's own targets.
+
+    `min` helps where best of N lowers success: it passes over what one head alone over-estimates. `mean` helps where
+    the heads differ more in noise than in knowledge, since it averages the noise out.
+    """
+    softmax_temperature: float = eqx.field(static=True, default=0.0)
+    """Above 0, candidate i is taken with a probability proportional to exp(Q_i / temperature); in units of Q.
+
+    It helps where the candidates' values differ by less than the critic errs: then 0, which takes the best, follows the
+    errors. A large temperature is one plain sample.
+    """
 
     def __check_init__(self):
         if self.inference_steps < 1 or self.candidates < 1:
@@ -37,11 +54,22 @@ class Budget(eqx.Module):
                 raise ValueError(f"{name} is {value}; give a step count >= 1, or None for the largest trained one.")
         if not self.noise_scale >= 0:
             raise ValueError(f"The noise scale is {self.noise_scale}; give a number >= 0.")
+        if self.q_aggregation not in (None, "mean", "min"):
+            raise ValueError(f"q_aggregation is {self.q_aggregation!r}; give 'mean', 'min' or None.")
+        if not 0 <= self.softmax_temperature < math.inf:
+            raise ValueError(f"The softmax temperature is {self.softmax_temperature}; give a finite number >= 0.")
 
     @property
     def name(self) -> str:
-        """Short name by its two sizes, such as `M4N8`: four jumps, best of eight."""
-        return f"M{self.inference_steps}N{self.candidates}"
+        """Short name by its sizes, `M4N8` for four jumps and best of eight, and by a verifier that is not the usual."""
+        aggregation = "" if self.q_aggregation is None else f"-{self.q_aggregation}"
+        softmax = f"-softmax{self.softmax_temperature!r}" if self.softmax_temperature else ""
+        return f"M{self.inference_steps}N{self.candidates}{aggregation}{softmax}"
+
+    @property
+    def chooses_by_softmax(self) -> bool:
+        """Whether the choice among candidates is random too."""
+        return self.candidates > 1 and self.softmax_temperature > 0
 
 
 class Budgets(NamedTuple):
@@ -59,6 +87,8 @@ class Budgets(NamedTuple):
     """Whether it can act in other numbers of steps than `inference_steps`."""
     other_candidates: bool
     """Whether it can choose among other numbers of candidates than `candidates`."""
+    other_verifiers: bool = False
+    """Whether it heeds a budget's `q_aggregation` and `softmax_temperature`."""
 
     def grid(
         self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
@@ -86,6 +116,8 @@ class Budgets(NamedTuple):
             if asked not in possible and not getattr(self, f"other_{name}"):
                 allowed = " or ".join(map(str, possible))
                 raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
+        if (budget.q_aggregation or budget.softmax_temperature) and not self.other_verifiers:
+            raise ValueError("This agent has one way to choose; leave q_aggregation and softmax_temperature alone.")
 
 
 ONE_PASS = Budgets(

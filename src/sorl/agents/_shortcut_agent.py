@@ -30,6 +30,7 @@ def budgets(discretization_steps: int) -> Budgets:
         trained_steps=step_counts(discretization_steps),
         other_inference_steps=True,
         other_candidates=True,
+        other_verifiers=True,
     )
 
 
@@ -60,6 +61,19 @@ class SorlSharedDraws(eqx.Module):
 
     policy_steps: Int[Array, ""]
     target_steps: Int[Array, ""]
+
+
+class SoftmaxDraws(eqx.Module):
+    """The random draws of a decision that samples among its candidates, too."""
+
+    noise: Float[Array, "*batch candidates action"]
+    """Starts the candidates."""
+    gumbel: Float[Array, "*batch candidates"]
+    """Standard Gumbel noise, one number for each candidate's value."""
+
+
+ActionDraws = Float[Array, "candidates action"] | SoftmaxDraws
+"""The initial noise of each candidate, and where the choice among them is random what it needs."""
 
 
 def step_counts(most: int) -> tuple[int, ...]:
@@ -109,17 +123,30 @@ def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
     return SorlSharedDraws(policy_steps, target_steps)
 
 
+def draw_action(action_size: int, budget: Budget, *, key: Key[Array, ""]) -> ActionDraws:
+    """The random draws of one decision."""
+    shape = (budget.candidates, action_size)
+    if not budget.chooses_by_softmax:
+        return jax.random.normal(key, shape)
+    noise_key, choice_key = jax.random.split(key)
+    return SoftmaxDraws(jax.random.normal(noise_key, shape), jax.random.gumbel(choice_key, shape[:1]))
+
+
 def act(
     policy: SorlPolicy,
     observation: Float[Array, " observation"],
-    noise: Float[Array, "candidates action"],
+    draws: ActionDraws,
     budget: Budget,
     *,
     discretization_steps: int,
     backprop_steps: int,
     q_aggregation: critics.Aggregation,
 ) -> Float[Array, " action"]:
-    """Samples one action for each row of `noise`, and returns the one that the critic values most."""
+    """Samples one action for each row of noise, and returns the one that the critic values most, or draws by value."""
+    if isinstance(draws, SoftmaxDraws):
+        noise, perturbation = draws.noise, budget.softmax_temperature * draws.gumbel
+    else:
+        noise, perturbation = draws, None
     steps = budget.inference_steps
     policy_steps = budget.policy_conditioning or largest_trained(steps, discretization_steps)
 
@@ -131,7 +158,8 @@ def act(
     def value(action):
         return policy.critic(observation, action, critic_steps)
 
-    return critics.choose(candidate, value, budget.noise_scale * noise, q_aggregation)
+    aggregation = budget.q_aggregation or q_aggregation
+    return critics.choose(candidate, value, budget.noise_scale * noise, aggregation, perturbation)
 
 
 def refuse_bad_settings(agent: Any) -> None:

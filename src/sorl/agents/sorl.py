@@ -10,12 +10,14 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
+    ActionDraws,
     SorlDraws,
     SorlPolicy,
     SorlSharedDraws,
     act,
     budgets,
     draw,
+    draw_action,
     draw_shared,
     refuse_bad_settings,
     step_counts,
@@ -184,20 +186,18 @@ class Sorl(AbstractAgent):
         """The field, or its moving average where `act_with_average` says so, and the critic."""
         return SorlPolicy(state.target_field if self.act_with_average else state.field, state.critic)
 
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates action"]:
-        """Initial noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size))
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> ActionDraws:
+        """Initial noise for each candidate of one decision, and Gumbel noise where the choice is random."""
+        return draw_action(action_size, budget, key=key)
 
     def act(
         self,
         policy: SorlPolicy,
         observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates action"],
+        draws: ActionDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+        """Samples `budget.candidates` actions and returns the one that the critic values most, or draws by value."""
         return act(
             policy,
             observation,

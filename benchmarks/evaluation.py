@@ -1,0 +1,172 @@
+"""How much faster is an evaluation than a serial loop that decides for one observation at a time?"""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+from sorl import Budget, Normalisation, Sorl, load_run
+from sorl.agents import AbstractAgent
+from sorl.environment_pool import EnvironmentPool
+from sorl.environments import Environment
+from sorl.evaluation import evaluate
+from sorl.policy import decide
+from sorl.rollouts import episode_seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Plays episodes both ways in turn, in one process, and compares environment steps per second, policy included.
+
+    The serial loop plays some of the evaluation's own episodes: the same policy, budget, seeds and noise.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run directory with the policy to play; by default freshly initialised networks, which never succeed."""
+    env: str = "cube-single-play-singletask-task1-v0"
+    """Environment for freshly initialised networks; a run has its own."""
+    inference_steps: tuple[int, ...] = (4,)
+    """Sequential budgets M^inf."""
+    candidates: tuple[int, ...] = (1, 8)
+    """Parallel budgets N."""
+    episodes: int = 50
+    """Episodes of an evaluation."""
+    serial_episodes: int = 5
+    """Of these, how many the serial loop plays in a round; the next round goes on with the next."""
+    rounds: int = 3
+    """How often each way is timed; the table shows medians."""
+    workers: int | None = None
+    """Processes that simulate; by default one for each episode."""
+    width: int = 256
+    """Units of each hidden layer of freshly initialised networks."""
+    layers: int = 2
+    """Hidden layers of freshly initialised networks."""
+    out: Path | None = None
+    """JSON file for the figures; by default none is written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is played, and where."""
+
+    env: str
+    agent: AbstractAgent
+    policy: Any
+    normalisation: Normalisation
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Prints a table and **returns** its rows."""
+    with Environments(config) as environments:
+        rows = [
+            _compare(config, environments, Budget(steps, candidates))
+            for candidates in config.candidates
+            for steps in config.inference_steps
+        ]
+    machine = {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+        "platform": platform.platform(),
+    }
+    print(f"{environments.subject.env}, {config.episodes} episodes; {machine}")
+    print(f"{'M^inf':>6} {'N':>4} {'steps/s':>9} {'serial steps/s':>15} {'ratio':>7} {'lowest':>7} {'highest':>8}")
+    for row in rows:
+        print(
+            f"{row['inference_steps']:>6} {row['candidates']:>4} {row['steps_per_second']:>9.0f} "
+            f"{row['serial_steps_per_second']:>15.0f} {row['ratio']:>7.2f} {row['lowest']:>7.2f} {row['highest']:>8.2f}"
+        )
+    if config.out is not None:
+        settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
+        config.out.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2) + "\n")
+    return rows
+
+
+class Environments:
+    """A pool of workers for the evaluation, and an environment in this process for the serial loop."""
+
+    def __init__(self, config: Config):
+        self.subject = _subject(config)
+        self.pool = EnvironmentPool(self.subject.env, workers=config.workers or config.episodes)
+        self.alone = Environment(self.subject.env, "pre")
+
+    def __enter__(self) -> "Environments":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.pool.close()
+
+
+def _subject(config: Config) -> Subject:
+    if config.run is not None:
+        run = load_run(config.run)
+        if run.config.env is None:
+            raise SystemExit(f"{config.run} was trained without an environment; give a run that has one.")
+        return Subject(run.config.env, run.agent, next(iter(run.policies.values())), run.normalisation)
+    agent = Sorl(hidden_sizes=(config.width,) * config.layers, critic_hidden_sizes=(config.width,) * config.layers)
+    sizes = Environment(config.env, "pre").sizes()
+    policy = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))
+    return Subject(config.env, agent, policy, Normalisation.identity(*sizes))
+
+
+def _compare(config: Config, environments: Environments, budget: Budget) -> dict[str, Any]:
+    subject, seeds = environments.subject, episode_seeds(0, config.episodes)
+    _serial(environments, budget, seeds, [0], steps=2)  # compiles
+    found: dict[str, list[float]] = {"together": [], "serial": [], "length": []}
+    for turn in range(config.rounds):
+        result = evaluate(
+            subject.agent,
+            subject.policy,
+            environments.pool,
+            normalisation=subject.normalisation,
+            budget=budget,
+            episodes=config.episodes,
+        )
+        found["together"].append(result.steps_per_second)
+        found["length"].append(float(result.lengths.mean()))
+        first = turn * config.serial_episodes
+        own = [episode % config.episodes for episode in range(first, first + config.serial_episodes)]
+        found["serial"].append(_serial(environments, budget, seeds, own))
+    together, serial = (np.array(found[name]) for name in ("together", "serial"))
+    return {
+        "inference_steps": budget.inference_steps,
+        "candidates": budget.candidates,
+        "steps_per_second": float(np.median(together)),
+        "serial_steps_per_second": float(np.median(serial)),
+        "ratio": float(np.median(together / serial)),
+        "lowest": float(np.min(together / serial)),
+        "highest": float(np.max(together / serial)),
+        "rounds": found,
+    }
+
+
+@jax.jit
+def _decide_for_one(agent, policy, normalisation, budget, key, episode, step, observation):
+    own = jax.random.fold_in(jax.random.fold_in(key, episode), step)
+    return decide(agent, policy, normalisation, observation[None], own[None], budget)[0]
+
+
+def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: list[int], steps: int = 10**9) -> float:
+    """Environment steps per second of a plain loop over `episodes`, at most `steps` of each."""
+    subject, environment = environments.subject, environments.alone
+    program = subject.agent, subject.policy, subject.normalisation, budget, jax.random.key(0)
+    taken, start = 0, time.perf_counter()
+    for episode in episodes:
+        observation, step, done = environment.reset(int(seeds[episode])), 0, False
+        while not done and step < steps:
+            action = np.asarray(_decide_for_one(*program, episode, step, observation))
+            observation, _, _, done = environment.step(action)
+            step += 1
+        taken += step
+    return taken / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,204 @@
+"""`python -m sorl.scaling RUN`: success and latency of a trained run at every pair of steps and candidates."""
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from sorl import compilation
+from sorl.agents import AbstractAgent, Budget
+from sorl.decision_options import DecisionOptions
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
+from sorl.environments import SuccessTiming
+from sorl.files import whole_file
+from sorl.json_form import to_json
+from sorl.policy import load_policy, policy_path
+from sorl.runs import Run, load_run, versions
+from sorl.scaling_grid import Effort, Grid, Subject, policy_digest
+from sorl.scaling_pictures import save_pictures
+from sorl.scaling_summary import Pair, best_pair, grid_table, sizes, summarise_grid
+
+
+INFERENCE_STEPS = (1, 2, 4, 8, 16)
+CANDIDATES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Plays and times a trained run at every pair of inference steps and candidates, on the same episodes.
+
+    One step and one candidate are always among the pairs, as what the others are compared with. A grid that was
+    stopped, in whatever way, goes on where it was when the same command is given again. The table is printed, and
+    written into the run directory with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
+    scaling.png and pareto.png.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory that `sorl.train` made."""
+    inference_steps: tuple[int, ...] | None = None
+    """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default 1 2 4 8 16 and the
+    agent's own, where it can act with any."""
+    candidates: tuple[int, ...] | None = None
+    """Parallel budgets N, in actions drawn, of which the critic picks one; by default 1 2 4 8 16 32 and the agent's
+    own, where it can choose among any."""
+    episodes: int = 50
+    """Episodes of each training seed at each pair."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds to play; by default all that the run has."""
+    seed: int = 0
+    """Decides the episodes, and the policy's noise in them."""
+    success_timing: SuccessTiming | None = None
+    """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
+    run's own."""
+    decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
+    """How a decision is made, whatever its budget."""
+    batch_size: int = 64
+    """Observations of the timed decisions beside those for one."""
+    timing_seconds: float = 1.0
+    """How long the decisions of a pair are timed, for one observation and for a batch each."""
+    store_scores: bool = True
+    """Put the pairs into the run's policy files, which choose a budget for a time limit by them."""
+    workers: int = DEFAULT_WORKERS
+    """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    compilation_cache: bool = True
+    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+    quiet: bool = False
+    """No progress bar."""
+
+    def __post_init__(self):
+        for name in ("episodes", "batch_size", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1.")
+
+
+def main(config: Config) -> list[Pair]:
+    """Finishes the grid, prints the table, and writes the files; **returns** the rows of the table."""
+    if config.compilation_cache:
+        compilation.enable_cache()
+    run = load_run(config.run)
+    grid = _grid(config, run)
+    print(_beginning(grid, run.directory), flush=True)
+    grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
+    records = grid.records()
+    pairs = summarise_grid(records)
+    print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
+    settings = grid.settings | {"step": run.step, "data": run.data}
+    _write(run.directory, {"settings": settings, "pairs": pairs, "rows": [row for r in records for row in r["rows"]]})
+    _picture(run, pairs)
+    if config.store_scores:
+        store_scores(run, config.seeds, pairs)
+    return pairs
+
+
+def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
+    """The pairs of the grid, each once; what the others are compared with comes first.
+
+    That is one step and one candidate where the agent can act so, else the least of each that was asked for.
+    """
+    own = agent.budgets
+    steps = set(config.inference_steps or own.inference_steps)
+    if config.inference_steps is None and own.other_inference_steps:
+        steps |= set(INFERENCE_STEPS)
+    candidates = set(config.candidates or own.candidates)
+    if config.candidates is None and own.other_candidates:
+        candidates |= set(CANDIDATES)
+    least = (
+        1 if own.other_inference_steps or 1 in own.inference_steps else min(steps),
+        1 if own.other_candidates or 1 in own.candidates else min(candidates),
+    )
+    reference = config.decision.budgets(agent, least[:1], least[1:])
+    grid = config.decision.budgets(agent, sorted(steps), sorted(candidates))
+    return reference + [budget for budget in grid if budget != reference[0]]
+
+
+def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair]) -> None:
+    """Puts the pairs into the policy files of these training seeds, but says so where one is not what was played."""
+    for seed, networks in run.chosen(seeds).items():
+        path = policy_path(run.directory, seed)
+        policy = load_policy(path)
+        played, found = (
+            policy_digest(*parts)
+            for parts in (
+                (run.agent, networks, run.normalisation),
+                (policy.agent, policy.networks, policy.normalisation),
+            )
+        )
+        if played != found:
+            print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
+            continue
+        policy.with_scores(pairs).save(path)
+        print(f"Put the pairs into {path}")
+
+
+def _grid(config: Config, run: Run) -> Grid:
+    timing = config.success_timing or run.config.evaluation.success_timing
+    subject = Subject(run.env, timing, run.agent, run.chosen(config.seeds), run.normalisation)
+    batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
+    effort = Effort(config.episodes, config.seed, batch_sizes, config.timing_seconds)
+    place = versions(run.config)
+    circumstances = {"decision": to_json(config.decision), "versions": {name: place[name] for name in _DEPENDED_ON}}
+    return Grid(run.directory / "scaling", subject, effort, budgets(config, run.agent), circumstances)
+
+
+_DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
+
+
+def _beginning(grid: Grid, run_directory: Path) -> str:
+    finished, number = len(grid.finished()), len(grid.budgets)
+    if finished:
+        return f"{finished} of {number} pairs are finished in {grid.directory}; going on with the others."
+    others = grid.directory.parent.exists()
+    return f"Playing {number} pairs; each that is finished is kept in {grid.directory}." + (
+        " Earlier results beside it are of other policies or settings, and are not used." if others else ""
+    )
+
+
+def _title(run: Run, pairs: Sequence[Pair]) -> str:
+    seeds = pairs[0]["seeds"]
+    return (
+        f"{run.env} after {run.step} updates on {run.data['source']} data, {run.data['episodes']} episodes; "
+        f"{seeds} training seed{'s' * (seeds > 1)}, {pairs[0]['episodes']} episodes played for each; "
+        f"decisions timed on {jax.devices()[0].device_kind}"
+    )
+
+
+def _choice(pairs: Sequence[Pair]) -> str:
+    best = best_pair(pairs)
+    return (
+        f"Best: {sizes(best)}, success {best['success']:.3f} at {best['latency_ms']:.3g} ms; of the pairs that do no "
+        f"worse than {sizes(pairs[0])} it has the highest success, and of equals it is the fastest."
+    )
+
+
+def _write(directory: Path, content: dict[str, Any]) -> None:
+    with whole_file(directory / "scaling.json") as file:
+        json.dump(content, file, allow_nan=False)
+    with whole_file(directory / "scaling.csv") as file:
+        writer = csv.DictWriter(file, list(content["pairs"][0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(content["pairs"])
+    print(f"Wrote {directory / 'scaling.json'} and scaling.csv")
+
+
+def _picture(run: Run, pairs: Sequence[Pair]) -> None:
+    try:
+        paths = save_pictures(pairs, _title(run, pairs).replace("; ", "\n"), run.directory)
+    except ImportError:
+        print("No pictures without matplotlib; to get them, pip install 'sorl[plots]' and give the same command again.")
+        return
+    print(f"Wrote {' and '.join(map(str, paths))}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config, prog="python -m sorl.scaling"))
+    except (ValueError, OSError, FloatingPointError, EnvironmentWorkerError) as error:
+        sys.exit("\n".join([str(error), *getattr(error, "__notes__", [])]))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on after the last finished pair.")
