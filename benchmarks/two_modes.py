@@ -75,7 +75,7 @@ class Config:
     agents: tuple[str, ...] = tuple(AGENTS)
     """Class names of the agents."""
     updates: int = 5_000
-    """Updates of each training."""
+    """Updates of each training; after 2000 the critics that are told a step count still climb beyond the modes."""
     samples: int = 10_000
     """Actions drawn from each policy."""
     batch_size: int = 256

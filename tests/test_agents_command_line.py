@@ -12,6 +12,9 @@ from sorl.logs import read_metrics
 from . import synthetic
 
 
+pytestmark = pytest.mark.slow
+
+
 def _arrays(tree) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 

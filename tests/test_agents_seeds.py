@@ -11,6 +11,8 @@ from sorl.agents import AGENTS
 from . import synthetic
 
 
+pytestmark = pytest.mark.slow
+
 BATCH = 8
 every_agent = pytest.mark.parametrize("name", sorted(AGENTS))
 
