@@ -262,6 +262,19 @@ def test_the_pairs_go_into_the_policies_that_were_played(reaching, run, capsys):
     assert "was replaced while the grid was played, so it gets no scores" in capsys.readouterr().out
 
 
+def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):
+    path, loaded = policy_path(run, 3), load_run(run)
+    load_policy(path).with_scores([synthetic.score(1, 1)]).save(path)
+    again = {3: loaded.policies[3]}
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step)
+    assert len(load_policy(path).scores) == 1
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    assert load_policy(path).scores == []
+    path.write_bytes(path.read_bytes()[:-1])
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    assert load_policy(path).provenance["step"] == loaded.step + 1
+
+
 @pytest.mark.slow
 def test_a_killed_grid_goes_on_where_it_was(played, tmp_path):
     """Real processes and a real simulator, killed once a pair is finished."""

@@ -111,11 +111,22 @@ def update_config(directory: Path, config: TrainConfig) -> None:
 def save_policies(
     directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
 ) -> None:
-    """Writes one policy file per seed, whole or not at all."""
+    """Writes one policy file per seed, whole or not at all, but leaves alone one that is this policy already."""
     recorded = json.loads((directory / "versions.json").read_text())
     for seed, one in networks.items():
         provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
-        Policy(config.agent, one, normalisation, provenance).save(policy_path(directory, seed))
+        path, policy = policy_path(directory, seed), Policy(config.agent, one, normalisation, provenance)
+        if not _holds(path, policy):
+            policy.save(path)
+
+
+def _holds(path: Path, policy: Policy) -> bool:
+    """Whether the file is this policy at this step already; it may hold scores besides, which are not to be lost."""
+    try:
+        found = load_policy(path)
+    except (FileNotFoundError, ValueError):  # none, or damaged: to be written
+        return False
+    return found.provenance.get("step") == policy.provenance["step"] and found.digest == policy.digest
 
 
 def load_run(directory: str | os.PathLike[str]) -> Run:

@@ -18,9 +18,9 @@ from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.environments import SuccessTiming
 from sorl.files import whole_file
 from sorl.json_form import to_json
-from sorl.policy import load_policy, policy_path
+from sorl.policy import Policy, load_policy, policy_path
 from sorl.runs import Run, load_run, versions
-from sorl.scaling_grid import Effort, Grid, Subject, policy_digest
+from sorl.scaling_grid import Effort, Grid, Subject
 from sorl.scaling_pictures import save_pictures
 from sorl.scaling_summary import Pair, best_pair, grid_table, sizes, summarise_grid
 
@@ -122,14 +122,8 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair]) -
     for seed, networks in run.chosen(seeds).items():
         path = policy_path(run.directory, seed)
         policy = load_policy(path)
-        played, found = (
-            policy_digest(*parts)
-            for parts in (
-                (run.agent, networks, run.normalisation),
-                (policy.agent, policy.networks, policy.normalisation),
-            )
-        )
-        if played != found:
+        played = Policy(run.agent, networks, run.normalisation)
+        if played.digest != policy.digest:
             print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
             continue
         policy.with_scores(pairs).save(path)

@@ -22,7 +22,6 @@ from sorl.environment_pool import EnvironmentPool, Environments
 from sorl.environments import SuccessTiming
 from sorl.evaluation import evaluate
 from sorl.files import write_json
-from sorl.json_form import to_json
 from sorl.normalisation import Normalisation
 from sorl.policy import Policy
 from sorl.progress import Progress
@@ -152,18 +151,9 @@ def time_decisions(subject: Subject, budget: Budget, batch_size: int, seconds: f
     return {"batch_size": batch_size, "median_ms": median, "p95_ms": high, "calls": len(times)}
 
 
-def policy_digest(agent: AbstractAgent, networks: PyTree, normalisation: Normalisation) -> str:
-    """SHA-256 of all that decides how a policy acts: its numbers and its agent, and not its file's other contents."""
-    digest = hashlib.sha256(json.dumps(to_json(agent), sort_keys=True).encode())
-    for leaf in jax.tree.leaves((networks, normalisation)):
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
-
-
 def _settings(subject: Subject, effort: Effort) -> dict[str, Any]:
     digests = {
-        str(seed): policy_digest(subject.agent, networks, subject.normalisation)
+        str(seed): Policy(subject.agent, networks, subject.normalisation).digest
         for seed, networks in subject.policies.items()
     }
     played = {"env": subject.env, "success_timing": subject.success_timing, "policies": digests}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
@@ -53,6 +54,15 @@ class Policy:
     def action_size(self) -> int:
         """Length of an action."""
         return self.normalisation.action_low.shape[0]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides how it acts: its numbers and its agent, and nothing else that its file holds."""
+        digest = hashlib.sha256(json.dumps(to_json(self.agent), sort_keys=True).encode())
+        for leaf in jax.tree.leaves((self.networks, self.normalisation)):
+            array = np.asarray(leaf)
+            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     @property
     def device(self) -> latency.Device:

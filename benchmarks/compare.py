@@ -1,0 +1,326 @@
+"""How well do all agents do on the same data, with the same networks and number of updates, and at what cost?"""
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from ceilings import interleaved, median
+from updates import Chunks, made_up_dataset
+
+from sorl import load_run, train
+from sorl.config import TrainConfig, changes, read_config
+from sorl.files import whole_file, write_json
+from sorl.logs import read_metrics
+from sorl.presets import QUICKSTART_ENV
+from sorl.runs import versions
+from sorl.scaling_grid import Subject, time_decisions
+from sorl.statistics import evaluation_rows, headline, success_interval
+
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains every agent with every seed on every task by `sorl.train`, and tabulates success, time and memory.
+
+    Each (agent, task, seed) is a run directory of its own below `out`. The same command, given again after it was
+    stopped in whatever way, keeps what is finished and goes on with the rest; with more agents, tasks or seeds it adds
+    them. When all are there, the updates and decisions of all agents are timed in turns, in one process, and it prints
+    the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
+    """
+
+    agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in train.AGENT_WORDS)
+    """Agents as `sorl.train` names them, each with options of its own behind it if it is to have any, such as
+    "sorl --agent.no-critic-sees-steps"."""
+    tasks: tuple[str, ...] = (QUICKSTART_ENV,)
+    """OGBench's names of single-task data sets."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Training seeds, each a run of its own."""
+    preset: Literal["quickstart", "paper"] = "quickstart"
+    """Whose settings all agents take: a quickstart's data, networks and number of updates, or the published ones."""
+    options: str = ""
+    """More options of `sorl.train` for all runs, such as "--updates 1000"."""
+    jobs: int = 1
+    """Runs side by side, each on its share of the CPU cores."""
+    rounds: int = 5
+    """Rounds in which updates and decisions of all agents are timed in turns; medians are told."""
+    out: Path = Path("runs/compare")
+    """Directory for the runs and the tables."""
+
+    def __post_init__(self):
+        if self.jobs < 1 or self.rounds < 1:
+            raise ValueError(f"jobs is {self.jobs} and rounds {self.rounds}; give at least 1 of each.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of the comparison."""
+
+    name: str
+    """The agent and its options, as given."""
+    task: str
+    seed: int
+    arguments: tuple[str, ...]
+    """What `sorl.train` is told, without the place."""
+    directory: Path
+
+    @property
+    def subject(self) -> str:
+        """What it shares with the runs of other seeds, and with no other."""
+        return f"{self.name} on {self.task}"
+
+    @property
+    def config(self) -> TrainConfig:
+        """The options that the arguments stand for."""
+        return train.parse(self.arguments)[0]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is over; raises a `ValueError` if the directory holds a run with other options."""
+        path = self.directory / "config.json"
+        if path.exists() and (different := changes(read_config(path), self.config) - {"evaluation.workers"}):
+            raise ValueError(
+                f"The run in {self.directory} has other options ({', '.join(sorted(different))}); give another --out, "
+                "or remove it."
+            )
+        return (self.directory / "evaluation.json").exists()
+
+
+def main(config: Config) -> list[Row]:
+    """Finishes the runs, prints the table and writes the files; **returns** a row for each agent and task."""
+    members = make_members(config)
+    train_missing(config, members)
+    rows = [row for member in members for row in outcomes(member)]
+    costs = measure_costs(config, members)
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.subject, []).append(member)
+    table = [summary(group, rows, costs) for group in groups.values()]
+    text = markdown(config, table)
+    print(text)
+    write_json(config.out / "comparison.json", {"machine": machine(members), "table": table, "rows": rows})
+    with whole_file(config.out / "comparison.csv") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with whole_file(config.out / "comparison.md") as file:
+        file.write(f"{text}\n")
+    print(f"Wrote {config.out / 'comparison.md'}, comparison.csv and comparison.json")
+    return table
+
+
+def make_members(config: Config) -> list[Member]:
+    """The runs, seeds outermost: a comparison that is stopped early then has every agent equally often."""
+    members = []
+    for seed in config.seeds:
+        for task in config.tasks:
+            for name in config.agents:
+                agent, *options = shlex.split(name)
+                given = f"agent:{agent}", "--env", task, "--preset", config.preset, "--seeds", str(seed)
+                arguments = (*given, *options, *shlex.split(config.options))
+                directory = config.out / "_".join(word.strip("-") for word in shlex.split(name)) / task / f"seed-{seed}"
+                members.append(Member(name, task, seed, arguments, directory))
+    return members
+
+
+def train_missing(config: Config, members: Sequence[Member]) -> None:
+    """Trains the runs that are not finished; raises a `RuntimeError` at the end if any of them failed."""
+    missing = [member for member in members if not member.finished]
+    print(f"{len(members) - len(missing)} of {len(members)} runs are finished.", flush=True)
+    pool = _Jobs(config.jobs)
+    try:
+        codes = pool.run([(member.name, _command(member), member.directory) for member in missing])
+    finally:
+        pool.stop()
+    failed = [str(member.directory) for member, code in zip(missing, codes, strict=True) if code]
+    if failed:
+        raise RuntimeError(f"{len(failed)} runs failed; read log.txt in {', '.join(failed)}, and run it again.")
+
+
+def _command(member: Member) -> list[str]:
+    begun = (member.directory / "config.json").exists()
+    arguments = ["--resume"] if begun else member.arguments
+    return [sys.executable, "-m", "sorl.train", *arguments, "--run-dir", str(member.directory)]
+
+
+class _Jobs:
+    """Processes, so many at a time, each on its share of the cores."""
+
+    def __init__(self, count: int):
+        self._count, self._running, self._stopped = count, set(), False
+        self._lock, self._slots = threading.Lock(), iter(range(count))
+
+    def run(self, commands: Sequence[tuple[str, list[str], Path]]) -> list[int]:
+        """Runs name, command and directory of each; **returns** their exit codes."""
+        with ThreadPoolExecutor(self._count, initializer=self._take_share) as pool:
+            try:
+                return list(pool.map(lambda command: self._run(*command), commands))
+            except BaseException:
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Begins no other process, and lets those that run save what they have."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+    def _take_share(self) -> None:
+        # A thread's affinity is that of the processes it starts.
+        if hasattr(os, "sched_setaffinity"):
+            with self._lock:
+                slot = next(self._slots)
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores[slot :: self._count] or cores)
+
+    def _run(self, name: str, command: list[str], directory: Path) -> int:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "log.txt").open("a") as log:
+            with self._lock:
+                if self._stopped:
+                    return 1
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                self._running.add(process)
+            _, status, usage = os.wait4(process.pid, 0)
+            with self._lock:
+                self._running.remove(process)
+                process.returncode = os.waitstatus_to_exitcode(status)
+        _note_memory(directory, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        print(f"{directory}: exit code {process.returncode}", flush=True)
+        return process.returncode
+
+
+def _note_memory(directory: Path, peak: int) -> None:
+    path = directory / "memory.json"
+    before = json.loads(path.read_text())["peak_bytes"] if path.exists() else 0
+    write_json(path, {"peak_bytes": max(before, peak)})
+
+
+def outcomes(member: Member) -> list[Row]:
+    """What a finished run reached: its last three evaluations together, and each budget of the table after training."""
+    evaluation = member.config.evaluation
+    while_training = evaluation_rows(read_metrics(member.directory), evaluation.episodes)
+    last = [
+        _outcome(member, "last three evaluations", row, evaluation.episodes * len(row["steps"]))
+        for row in headline(while_training)
+    ]
+    table = json.loads((member.directory / "evaluation.json").read_text())
+    episodes = table["rows"][0]["episodes"]
+    return last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
+
+
+def _outcome(member: Member, kind: str, row: Row, episodes: int) -> Row:
+    return {
+        "agent": member.name,
+        "task": member.task,
+        "seed": member.seed,
+        "kind": kind,
+        "steps": row["inference_steps"],
+        "candidates": row["candidates"],
+        "successes": round(row["success"] * episodes),
+        "episodes": episodes,
+    }
+
+
+def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
+    """Milliseconds of an update and of a decision for one observation, of all agents in turns, and bytes of a state.
+
+    **Returns:** a row for each agent and task, by `Member.subject`.
+    """
+    runs = {member.subject: load_run(member.directory) for member in reversed(members)}
+    chunks, subjects = {}, {}
+    for name, run in runs.items():
+        sizes = len(run.normalisation.observation_mean), len(run.normalisation.action_low)
+        dataset = made_up_dataset(10_000, *sizes)
+        chunks[name] = Chunks(run.agent, dataset, batch_size=run.config.batch_size, updates=50)
+        subjects[name] = Subject(run.env, "pre", run.agent, run.policies, run.normalisation)
+    seconds = interleaved(chunks, rounds=config.rounds)
+    decisions: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(config.rounds):
+        for name, subject in subjects.items():
+            budget = runs[name].config.budgets(final=False)[0]
+            decisions[name].append(time_decisions(subject, budget, 1, 0.2)["median_ms"])
+    return {
+        name: {
+            "update_ms": 1000 * median(seconds[name]) / chunk.updates,
+            "decision_ms": median(decisions[name]),
+            "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(chunk.state.agent)),
+        }
+        for name, chunk in chunks.items()
+    }
+
+
+def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row]) -> Row:
+    """One agent on one task, whose runs the `members` are: means over seeds, with their intervals."""
+    first = members[0]
+    budget = first.config.budgets(final=False)[0]
+    own = {"agent": first.name, "task": first.task, "steps": budget.inference_steps, "candidates": budget.candidates}
+    row: Row = own | {"seeds": len(members)}
+    for column, kind in (("headline", "last three evaluations"), ("final", "after training")):
+        wanted = own | {"kind": kind}
+        found = [each for each in rows if all(each[name] == value for name, value in wanted.items())]
+        successes, episodes = (np.array([each[name] for each in found]) for name in ("successes", "episodes"))
+        interval = success_interval(successes, episodes)
+        row |= {
+            column: interval.success,
+            f"{column}_low": interval.success_low,
+            f"{column}_high": interval.success_high,
+        }
+    peaks = [json.loads((member.directory / "memory.json").read_text())["peak_bytes"] for member in members]
+    return row | costs[first.subject] | {"peak_bytes": max(peaks)}
+
+
+def markdown(config: Config, table: Sequence[Row]) -> str:
+    """The table, best first within each task."""
+    lines = []
+    for task in config.tasks:
+        rows = sorted((row for row in table if row["task"] == task), key=lambda row: -row["headline"])
+        lines += [
+            f"{task}, {rows[0]['seeds']} seeds",
+            "",
+            "| agent | M^inf, N | last three evaluations | 95 % interval | after training | 95 % interval "
+            "| ms an update | ms a decision | MiB of state | MiB of process |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            lines.append(
+                f"| `{row['agent']}` | {row['steps']}, {row['candidates']} "
+                f"| {row['headline']:.2f} | {row['headline_low']:.2f} .. {row['headline_high']:.2f} "
+                f"| {row['final']:.2f} | {row['final_low']:.2f} .. {row['final_high']:.2f} "
+                f"| {row['update_ms']:.2f} | {row['decision_ms']:.2f} "
+                f"| {row['state_bytes'] / 2**20:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
+            )
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def machine(members: Sequence[Member]) -> Row:
+    """Where and with what it was made."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return versions(members[0].config) | {"platform": platform.platform(), "cores": cores}
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C: no run is left behind
+    try:
+        main(tyro.cli(Config))
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on with what is not finished.")
