@@ -46,10 +46,7 @@ def record(
     Raises a `RuntimeError` where imageio or an off-screen renderer is missing.
     """
     suffix = _suffix()
-    # Before mujoco is first imported: it chooses its renderer then.
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    environments = SerialEnvironments(env_name, environments=first, success_timing=success_timing)
-    _require_renderer(environments)
+    environments = renderable(env_name, first, success_timing)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{label}episode{episode}{suffix}" for episode in range(first)]
     moments = play(
@@ -68,6 +65,15 @@ def record(
             for episode, slot in zip(moment.episodes, moment.slots, strict=True):
                 writers[episode].append_data(environments[slot].render())
     return paths
+
+
+def renderable(env_name: str, environments: int, success_timing: SuccessTiming) -> SerialEnvironments:
+    """Environments that can be drawn off screen; raises a `RuntimeError` where there is no renderer for it."""
+    # Before mujoco is first imported: it chooses its renderer then.
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing)
+    _require_renderer(made)
+    return made
 
 
 def _suffix() -> str:

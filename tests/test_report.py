@@ -1,0 +1,193 @@
+"""The report: which runs are one method, what their scores are, and a page that needs nothing beside it."""
+
+import dataclasses
+import html.parser
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from sorl import report, runs
+from sorl.agents import Bc, Sorl
+from sorl.config import EvaluationConfig, TrainConfig
+from sorl.logs import MetricLog
+from sorl.report_page import Page
+from sorl.report_runs import read_runs, scores
+
+from . import synthetic
+
+
+CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "scene"))
+EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
+
+
+def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), updates=40, agent=None, budgets=(1, 4)):
+    """What `sorl.train` leaves of a run whose last three evaluations had these rates of success, one for each seed."""
+    agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
+    evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
+    config = TrainConfig(env=env, agent=agent, seeds=seeds, updates=updates, evaluation=evaluation)
+    runs.create(directory, config)
+    data = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
+    runs.record_versions(directory, config, data)
+    name = config.budgets(final=False)[0].name
+    with MetricLog(directory) as log:
+        for step, success in ((10, 0.0), (20, -0.1), (30, 0.0), (40, 0.1)):
+            for seed, rate in zip(seeds, final, strict=True):
+                value = 0.0 if step == 10 else rate + success
+                figures = {"success": value, "return": -1.0, "episode_length": 2.0}
+                log.write(step, seed, {f"evaluation/{key}/{name}": figure for key, figure in figures.items()})
+    rows = [
+        {"training_seed": seed, "inference_steps": steps, "candidates": candidates, "successes": 5, "episodes": 10}
+        for seed in seeds
+        for steps in (budgets if isinstance(agent, Sorl) else (1,))
+        for candidates in (1, 8)
+    ]
+    (directory / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    return directory
+
+
+def test_scores_are_means_of_the_last_three_evaluations_of_each_seed(tmp_path):
+    found = scores(read_runs([make_run(tmp_path / "run")]))
+    assert list(found) == ["sorl"] and list(found["sorl"]) == [CUBE]
+    np.testing.assert_allclose(found["sorl"][CUBE], [0.5, 0.7])
+
+
+def test_options_that_set_runs_apart_on_a_task_make_methods_and_presets_of_tasks_do_not(tmp_path):
+    agents = {
+        "a": (CUBE, Sorl(discretization_steps=4, backprop_steps=4)),
+        "b": (CUBE, Sorl(discretization_steps=4, backprop_steps=2)),
+        "c": (SCENE, Sorl(discretization_steps=4, backprop_steps=4, q_coefficient=3.0)),
+        "d": (CUBE, Bc()),
+    }
+    made = read_runs([make_run(tmp_path / name, env=env, agent=agent) for name, (env, agent) in agents.items()])
+    assert [run.method for run in made] == ["sorl, backprop steps 4", "sorl, backprop steps 2", *_rest(made)]
+    assert [run.method for run in made][2:] == ["sorl, backprop steps 4", "bc"]
+
+
+def _rest(made):
+    return [run.method for run in made[2:]]
+
+
+def test_runs_of_one_method_count_together_but_not_twice(tmp_path):
+    one = make_run(tmp_path / "one", seeds=(1,), final=(0.4,))
+    other = make_run(tmp_path / "other", seeds=(2,), final=(0.8,))
+    np.testing.assert_allclose(scores(read_runs([one, other]))["sorl"][CUBE], [0.4, 0.8])
+    with pytest.raises(ValueError, match="given twice"):
+        read_runs([one, one])
+    again = make_run(tmp_path / "again", seeds=(1,), final=(0.4,))
+    with pytest.raises(ValueError, match=r"are both sorl on cube-single\S* with seed 1; give one"):
+        read_runs([one, again])
+    with pytest.raises(FileNotFoundError, match=r"holds no config.json"):
+        read_runs([tmp_path])
+
+
+class Reader(html.parser.HTMLParser):
+    """What a page holds: its text, the sources of its pictures, and whether every element is closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.sources, self.words = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "link", "img", "!doctype"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read_page(path):
+    page = Reader(path.read_text())
+    assert page.open == [] and all(source.startswith(("data:", "#")) for source in page.sources)
+    return page, " ".join(page.words)
+
+
+def test_the_page_holds_every_section_and_needs_nothing_beside_it(tmp_path):
+    made = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "b", env=SCENE),
+        make_run(tmp_path / "c", final=(0.1, 0.3), agent=Bc()),
+        make_run(tmp_path / "d", final=(0.3, 0.3), agent=Sorl(discretization_steps=4, backprop_steps=2)),
+        make_run(tmp_path / "e", final=(0.3, 0.2), agent=Bc(hidden_sizes=(16,)), env=SCENE, seeds=(5, 6)),
+    ]
+    pairs = [_pair(m, n) for m in (1, 4) for n in (1, 8)]
+    (made[0] / "scaling.json").write_text(json.dumps({"pairs": pairs}))
+    (tmp_path / "runtime.json").write_text(json.dumps(RUNTIME))
+    out = report.main(report.Config(tuple(made), out=tmp_path / "report", runtime=(tmp_path / "runtime.json",)))
+    page, words = read_page(out)
+    pictures = sorted(path.name for path in out.parent.glob("*.png"))
+    assert len([source for source in page.sources if source.startswith("data:image/png;base64,")]) == len(pictures)
+    for name in (f"curves-{CUBE}", f"score-{SCENE}", "improvement", f"backprop-steps-{CUBE}", "scaling-a", "runtime-0"):
+        assert f"{name}.png" in pictures
+    assert "3 methods on 2 tasks" in words and "python -m sorl.train --config" in words
+    # Seeds 0.5 and 0.7 of sorl with 4 jumps against 0.1 and 0.3 of bc on the only task that both have: always better.
+    assert "probability" in words and "1.000" in words and "0.600" in words
+    assert f"python -m sorl.report {made[0]}" in words
+
+
+def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
+    made = [make_run(tmp_path / "a", final=(0.2, 0.4)), make_run(tmp_path / "b", env=SCENE, final=(0.5, 0.9))]
+    _, words = read_page(report.main(report.Config(tuple(made), out=tmp_path / "report")))
+    assert "interquartile mean of all runs" in words and "0.450" in words  # of 0.2 | 0.4, 0.5 | 0.9
+
+
+def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):
+    lone = make_run(tmp_path / "lone", seeds=(1,), final=(0.5,))
+    _, words = read_page(report.main(report.Config((lone,), out=tmp_path / "report")))
+    assert "0.500" in words and "0.377 .. 0.623" in words  # of 30 in 60
+    bare = tmp_path / "bare"
+    runs.create(bare, TrainConfig(seeds=(0,)))
+    _, words = read_page(report.main(report.Config((bare,), out=tmp_path / "report")))
+    assert "None of the runs was evaluated while it trained" in words
+
+
+def test_what_stands_on_the_page_is_escaped_and_numbers_are_set_right():
+    page = Page("a < b & c")
+    page.section("<script>")
+    page.table(["<i>"], [["<b>", "1.5", "+0.1", "-x"]])
+    shown = page.html()
+    assert "<script>" not in shown and "<b>" not in shown and "a &lt; b &amp; c" in shown
+    assert shown.count('<td class="number">') == 2
+
+
+def test_nothing_is_not_reported(tmp_path):
+    with pytest.raises(ValueError, match="No run is given"):
+        report.Config(())
+    logs = make_run(tmp_path / "run")
+    config = json.loads((logs / "config.json").read_text())
+    config["env"], config["data"]["path"], config["evaluation"]["interval"] = None, "logs.npz", 0
+    (logs / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="None of the runs has an environment, so no episode can be filmed"):
+        report.main(report.Config((logs,), out=tmp_path / "report", film=True))
+
+
+def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="matplotlib"):
+        report.main(report.Config((make_run(tmp_path / "run"),), out=tmp_path / "report"))
+
+
+def _pair(steps, candidates):
+    score = synthetic.score(steps, candidates)
+    latency = {"latency_ms": 1.0 * steps, "latency_p95_ms": 2.0 * steps}
+    return score | latency | {"seeds": 2, "episodes": 9, "remark": ""}
+
+
+RUNTIME = {
+    "machine": {"device": "cpu"},
+    "command": ["benchmarks/runtime.py", "--out", "a b.json"],
+    "settings": {"agent": "Sorl", "layers": 2, "width": 8, "batch_size": 4},
+    "updates": [{"backprop_steps": k, "seeds": 1, "milliseconds": 1.0 * k} for k in (1, 2)],
+    "decisions": [
+        {"batch": batch, "inference_steps": m, "candidates": n, "milliseconds": 0.1 * m * n}
+        for batch in (1, 64)
+        for m in (1, 2)
+        for n in (1, 8)
+    ],
+}
