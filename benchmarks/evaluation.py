@@ -14,7 +14,7 @@ import tyro
 
 from sorl import Budget, Normalisation, Sorl, load_run
 from sorl.agents import AbstractAgent
-from sorl.environment_pool import EnvironmentPool
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.environments import Environment
 from sorl.evaluation import evaluate
 from sorl.policy import decide
@@ -43,7 +43,7 @@ class Config:
     rounds: int = 3
     """How often each way is timed; the table shows medians."""
     workers: int | None = None
-    """Processes that simulate; by default one for each episode."""
+    """Processes that simulate an environment each; by default eight for each core, at most one an episode."""
     width: int = 256
     """Units of each hidden layer of freshly initialised networks."""
     layers: int = 2
@@ -94,7 +94,7 @@ class Environments:
 
     def __init__(self, config: Config):
         self.subject = _subject(config)
-        self.pool = EnvironmentPool(self.subject.env, workers=config.workers or config.episodes)
+        self.pool = EnvironmentPool(self.subject.env, workers=min(config.workers or DEFAULT_WORKERS, config.episodes))
         self.alone = Environment(self.subject.env, "pre")
 
     def __enter__(self) -> "Environments":

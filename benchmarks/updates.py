@@ -122,7 +122,7 @@ class Chunks:
     ):
         self.state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
         self.updates = updates
-        self._dataset = dataset
+        self.dataset = dataset
         self._agent = agent
         self._settings: Any = {
             "batch_size": batch_size,
@@ -133,12 +133,12 @@ class Chunks:
     def __call__(self) -> Any:
         """One chunk of `updates` updates."""
         updates = jnp.int32(self.updates)
-        self.state = training.run_chunk(self._agent, self.state, self._dataset, updates, **self._settings)
+        self.state = training.run_chunk(self._agent, self.state, self.dataset, updates, **self._settings)
         return self.state
 
     def compiled(self) -> Any:
         """The program, for its analyses."""
-        lowered = training.run_chunk.lower(self._agent, self.state, self._dataset, jnp.int32(1), **self._settings)
+        lowered = training.run_chunk.lower(self._agent, self.state, self.dataset, jnp.int32(1), **self._settings)
         return lowered.compile()
 
 

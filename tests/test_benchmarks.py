@@ -3,6 +3,7 @@
 import json
 
 import evaluation
+import growth
 import jax
 import numpy as np
 import runtime
@@ -45,6 +46,23 @@ def test_evaluation_is_compared_with_a_serial_loop_over_the_same_episodes(tmp_pa
     assert row["ratio"] == row["steps_per_second"] / row["serial_steps_per_second"]
     assert json.loads(out.read_text())["rows"] == [row]
     assert "serial steps/s" in capsys.readouterr().out
+
+
+def test_growth_varies_one_quantity_at_a_time(tmp_path, capsys):
+    out = tmp_path / "growth.json"
+    lines = {"seeds": (1, 2), "batch_sizes": (2, 4), "widths": (8,), "backprop_steps": (1, 16), "rows": (50, 1000)}
+    usual = {"usual_batch_size": 4, "usual_width": 8, "usual_rows": 50, "layers": 1}
+    found = growth.main(growth.Config(**lines, **usual, rounds=1, chunk_seconds=0.01, out=out))
+    assert {option: tuple(row["value"] for row in found[option]) for option in lines} == lines
+    assert json.loads(out.read_text())["rows"] == found["rows"]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    few, many = found["rows"]
+    assert many["dataset_bytes"] == 1000 * 4 * (28 + 5 + 1 + 1) + 999 * 4
+    # The data set is in memory once, and nothing else grows with it.
+    assert many["peak_bytes"] - few["peak_bytes"] <= 1.1 * (many["dataset_bytes"] - few["dataset_bytes"])
+    one, two = found["seeds"]
+    assert two["state_bytes"] > 1.9 * one["state_bytes"]
+    assert "ms/update" in capsys.readouterr().out
 
 
 def test_the_textbook_update_is_the_same_update():

@@ -53,7 +53,7 @@ class EvaluationConfig:
     success_timing: Literal["pre", "post"] = "pre"
     """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
     workers: int | None = None
-    """Processes that simulate one environment each; none takes one for each episode. Results do not depend on it."""
+    """Processes that simulate one environment each; none takes eight for each core. Results do not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)

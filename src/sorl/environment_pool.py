@@ -21,8 +21,12 @@ from jaxtyping import Float, Int
 from sorl.environments import Environment, Outcome, SerialEnvironments, SuccessTiming, refuse_unplayable
 
 
-DEFAULT_WORKERS = 50
-"""Workers of a pool: as many as an evaluation usually has episodes."""
+DEFAULT_WORKERS = min(50, 8 * (os.cpu_count() or 1))
+"""Workers of a pool: enough that some simulate while others wait for actions, and few enough to share the caches."""
+
+
+WORKER_NICENESS = 5
+"""How far workers stand back: else each one sent an action takes its sender's core before the others have theirs."""
 
 
 class EnvironmentWorkerError(RuntimeError):
@@ -195,6 +199,7 @@ def work() -> None:
         for connection in connections:
             connection.send(_Failure.of(error))
         return
+    os.nice(WORKER_NICENESS)
     while connections:
         connection = connections.pop(0)
         if os.fork() == 0:

@@ -20,7 +20,7 @@ from sorl.agents import Budget
 from sorl.checkpointing import Checkpoints
 from sorl.config import TrainConfig
 from sorl.data import LoadedData
-from sorl.environment_pool import EnvironmentPool
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.interruption import Interrupted, Interruption
 from sorl.logs import MetricLog
@@ -253,7 +253,7 @@ class Session:
             self._environments = self._open.enter_context(
                 EnvironmentPool(
                     self.config.env,
-                    workers=evaluation.workers or evaluation.episodes,
+                    workers=min(evaluation.workers or DEFAULT_WORKERS, evaluation.episodes),
                     success_timing=evaluation.success_timing,
                 )
             )

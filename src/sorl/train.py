@@ -15,7 +15,7 @@ from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.checkpointing import CheckpointError
 from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
-from sorl.environment_pool import EnvironmentWorkerError
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.published import environment_of, published
@@ -224,7 +224,7 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
             evaluate.Config(
                 run=directory,
                 seeds=tuple(seeds),
-                workers=evaluation.workers or evaluation.final_episodes,
+                workers=evaluation.workers or DEFAULT_WORKERS,
                 inference_steps=evaluation.final_inference_steps,
                 candidates=evaluation.final_candidates,
                 episodes=evaluation.final_episodes,

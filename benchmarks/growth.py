@@ -1,0 +1,163 @@
+"""How do time and memory of an update grow with seeds, batch, width, M^BTT and the data set?"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from runtime import machine, peak_bytes, timed
+from updates import Chunks, made_up_dataset, make_agent
+
+from sorl import training
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Varies one quantity at a time, and tells milliseconds of an update and bytes that it needs at once.
+
+    What is not varied keeps its value at the end of the list of options. The points of all lines are timed in rounds,
+    one chunk each in turn, and medians are told.
+    """
+
+    seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of seeds side by side, on `seed_mapping`."""
+    batch_sizes: tuple[int, ...] = (64, 256, 1024, 4096)
+    """Transitions of one update."""
+    widths: tuple[int, ...] = (128, 256, 512, 1024)
+    """Units of each hidden layer."""
+    backprop_steps: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """M^BTT; the discretisation M^disc is 8, or as many if that is more."""
+    rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """Rows of the data set on the device."""
+    seed_mapping: training.SeedMapping | None = None
+    """How seeds run side by side; by default mapped on a CPU, vmapped elsewhere."""
+    usual_batch_size: int = 256
+    """Where the batch is not varied."""
+    usual_width: int = 256
+    """Where the width is not varied."""
+    usual_backprop_steps: int = 8
+    """Where M^BTT is not varied."""
+    usual_rows: int = 10_000
+    """Where the data set is not varied."""
+    layers: int = 2
+    """Hidden layers of policy and critics."""
+    observation_size: int = 28
+    """Length of an observation (28: cube-single)."""
+    action_size: int = 5
+    """Length of an action (5: cube-single)."""
+    rounds: int = 5
+    """Timed chunks of each point."""
+    chunk_seconds: float = 0.5
+    """Roughly how long each chunk is."""
+    out: Path | None = None
+    """JSON file for all figures; a picture of the same name in PNG is drawn beside it if matplotlib is there."""
+
+
+LINES = {"seeds": "seeds", "batch_sizes": "batch", "widths": "width", "backprop_steps": "M^BTT", "rows": "rows"}
+"""What is varied, by option, and its name on the axis."""
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Measures, prints, writes, and **returns** what is written."""
+    found: dict[str, Any] = {"machine": machine(), "settings": dataclasses.asdict(config) | {"out": str(config.out)}}
+    print(f"{found['machine']['device']}, jax {jax.__version__}, {config.layers} hidden layers")
+    for option, name in LINES.items():
+        found[option] = measure_line(config, option)
+        print(
+            f"{name:>9} {'ms/update':>10} {'lowest':>8} {'highest':>8} {'peak MB':>8} {'data MB':>8} {'states MB':>10}"
+        )
+        for row in found[option]:
+            print(
+                f"{row['value']:>9} {row['milliseconds']:>10.2f} {row['lowest']:>8.2f} {row['highest']:>8.2f} "
+                f"{row['peak_bytes'] / 1e6:>8.1f} {row['dataset_bytes'] / 1e6:>8.1f} {row['state_bytes'] / 1e6:>10.1f}"
+            )
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        config.out.write_text(json.dumps(found, indent=2) + "\n")
+        draw(found, config.out.with_suffix(".png"))
+    return found
+
+
+def measure_line(config: Config, option: str) -> list[dict[str, Any]]:
+    """One row for each value of an option, timed in turns."""
+    chunks = {value: make_chunk(config, option, value) for value in getattr(config, option)}
+    for chunk in chunks.values():
+        timed(chunk)  # compiles
+        chunk.updates = 4
+        chunk.updates = max(4, int(4 * config.chunk_seconds / timed(chunk)))
+    times: dict[int, list[float]] = {value: [] for value in chunks}
+    for _ in range(config.rounds):
+        for value, chunk in chunks.items():
+            times[value].append(1000 * timed(chunk) / chunk.updates)
+    return [
+        {
+            "value": value,
+            "milliseconds": float(np.median(times[value])),
+            "lowest": min(times[value]),
+            "highest": max(times[value]),
+            "peak_bytes": peak_bytes(chunk),
+            "dataset_bytes": size_of(chunk.dataset),
+            "state_bytes": size_of(chunk.state),
+        }
+        for value, chunk in chunks.items()
+    ]
+
+
+def make_chunk(config: Config, option: str, value: int) -> Chunks:
+    """Training in progress with this value of an option, and the usual ones of the others."""
+    chosen = {
+        "seeds": 1,
+        "batch_sizes": config.usual_batch_size,
+        "widths": config.usual_width,
+        "backprop_steps": config.usual_backprop_steps,
+        "rows": config.usual_rows,
+    } | {option: value}
+    agent = make_agent("Sorl", width=chosen["widths"], layers=config.layers, backprop_steps=chosen["backprop_steps"])
+    dataset = made_up_dataset(chosen["rows"], config.observation_size, config.action_size)
+    return Chunks(
+        agent,
+        dataset,
+        seeds=chosen["seeds"],
+        batch_size=chosen["batch_sizes"],
+        seed_mapping=config.seed_mapping,
+    )
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of all arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Milliseconds against each quantity but the last, on logarithmic axes, then bytes against rows."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
+        return
+    matplotlib.use("agg")
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(1, len(LINES), figsize=(3.0 * len(LINES), 3.2), layout="constrained")
+    for place, (option, name) in zip(axes, LINES.items(), strict=True):
+        values = [row["value"] for row in found[option]]
+        if option == "rows":
+            for key, label in (("peak_bytes", "an update at once"), ("dataset_bytes", "data set")):
+                place.plot(values, [row[key] / 1e6 for row in found[option]], "o-", label=label)
+            place.legend(frameon=False, fontsize=8)
+        else:
+            place.plot(values, [row["milliseconds"] for row in found[option]], "o-")
+        unit = "MB" if option == "rows" else "ms an update"
+        place.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
+        place.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
+        place.xaxis.set_minor_locator(ticker.NullLocator())
+        place.yaxis.set_major_formatter("{x:g}")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
