@@ -10,6 +10,7 @@ import time
 import compare
 import jax
 import pytest
+from jobs import Jobs
 
 from sorl import runs, train, training
 from sorl.logs import MetricLog
@@ -114,7 +115,7 @@ def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
 def test_processes_have_their_own_cores_logs_and_peak_memory(tmp_path):
     code = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(int(sys.argv[1]))"
     commands = [(str(i), [sys.executable, "-c", code, str(i)], tmp_path / str(i)) for i in range(3)]
-    assert compare._Jobs(2).run(commands) == [0, 1, 2]
+    assert Jobs(2).run(commands) == [0, 1, 2]
     for _, _, directory in commands:
         assert json.loads((directory / "log.txt").read_text())
         assert json.loads((directory / "memory.json").read_text())["peak_bytes"] > 2**20
@@ -131,7 +132,7 @@ def test_a_run_that_fails_is_named_after_the_others_are_done(tmp_path, monkeypat
 
 
 def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path):
-    jobs, sleep = compare._Jobs(1), [sys.executable, "-c", "import time; time.sleep(60)"]
+    jobs, sleep = Jobs(1), [sys.executable, "-c", "import time; time.sleep(60)"]
     start = time.monotonic()
     timer = threading.Timer(0.5, jobs.stop)
     timer.start()

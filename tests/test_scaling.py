@@ -11,44 +11,19 @@ import subprocess
 import sys
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
 
-from sorl import critics, environments, load_run, presets, runs, scaling, scaling_grid, training
+from sorl import critics, environments, load_run, presets, runs, scaling, scaling_grid
 from sorl.agents import Fql, Rebrac, Sorl
-from sorl.config import TrainConfig
 from sorl.decision_options import DecisionOptions
 from sorl.environments import SerialEnvironments
-from sorl.normalisation import Normalisation
 from sorl.policy import load_policy, policy_path
 from sorl.rollouts import episode_seeds
 
 from . import synthetic
-
-
-CUBE = "cube-single-play-singletask-task1-v0"
-
-
-class Reaching(environments.Environment):
-    """Four steps long; succeeds if the first number of the last action lies above a threshold that the seed decides."""
-
-    def __init__(self, env_name, success_timing):
-        pass
-
-    def sizes(self):
-        return 2, 2
-
-    def reset(self, seed):
-        self.threshold, self.taken = seed % 100 / 50 - 1, 0
-        return np.array([self.threshold, 0], np.float32)
-
-    def step(self, action):
-        self.taken += 1
-        success = bool(action[0] > self.threshold)
-        return np.array([self.threshold, self.taken], np.float32), float(success), success, self.taken == 4
+from .reaching import CUBE, Reaching, make_run
 
 
 class Pool(SerialEnvironments):
@@ -68,27 +43,6 @@ class Pool(SerialEnvironments):
 def reaching(monkeypatch):
     monkeypatch.setattr(environments, "Environment", Reaching)
     monkeypatch.setattr(scaling_grid, "EnvironmentPool", Pool)
-
-
-AGENT = synthetic.agent(discretization_steps=2, backprop_steps=1)
-
-
-def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
-    """A run directory with policies that were trained for so many updates."""
-    config = TrainConfig(env=CUBE, agent=agent, seeds=seeds)
-    data = synthetic.dataset(observation_size=sizes[0], action_size=sizes[1])
-    state = training.init(agent, data, seeds, batch_size=8)
-    if updates:
-        state = training.run_chunk(
-            agent, state, data, jnp.int32(updates), batch_size=8, log_interval=2, seed_mapping="map"
-        )
-    runs.create(directory, config)
-    runs.record_versions(directory, config, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
-    networks = {
-        seed: agent.policy(jax.tree.map(lambda leaf, i=index: leaf[i], state.agent)) for index, seed in enumerate(seeds)
-    }
-    runs.save_policies(directory, config, networks, Normalisation.identity(*sizes), updates)
-    return directory
 
 
 @pytest.fixture(scope="module")

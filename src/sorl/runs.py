@@ -1,12 +1,14 @@
 """A run directory: what it holds, and how it is read back."""
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,23 @@ def create(directory: Path, config: TrainConfig) -> None:
     refuse_existing(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(config_path(directory), to_json(config))
+
+
+@contextmanager
+def sole_trainer(directory: Path) -> Iterator[None]:
+    """A context in which no other process trains in the run directory, which is made if it is missing.
+
+    Raises a `BlockingIOError` if another one does. The system frees the lock however a process ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"Another process trains the run in {directory}; wait for it, or stop it before this one goes on."
+            ) from None
+        yield
 
 
 def record_versions(directory: Path, config: TrainConfig, provenance: dict[str, Any]) -> None:

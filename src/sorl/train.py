@@ -162,6 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
     directory = options.run_dir or _new_directory(config)
+    with runs.sole_trainer(directory):
+        return _train_in(directory, config, options, source)
+
+
+def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source: str) -> int:
     if not options.resume:
         runs.refuse_existing(directory)
     if options.compilation_cache:
