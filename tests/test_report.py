@@ -61,12 +61,14 @@ def test_options_that_set_runs_apart_on_a_task_make_methods_and_presets_of_tasks
         "d": (CUBE, Bc()),
     }
     made = read_runs([make_run(tmp_path / name, env=env, agent=agent) for name, (env, agent) in agents.items()])
-    assert [run.method for run in made] == ["sorl, backprop steps 4", "sorl, backprop steps 2", *_rest(made)]
-    assert [run.method for run in made][2:] == ["sorl, backprop steps 4", "bc"]
+    found = [run.method for run in made]
+    assert found == ["sorl, backprop steps 4", "sorl, backprop steps 2", "sorl, backprop steps 4", "bc"]
 
 
-def _rest(made):
-    return [run.method for run in made[2:]]
+def test_switches_are_named_by_what_they_switch(tmp_path):
+    agents = [Sorl(discretization_steps=4, backprop_steps=4, act_with_average=on) for on in (True, False)]
+    made = read_runs([make_run(tmp_path / str(i), agent=agent) for i, agent in enumerate(agents)])
+    assert [run.method for run in made] == ["sorl, act with average", "sorl, no act with average"]
 
 
 def test_runs_of_one_method_count_together_but_not_twice(tmp_path):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sorl.statistics import BOOTSTRAP_RESAMPLES
 
 
-Scores = Sequence[Float[np.ndarray, " seeds"]]
+Scores = Sequence[Float[np.ndarray, "_"]]
 """One array for each task: the score of every training seed."""
 
 
@@ -33,7 +33,8 @@ def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 
     **Arguments:** `scores`, at least one for each task; `confidence` in (0, 1); `seed` of the resampling.
     """
     resampled = np.concatenate([_resampled(task, np.random.default_rng((seed, i))) for i, task in enumerate(scores)], 1)
-    return _estimate(float(_middle_half(np.concatenate(scores))), _middle_half(resampled), confidence)
+    found = _middle_half(np.concatenate(scores)[None])
+    return _estimate(found, _middle_half(resampled), confidence)
 
 
 def probability_of_improvement(first: Scores, second: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
@@ -47,31 +48,35 @@ def probability_of_improvement(first: Scores, second: Scores, confidence: float 
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"There are {len(first)} and {len(second)} tasks; give both methods' scores on the same ones.")
-    shares = [_share(one, other) for one, other in zip(first, second, strict=True)]
+    shares = [_share(one[None], other[None]) for one, other in zip(first, second, strict=True)]
     generators = [np.random.default_rng((seed, i)) for i in range(len(first))]
     resampled = [
         _share(_resampled(one, generator), _resampled(other, generator))
         for one, other, generator in zip(first, second, generators, strict=True)
     ]
-    return _estimate(float(np.mean(shares)), np.mean(resampled, axis=0), confidence)
+    return _estimate(np.mean(shares, axis=0), np.mean(resampled, axis=0), confidence)
 
 
-def _resampled(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _resampled(
+    values: Float[np.ndarray, " seeds"], generator: np.random.Generator
+) -> Float[np.ndarray, "resamples seeds"]:
     return values[generator.integers(0, len(values), (BOOTSTRAP_RESAMPLES, len(values)))]
 
 
-def _middle_half(scores: np.ndarray) -> np.ndarray:
-    ordered, count = np.sort(scores, axis=-1), scores.shape[-1]
-    return ordered[..., count // 4 : count - count // 4].mean(axis=-1)
+def _middle_half(scores: Float[np.ndarray, "resamples scores"]) -> Float[np.ndarray, " resamples"]:
+    ordered, count = np.sort(scores, axis=1), scores.shape[1]
+    return ordered[:, count // 4 : count - count // 4].mean(axis=1)
 
 
-def _share(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _share(
+    first: Float[np.ndarray, "resamples first"], second: Float[np.ndarray, "resamples second"]
+) -> Float[np.ndarray, " resamples"]:
     """Of all pairs, those in which the first is greater, and half of the ties."""
-    differences = first[..., :, None] - second[..., None, :]
-    return ((np.sign(differences) + 1) / 2).mean(axis=(-1, -2))
+    differences = first[:, :, None] - second[:, None, :]
+    return ((np.sign(differences) + 1) / 2).mean(axis=(1, 2))
 
 
-def _estimate(value: float, resampled: np.ndarray, confidence: float) -> Estimate:
+def _estimate(found: Float[np.ndarray, "1"], resampled: Float[np.ndarray, " resamples"], confidence: float) -> Estimate:
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(float(found[0]), float(low), float(high))

@@ -118,7 +118,7 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
             if (_agent(run), run.task) == (_agent(other_run), other_run.task):
                 apart[_agent(run)] |= {name for name in own if own[name] != other.get(name)}
     return [
-        ", ".join([_agent(run), *(f"{_short(name)} {own[name]}" for name in sorted(apart[_agent(run)]))])
+        ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)]))])
         for run, own in zip(runs, options, strict=True)
     ]
 
@@ -156,5 +156,6 @@ def _options(config: TrainConfig) -> dict[str, str]:
     return found
 
 
-def _short(name: str) -> str:
-    return name.rsplit(".", 1)[-1].replace("_", " ")
+def _named(option: str, value: str) -> str:
+    name = option.rsplit(".", 1)[-1].replace("_", " ")
+    return {"True": name, "False": f"no {name}"}.get(value, f"{name} {value}")

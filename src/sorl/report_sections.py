@@ -19,6 +19,9 @@ from sorl.statistics import Interval, bootstrap_interval, headline, success_inte
 
 Scores = dict[str, dict[str, np.ndarray]]
 
+SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}
+"""What of a run's versions the page tells, and the heads of its columns."""
+
 
 class Report:
     """The sections of a page, each of which adds itself; pictures go to `directory` too."""
@@ -92,7 +95,7 @@ class Report:
             return
         if len(rows) <= 30:
             draw = _estimates(drawn, "probability (%)", 0.5)
-            self._draw("improvement", draw, width=8, height=1.2 + 0.35 * len(rows))
+            self._draw("improvement", draw, width=8.0, height=1.2 + 0.35 * len(rows))
         self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
 
     def budgets(self) -> None:
@@ -179,16 +182,13 @@ class Report:
                 f"{run.config.updates}",
                 _data(run.versions),
                 run.config.evaluation.success_timing,
-                *(
-                    str(run.versions.get(name) or "unknown")
-                    for name in ("device", "sorl", "git_commit", "jax", "ogbench")
-                ),
+                *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
             ]
             for run in self._runs
         ]
-        software = ["device", "sorl", "commit", "jax", "ogbench"]
-        self._page.table(["run", "method", "task", "seeds", "updates", "data", "success judged", *software], rows)
-        self._page.text("Each run is made again by the first command for it below, and this page by the last.")
+        columns = ["run", "method", "task", "seeds", "updates", "data", "success judged", *SOFTWARE.values()]
+        self._page.table(columns, rows)
+        self._page.text("Each run is made again by its command here, and this page by the last.")
         self._page.command([run.command for run in self._runs])
         self._page.command([command])
 
