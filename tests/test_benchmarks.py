@@ -1,6 +1,7 @@
 """The benchmarks run and count what they say; their times decide nothing."""
 
 import json
+from typing import Any
 
 import evaluation
 import growth
@@ -50,8 +51,8 @@ def test_evaluation_is_compared_with_a_serial_loop_over_the_same_episodes(tmp_pa
 
 def test_growth_varies_one_quantity_at_a_time(tmp_path, capsys):
     out = tmp_path / "growth.json"
-    lines = {"seeds": (1, 2), "batch_sizes": (2, 4), "widths": (8,), "backprop_steps": (1, 16), "rows": (50, 1000)}
-    usual = {"usual_batch_size": 4, "usual_width": 8, "usual_rows": 50, "layers": 1}
+    lines: Any = {"seeds": (1, 2), "batch_sizes": (2, 4), "widths": (8,), "backprop_steps": (1, 16), "rows": (50, 1000)}
+    usual: Any = {"usual_batch_size": 4, "usual_width": 8, "usual_rows": 50, "layers": 1}
     found = growth.main(growth.Config(**lines, **usual, rounds=1, chunk_seconds=0.01, out=out))
     assert {option: tuple(row["value"] for row in found[option]) for option in lines} == lines
     assert json.loads(out.read_text())["rows"] == found["rows"]

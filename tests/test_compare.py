@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import compare
 import jax
@@ -38,7 +39,7 @@ def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_a
         ("fql --agent.distillation-coefficient 2", 2),
     ]
     assert members[1].directory == tmp_path / "fql_agent.distillation-coefficient_2" / TASK / "seed-1"
-    made = members[3].config
+    made: Any = members[3].config
     assert (type(made.agent).__name__, made.seeds, made.updates) == ("Fql", (2,), 20)
     assert (made.agent.distillation_coefficient, made.agent.hidden_sizes, made.data.episodes) == (2.0, (8,), 100)
 
