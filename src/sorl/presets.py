@@ -25,9 +25,9 @@ QUICKSTART: dict[str, dict[str, Any]] = {"Sorl": _QUICKSTART_SORL, "SorlReleased
 """By the agent's class name, where it has such fields; chosen by measurement: see the README's notes."""
 
 QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
-    "Idql": {"decay_updates": 50_000.0},
-    "Srpo": {"pretraining_updates": 35_000, "decay_updates": 15_000.0},
-    "Cac": {"refinement_updates": 50_000.0},
+    "Idql": {"decay_updates": 40_000.0},
+    "Srpo": {"pretraining_updates": 28_000, "decay_updates": 12_000.0},
+    "Cac": {"refinement_updates": 40_000.0},
 }
 """By the agent's class name: what counts updates, cut to a short run in proportion."""
 
@@ -62,7 +62,7 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
         agent=_make(agent, base | small),
         data=DataConfig(episodes=100),
         evaluation=EvaluationConfig(interval=10_000, episodes=20, inference_steps=QUICKSTART_STEPS.get(name)),
-        updates=50_000,
+        updates=40_000,
         batch_size=128,
         log_interval=1_000,
         checkpoint_interval=10_000,
