@@ -6,6 +6,7 @@ import numpy as np
 
 from sorl import environments, runs, training
 from sorl.config import TrainConfig
+from sorl.environments import SerialEnvironments
 from sorl.normalisation import Normalisation
 
 from . import synthetic
@@ -31,6 +32,19 @@ class Reaching(environments.Environment):
         self.taken += 1
         success = bool(action[0] > self.threshold)
         return np.array([self.threshold, self.taken], np.float32), float(success), success, self.taken == 4
+
+
+class Pool(SerialEnvironments):
+    """The interface of a pool of workers, in this process."""
+
+    def __init__(self, env_name, *, workers, success_timing):
+        super().__init__(env_name, environments=workers, success_timing=success_timing)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 AGENT = synthetic.agent(discretization_steps=2, backprop_steps=1)

@@ -18,25 +18,11 @@ import tyro
 from sorl import critics, environments, load_run, presets, runs, scaling, scaling_grid
 from sorl.agents import Fql, Rebrac, Sorl
 from sorl.decision_options import DecisionOptions
-from sorl.environments import SerialEnvironments
 from sorl.policy import load_policy, policy_path
 from sorl.rollouts import episode_seeds
 
 from . import synthetic
 from .reaching import CUBE, Reaching, make_run
-
-
-class Pool(SerialEnvironments):
-    """The interface of a pool of workers, in this process."""
-
-    def __init__(self, env_name, *, workers, success_timing):
-        super().__init__(env_name, environments=workers, success_timing=success_timing)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
 
 
 @pytest.fixture

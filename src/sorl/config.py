@@ -54,6 +54,8 @@ class EvaluationConfig:
     """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
     workers: int | None = None
     """Processes that simulate one environment each; none takes eight for each core. Results do not depend on it."""
+    overlap: bool | None = None
+    """Train on while an evaluation plays, with its policy on the CPU; none does so where training is not on the CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import threading
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int, PyTree
 from sorl.agents import AbstractAgent, Budget
 from sorl.environment_pool import Environments
 from sorl.environments import SuccessTiming
+from sorl.interruption import Interrupted
 from sorl.normalisation import Normalisation
 from sorl.rollouts import compile_policy, episode_seeds, play
 from sorl.statistics import wilson_interval
@@ -76,6 +78,7 @@ def evaluate(
     budget: Budget,
     episodes: int,
     seed: int = 0,
+    stop: threading.Event | None = None,
 ) -> EvaluationResult:
     """Plays `episodes` episodes; the result depends on neither the kind nor the number of environments.
 
@@ -83,10 +86,11 @@ def evaluate(
     each structure of agent and policy, budget and number of rows (`sorl.rollouts.batch_rows`).
 
     **Arguments:** `agent` and its `policy`; `environments`, used by nothing else meanwhile; `normalisation`, of the
-    data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes.
+    data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes;
+    `stop`, by which another thread can end it.
 
     Raises a `ValueError` if policy and environment differ in their sizes, a `FloatingPointError` if the policy gives
-    an action that is not finite, and an `EnvironmentWorkerError` if a worker fails.
+    an action that is not finite, an `EnvironmentWorkerError` if a worker fails, and `Interrupted` if it was stopped.
     """
     if episodes < 1:
         raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
@@ -100,6 +104,8 @@ def evaluate(
     for moment in play(
         agent, policy, environments, normalisation=normalisation, budget=budget, episodes=episodes, seed=seed
     ):
+        if stop is not None and stop.is_set():
+            raise Interrupted
         success[moment.episodes] = moment.outcome.success  # the last step's remains
         returns[moment.episodes] += moment.outcome.rewards
         lengths[moment.episodes] += 1

@@ -54,6 +54,7 @@ TIMINGS: Mapping[str, str] = {
     "updates_per_second": "updates of each seed over that time",
     "validation_seconds": "wall-clock time of the validation losses",
     "evaluation_seconds": "wall-clock time of the evaluation",
+    "evaluation_stall_seconds": "wall-clock time for which the evaluation held training up",
     "checkpoint_seconds": "wall-clock time for which saving a checkpoint held training up",
 }
 """Every wall-clock figure that may be logged. They differ from run to run, so they never stand among the metrics."""

@@ -16,13 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sorl import runs, training
-from sorl.agents import Budget
 from sorl.checkpointing import Checkpoints
 from sorl.config import TrainConfig
 from sorl.data import LoadedData
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
-from sorl.evaluation import EvaluationResult, evaluate
-from sorl.interruption import Interrupted, Interruption
+from sorl.evaluation import EvaluationResult
+from sorl.evaluations import Evaluated, Evaluations
+from sorl.interruption import Interruption
 from sorl.logs import MetricLog
 from sorl.progress import Progress
 from sorl.sinks import Sink
@@ -77,7 +76,6 @@ class Session:
         self.mapping: training.SeedMapping = (
             training.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
         )
-        self._environments: EnvironmentPool | None = None
         self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
         self._success: dict[int, float] = {}  # by step
@@ -94,6 +92,8 @@ class Session:
             sinks = make_sinks(resume_step)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
+            evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
+            self.evaluations = stack.enter_context(evaluations)
             self._open = stack.pop_all()
 
     @property
@@ -104,7 +104,10 @@ class Session:
     @property
     def bad_seeds(self) -> dict[int, int]:
         """Seeds that are not trained further, with their first non-finite update."""
-        first = np.asarray(self.state.first_bad_step)
+        return self._bad_seeds(self.state)
+
+    def _bad_seeds(self, state: training.TrainState) -> dict[int, int]:
+        first = np.asarray(state.first_bad_step)
         return {seed: int(step) for seed, step in zip(self.config.seeds, first, strict=True) if step >= 0}
 
     @property
@@ -116,18 +119,21 @@ class Session:
         """Trains to the last update, or until a signal comes or no seed is left, and writes everything down."""
         with self._open:
             if self.checkpoints.latest_step() is None:
-                self._save()  # what a seed falls back to that goes bad before the next checkpoint
+                self._save(self.state)  # what a seed falls back to that goes bad before the next checkpoint
             else:
-                self._save_policies()  # a kill may have come between a checkpoint and its policies
+                self._save_policies(self.state)  # a kill may have come between a checkpoint and its policies
             self._evaluate_if_due()
             for _ in self._chunks():
+                self.evaluations.poll()
                 self._set_bad_seeds_aside()
                 self._log_if_due()
                 self._evaluate_if_due()
-                if self.step % self.config.checkpoint_interval == 0 or self.step == self.config.updates:
-                    self._save()
+                self._save_if_due()
+            if not self.evaluations.finish():
+                # A signal came while it played: back to where it began, so that it is done again on resume.
+                self.state = self.evaluations.give_up() or self.state
             if self.checkpoints.latest_step() != self.step:
-                self._save()
+                self._save(self.state)
             signal = self.interruption.signal
             return Ending(self.step, None if signal is None else int(signal), self.bad_seeds)
 
@@ -163,8 +169,10 @@ class Session:
         last = self.checkpoints.latest_step()
         # One that went bad before the last checkpoint was set aside then, perhaps by the session before this one.
         new = {s: at for s, at in self.bad_seeds.items() if s not in self._aside and last is not None and at >= last}
-        if not new:
+        # An evaluation that plays may have the last checkpoint waiting; if a signal comes, the run goes back to it.
+        if not new or not self.evaluations.finish():
             return
+        last = self.checkpoints.latest_step()
         self._aside |= new.keys()
         good = self.checkpoints.restore(self.state)
         places = jnp.asarray([self.config.seeds.index(seed) for seed in new])
@@ -183,18 +191,19 @@ class Session:
         means = {name: np.asarray(sums) / self.config.log_interval for name, sums in self.state.metric_sums.items()}
         held_out = self._validation()
         validation_seconds = time.perf_counter() - start
-        for seed, index in self.good_seeds.items():
-            row = {f"training/{name}": mean[index] for name, mean in means.items()}
-            row |= {f"validation/{name}": loss[index] for name, loss in held_out.items()}
-            self.log.write(self.step, seed, row)
-        seconds = self._training_seconds
+        rows = {
+            seed: {f"training/{name}": mean[index] for name, mean in means.items()}
+            | {f"validation/{name}": loss[index] for name, loss in held_out.items()}
+            for seed, index in self.good_seeds.items()
+        }
         timings = {
             "elapsed_seconds": time.perf_counter() - self._start,
-            "training_seconds": seconds,
-            "updates_per_second": (self.step - self._logged_step) / max(seconds, 1e-9),
+            "training_seconds": self._training_seconds,
+            "updates_per_second": (self.step - self._logged_step) / max(self._training_seconds, 1e-9),
             "validation_seconds": validation_seconds,
         }
-        self.log.write_timings(self.step, timings)
+        step = self.step
+        self.evaluations.in_order(lambda _: self._write(step, rows, timings))
         self._training_seconds, self._logged_step = 0.0, self.step
         places = list(self.good_seeds.values())
         self.progress.show({name: float(means[name][places].mean()) for name in SHOWN if name in means and places})
@@ -207,75 +216,57 @@ class Session:
         )
         return {name: np.asarray(loss) for name, loss in losses.items()}
 
+    def _write(self, step: int, rows: dict[int, dict[str, Any]], timings: dict[str, float]) -> None:
+        for seed, row in rows.items():
+            self.log.write(step, seed, row)
+        self.log.write_timings(step, timings)
+
     def _evaluate_if_due(self) -> None:
-        evaluation = self.config.evaluation
-        if not evaluation.interval or self.step == 0 or self.step % evaluation.interval:
+        interval, step = self.config.evaluation.interval, self.step
+        if not interval or step == 0 or step % interval or not self.evaluations.finish():
             return
-        budgets = self.config.budgets(final=False)
-        missing = [
-            seed
-            for seed in self.good_seeds
-            if not self.log.has(self.step, seed, f"evaluation/success/{budgets[0].name}")
-        ]
-        start = time.perf_counter()
-        try:
-            with self.interruption.at_once():
-                results = {seed: self._evaluate(seed, budgets) for seed in missing}
-        except Interrupted:
-            return  # on resume its rows are missing, and it is done again
-        for seed, found in results.items():
-            self.log.write(self.step, seed, {name: value for result in found for name, value in _row(result).items()})
-        self.log.write_timings(self.step, {"evaluation_seconds": time.perf_counter() - start})
+        first = f"evaluation/success/{self.config.budgets(final=False)[0].name}"
+        missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
+        self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
+
+    def _write_evaluation(self, found: Evaluated) -> None:
+        results = [result for own in found.results.values() for result in own]
+        rows = {
+            seed: {name: value for result in own for name, value in _row(result).items()}
+            for seed, own in found.results.items()
+        }
+        timings = {"evaluation_seconds": found.seconds, "evaluation_stall_seconds": found.stall_seconds}
+        self._write(found.step, rows, timings)
         if results:
-            shown = np.mean([result.success.mean() for found in results.values() for result in found])
-            self.progress.show({"success": float(shown)})
-            self._success = {self.step: float(shown)}
+            shown = float(np.mean([result.success.mean() for result in results]))
+            self.progress.show({"success": shown})
+            self._success = {found.step: shown}
 
-    def _evaluate(self, seed: int, budgets: Sequence[Budget]) -> list[EvaluationResult]:
-        return [
-            evaluate(
-                self.config.agent,
-                self._networks(seed),
-                self.environments,
-                normalisation=self.data.normalisation,
-                budget=budget,
-                episodes=self.config.evaluation.episodes,
-            )
-            for budget in budgets
-        ]
-
-    @property
-    def environments(self) -> EnvironmentPool:
-        """Workers that simulate, started when first needed."""
-        if self._environments is None:
-            assert self.config.env is not None
-            evaluation = self.config.evaluation
-            self._environments = self._open.enter_context(
-                EnvironmentPool(
-                    self.config.env,
-                    workers=min(evaluation.workers or DEFAULT_WORKERS, evaluation.episodes),
-                    success_timing=evaluation.success_timing,
-                )
-            )
-        return self._environments
-
-    def _networks(self, seed: int) -> Any:
+    def _networks(self, seed: int, state: training.TrainState) -> Any:
         index = self.config.seeds.index(seed)
-        return self.config.agent.policy(jax.tree.map(lambda leaf: leaf[index], self.state.agent))
+        return self.config.agent.policy(jax.tree.map(lambda leaf: leaf[index], state.agent))
 
-    def _save(self) -> None:
+    def _save_if_due(self) -> None:
+        """Saves, but after the evaluation of this very step where it still plays: its success goes with the state."""
+        if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
+            return
+        if self.evaluations.step == self.step or self.evaluations.finish():
+            self.evaluations.in_order(lambda began: self._save(self.state if began is None else began))
+
+    def _save(self, state: training.TrainState) -> None:
         """Rows first, then the checkpoint that stands for them, then the policies that are made from it."""
-        start = time.perf_counter()
+        start, step = time.perf_counter(), int(state.step)
         self.log.sync()
-        success = self._success.get(self.step)
-        self.checkpoints.save(self.step, self.state, None if success is None else {"success": success})
-        self._save_policies()
-        self.log.write_timings(self.step, {"checkpoint_seconds": time.perf_counter() - start})
+        success = self._success.get(step)
+        self.checkpoints.save(step, state, None if success is None else {"success": success})
+        self._save_policies(state)
+        self.log.write_timings(step, {"checkpoint_seconds": time.perf_counter() - start})
 
-    def _save_policies(self) -> None:
+    def _save_policies(self, state: training.TrainState) -> None:
         """One file for each seed that trains; one that went bad keeps its file, that of its last good checkpoint."""
-        networks = {seed: self._networks(seed) for seed in self.good_seeds}
-        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, self.step)
+        bad = self._bad_seeds(state)
+        networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}
+        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, int(state.step))
 
 
 def _row(result: EvaluationResult) -> dict[str, float]:
