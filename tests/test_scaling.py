@@ -22,7 +22,7 @@ from sorl.policy import load_policy, policy_path
 from sorl.rollouts import episode_seeds
 
 from . import synthetic
-from .reaching import AGENT, CUBE, Pool, Reaching, make_run
+from .reaching import CUBE, Pool, Reaching, make_run
 
 
 @pytest.fixture
