@@ -18,8 +18,8 @@ from sorl import training
 class Config:
     """Varies one quantity at a time, and tells milliseconds of an update and bytes that it needs at once.
 
-    What is not varied keeps its value at the end of the list of options. The points of all lines are timed in rounds,
-    one chunk each in turn, and medians are told.
+    What is not varied has its usual value. The points of a line are timed in rounds, one chunk each in turn, and
+    medians are told.
     """
 
     seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
