@@ -1,3 +1,4 @@
+import gc
 import os
 
 
@@ -5,3 +6,18 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file(request):
+    """How the programs of a file are compiled, and their end.
+
+    Each takes hundreds of memory maps, of which Linux gives a process 65,530 before it crashes.
+    """
+    jax.config.update("jax_disable_most_optimizations", bool(list(request.node.iter_markers("compiled_in_haste"))))
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl.agents._schedules import cosine_decay, every
+from sorl.agents._schedules import cosine_decay, every, linear_decay
 
 
 @pytest.mark.parametrize("interval, turns", [(1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (3, [2, 5])])
@@ -24,3 +24,8 @@ def test_the_rate_falls_along_half_a_cosine():
     rates = [float(cosine_decay(0.4, jnp.int32(step), 100.0)) for step in (0, 25, 50, 100, 500)]
     # 1/2 (1 + cos(pi / 4)) = 0.8536.
     np.testing.assert_allclose(rates, [0.4, 0.4 * 0.853553, 0.2, 0.0, 0.0], atol=1e-6)
+
+
+def test_the_rate_falls_along_a_line_and_stays():
+    rates = [float(linear_decay(0.5, 0.1, jnp.int32(step), 100.0, 200.0)) for step in (0, 100, 125, 150, 200, 500)]
+    np.testing.assert_allclose(rates, [0.5, 0.5, 0.4, 0.3, 0.1, 0.1], rtol=1e-6)

@@ -1,6 +1,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,6 +252,21 @@ def test_init_makes_averages_that_equal_the_networks_and_share_no_buffer():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves((state.field_optimiser, state.critic_optimiser)))
     blind = jax.eval_shape(lambda key: Sorl(critic_sees_steps=False).init(3, 2, key=key), jax.random.key(0))
     assert blind.critic.heads.layers[0].weight.shape == (2, 512, 5)
+
+
+def test_the_learning_rate_is_that_of_the_number_of_updates_made(x64):
+    agent, draws = Sorl(**SETTINGS), Sorl(**SETTINGS).draw(6, ACTION_SIZE, key=jax.random.key(0))
+    made = eqx.tree_at(
+        lambda s: (s.critic_optimiser.count, s.field_optimiser.count), _state(agent), (jnp.int32(30), jnp.int32(30))
+    )
+    falling = dataclasses.replace(agent, late_learning_rate=0.002, decay_start=20.0, decay_end=40.0)
+    halfway = dataclasses.replace(agent, learning_rate=0.006)
+    inputs = made, make_batch(6, dtype=jnp.float64), draws, _shared(1, 2)
+    _assert_close(update(falling, *inputs), update(halfway, *inputs), 1e-6)
+    with pytest.raises(ValueError, match="decay_end is 20.0; give a number from 21 to inf"):
+        dataclasses.replace(falling, decay_end=20.0)
+    with pytest.raises(ValueError, match="late_learning_rate is -1.0"):
+        dataclasses.replace(falling, late_learning_rate=-1.0)
 
 
 @pytest.mark.parametrize("agent_class", [Sorl, SorlReleased])

@@ -18,6 +18,9 @@ _QUICKSTART_SORL: dict[str, Any] = {
     "discretization_steps": 4,
     "backprop_steps": 4,
     "learning_rate": 1e-3,
+    "late_learning_rate": 1e-4,
+    "decay_start": 30_000.0,
+    "decay_end": 40_000.0,
     "q_coefficient": 10.0,
     "act_with_average": True,
 }

@@ -27,6 +27,11 @@ def cosine_decay(rate: Any, step: Int[Array, ""], last: Any) -> Float[Array, ""]
     return 0.5 * rate * (1 + jnp.cos(jnp.pi * jnp.minimum(step / last, 1.0)))
 
 
+def linear_decay(rate: Any, late: Any, step: Int[Array, "*seeds"], start: Any, end: Any) -> Float[Array, "*seeds"]:
+    """`rate` up to step `start`, `late` from step `end` on, and a line between them."""
+    return rate + (late - rate) * jnp.clip((step - start) / (end - start), 0.0, 1.0)
+
+
 def no_metrics(*names: str) -> dict[str, Float[Array, ""]]:
     """Zeros that stand for the metrics of a part that has not trained yet."""
     return {name: jnp.zeros(()) for name in names}

@@ -1,5 +1,6 @@
 """SORL: one shortcut policy for every budget, trained by flow matching, self-consistency and a Q loss, beside TD."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +10,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl import critics, optimisation
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
+from sorl.agents._schedules import linear_decay
+from sorl.agents._settings import ANY_WEIGHT, refuse_outside
 from sorl.agents._shortcut_agent import (
     ActionDraws,
     SorlDraws,
@@ -73,6 +76,12 @@ class Sorl(AbstractAgent):
     """Whether the policy that acts is the field's moving average, which is less noisy at high learning rates."""
     learning_rate: float = 1e-4
     """Adam's learning rate, for policy and critic."""
+    late_learning_rate: float | None = None
+    """What the learning rate becomes, along a line from update `decay_start` to update `decay_end`; None: it stays."""
+    decay_start: float = 0.0
+    """Updates before the learning rate begins to change."""
+    decay_end: float = 1e6
+    """Updates after which the learning rate is `late_learning_rate`."""
     max_grad_norm: float = 1.0
     """Gradients of each network are scaled down to this global norm."""
     discount: float = 0.99
@@ -88,6 +97,9 @@ class Sorl(AbstractAgent):
 
     def __check_init__(self):
         refuse_bad_settings(self)
+        refuse_outside(
+            self, late_learning_rate=ANY_WEIGHT, decay_start=ANY_WEIGHT, decay_end=(self.decay_start + 1, math.inf)
+        )
 
     @property
     def budgets(self) -> Budgets:
@@ -133,7 +145,8 @@ class Sorl(AbstractAgent):
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, dict[str, Float[Array, ""]]]:
         """One critic step, one policy step, and the moving averages, in this order."""
-        rates: Any = {"learning_rate": self.learning_rate, "max_grad_norm": self.max_grad_norm}
+        learning_rate = self._learning_rate(state.critic_optimiser.count)
+        rates: Any = {"learning_rate": learning_rate, "max_grad_norm": self.max_grad_norm}
         critic_gradient, td_gradient, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
         critic, critic_optimiser, critic_norm = optimisation.step(
             critic_gradient, state.critic_optimiser, state.critic, **rates
@@ -207,6 +220,11 @@ class Sorl(AbstractAgent):
             backprop_steps=self.backprop_steps,
             q_aggregation=self.q_aggregation,
         )
+
+    def _learning_rate(self, step: Int[Array, "*seeds"]):
+        if self.late_learning_rate is None:
+            return self.learning_rate
+        return linear_decay(self.learning_rate, self.late_learning_rate, step, self.decay_start, self.decay_end)
 
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         """The TD loss's gradient for the critic, and for the policy where it gets one."""
