@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[plots]", *_group("tests"))
     session.env["COVERAGE_FILE"] = os.path.join(session.create_tmp(), "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--durations=25", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--skip-covered", "--sort=cover")
 

@@ -1,8 +1,10 @@
 """A session: rows, checkpoints and policies, and that a resumed run equals one that never stopped."""
 
 import dataclasses
+import hashlib
 import json
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -69,6 +71,17 @@ def test_rows_checkpoints_and_policies(tmp_path, data):
     assert run.config == config
     recorded = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert recorded["data"]["source"] == "own logs" and recorded["jax"] == jax.__version__
+    assert recorded["source_sha256"] == runs.source_digest(Path(runs.__file__).parent)
+
+
+def test_code_is_told_apart_by_names_and_contents_of_its_modules(tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text("a = 1\n")
+    (tmp_path / "notes.txt").write_text("no code")
+    expected = hashlib.sha256(b"room/one.py 6\na = 1\n").hexdigest()
+    assert runs.source_digest(tmp_path) == expected
+    (tmp_path / "room" / "one.py").rename(tmp_path / "one.py")
+    assert runs.source_digest(tmp_path) != expected
 
 
 def test_logged_means_are_the_losses_of_their_interval(tmp_path, data):

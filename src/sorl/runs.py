@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -179,6 +180,7 @@ def versions(config: TrainConfig) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "git_commit": _git_commit(),
+        "source_sha256": source_digest(Path(__file__).parent),
         "success_timing": config.evaluation.success_timing,
         **{package: _installed(package) for package in PACKAGES},
     }
@@ -189,6 +191,15 @@ def _installed(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def source_digest(package: Path) -> str:
+    """SHA-256 of the names and contents of a package's modules: it tells code apart that no commit names."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def _git_commit() -> str | None:
