@@ -13,6 +13,8 @@ from . import synthetic
 from .random_networks import make_policy
 
 
+pytestmark = pytest.mark.compiled_in_haste
+
 LOOP = """\
 import gymnasium
 import jax

@@ -45,7 +45,7 @@ class MLP(eqx.Module):
         for index, layer in enumerate(self.layers[:-1]):
             x = jax.nn.gelu(_affine(layer, x), approximate=True)
             if self.norms:
-                x = self.norms[index](x) if x.ndim == 1 else jax.vmap(self.norms[index])(x)
+                x = _normalised(self.norms[index], x)
         return _affine(self.layers[-1], x)
 
 
@@ -55,6 +55,16 @@ def _affine(layer: eqx.nn.Linear, x: Float[Array, "*batch in"]) -> Float[Array, 
     assert layer.bias is not None
     product = x @ layer.weight.T
     return product + jnp.broadcast_to(layer.bias, product.shape)
+
+
+def _normalised(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Array, "*batch in"]:
+    # Not `norm(x)`, which centres before it squares: one more array to write, and one more sum in the gradient. Flax,
+    # and so the released implementation, has this form too.
+    assert norm.weight is not None and norm.bias is not None
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
+    unit = (x - mean) * jax.lax.rsqrt(variance + norm.eps)
+    return unit * jnp.broadcast_to(norm.weight, x.shape) + jnp.broadcast_to(norm.bias, x.shape)
 
 
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:

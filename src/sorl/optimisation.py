@@ -37,12 +37,15 @@ def step(
     """
     import optax
 
-    clipped, _ = optax.clip_by_global_norm(max_grad_norm).update(gradient, optax.EmptyState())
+    length = norm(gradient)
+    # One factor for all, not optax's clip: that divides every entry, and XLA then keeps the quotients as arrays.
+    factor = jnp.where(length < max_grad_norm, 1.0, max_grad_norm / length)
+    clipped = jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, gradient)
     before = optax.ScaleByAdamState(state.count, state.mean, state.variance)
     direction, after = optax.scale_by_adam().update(clipped, before)
     networks = optax.apply_updates(networks, jax.tree.map(lambda update: -learning_rate * update, direction))
     assert isinstance(after, optax.ScaleByAdamState)
-    return networks, AdamState(jnp.asarray(after.count), after.mu, after.nu), norm(gradient)
+    return networks, AdamState(jnp.asarray(after.count), after.mu, after.nu), length
 
 
 def norm(tree: Any) -> Float[Array, ""]:
