@@ -19,8 +19,6 @@ from sorl.published import ENVIRONMENTS, PUBLISHED, published
 from . import synthetic
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 BATCH = 8
 every_agent = pytest.mark.parametrize("name", sorted(AGENTS))
 

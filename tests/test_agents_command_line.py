@@ -12,7 +12,7 @@ from sorl.logs import read_metrics
 from . import synthetic
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled_in_haste]
+pytestmark = pytest.mark.slow
 
 
 def _arrays(tree) -> list[np.ndarray]:

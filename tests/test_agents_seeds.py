@@ -11,7 +11,7 @@ from sorl.agents import AGENTS
 from . import synthetic
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled_in_haste]
+pytestmark = pytest.mark.slow
 
 BATCH = 8
 every_agent = pytest.mark.parametrize("name", sorted(AGENTS))

@@ -7,12 +7,9 @@ import evaluation
 import growth
 import jax
 import numpy as np
-import pytest
 import runtime
 import updates
 
-
-pytestmark = pytest.mark.compiled_in_haste
 
 TINY = {"width": 8, "layers": 1, "rows": 50, "batch_size": 4, "chunks": 2, "chunk_seconds": 0.01}
 

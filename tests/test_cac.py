@@ -13,8 +13,6 @@ from .baseline_states import assert_close, average, random_state, values_of
 from .random_networks import ACTION_SIZE, make_batch
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
     "critic_hidden_sizes": (5,),

@@ -20,8 +20,6 @@ from sorl.normalisation import Normalisation
 from . import synthetic
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 TASK = "cube-single-play-singletask-task1-v0"
 TINY = "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --updates 20 --batch-size 4"
 

@@ -13,6 +13,8 @@ from sorl import critics, shortcut
 from .random_networks import directional_derivatives, make_batch, make_critic, make_field
 
 
+pytestmark = pytest.mark.compiled_as_shipped
+
 Q = jnp.array([[1.0, 3.0], [-2.0, 4.0], [0.0, -6.0]])
 """Three examples, two heads."""
 

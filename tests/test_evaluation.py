@@ -28,8 +28,6 @@ from sorl.rollouts import episode_seeds, play
 from sorl.runs import Run
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 CUBE = "cube-single-play-singletask-task1-v0"
 GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 

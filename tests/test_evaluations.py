@@ -21,9 +21,6 @@ from . import synthetic
 from .reaching import AGENT, CUBE, Pool, Reaching
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
-
 @pytest.fixture(autouse=True)
 def reaching(monkeypatch):
     monkeypatch.setattr(environments, "Environment", Reaching)

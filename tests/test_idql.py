@@ -14,8 +14,6 @@ from .baseline_states import adam_step, assert_close, average, random_state, val
 from .random_networks import ACTION_SIZE, make_batch
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 SETTINGS: dict[str, Any] = {
     "width": 6,
     "blocks": 2,

@@ -11,6 +11,8 @@ from sorl.networks import MLP, CriticEnsemble, GaussianActor, OneStepField, Shor
 from .random_networks import make
 
 
+pytestmark = pytest.mark.compiled_as_shipped
+
 PAPER_SIZES = (512, 512, 512, 512)
 
 

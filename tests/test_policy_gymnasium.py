@@ -13,8 +13,6 @@ from . import synthetic
 from .random_networks import make_policy
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 LOOP = """\
 import gymnasium
 import jax

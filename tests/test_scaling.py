@@ -25,9 +25,6 @@ from . import synthetic
 from .reaching import CUBE, Pool, Reaching, make_run
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
-
 @pytest.fixture
 def reaching(monkeypatch):
     monkeypatch.setattr(environments, "Environment", Reaching)

@@ -21,9 +21,6 @@ from sorl.session import Session
 from . import synthetic
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
-
 @pytest.fixture
 def data(tmp_path):
     synthetic.write_logs(tmp_path / "logs.npz")

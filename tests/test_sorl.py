@@ -17,6 +17,8 @@ from sorl.agents.sorl_released import SorlReleased
 from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
 
 
+pytestmark = pytest.mark.compiled_as_shipped
+
 SETTINGS: dict[str, Any] = {
     "discretization_steps": 4,
     "backprop_steps": 2,

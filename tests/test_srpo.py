@@ -15,8 +15,6 @@ from .baseline_states import adam_step, assert_close, random_state, values_of
 from .random_networks import ACTION_SIZE, make_batch
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
     "width": 6,

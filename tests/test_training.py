@@ -11,6 +11,8 @@ from sorl import training
 from . import synthetic
 
 
+pytestmark = pytest.mark.compiled_as_shipped
+
 BATCH = 16
 
 

@@ -12,9 +12,6 @@ import pytest
 from sorl.agents import AGENTS
 
 
-pytestmark = pytest.mark.compiled_in_haste
-
-
 @pytest.fixture(scope="module")
 def two_modes():
     path = Path(__file__).parents[1] / "benchmarks" / "two_modes.py"
