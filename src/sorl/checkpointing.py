@@ -239,9 +239,8 @@ def _to_host(state: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise CheckpointError(
                 f"The state holds {path}, of type {type(leaf).__name__}, and only arrays can be saved; filter it out."
             )
-    # All transfers at once. On the CPU these are views of the device's memory, which is about to be donated: copy.
-    views = jax.device_get([jax.random.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in with_paths])
-    copies = [np.array(view) for view in views]
+    # Not `jax.device_get`, whose views of a CPU's memory would hold what is about to be donated.
+    copies = [np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in with_paths]
     leaves = {}
     for (path, leaf), copy in zip(with_paths, copies, strict=True):
         leaves[path] = {"type": _type(leaf), "crc32": _checksum(copy)}
