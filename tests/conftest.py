@@ -1,5 +1,6 @@
 import gc
 import os
+import pathlib
 
 
 # Before jax is imported: tests run on the CPU, and every product in full float32.
@@ -11,16 +12,37 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 
+# Traces are many small objects that live long: Python's own thresholds would look through all of them again and again.
+gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_of_all_files(tmp_path_factory):
+    """Keeps compiled programs for the files that come later and the processes they start; never the user's own."""
+    from sorl.compilation import enable_cache  # not above: jaxtyping's hook comes before the package
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        enable_cache()
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_one_file(request):
-    """How the programs of a file are compiled, and their end.
+    """How the programs of a file are compiled, and when they end.
 
     Most of the suite's time would go into LLVM's optimisations, which decide nothing but last bits: a file that
     compares bits with those of another process needs them. Each program takes hundreds of memory maps, of which Linux
     gives a process 65,530 before it crashes.
     """
-    as_shipped = request.node.get_closest_marker("compiled_as_shipped") is not None
-    jax.config.update("jax_disable_most_optimizations", not as_shipped)
-    yield
-    jax.clear_caches()
-    gc.collect()
+    in_haste = request.node.get_closest_marker("compiled_as_shipped") is None
+    if in_haste != jax.config.read("jax_disable_most_optimizations") or _memory_maps() > 20_000:
+        jax.clear_caches()
+        gc.collect()
+    jax.config.update("jax_disable_most_optimizations", in_haste)
+
+
+def _memory_maps() -> int:
+    maps = pathlib.Path("/proc/self/maps")
+    return len(maps.read_bytes().splitlines()) if maps.exists() else 0

@@ -295,7 +295,7 @@ def test_workers_do_not_import_jax():
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
-EPISODES = 20
+EPISODES = 12
 
 
 @pytest.fixture(scope="module")

@@ -220,17 +220,18 @@ def test_a_killed_grid_goes_on_where_it_was(played, tmp_path):
     """Real processes and a real simulator, killed once a pair is finished."""
     run, copy = make_run(tmp_path / "run", sizes=(28, 5), seeds=(3,)), tmp_path / "copy"
     shutil.copytree(run, copy)
-    arguments = ["--inference-steps", "1", "2", "--candidates", "1", "2", "--episodes", "3", *QUICK]
+    arguments = ["--inference-steps", "1", "2", "3", "--candidates", "1", "--episodes", "2", *QUICK]
     command = [sys.executable, "-m", "sorl.scaling", str(run), *arguments]
-    process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}  # killed, it may leave half
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not (finished := finished_pairs(run)) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     output, _ = process.communicate()
     finished = finished_pairs(run)
-    assert process.returncode == -signal.SIGKILL and 1 <= len(finished) < 4, output.decode()
+    assert process.returncode == -signal.SIGKILL and 1 <= len(finished) < 3, output.decode()
     found = grid(run, *arguments)
-    assert sorted([*finished, *played]) == ["M1N1", "M1N2", "M2N1", "M2N2"]
+    assert sorted([*finished, *played]) == ["M1N1", "M2N1", "M3N1"]
     assert [successes(pair) for pair in found] == [successes(pair) for pair in grid(copy, *arguments)]
 
 
