@@ -244,7 +244,7 @@ class Session:
 
     def _networks(self, seed: int, state: training.TrainState) -> Any:
         index = self.config.seeds.index(seed)
-        return self.config.agent.policy(jax.tree.map(lambda leaf: leaf[index], state.agent))
+        return training.of_seed(self.config.agent.policy(state.agent), jnp.int32(index))
 
     def _save_if_due(self) -> None:
         """Saves, but after the evaluation of this very step where it still plays: its success goes with the state."""

@@ -51,7 +51,7 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # One by one, not vmapped: the same program for any number of seeds gives the same bits.
     one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
+    states = _stacked(one_by_one)
     step = jnp.int32(0)
     drawn = jax.eval_shape(partial(_draw, batch_size=batch_size), agent, keys[0], step, dataset)
     shared = jax.eval_shape(_draw_shared, agent, step)
@@ -140,6 +140,17 @@ def validation_losses(
         return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
     return jax.lax.map(one_seed, state.agent)
+
+
+@jax.jit
+def of_seed(states: PyTree, index: Int[Array, ""]) -> PyTree:
+    """The slice of one seed, by its place, of all arrays; one program for all of them."""
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+@jax.jit
+def _stacked(states: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 @partial(jax.jit, static_argnames=("observation_size", "action_size"))

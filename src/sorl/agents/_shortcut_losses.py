@@ -16,36 +16,23 @@ from sorl.transitions import Transition
 Metrics = dict[str, Float[Array, ""]]
 
 
-def values_of_actions(
-    critic: CriticEnsemble,
-    field: ShortcutField,
-    observation: Float[Array, "batch observation"],
-    noise: Float[Array, "batch action"],
-    steps: int,
-) -> Float[Array, "batch heads"]:
-    """The critic's values of the actions that `field` makes from `noise` in `steps` jumps."""
-    k = jnp.asarray(float(steps), noise.dtype)
-    return critic(observation, shortcut.sample(field, observation, noise, steps), k)
-
-
 def td_loss(
     critic: CriticEnsemble,
-    field: ShortcutField,
     target_critic: CriticEnsemble,
     batch: Transition,
-    noise: Float[Array, "batch action"],
-    steps: int,
+    next_action: Float[Array, "batch action"],
+    steps: Int[Array, ""] | int,
     *,
     discount: float | Float[Array, ""],
     aggregation: critics.Aggregation,
     stop_gradient: bool,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The TD loss of `critic`, for the policy that acts by `steps` jumps of `field`."""
-    next_q = values_of_actions(target_critic, field, batch.next_observation, noise, steps)
+    """The TD loss of `critic`, for the policy that made `next_action` by `steps` jumps."""
+    k = jnp.asarray(steps, batch.reward.dtype)
+    next_q = target_critic(batch.next_observation, next_action, k)
     target = critics.td_target(
         batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation, stop_gradient=stop_gradient
     )
-    k = jnp.asarray(float(steps), batch.reward.dtype)
     q = critic(batch.observation, batch.action, k)
     loss = critics.td_loss(q, target)
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
@@ -88,7 +75,8 @@ def policy_gradient(
         return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
 
     def q_loss(field, steps: int):
-        q = values_of_actions(critic, field, batch.observation, draws.policy_noise, steps)
+        action = shortcut.sample(field, batch.observation, draws.policy_noise, steps)
+        q = critic(batch.observation, action, jnp.asarray(float(steps), action.dtype))
         loss = critics.policy_q_loss(q)
         return agent.q_coefficient * loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
 
@@ -98,17 +86,18 @@ def policy_gradient(
     return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics
 
 
+def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:
+    """`function(argument, k)` for k = `choices[index]`; one branch runs, however many are compiled."""
+    branches = [partial(function, steps=steps) for steps in choices]
+    return branches[0](argument) if len(branches) == 1 else jax.lax.switch(index, branches, argument)
+
+
 def gradient_of_one(
     loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...]
 ) -> tuple[PyTree, Metrics]:
-    """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`; one branch runs, however many are compiled.
+    """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`.
 
     The gradient is taken inside each branch: taken through the switch, it would keep the residuals of every branch.
     """
 
-    branches = [partial(_gradient, loss, steps=steps) for steps in choices]
-    return branches[0](networks) if len(branches) == 1 else jax.lax.switch(index, branches, networks)
-
-
-def _gradient(loss: Any, networks: PyTree, *, steps: int) -> tuple[PyTree, Metrics]:
-    return jax.grad(loss, has_aux=True)(networks, steps)
+    return one_of(lambda networks, steps: jax.grad(loss, has_aux=True)(networks, steps), networks, index, choices)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
+from sorl import critics, optimisation, shortcut
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._schedules import linear_decay
 from sorl.agents._settings import ANY_WEIGHT, refuse_outside
@@ -25,7 +25,7 @@ from sorl.agents._shortcut_agent import (
     refuse_bad_settings,
     step_counts,
 )
-from sorl.agents._shortcut_losses import gradient_of_one, policy_gradient, td_loss
+from sorl.agents._shortcut_losses import gradient_of_one, one_of, policy_gradient, td_loss
 from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.transitions import Transition
 
@@ -229,14 +229,15 @@ class Sorl(AbstractAgent):
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         """The TD loss's gradient for the critic, and for the policy where it gets one."""
 
-        def loss(networks, steps: int):
-            critic, field = networks if self.td_gradient_to_policy else (networks, state.field)
+        def next_action(field, steps: int):
+            return shortcut.sample(field, batch.next_observation, draws.target_noise, steps)
+
+        def loss(critic, action, steps):
             return td_loss(
                 critic,
-                field,
                 state.target_critic,
                 batch,
-                draws.target_noise,
+                action,
                 steps,
                 discount=self.discount,
                 aggregation=self.q_aggregation,
@@ -244,8 +245,15 @@ class Sorl(AbstractAgent):
             )
 
         if self.td_gradient_to_policy:
-            networks = state.critic, state.field
-            (critic_gradient, td_gradient), metrics = gradient_of_one(loss, networks, index, self.step_counts)
+            (critic_gradient, td_gradient), metrics = gradient_of_one(
+                lambda networks, steps: loss(networks[0], next_action(networks[1], steps), steps),
+                (state.critic, state.field),
+                index,
+                self.step_counts,
+            )
             return critic_gradient, td_gradient, metrics
-        critic_gradient, metrics = gradient_of_one(loss, state.critic, index, self.step_counts)
+        # Only the action is made in a branch of its own: the critic's part is then compiled once.
+        action = one_of(next_action, state.field, index, self.step_counts)
+        steps = jnp.asarray(self.step_counts)[index]
+        critic_gradient, metrics = jax.grad(loss, has_aux=True)(state.critic, action, steps)
         return critic_gradient, None, metrics

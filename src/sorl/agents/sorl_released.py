@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
+from sorl import critics, optimisation, shortcut
 from sorl.agents._agent import AbstractAgent, Budget, Budgets
 from sorl.agents._shortcut_agent import (
     ActionDraws,
@@ -211,10 +211,9 @@ class SorlReleased(AbstractAgent):
             field, critic = networks
             return td_loss(
                 critic,
-                field,
                 state.target_critic,
                 batch,
-                draws.target_noise,
+                shortcut.sample(field, batch.next_observation, draws.target_noise, steps),
                 steps,
                 discount=self.discount,
                 aggregation=self.q_aggregation,
