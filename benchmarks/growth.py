@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from runtime import machine, peak_bytes, timed
+from runtime import machine, peak_bytes, pyplot_without_screen, timed
 from updates import Chunks, made_up_dataset, make_agent
 
 from sorl import training
@@ -133,13 +133,9 @@ def size_of(tree: Any) -> int:
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """Milliseconds against each quantity but the last, on logarithmic axes, then bytes against rows."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
+    if (pyplot := pyplot_without_screen()) is None:
         return
-    matplotlib.use("agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
 
     figure, axes = pyplot.subplots(1, len(LINES), figsize=(3.0 * len(LINES), 3.2), layout="constrained")
     for place, (option, name) in zip(axes, LINES.items(), strict=True):

@@ -253,16 +253,23 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return ratios
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
-    """Training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
+def pyplot_without_screen() -> Any | None:
+    """Matplotlib's pyplot, or None, with a word on the terminal, where it is not installed."""
     try:
         import matplotlib
     except ImportError:
         print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
-        return
+        return None
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
+    if (pyplot := pyplot_without_screen()) is None:
+        return
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for seeds in sorted({row["seeds"] for row in found["updates"]}):
         rows = [row for row in found["updates"] if row["seeds"] == seeds]
