@@ -83,9 +83,9 @@ def test_flops_of_an_update_are_what_its_products_cost():
     dataset = updates.made_up_dataset(100, 28, 5)
     counts = [
         updates.costs(updates.one_update(updates.Pinned(agent), dataset))[0]
-        for agent in (updates.make_agent("Sorl", width=128, layers=2, backprop_steps=k) for k in (1, 2, 4))
+        for agent in (updates.make_agent("Sorl", width=128, layers=2, backprop_steps=k) for k in (1, 8))
     ]
     field = 2 * 256 * (35 * 128 + 128 * 128 + 128 * 5)
     critics = 2 * 2 * 256 * (34 * 128 + 128 * 128 + 128)
-    needed = np.array([12, 16, 24]) * field + 6 * critics
+    needed = np.array([12, 40]) * field + 6 * critics
     assert np.all(counts >= 0.95 * needed) and np.all(counts <= 1.1 * needed)
