@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from runtime import machine, peak_bytes, pyplot_without_screen, timed
+from pictures import logarithmic, pyplot_without_screen
+from runtime import machine, peak_bytes, timed
 from updates import Chunks, made_up_dataset, make_agent
 
 from sorl import training
@@ -135,8 +136,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Milliseconds against each quantity but the last, on logarithmic axes, then bytes against rows."""
     if (pyplot := pyplot_without_screen()) is None:
         return
-    from matplotlib import ticker
-
     figure, axes = pyplot.subplots(1, len(LINES), figsize=(3.0 * len(LINES), 3.2), layout="constrained")
     for place, (option, name) in zip(axes, LINES.items(), strict=True):
         values = [row["value"] for row in found[option]]
@@ -147,10 +146,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         else:
             place.plot(values, [row["milliseconds"] for row in found[option]], "o-")
         unit = "MB" if option == "rows" else "ms an update"
-        place.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
-        place.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
-        place.xaxis.set_minor_locator(ticker.NullLocator())
-        place.yaxis.set_major_formatter("{x:g}")
+        place.set(xlabel=name, ylabel=unit)
+        logarithmic(place, values)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 

@@ -3,7 +3,9 @@
 All times of a part are taken in turns in one process. FLOPs are XLA's count of one update at a fixed number of jumps.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -15,23 +17,25 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from ceilings import interleaved, matmul_chain, median, stream
+from ceilings import interleaved, matmul_chain, median, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, Textbook, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
+from sorl import train
 
-Part = Literal["floor", "textbook", "chain", "seeds", "start"]
+
+Part = Literal["floor", "textbook", "chain", "seeds", "start", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Measures each part and prints what was found beside what was aimed at."""
 
-    parts: tuple[Part, ...] = ("floor", "textbook", "chain", "seeds", "start")
+    parts: tuple[Part, ...] = ("floor", "textbook", "chain", "seeds", "start", "run")
     """`floor`: 4 x 512 at a fixed number of jumps, against products at the device's best and the optimiser's bytes at
     the stream's; `textbook`: against the plain update, jumps drawn; `chain`: 2 x 256 against a bare chain of products
     of the same FLOPs; `seeds`: 8 vmapped seeds against one; `start`: seconds that a second start of a training run
-    spends in compilation."""
+    spends in compilation; `run`: `sorl.train`, logs, validation and checkpoints included, against the bare chunk."""
     rounds: int = 7
     """Rounds of measurements taken in turns; medians are told."""
     seconds: float = 0.5
@@ -58,6 +62,7 @@ def main(config: Config) -> list[Finding]:
         "chain": against_chain,
         "seeds": grouped_seeds,
         "start": second_start,
+        "run": whole_run,
     }
     here = machine()
     print(f"{here['device']} ({here['backend']}), jax {here['jax']}, {here['platform']}")
@@ -184,6 +189,36 @@ def second_start(config: Config) -> list[Finding]:
     detail = f"first start: {first:.1f} s for {programs:.0f} programs, {whole:.1f} s in all; second: {second:.2f} s, "
     detail += f"{again:.0f} loaded, {whole_again:.1f} s in all"
     return [Finding("seconds in backend compilation at a second start", second, 1.0, detail)]
+
+
+def whole_run(config: Config) -> list[Finding]:
+    """Wall-clock time of an update of `sorl.train` as a multiple of the bare chunk's, 2 x 256, jumps drawn up to 8.
+
+    Each round goes on with the run and then times the bare chunk. What a start costs is left out: the clock runs from
+    the first row of a round's log to its last, over nine rows and a checkpoint, in both of which it is busier than a
+    quickstart's run (a row every 1,000 updates there, a checkpoint every 10,000).
+    """
+    updates, rows = 2500, 10
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        logs, directory = Path(folder) / "logs.npz", Path(folder) / "run"
+        write_logs(logs)
+        begin = ["--data", str(logs), "--agent.hidden-sizes", "256", "256", "--agent.critic-hidden-sizes", "256", "256"]
+        begin += ["--log-interval", str(updates // rows), "--checkpoint-interval", str(updates // 2)]
+        settings = train.parse([*begin, "--run-dir", str(directory)])[0]
+        bare = Chunks(settings.agent, train.load_data(settings).train, batch_size=settings.batch_size, updates=100)
+        for number in range(1, config.rounds + 1):
+            again = ["--resume"] if number > 1 else begin
+            with contextlib.redirect_stdout(io.StringIO()):
+                code = train.main([*again, "--run-dir", str(directory), "--updates", str(number * updates), "--quiet"])
+            if code:
+                raise RuntimeError(f"The training run of this benchmark ended with exit code {code}.")
+            lines = [json.loads(line) for line in (directory / "timings.jsonl").read_text().splitlines()]
+            last = [line for line in lines if "elapsed_seconds" in line][-rows:]
+            seconds = (last[-1]["elapsed_seconds"] - last[0]["elapsed_seconds"]) / (last[-1]["step"] - last[0]["step"])
+            ratios.append(seconds / (seconds_of(bare, at_least=config.seconds) / bare.updates))
+    detail = f"rounds {', '.join(f'{ratio:.3f}' for ratio in ratios)}"
+    return [Finding("time of an update of sorl.train / the bare chunk's, 2 x 256", median(ratios), 1 / 0.97, detail)]
 
 
 def start(arguments: Sequence[str], cache: str) -> list[float]:

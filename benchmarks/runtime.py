@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import tyro
 from ceilings import matmul_chain, median, seconds_of, stream
+from pictures import logarithmic, pyplot_without_screen
 from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
 from sorl import training
@@ -253,24 +254,11 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return ratios
 
 
-def pyplot_without_screen() -> Any | None:
-    """Matplotlib's pyplot, or None, with a word on the terminal, where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
-        return None
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def draw(found: dict[str, Any], path: Path) -> None:
     """Training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
     if (pyplot := pyplot_without_screen()) is None:
         return
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     for seeds in sorted({row["seeds"] for row in found["updates"]}):
         rows = [row for row in found["updates"] if row["seeds"] == seeds]
         middle = np.array([row["milliseconds"] for row in rows])
@@ -283,10 +271,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         places = [row["inference_steps"] for row in rows]
         right.plot(places, [row["milliseconds"] for row in rows], "o-", label=f"batch {batch}, N = {candidates}")
     right.set(xlabel="$M^{inf}$", ylabel="ms per decision", title="inference")
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.legend(frameon=False, fontsize=8)
+    for axes, key in ((left, "backprop_steps"), (right, "inference_steps")):
+        logarithmic(axes, found["settings"][key])
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(f"{found['machine']['device']}, {found['settings']['agent']}", fontsize=10)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

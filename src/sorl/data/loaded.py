@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from sorl.normalisation import Normalisation
 from sorl.transitions import Dataset
@@ -43,9 +43,14 @@ def to_device(
     `is_start` marks the rows whose successor is the next row.
     """
     return Dataset(
-        observations=jnp.asarray(observations, jnp.float32),
-        actions=jnp.asarray(np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT), jnp.float32),
-        rewards=jnp.asarray(rewards, jnp.float32),
-        masks=jnp.asarray(masks, jnp.float32),
-        starts=jnp.asarray(np.flatnonzero(is_start), jnp.int32),
+        observations=_put(observations, np.float32),
+        actions=_put(np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT), np.float32),
+        rewards=_put(rewards, np.float32),
+        masks=_put(masks, np.float32),
+        starts=_put(np.flatnonzero(is_start), np.int32),
     )
+
+
+def _put(rows: Shaped[np.ndarray, "..."], kind: type) -> Array:
+    # Not `jnp.asarray`, which compiles a conversion for each shape.
+    return jax.device_put(rows.astype(kind))

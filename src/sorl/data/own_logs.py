@@ -4,9 +4,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Array, Bool, Shaped
 
 from sorl.data import arrays as door, records
 from sorl.data.loaded import LoadedData, to_device
@@ -179,12 +179,9 @@ def _widest(train: _Log, validation: _Log | None) -> Range:
 def _normalisation(train: _Log, action_range: Range) -> Normalisation:
     observations = train.rows["observations"].astype(np.float64)
     spread = observations.std(axis=0)
-    return Normalisation(
-        observation_mean=jnp.asarray(observations.mean(axis=0), jnp.float32),
-        observation_scale=jnp.asarray(np.where(spread < SMALLEST_SPREAD, 1.0, spread), jnp.float32),
-        action_low=jnp.asarray(action_range[0], jnp.float32),
-        action_high=jnp.asarray(action_range[1], jnp.float32),
-    )
+    observation_scale = np.where(spread < SMALLEST_SPREAD, 1.0, spread)
+    fields = observations.mean(axis=0), observation_scale, *action_range
+    return Normalisation(*(jax.device_put(field.astype(np.float32)) for field in fields))
 
 
 def _dataset(log: _Log, normalisation: Normalisation) -> Dataset:
@@ -194,16 +191,22 @@ def _dataset(log: _Log, normalisation: Normalisation) -> Dataset:
     nexts = log.rows.get("next_observations")
     successors = (log.rows["observations"] if nexts is None else nexts)[last]
     observations = np.insert(log.rows["observations"], behind, successors, axis=0)
-    actions = np.asarray(normalisation.action(jnp.asarray(log.rows["actions"])))
+    observations, actions = jax.device_get(_in_network_units(normalisation, observations, log.rows["actions"]))
     has_outcome = ~log.ends | log.terminated | (nexts is not None)
     return to_device(
-        observations=np.asarray(normalisation.observation(jnp.asarray(observations))),
+        observations=observations,
         # The action at a trajectory's end is not known; its last one is the best guess.
         actions=np.insert(actions, behind, actions[last], axis=0),
         rewards=np.insert(log.rows["rewards"], behind, 0),
         masks=np.insert(1 - log.terminated.astype(np.float32), behind, 1),
         is_start=np.insert(has_outcome, behind, False),
     )
+
+
+# One program, not one for each sum, whose compilation a start would wait for.
+@jax.jit
+def _in_network_units(normalisation: Normalisation, observations: Array, actions: Array) -> tuple[Array, Array]:
+    return normalisation.observation(observations), normalisation.action(actions)
 
 
 def _size(log: _Log, dataset: Dataset) -> dict[str, int]:

@@ -1,0 +1,29 @@
+"""What the benchmarks' pictures share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def pyplot_without_screen() -> Any | None:
+    """Matplotlib's pyplot, or None, with a word on the terminal, where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
+        return None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Both axes on logarithmic scales with plain numbers: the values measured below, 1, 2 and 5 times tens beside."""
+    from matplotlib import ticker
+
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(values, [f"{value:,g}" if value < 1e6 else f"{value / 1e6:g}M" for value in values], fontsize=7)
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
