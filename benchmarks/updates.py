@@ -12,6 +12,7 @@ from sorl import Dataset, training
 from sorl.agents import AGENTS, AbstractAgent, Budget
 from sorl.agents._agent import Budgets
 from sorl.agents._shortcut_agent import SorlSharedDraws
+from sorl.optimisation import AdamState
 
 
 class AbstractVariant(AbstractAgent):
@@ -170,8 +171,16 @@ def costs(compiled: Any) -> tuple[float, float]:
 def optimiser_bytes(state: Any) -> float:
     """Bytes that Adam and the moving averages must move in an update of `state`, a single seed's.
 
-    Every trained array is read and written with its two moments and its average, and its gradient is read: 9 passes
-    over each. A state holds each trained array four times over, beside counters.
+    Every trained array is read and written with its two moments, and its gradient is read: 7 passes over each; and a
+    moving average is read and written.
     """
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
-    return 9 / 4 * size
+
+    def size(tree: Any) -> float:
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)))
+
+    def is_adam(node: Any) -> bool:
+        return isinstance(node, AdamState)
+
+    trained = sum(size(node.mean) for node in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(node))
+    averages = size(state) - 3 * trained
+    return 7 * trained + 2 * averages
