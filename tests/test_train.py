@@ -1,5 +1,6 @@
 """The command line, end to end."""
 
+import dataclasses
 import json
 import os
 import re
@@ -63,6 +64,16 @@ def test_an_agent_can_be_named_at_any_place(place):
     # 300 is published for the environment, 0.9 given.
     assert config.agent == Fql(distillation_coefficient=300.0, discount=0.9)
     assert source == "the published ones of Fql for scene-play (published success 56 %)."
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+@pytest.mark.parametrize("word", [(), ("agent:sorl",)])
+def test_an_agents_switch_can_be_turned_either_way_at_any_place(place, word):
+    arguments = ["--seeds", "3", *word]
+    config, _, _ = train.parse([*arguments[:place], "--agent.no-critic-sees-steps", *arguments[place:]])
+    assert config.agent == dataclasses.replace(presets.quickstart().agent, critic_sees_steps=False)
+    config, _, _ = train.parse([*arguments[:place], "--agent.td-gradient-to-policy", *arguments[place:]])
+    assert config.agent == dataclasses.replace(presets.quickstart().agent, td_gradient_to_policy=True)
 
 
 def test_the_agent_of_a_configuration_stays(tmp_path):

@@ -92,10 +92,12 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             f"agent:{dashed(named.__name__)} is another agent than {type(default.agent).__name__}, whose options are "
             f"{source[:-1]}; leave one of the two out."
         )
+    # The agent's word stands first, wherever it was given: its options may then stand anywhere. (Without it tyro knows
+    # no "--agent.no-..".) Help about no agent in particular is about all of them.
+    word = [] if asked_for_help and named is None else [f"agent:{dashed(type(default.agent).__name__)}"]
     parsed = tyro.cli(
         Arguments,
-        # The default is of the named class already: without its word, its options may stand before it too.
-        args=[argument for argument in arguments if argument not in AGENT_WORDS],
+        args=word + [argument for argument in arguments if argument not in AGENT_WORDS],
         prog="python -m sorl.train",
         description=f"{TrainConfig.__doc__}\n\nDefaults shown: {source}",
         default=Arguments(selection.options, default),
