@@ -19,8 +19,9 @@ from ceilings import interleaved, median
 from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
-from sorl import load_run, train
+from sorl import Normalisation, train
 from sorl.config import TrainConfig, changes, read_config
+from sorl.environments import Environment
 from sorl.files import whole_file, write_json
 from sorl.logs import read_metrics
 from sorl.presets import QUICKSTART_ENV
@@ -38,8 +39,9 @@ class Config:
 
     Each (agent, task, seed) is a run directory of its own below `out`. The same command, given again after it was
     stopped in whatever way, keeps what is finished and goes on with the rest; with more agents, tasks or seeds it adds
-    them. When all are there, the updates and decisions of all agents are timed in turns, in one process, and it prints
-    the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
+    them. Runs that `earlier` tables hold, perhaps of other machines, are taken over from there and not made again. When
+    all are there, the updates and decisions of all agents are timed in turns, in one process, on fresh networks, and it
+    prints the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
     """
 
     agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in train.AGENT_WORDS)
@@ -53,6 +55,9 @@ class Config:
     """Whose settings all agents take: a quickstart's data, networks and number of updates, or the published ones."""
     options: str = ""
     """More options of `sorl.train` for all runs, such as "--updates 1000"."""
+    earlier: tuple[Path, ...] = ()
+    """comparison.json files of earlier comparisons with the same preset and options, to be continued without their
+    run directories."""
     jobs: int = 1
     """Runs side by side, each on its share of the CPU cores."""
     rounds: int = 5
@@ -83,6 +88,11 @@ class Member:
         return f"{self.name} on {self.task}"
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from every other run of a comparison."""
+        return self.name, self.task, self.seed
+
+    @property
     def config(self) -> TrainConfig:
         """The options that the arguments stand for."""
         return train.parse(self.arguments)[0]
@@ -102,8 +112,9 @@ class Member:
 def main(config: Config) -> list[Row]:
     """Finishes the runs, prints the table and writes the files; **returns** a row for each agent and task."""
     members = make_members(config)
-    train_missing(config, members)
-    rows = [row for member in members for row in outcomes(member)]
+    earlier = read_earlier(config)
+    train_missing(config, [member for member in members if member.key not in earlier])
+    rows = [row for member in members for row in earlier.get(member.key) or outcomes(member)]
     costs = measure_costs(config, members)
     groups: dict[str, list[Member]] = {}
     for member in members:
@@ -111,7 +122,8 @@ def main(config: Config) -> list[Row]:
     table = [summary(group, rows, costs) for group in groups.values()]
     text = markdown(config, table)
     print(text)
-    write_json(config.out / "comparison.json", {"machine": machine(members), "table": table, "rows": rows})
+    made = {"preset": config.preset, "options": config.options}
+    write_json(config.out / "comparison.json", made | {"machine": machine(members), "table": table, "rows": rows})
     with whole_file(config.out / "comparison.csv") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -134,6 +146,27 @@ def make_members(config: Config) -> list[Member]:
                 directory = config.out / "_".join(word.strip("-") for word in shlex.split(name)) / task / f"seed-{seed}"
                 members.append(Member(name, task, seed, arguments, directory))
     return members
+
+
+def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
+    """The rows that earlier comparisons hold, by `Member.key`; of a run that several hold, the last one's.
+
+    Raises a `ValueError` for a comparison with another preset or other options: its runs are not runs of this one.
+    """
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for path in config.earlier:
+        table = json.loads(path.read_text())
+        for name in ("preset", "options"):
+            if table[name] != getattr(config, name):
+                raise ValueError(
+                    f"{path} was made with {name} {table[name]!r}, not with {getattr(config, name)!r}; give the same, "
+                    "or leave it out."
+                )
+        rows: dict[tuple[str, str, int], list[Row]] = {}
+        for row in table["rows"]:
+            rows.setdefault((row["agent"], row["task"], row["seed"]), []).append(row)
+        found |= rows
+    return found
 
 
 def train_missing(config: Config, members: Sequence[Member]) -> None:
@@ -166,7 +199,10 @@ def outcomes(member: Member) -> list[Row]:
     ]
     table = json.loads((member.directory / "evaluation.json").read_text())
     episodes = table["rows"][0]["episodes"]
-    return last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
+    rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
+    versions = json.loads((member.directory / "versions.json").read_text())
+    peak = json.loads((member.directory / "memory.json").read_text())["peak_bytes"]
+    return [row | {"commit": versions["git_commit"], "peak_bytes": peak} for row in rows]
 
 
 def _outcome(member: Member, kind: str, row: Row, episodes: int) -> Row:
@@ -185,21 +221,26 @@ def _outcome(member: Member, kind: str, row: Row, episodes: int) -> Row:
 def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
     """Milliseconds of an update and of a decision for one observation, of all agents in turns, and bytes of a state.
 
+    The networks are fresh: what they have learned changes neither.
+
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
-    runs = {member.subject: load_run(member.directory) for member in reversed(members)}
-    chunks, subjects = {}, {}
-    for name, run in runs.items():
-        sizes = len(run.normalisation.observation_mean), len(run.normalisation.action_low)
-        dataset = made_up_dataset(10_000, *sizes)
-        chunks[name] = Chunks(run.agent, dataset, batch_size=run.config.batch_size, updates=50)
-        subjects[name] = Subject(run.env, "pre", run.agent, run.policies, run.normalisation)
+    chunks, subjects, budgets = {}, {}, {}
+    sizes = {task: Environment(task, "pre").sizes() for task in config.tasks}
+    for name, member in {member.subject: member for member in members}.items():
+        settings, (observation_size, action_size) = member.config, sizes[member.task]
+        dataset = made_up_dataset(10_000, observation_size, action_size)
+        chunks[name] = Chunks(settings.agent, dataset, batch_size=settings.batch_size, updates=50)
+        fresh = settings.agent.init(observation_size, action_size, key=jax.random.key(0))
+        normalisation = Normalisation.identity(observation_size, action_size)
+        policies = {member.seed: settings.agent.policy(fresh)}
+        subjects[name] = Subject(member.task, "pre", settings.agent, policies, normalisation)
+        budgets[name] = settings.budgets(final=False)[0]
     seconds = interleaved(chunks, rounds=config.rounds)
-    decisions: dict[str, list[float]] = {name: [] for name in runs}
+    decisions: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(config.rounds):
         for name, subject in subjects.items():
-            budget = runs[name].config.budgets(final=False)[0]
-            decisions[name].append(time_decisions(subject, budget, 1, 0.2)["median_ms"])
+            decisions[name].append(time_decisions(subject, budgets[name], 1, 0.2)["median_ms"])
     return {
         name: {
             "update_ms": 1000 * median(seconds[name]) / chunk.updates,
@@ -226,8 +267,8 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
             f"{column}_low": interval.success_low,
             f"{column}_high": interval.success_high,
         }
-    peaks = [json.loads((member.directory / "memory.json").read_text())["peak_bytes"] for member in members]
-    return row | costs[first.subject] | {"peak_bytes": max(peaks)}
+    peak = max(each["peak_bytes"] for each in found)
+    return row | costs[first.subject] | {"peak_bytes": peak}
 
 
 def markdown(config: Config, table: Sequence[Row]) -> str:

@@ -1,5 +1,6 @@
 """The comparison of agents: which runs it makes, that it goes on where it was, and what its table says."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -90,12 +91,39 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     assert "4 of 4 runs are finished" in printed and "| `sorl` | 4, 1 | 0.60 | 0.60 .. 0.60 | 0.60 |" in printed
     assert (tmp_path / "comparison.md").read_text() in printed
     lines = (tmp_path / "comparison.csv").read_text().splitlines()
-    assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes"
+    assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes,commit,peak_bytes"
+    source = runs.versions(compare.make_members(settings)[0].config)["git_commit"]
+    made = f"{'' if source is None else source},{3 * 2**20}"
     assert lines[1:3] == [
-        f"sorl,{TASK},1,last three evaluations,4,1,36,60",
-        f"sorl,{TASK},1,after training,4,1,25,50",
+        f"sorl,{TASK},1,last three evaluations,4,1,36,60,{made}",
+        f"sorl,{TASK},1,after training,4,1,25,50,{made}",
     ]
     assert json.loads((tmp_path / "comparison.json").read_text())["machine"]["jax"] == jax.__version__
+
+
+def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys):
+    first = dataclasses.replace(config(tmp_path / "first", rounds=1), seeds=(1,))
+    for member in compare.make_members(first):
+        make_run(member, final=0.5)
+    before = compare.main(first)
+    table = tmp_path / "earlier.json"
+    (tmp_path / "first" / "comparison.json").rename(table)
+    shutil.rmtree(tmp_path / "first")
+
+    both = config(tmp_path / "second", rounds=1, earlier=(table,))
+    for member in compare.make_members(both):
+        if member.seed == 2:
+            make_run(member, final=0.7)
+    after = compare.main(both)
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert [(row["seeds"], row["final"]) for row in before] == [(1, 0.5), (1, 0.5)]
+    assert [(row["seeds"], row["final"]) for row in after] == [(2, pytest.approx(0.6))] * 2
+    rows = json.loads((tmp_path / "second" / "comparison.json").read_text())["rows"]
+    old = json.loads(table.read_text())["rows"]
+    assert [row for row in rows if row["seed"] == 1] == old and len(rows) == 2 * len(old)
+
+    with pytest.raises(ValueError, match="was made with options '--agent.* give the same, or leave it out"):
+        compare.main(dataclasses.replace(both, options="--updates 30"))
 
 
 def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
