@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -44,6 +44,8 @@ class Config:
     """Hidden layers of policy and critics."""
     batch_size: int = 256
     """Transitions of one update."""
+    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Precision of the factors in matrix products, as `sorl.train` has it; a CPU knows float32 only."""
     observation_size: int = 28
     """Length of an observation (28: cube-single)."""
     action_size: int = 5
@@ -62,6 +64,8 @@ class Config:
     """Decisions made at once; empty: none are timed."""
     out: Path | None = None
     """JSON file for all figures; a picture of the same name in PNG is drawn beside it if matplotlib is there."""
+    trace: Path | None = None
+    """Directory for the profiler's trace of one more chunk of each row of updates, which Perfetto and XProf show."""
     compare: tuple[Path, Path] | None = None
     """Times nothing, but prints the ratios of two such JSON files, the second to the first."""
 
@@ -71,6 +75,12 @@ def main(config: Config) -> dict[str, Any]:
     if config.compare is not None:
         before, after = (json.loads(path.read_text()) for path in config.compare)
         return compare(before, after)
+    with jax.default_matmul_precision(config.matmul_precision):
+        return measure(config)
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """Times updates and decisions, prints and writes the tables, and **returns** them."""
     dataset = made_up_dataset(config.rows, config.observation_size, config.action_size)
     ceilings = measure_ceilings(config)
     print_machine(config, ceilings)
@@ -85,7 +95,7 @@ def main(config: Config) -> dict[str, Any]:
     ]
     print_updates(updates)
     print_decisions(decisions)
-    settings = dataclasses.asdict(config) | {"out": str(config.out)}
+    settings = dataclasses.asdict(config) | {"out": str(config.out), "trace": str(config.trace)}
     found = {"machine": machine(), "command": sys.argv, "settings": settings, "ceilings": ceilings}
     found |= {"updates": updates, "decisions": decisions}
     if config.out is not None:
@@ -121,6 +131,9 @@ def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings
     chunk.updates = max(4, int(4 * config.chunk_seconds / timed(chunk)))
     times = [1000 * timed(chunk) / chunk.updates for _ in range(config.chunks)]
     p10, middle, p90 = np.percentile(times, [10, 50, 90])
+    if config.trace is not None:
+        with jax.profiler.trace(str(config.trace / f"backprop-steps-{most}-seeds-{seeds}")):
+            jax.block_until_ready(chunk())
     counts = [work(config, step, dataset) for step in steps_of(agent)]
     flops, moved = (float(np.mean(column)) * seeds for column in zip(*counts, strict=True))
     trained = optimiser_bytes(chunk.state.agent)
@@ -202,7 +215,7 @@ def timed(call: Callable[[], Any]) -> float:
 def print_machine(config: Config, ceilings: dict[str, float]) -> None:
     """What is measured where."""
     here = machine()
-    networks = f"{config.agent}, {config.layers} x {config.width}, batch {config.batch_size}"
+    networks = f"{config.agent}, {config.layers} x {config.width}, batch {config.batch_size}, {config.matmul_precision}"
     print(f"{here['device']} ({here['backend']}), jax {here['jax']}; {networks}")
     print(
         f"ceilings: {ceilings['flops_per_second'] / 1e9:.0f} GFLOP/s in a chain of products, "

@@ -17,15 +17,27 @@ TINY = {"width": 8, "layers": 1, "rows": 50, "batch_size": 4, "chunks": 2, "chun
 def test_runtime_writes_its_rows_and_compares_files(tmp_path, capsys):
     out = tmp_path / "runtime.json"
     config = runtime.Config(
-        backprop_steps=(1, 2), seeds=(2,), inference_steps=(2,), inference_batches=(3,), out=out, **TINY
+        backprop_steps=(1, 2),
+        seeds=(2,),
+        inference_steps=(2,),
+        inference_batches=(3,),
+        matmul_precision="tensorfloat32",
+        out=out,
+        trace=tmp_path / "trace",
+        **TINY,
     )
     found = runtime.main(config)
     assert [(row["backprop_steps"], row["seeds"]) for row in found["updates"]] == [(1, 2), (2, 2)]
     assert all(row["p10"] <= row["milliseconds"] <= row["p90"] for row in found["updates"])
     assert [(row["batch"], row["candidates"]) for row in found["decisions"]] == [(3, 1), (3, 8)]
     assert json.loads(out.read_text())["updates"] == found["updates"]
+    assert {trace.parts[-5] for trace in (tmp_path / "trace").rglob("*.xplane.pb")} == {
+        "backprop-steps-1-seeds-2",
+        "backprop-steps-2-seeds-2",
+    }
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "ms/update" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ms/update" in printed and "batch 4, tensorfloat32" in printed
 
     slower = json.loads(out.read_text())
     for row in slower["updates"]:

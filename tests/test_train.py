@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -145,9 +146,27 @@ def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
     assert (copy / "config.json").read_bytes() == (run / "config.json").read_bytes()
 
 
-def _key():
-    import jax
+def test_products_have_the_precision_of_the_run(logs, tmp_path, monkeypatch):
+    seen, run_session = [], train.Session.run
 
+    def watched(session):
+        product = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
+        seen.append(re.findall(r"precision = \[(\w+), \w+\]", product))
+        return run_session(session)
+
+    monkeypatch.setattr(train.Session, "run", watched)
+    for precision, found in (("float32", ["HIGHEST"]), ("tensorfloat32", ["HIGH"]), ("bfloat16", ["DEFAULT"])):
+        run = tmp_path / precision
+        common = ["--run-dir", str(run), "--no-compilation-cache", "--quiet"]
+        begin = ["--data", str(logs), *SMALL, *SHORT, "--updates", "1", "--matmul-precision", precision]
+        assert train.main([*common, *begin]) == 0
+        assert train.main([*common, "--resume", "--updates", "2"]) == 0
+        assert read_config(run / "config.json").matmul_precision == precision
+        assert seen == [found, found]
+        seen.clear()
+
+
+def _key():
     return jax.random.key(0)
 
 

@@ -87,6 +87,10 @@ class TrainConfig:
     """Updates between checkpoints; one more is written at the end and when a signal stops the run."""
     seed_mapping: Literal["auto", "map", "vmap"] = "auto"
     """Seeds one after the other (map: bit-equal to each alone) or at once (vmap); auto takes map on CPU."""
+    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Precision of the factors in matrix products, in JAX's words, which a CPU does not heed: tensorfloat32 is TF32 on
+    a GPU and three passes of bfloat16 on a TPU; bfloat16 is the device's fastest, TF32 on a GPU and one pass on a TPU.
+    Sums, states and all else are float32 always. Evaluations of the run take the same."""
 
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
+import jax
 import tyro
 from tqdm import tqdm
 
@@ -61,6 +62,11 @@ class Config:
 def main(config: Config) -> list[dict[str, Any]]:
     """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
     run = load_run(config.run)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        return _evaluate_run(config, run)
+
+
+def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
     results = _evaluate(config, run)
     data = {"data_source": run.data["source"], "data_episodes": run.data["episodes"]}
     rows = [{"step": run.step, "training_seed": seed} | result.row() | data for seed, result in results]

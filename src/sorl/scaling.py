@@ -84,7 +84,8 @@ def main(config: Config) -> list[Pair]:
     run = load_run(config.run)
     grid = _grid(config, run)
     print(_beginning(grid, run.directory), flush=True)
-    grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
     records = grid.records()
     pairs = summarise_grid(records)
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
@@ -136,7 +137,11 @@ def _grid(config: Config, run: Run) -> Grid:
     batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
     effort = Effort(config.episodes, config.seed, batch_sizes, config.timing_seconds)
     place = versions(run.config)
-    circumstances = {"decision": to_json(config.decision), "versions": {name: place[name] for name in _DEPENDED_ON}}
+    circumstances = {
+        "decision": to_json(config.decision),
+        "matmul_precision": run.config.matmul_precision,
+        "versions": {name: place[name] for name in _DEPENDED_ON},
+    }
     return Grid(run.directory / "scaling", subject, effort, budgets(config, run.agent), circumstances)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import jax
 import tyro
 
 from sorl import compilation, evaluate, presets, runs
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
     directory = options.run_dir or _new_directory(config)
-    with runs.sole_trainer(directory):
+    with runs.sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
         return _train_in(directory, config, options, source)
 
 
