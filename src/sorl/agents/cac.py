@@ -87,7 +87,8 @@ class Cac(AbstractAgent):
     time logarithmic, as in Song et al.'s consistency models (the released code has neither); the Q loss takes the mean
     of the heads (there one of two at random, over the other's magnitude); the best candidate acts (there one drawn by
     the softmax of Q); both averages move at every update (there the actor's at every fifth, after a thousand); one
-    schedule refines the grid (there it starts anew every 50,000 updates); activations are GELU, Q has layer norm.
+    schedule refines the grid (there it starts anew every 50,000 updates); the TD loss is the mean over the heads (there
+    their sum, so that its gradient is clipped at half the length); activations are GELU, Q has layer norm.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

@@ -72,7 +72,8 @@ class Fawac(AbstractAgent):
     `policy_loss`, `advantage_weight_mean`, `critic_grad_norm`, `value_grad_norm`, `policy_grad_norm`.
 
     Differences from AWAC: its V is the mean of Q over the policy's own actions; here, as in public implementations of
-    FAWAC (the FQL authors' own is not public), a network learns the mean over the logged ones. It acts with one
+    FAWAC (the FQL authors' own is not public), a network learns the mean over the logged ones. Advantages ask the
+    moving average of the critic, as V does; AWAC and those implementations ask the critic itself. It acts with one
     candidate, which best of N here extends.
     """
 

@@ -72,7 +72,8 @@ class Rebrac(AbstractAgent):
     (0 before its first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
 
     Differences from the original: layer norm comes after the activation, which is GELU, as in every critic here; the
-    weight of the Q loss can be changed (0 clones).
+    weight of the Q loss can be changed (0 clones). As there, the actor stands still between its turns; in the FQL
+    paper's code, where one optimiser holds all networks, its momentum moves it then too.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

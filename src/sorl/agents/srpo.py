@@ -70,8 +70,9 @@ class Srpo(AbstractAgent):
     `policy_q_mean`, `score_gradient_norm`, `policy_grad_norm`.
 
     Differences from the original, whose beta is `q_coefficient`: model and values train side by side (there in two runs
-    of 2 and 1.5 million updates); the model's time features are learned (there random and fixed), its Adam has no
-    weight decay; activations are GELU; V and Q have layer norm.
+    of 2 and 1.5 million updates) on the same batches (there the model's are of 2048); the model's time features are
+    learned and start with a deviation of 1 (there random, of 30, and fixed), its Adam has no weight decay; activations
+    are GELU; V and Q have layer norm.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
