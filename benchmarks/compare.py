@@ -1,4 +1,4 @@
-"""How well do all agents do on the same data, with the same networks and number of updates, and at what cost?"""
+"""How well do all agents do on the same data, with like networks and as many updates, and at what cost?"""
 
 import csv
 import dataclasses
@@ -157,9 +157,9 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
     for path in config.earlier:
         table = json.loads(path.read_text())
         for name in ("preset", "options"):
-            if table[name] != getattr(config, name):
+            if table.get(name) != getattr(config, name):
                 raise ValueError(
-                    f"{path} was made with {name} {table[name]!r}, not with {getattr(config, name)!r}; give the same, "
+                    f"{path} was made with {name} {table.get(name)!r}, not {getattr(config, name)!r}; give the same, "
                     "or leave it out."
                 )
         rows: dict[tuple[str, str, int], list[Row]] = {}
@@ -175,7 +175,7 @@ def train_missing(config: Config, members: Sequence[Member]) -> None:
     print(f"{len(members) - len(missing)} of {len(members)} runs are finished.", flush=True)
     pool = Jobs(config.jobs)
     try:
-        codes = pool.run([(member.name, _command(member), member.directory) for member in missing])
+        codes = pool.run([(_command(member), member.directory) for member in missing])
     finally:
         pool.stop()
     failed = [str(member.directory) for member, code in zip(missing, codes, strict=True) if code]

@@ -19,8 +19,8 @@ class Jobs:
         self._count, self._running, self._stopped = count, set(), False
         self._lock, self._slots = threading.Lock(), iter(range(count))
 
-    def run(self, commands: Sequence[tuple[str, list[str], Path]]) -> list[int]:
-        """Runs name, command and directory of each; **returns** their exit codes."""
+    def run(self, commands: Sequence[tuple[list[str], Path]]) -> list[int]:
+        """Runs each command, its log in the directory beside it; **returns** their exit codes."""
         with ThreadPoolExecutor(self._count, initializer=self._take_share) as pool:
             try:
                 return list(pool.map(lambda command: self._run(*command), commands))
@@ -43,7 +43,7 @@ class Jobs:
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, cores[slot :: self._count] or cores)
 
-    def _run(self, name: str, command: list[str], directory: Path) -> int:
+    def _run(self, command: list[str], directory: Path) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / "log.txt").open("a") as log:
             with self._lock:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Float
+from pictures import pyplot_without_screen
 
 from sorl import Dataset, Normalisation, Policy, training
 from sorl.agents import AGENTS
@@ -210,16 +211,13 @@ def _write(config: Config, rows: Sequence[dict[str, Any]], clouds: dict[Any, Any
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2) + "\n")
     _draw(config.agents, clouds, logged, picture)
-    print(f"Wrote {table} and {picture}")
+    print(f"Wrote {table}")
 
 
 def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path) -> None:
     """One column for each agent, above what it clones, below what it draws when it follows values."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    if (pyplot := pyplot_without_screen()) is None:
+        return
     size = (1.5 * len(agents) + 0.5, 3.6)
     figure, axes = pyplot.subplots(2, len(agents), figsize=size, squeeze=False, layout="constrained")
     for column, name in enumerate(agents):
@@ -234,6 +232,7 @@ def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path
         axes[row, 0].set_ylabel(label, fontsize=9)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+    print(f"Drew {path}")
 
 
 if __name__ == "__main__":

@@ -84,13 +84,13 @@ class Textbook(AbstractVariant):
         return textbook.update(self.agent, state, batch, draws, shared)
 
 
-def make_agent(name: str, *, width: int, layers: int, backprop_steps: int, finest: int = 8) -> AbstractAgent:
+def make_agent(name: str, *, width: int, layers: int, backprop_steps: int) -> AbstractAgent:
     """An agent of `layers` hidden layers of `width` units; one without jumps has no use for the step counts."""
     settings: dict[str, Any] = {
         "hidden_sizes": (width,) * layers,
         "critic_hidden_sizes": (width,) * layers,
         "backprop_steps": backprop_steps,
-        "discretization_steps": max(finest, backprop_steps),
+        "discretization_steps": max(8, backprop_steps),
     }
     kind = AGENTS[name]
     return kind(**{field: value for field, value in settings.items() if field in kind.__dataclass_fields__})

@@ -143,9 +143,9 @@ def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
 
 def test_processes_have_their_own_cores_logs_and_peak_memory(tmp_path):
     code = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(int(sys.argv[1]))"
-    commands = [(str(i), [sys.executable, "-c", code, str(i)], tmp_path / str(i)) for i in range(3)]
+    commands = [([sys.executable, "-c", code, str(i)], tmp_path / str(i)) for i in range(3)]
     assert Jobs(2).run(commands) == [0, 1, 2]
-    for _, _, directory in commands:
+    for _, directory in commands:
         assert json.loads((directory / "log.txt").read_text())
         assert json.loads((directory / "memory.json").read_text())["peak_bytes"] > 2**20
 
@@ -165,7 +165,7 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path):
     start = time.monotonic()
     timer = threading.Timer(0.5, jobs.stop)
     timer.start()
-    codes = jobs.run([("one", sleep, tmp_path / "one"), ("two", sleep, tmp_path / "two")])
+    codes = jobs.run([(sleep, tmp_path / "one"), (sleep, tmp_path / "two")])
     timer.join()
     assert codes == [-15, 1] and time.monotonic() - start < 50
     assert not (tmp_path / "two" / "memory.json").exists()

@@ -106,7 +106,7 @@ actions = np.asarray(act(observations, noise))
 """As the README shows it."""
 
 
-def test_six_lines_without_the_loader_do(directory):
+def test_five_lines_without_the_loader_do(directory):
     code = """
 import numpy as np
 decisions = np.load("decisions.npz")

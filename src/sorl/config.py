@@ -16,7 +16,7 @@ class DataConfig:
     """Which data to train on: OGBench's, generated in its place, or your own."""
 
     path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Your own logs, an npz file (see the README for its keys); no simulator is needed then."""
+    """Your own logs, an npz file (`sorl.load_logs` documents its keys); no simulator is needed then."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Directory that holds OGBench's files, looked in first; then OGBench's own cache."""
     episodes: int | None = None
@@ -53,7 +53,7 @@ class EvaluationConfig:
     success_timing: Literal["pre", "post"] = "pre"
     """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
     workers: int | None = None
-    """Processes that simulate one environment each; none takes eight for each core. Results do not depend on it."""
+    """Processes that simulate one environment each; none: eight a core, at most 50. Results do not depend on it."""
     overlap: bool | None = None
     """Train on while an evaluation plays, with its policy on the CPU; none does so where training is not on the CPU."""
 

@@ -9,8 +9,6 @@ from jaxtyping import Array, Float, Int
 
 
 Aggregation = Literal["mean", "min"]
-Critic = Callable[[Array, Array, Array], Array]
-"""Values, one per head, from (observation, action, steps); a `CriticEnsemble` or any function like it."""
 
 
 def aggregate(q: Float[Array, "*batch heads"], aggregation: Aggregation) -> Float[Array, "*batch"]:

@@ -1,7 +1,7 @@
 """The evaluations of a run while it trains: each at once, or in a thread while training goes on.
 
-What a run writes does not depend on which: rows of later steps, and the checkpoint of its own step, wait for those of
-an evaluation that still plays.
+In what order a run writes does not depend on which: rows of later steps, and the checkpoint of its own step, wait for
+those of an evaluation that still plays. It plays on the CPU then, whose actions may differ in the last bits.
 """
 
 import dataclasses

@@ -36,7 +36,7 @@ METRICS: Mapping[str, str] = {
     "distillation_loss": "squared difference of the one-step policy's actions and the flow's, from the same noise",
     "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
     "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
-    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (discounted sum of rewards)",
+    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (ReBRAC: of the heads' aggregate)",
     "critic_grad_norm": "global Euclidean norm of the critic's gradient",
     "value_grad_norm": "global Euclidean norm of V's gradient",
     "policy_grad_norm": "global Euclidean norm of the policy's gradient",

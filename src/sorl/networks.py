@@ -219,10 +219,9 @@ class GaussianActor(eqx.Module):
         *,
         learned_std: bool = False,
         tanh_mean: bool = False,
-        layer_norm: bool = False,
         key: Key[Array, ""],
     ):
-        self.mlp = MLP(observation_size, action_size, hidden_sizes, layer_norm=layer_norm, final_scale=0.01, key=key)
+        self.mlp = MLP(observation_size, action_size, hidden_sizes, layer_norm=False, final_scale=0.01, key=key)
         self.log_std = jnp.zeros(action_size) if learned_std else None
         self.tanh_mean = tanh_mean
 

@@ -83,7 +83,7 @@ def main(config: Config) -> list[Pair]:
         compilation.enable_cache()
     run = load_run(config.run)
     grid = _grid(config, run)
-    print(_beginning(grid, run.directory), flush=True)
+    print(_beginning(grid), flush=True)
     with jax.default_matmul_precision(run.config.matmul_precision):
         grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
     records = grid.records()
@@ -148,7 +148,7 @@ def _grid(config: Config, run: Run) -> Grid:
 _DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
 
 
-def _beginning(grid: Grid, run_directory: Path) -> str:
+def _beginning(grid: Grid) -> str:
     finished, number = len(grid.finished()), len(grid.budgets)
     if finished:
         return f"{finished} of {number} pairs are finished in {grid.directory}; going on with the others."

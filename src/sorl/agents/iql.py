@@ -85,7 +85,7 @@ class Iql(AbstractAgent):
 
     @property
     def budgets(self) -> Budgets:
-        """One: there are no steps to take, and one action to take them to."""
+        """One: there are no steps to take, and no second action to choose."""
         return ONE_PASS
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IqlState:
