@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sorl import networks
 from sorl.networks import MLP, CriticEnsemble, GaussianActor, OneStepField, ShortcutField, Value, VelocityField
 
 from .random_networks import make
@@ -53,6 +54,36 @@ def test_layer_norm_follows_the_activation_with_epsilon_1e_6(maybe_jit):
     expected = (gelu - gelu.mean()) / np.sqrt(gelu.var() + 1e-6)
     assert abs(expected[0]) == pytest.approx(0.894, abs=1e-3)
     np.testing.assert_allclose(maybe_jit(mlp)(jnp.asarray(x, jnp.float32)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (1, 5)])
+def test_the_gradient_of_layer_norm_is_that_of_its_formula(shape, maybe_jit):
+    keys = jax.random.split(jax.random.key(0), 4)
+    norm = eqx.nn.LayerNorm(5, eps=1e-6)
+    arrays = 3 * jax.random.normal(keys[0], shape) + 1, *jax.random.normal(keys[1], (2, 5))
+    weights = jax.random.normal(keys[2], shape)
+
+    def ours(x, weight, bias):
+        tuned = eqx.tree_at(lambda n: (n.weight, n.bias), norm, (weight, bias))
+        return jnp.sum(weights * networks._normalised(tuned, x))
+
+    def formula(x, weight, bias):
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        unit = centred / jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+        return jnp.sum(weights * (unit * jnp.broadcast_to(weight, shape) + jnp.broadcast_to(bias, shape)))
+
+    with jax.default_matmul_precision("highest"):
+        found = maybe_jit(jax.grad(ours, argnums=(0, 1, 2)))(*arrays)
+        expected = jax.grad(formula, argnums=(0, 1, 2))(*arrays)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
+
+
+def test_a_constant_input_of_layer_norm_has_a_finite_gradient(maybe_jit):
+    norm = eqx.nn.LayerNorm(3, eps=1e-6)
+    gradient = maybe_jit(jax.grad(lambda x: networks._normalised(norm, x)[0]))(jnp.full(3, 0.1))
+    # The scale is 1 / sqrt(1e-6): a thousandth more at one place moves its output by 2 / 3, the others' by 1 / 3.
+    np.testing.assert_allclose(gradient, [2000 / 3, -1000 / 3, -1000 / 3], rtol=1e-3)
 
 
 def test_kernels_have_variance_2_over_fan_in_plus_fan_out_and_biases_are_zero():

@@ -1,6 +1,7 @@
 """The networks: fields and actors as policies, state values and critics; of one example or of a batch."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -61,10 +62,41 @@ def _normalised(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[A
     # Not `norm(x)`, which centres before it squares: one more array to write, and one more sum in the gradient. Flax,
     # and so the released implementation, has this form too.
     assert norm.weight is not None and norm.bias is not None
+    return _layer_norm(x, norm.weight, norm.bias, norm.eps)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(
+    x: Float[Array, "*batch in"], weight: Float[Array, " in"], bias: Float[Array, " in"], epsilon: float
+) -> Float[Array, "*batch in"]:
+    return _layer_norm_forward(x, weight, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, weight, bias, epsilon):
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
-    unit = (x - mean) * jax.lax.rsqrt(variance + norm.eps)
-    return unit * jnp.broadcast_to(norm.weight, x.shape) + jnp.broadcast_to(norm.bias, x.shape)
+    scale = jax.lax.rsqrt(variance + epsilon)
+    unit = (x - mean) * scale
+    return unit * jnp.broadcast_to(weight, x.shape) + jnp.broadcast_to(bias, x.shape), (x, mean, scale, weight)
+
+
+def _layer_norm_backward(epsilon, kept, gradient):
+    # By hand, because it then needs none of the forward pass's arrays but its input, and its sums over an axis are
+    # products with a vector: XLA's derivative keeps x - mean and the unit, and reads them in sum after sum.
+    x, mean, scale, weight = kept
+    size = x.shape[-1]
+    times_x = gradient * x
+    slope_mean = (gradient @ weight)[..., None] / size
+    slope_times_x = (times_x @ weight)[..., None] / size
+    slope_times_unit = scale * (slope_times_x - mean * slope_mean)
+    slope = gradient * jnp.broadcast_to(weight, x.shape)
+    to_x = scale * (slope - slope_mean - (x - mean) * (scale * slope_times_unit))
+    scales, shifts = scale[..., 0], (scale * mean)[..., 0]
+    to_weight = jnp.tensordot(scales, times_x, scales.ndim) - jnp.tensordot(shifts, gradient, shifts.ndim)
+    return to_x, to_weight, jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
