@@ -1,6 +1,7 @@
-"""The yardstick: SORL's update as a textbook writes it, with plain losses and optax, and nothing done for speed.
+"""The yardstick: SORL's training as a textbook writes it, with plain losses and optax, and nothing done for speed.
 
-Same networks, same mathematics and same draws as `sorl.Sorl.update`; the benchmark's test compares their results.
+Same networks, same mathematics and same numbers drawn as in `sorl.training` with `sorl.Sorl`; the benchmark's test
+compares their results.
 """
 
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sorl import Sorl, critics, shortcut
+from sorl import Dataset, Sorl, critics, shortcut, training
 from sorl.agents._shortcut_agent import consistency_levels
 from sorl.optimisation import AdamState
 
@@ -34,6 +35,22 @@ def critic_values(critic, observation, action, steps):
         return head.layers[-1](x)[0]
 
     return eqx.filter_vmap(value)(critic.heads)
+
+
+@partial(jax.jit, static_argnames="batch_size", donate_argnames="state")
+def train(
+    agent: Sorl, *, state: Any, dataset: Dataset, key: Any, first: Any, last: Any, batch_size: int
+) -> tuple[Any, Any]:
+    """One update after another, from step `first` to before `last`, on the device; also the sums of their metrics."""
+
+    def step(number, carry):
+        state, sums = carry
+        batch, draws = training._draw(agent, key, number, dataset, batch_size=batch_size)
+        state, metrics = update(agent, state, batch, draws, training._draw_shared(agent, number))
+        return state, jax.tree.map(jnp.add, sums, metrics)
+
+    names = "critic_loss", "critic_grad_norm", "policy_loss", "policy_grad_norm"
+    return jax.lax.fori_loop(first, last, step, (state, {name: jnp.float32(0) for name in names}))
 
 
 def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import textbook
 
-from sorl import Dataset, training
+from sorl import Dataset, Sorl, training
 from sorl.agents import AGENTS, AbstractAgent, Budget
 from sorl.agents._agent import Budgets
 from sorl.agents._shortcut_agent import SorlSharedDraws
@@ -63,25 +64,6 @@ class Pinned(AbstractVariant):
     def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
         """The agent's."""
         return self.agent.update(state, batch, draws, shared)
-
-
-class Textbook(AbstractVariant):
-    """`Sorl` with the update of `textbook.py`."""
-
-    agent: Any
-
-    @property
-    def step_counts(self) -> tuple[int, ...]:
-        """The agent's."""
-        return self.agent.step_counts
-
-    def draw_shared(self, step: Any, *, key: Any) -> Any:
-        """The agent's."""
-        return self.agent.draw_shared(step, key=key)
-
-    def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
-        """The textbook's."""
-        return textbook.update(self.agent, state, batch, draws, shared)
 
 
 def make_agent(name: str, *, width: int, layers: int, backprop_steps: int) -> AbstractAgent:
@@ -141,6 +123,24 @@ class Chunks:
         """The program, for its analyses."""
         lowered = training.run_chunk.lower(self._agent, self.state, self.dataset, jnp.int32(1), **self._settings)
         return lowered.compile()
+
+
+class TextbookChunks:
+    """The same training as `Chunks`, of one seed, in the textbook's words; each call makes `updates` updates."""
+
+    def __init__(self, agent: Sorl, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
+        state = training.init(agent, dataset, (0,), batch_size=batch_size)
+        self.state = training.of_seed(state.agent, jnp.int32(0))
+        self.updates = updates
+        self._step = 0
+        self._train = partial(textbook.train, agent, dataset=dataset, key=state.keys[0], batch_size=batch_size)
+
+    def __call__(self) -> Any:
+        """One chunk of `updates` updates."""
+        first, last = jnp.int32(self._step), jnp.int32(self._step + self.updates)
+        self.state, _ = self._train(state=self.state, first=first, last=last)
+        self._step += self.updates
+        return self.state
 
 
 def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_size: int = 256) -> Any:

@@ -85,9 +85,10 @@ def test_the_textbook_update_is_the_same_update():
     agent = updates.make_agent("Sorl", width=16, layers=2, backprop_steps=2)
     dataset = updates.made_up_dataset(100, 3, 2)
     ours = updates.Chunks(agent, dataset, updates=3, batch_size=8)
-    textbook = updates.Chunks(updates.Textbook(agent), dataset, updates=3, batch_size=8)
-    for one, other in zip(jax.tree.leaves(ours().agent), jax.tree.leaves(textbook().agent), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    textbook = updates.TextbookChunks(agent, dataset, updates=3, batch_size=8)
+    for _ in range(2):
+        for one, other in zip(jax.tree.leaves(ours().agent), jax.tree.leaves(textbook()), strict=True):
+            np.testing.assert_allclose(one[0], other, rtol=1e-3, atol=1e-5)
 
 
 def test_flops_of_an_update_are_what_its_products_cost():
