@@ -53,14 +53,14 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
     "Bc": _rows((11, 0, 2, 1, 1, 5, 2, 5)),
     "Iql": _rows(
         (53, 4, 33, 2, 8, 83, 7, 28),
-        temperature=[10.0, 10.0, 10.0, 10.0, 1.0, 1.0, 0.3, 10.0],  # antsoccer's is inferred
+        temperature=[10.0, 10.0, 10.0, 10.0, 1.0, 1.0, 0.3, 10.0],  # antsoccer's is that of table 7, offline to online
         hidden_sizes=FOUR_LAYERS,
         critic_hidden_sizes=FOUR_LAYERS,
         discount=DISCOUNT,
     ),
     "Rebrac": _rows(
         (81, 26, 22, 2, 0, 91, 12, 41),
-        # antsoccer's are inferred.
+        # antsoccer's are those of table 7, offline to online.
         actor_cloning_coefficient=[0.003, 0.003, 0.01, 0.01, 0.01, 1.0, 0.1, 0.1],
         critic_cloning_coefficient=[0.01, 0.01, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01],
         discount=DISCOUNT,
@@ -94,7 +94,7 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
     ),
     "Ifql": _rows(
         (28, 3, 60, 11, 33, 79, 14, 30),
-        candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's is inferred
+        candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's is that of table 7
         discount=DISCOUNT,
     ),
     "Fbrac": _rows(
