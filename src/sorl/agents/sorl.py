@@ -51,6 +51,14 @@ class Sorl(AbstractAgent):
     averages, from the updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and
     Expressive Shortcut Models" (NeurIPS 2025).
 
+    - critic: (Q(x, a, k) - r - discount * mask * agg Qbar(x', F_k(x', z'), k))^2, F_k(x, z) the action of k jumps from
+      noise z, k uniform on 1, 2, 4, .., `backprop_steps`
+    - policy, flow matching: |s(a^t, t, 1 / M | x) - (a - a^0)|^2, M = `discretization_steps`, a^t = (1 - t) a^0 + t a
+      but for a trace of noise left at t = 1
+    - policy, self-consistency: |s(a^t, t, d | x) - (v + v') / 2|^2 for steps d of 2 / M, 4 / M, .., 1, with v and v'
+      the teacher's velocities in two steps of d / 2 from a^t
+    - policy, Q loss: -mean Q(x, F_k(x, z), k) / mean |Q|, k drawn anew, the gradient through all k jumps
+
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
     `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` where the TD loss
     moves the policy.
