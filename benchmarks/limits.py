@@ -22,7 +22,7 @@ from ceilings import interleaved, matmul_chain, median, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import Sorl, train
+from sorl import train
 
 
 Part = Literal["floor", "baselines", "textbook", "chain", "seeds", "start", "run"]
@@ -131,7 +131,6 @@ def against_textbook(config: Config) -> list[Finding]:
     for width, layers, aim in ((512, 4, 0.90), (256, 2, 0.75)):
         agent = make_agent("Sorl", width=width, layers=layers, backprop_steps=8)
         updates = 16 if width == 512 else 64
-        assert isinstance(agent, Sorl)
         chunks = {"ours": Chunks(agent, dataset), "textbook": TextbookChunks(agent, dataset)}
         times = take_turns(config, chunks, updates=updates)
         detail = ", ".join(f"{name} {1000 * seconds / updates:.2f} ms" for name, seconds in times.items())

@@ -128,7 +128,8 @@ class Chunks:
 class TextbookChunks:
     """The same training as `Chunks`, of one seed, in the textbook's words; each call makes `updates` updates."""
 
-    def __init__(self, agent: Sorl, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
+    def __init__(self, agent: AbstractAgent, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
+        assert isinstance(agent, Sorl)  # the only one in that book
         state = training.init(agent, dataset, (0,), batch_size=batch_size)
         self.state = training.of_seed(state.agent, jnp.int32(0))
         self.updates = updates
