@@ -113,6 +113,7 @@ def main(config: Config) -> list[Row]:
     """Finishes the runs, prints the table and writes the files; **returns** a row for each agent and task."""
     members = make_members(config)
     earlier = read_earlier(config)
+    config.out.mkdir(parents=True, exist_ok=True)
     train_missing(config, [member for member in members if member.key not in earlier])
     rows = [row for member in members for row in earlier.get(member.key) or outcomes(member)]
     costs = measure_costs(config, members)

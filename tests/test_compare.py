@@ -122,6 +122,9 @@ def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys
     old = json.loads(table.read_text())["rows"]
     assert [row for row in rows if row["seed"] == 1] == old and len(rows) == 2 * len(old)
 
+    again = compare.main(dataclasses.replace(first, out=tmp_path / "third", earlier=(table,)))
+    assert [row["final"] for row in again] == [0.5, 0.5] and (tmp_path / "third" / "comparison.csv").exists()
+
     with pytest.raises(ValueError, match="was made with options '--agent.* give the same, or leave it out"):
         compare.main(dataclasses.replace(both, options="--updates 30"))
 
