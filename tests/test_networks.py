@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import networks
+from sorl import layers
 from sorl.networks import MLP, CriticEnsemble, GaussianActor, OneStepField, ShortcutField, Value, VelocityField
 
 from .random_networks import make
@@ -56,6 +56,31 @@ def test_layer_norm_follows_the_activation_with_epsilon_1e_6(maybe_jit):
     np.testing.assert_allclose(maybe_jit(mlp)(jnp.asarray(x, jnp.float32)), expected, rtol=1e-4)
 
 
+def test_the_derivatives_of_gelu_are_those_of_its_formula(maybe_jit):
+    x = jnp.concatenate([jnp.linspace(-6, 6, 241), jnp.array([-100.0, 100.0])])
+    tangent = jnp.cos(jnp.arange(len(x), dtype=jnp.float32))
+
+    def formula(x):
+        x = np.asarray(x, np.float64)
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return 0.5 * x * (1 + np.tanh(inner))
+
+    half = 1e-6
+    slope = (formula(np.asarray(x, np.float64) + half) - formula(np.asarray(x, np.float64) - half)) / (2 * half)
+    values, forward = maybe_jit(lambda x: jax.jvp(layers.gelu, (x,), (tangent,)))(x)
+    backward = maybe_jit(jax.grad(lambda x: jnp.sum(tangent * layers.gelu(x))))(x)
+    np.testing.assert_allclose(values, formula(x), rtol=1e-6, atol=1e-6)
+    # Near -5, 1 + tanh has lost its last digits in float32.
+    np.testing.assert_allclose(forward, tangent * slope, rtol=1e-6, atol=5e-6)
+    np.testing.assert_allclose(backward, tangent * slope, rtol=1e-6, atol=5e-6)
+
+
+def test_gelu_has_a_second_derivative(maybe_jit):
+    second = maybe_jit(jax.grad(jax.grad(layers.gelu)))
+    # At 0, the slope is (1 + tanh) / 2 + x inner' / 2 with inner' = sqrt(2 / pi): it rises by that much.
+    assert second(jnp.float32(0)) == pytest.approx(2 * 0.5 * math.sqrt(2 / math.pi), rel=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (1, 5)])
 def test_the_gradient_of_layer_norm_is_that_of_its_formula(shape, maybe_jit):
     keys = jax.random.split(jax.random.key(0), 4)
@@ -65,7 +90,7 @@ def test_the_gradient_of_layer_norm_is_that_of_its_formula(shape, maybe_jit):
 
     def ours(x, weight, bias):
         tuned = eqx.tree_at(lambda n: (n.weight, n.bias), norm, (weight, bias))
-        return jnp.sum(weights * networks._normalised(tuned, x))
+        return jnp.sum(weights * layers.layer_norm(tuned, x))
 
     def formula(x, weight, bias):
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -81,7 +106,7 @@ def test_the_gradient_of_layer_norm_is_that_of_its_formula(shape, maybe_jit):
 
 def test_a_constant_input_of_layer_norm_has_a_finite_gradient(maybe_jit):
     norm = eqx.nn.LayerNorm(3, eps=1e-6)
-    gradient = maybe_jit(jax.grad(lambda x: networks._normalised(norm, x)[0]))(jnp.full(3, 0.1))
+    gradient = maybe_jit(jax.grad(lambda x: layers.layer_norm(norm, x)[0]))(jnp.full(3, 0.1))
     # The scale is 1 / sqrt(1e-6): a thousandth more at one place moves its output by 2 / 3, the others' by 1 / 3.
     np.testing.assert_allclose(gradient, [2000 / 3, -1000 / 3, -1000 / 3], rtol=1e-3)
 
@@ -125,6 +150,25 @@ def test_critic_that_does_not_see_steps_gives_one_value_for_every_budget():
     assert not np.any(values(seeing, one) == values(seeing, eight))
     # One input less, for 8 hidden units in each of 2 heads.
     assert _parameters(seeing) - _parameters(blind) == 16
+
+
+def test_a_batch_has_the_values_and_gradients_of_its_examples(maybe_jit):
+    critic = make(CriticEnsemble, 3, 2, (8, 8), heads=3)
+    keys = jax.random.split(jax.random.key(3), 3)
+    observations, actions = jax.random.normal(keys[0], (6, 3)), jax.random.normal(keys[1], (6, 2))
+    weights = jax.random.normal(keys[2], (6, 3))
+    steps = jnp.float32(4)
+
+    def together(critic, actions):
+        return jnp.sum(weights * critic(observations, actions, steps))
+
+    def one_by_one(critic, actions):
+        return jnp.sum(weights * jax.vmap(lambda x, a: critic(x, a, steps))(observations, actions))
+
+    found = maybe_jit(jax.value_and_grad(together, argnums=(0, 1)))(critic, actions)
+    expected = jax.jit(jax.value_and_grad(one_by_one, argnums=(0, 1)))(critic, actions)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_each_critic_head_is_its_own_network():

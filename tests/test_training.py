@@ -88,12 +88,10 @@ def test_vmapped_seeds_keep_the_switch_a_branch():
     for mapping in ("map", "vmap"):
         agent = synthetic.agent()
         state = training.init(agent, dataset, (0, 1), batch_size=BATCH)
-        jaxpr = jax.make_jaxpr(
-            lambda s, a=agent, m=mapping: training.run_chunk(
-                a, s, dataset, jnp.int32(1), batch_size=BATCH, log_interval=5, seed_mapping=m
-            )
-        )(state)
-        programs[mapping] = str(jaxpr).count("cond[")
+        traced = training.run_chunk.trace(
+            agent, state, dataset, jnp.int32(1), batch_size=BATCH, log_interval=5, seed_mapping=mapping
+        )
+        programs[mapping] = str(traced.jaxpr).count("cond[")
     # Two switches; under map also the one that skips bad seeds, which vmap may turn into a select.
     assert programs["vmap"] >= 2
     assert programs["map"] == programs["vmap"] + 1

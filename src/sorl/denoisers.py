@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from sorl import layers
 from sorl.networks import LAYER_NORM_EPSILON, MLP
 
 
@@ -68,7 +69,7 @@ class NoisePredictor(eqx.Module):
         x = self.first(jnp.concatenate([action, observation, features]))
         for index, block in enumerate(self.blocks):
             x = block(x, None if kept is None else kept[index])
-        return self.last(jax.nn.gelu(x, approximate=True))
+        return self.last(layers.gelu(x))
 
 
 class ConsistencyNetwork(eqx.Module):

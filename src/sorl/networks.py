@@ -1,12 +1,13 @@
 """The networks: fields and actors as policies, state values and critics; of one example or of a batch."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+
+from sorl import layers
 
 
 LAYER_NORM_EPSILON = 1e-6
@@ -44,59 +45,10 @@ class MLP(eqx.Module):
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """One example, or a batch of them along one axis."""
         for index, layer in enumerate(self.layers[:-1]):
-            x = jax.nn.gelu(_affine(layer, x), approximate=True)
+            x = layers.gelu(layers.affine(layer, x))
             if self.norms:
-                x = _normalised(self.norms[index], x)
-        return _affine(self.layers[-1], x)
-
-
-def _affine(layer: eqx.nn.Linear, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-    # Not `layer(x)`, which is W x: over a batch the product would come out transposed, and XLA's CPU backend copies it
-    # back (a whole update then takes 1.3 times as long).
-    assert layer.bias is not None
-    product = x @ layer.weight.T
-    return product + jnp.broadcast_to(layer.bias, product.shape)
-
-
-def _normalised(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Array, "*batch in"]:
-    # Not `norm(x)`, which centres before it squares: one more array to write, and one more sum in the gradient. Flax,
-    # and so the released implementation, has this form too.
-    assert norm.weight is not None and norm.bias is not None
-    return _layer_norm(x, norm.weight, norm.bias, norm.eps)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _layer_norm(
-    x: Float[Array, "*batch in"], weight: Float[Array, " in"], bias: Float[Array, " in"], epsilon: float
-) -> Float[Array, "*batch in"]:
-    return _layer_norm_forward(x, weight, bias, epsilon)[0]
-
-
-def _layer_norm_forward(x, weight, bias, epsilon):
-    mean = jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
-    scale = jax.lax.rsqrt(variance + epsilon)
-    unit = (x - mean) * scale
-    return unit * jnp.broadcast_to(weight, x.shape) + jnp.broadcast_to(bias, x.shape), (x, mean, scale, weight)
-
-
-def _layer_norm_backward(epsilon, kept, gradient):
-    # By hand, because it then needs none of the forward pass's arrays but its input, and its sums over an axis are
-    # products with a vector: XLA's derivative keeps x - mean and the unit, and reads them in sum after sum.
-    x, mean, scale, weight = kept
-    size = x.shape[-1]
-    times_x = gradient * x
-    slope_mean = (gradient @ weight)[..., None] / size
-    slope_times_x = (times_x @ weight)[..., None] / size
-    slope_times_unit = scale * (slope_times_x - mean * slope_mean)
-    slope = gradient * jnp.broadcast_to(weight, x.shape)
-    to_x = scale * (slope - slope_mean - (x - mean) * (scale * slope_times_unit))
-    scales, shifts = scale[..., 0], (scale * mean)[..., 0]
-    to_weight = jnp.tensordot(scales, times_x, scales.ndim) - jnp.tensordot(shifts, gradient, shifts.ndim)
-    return to_x, to_weight, jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
-
-
-_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+                x = layers.layer_norm(self.norms[index], x)
+        return layers.affine(self.layers[-1], x)
 
 
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
@@ -181,7 +133,13 @@ class CriticEnsemble(eqx.Module):
                 raise ValueError("This critic sees the number of jumps but got none; give steps, or sees_steps=False.")
             inputs.append(steps)
         x = joined(*inputs)
-        return eqx.filter_vmap(lambda head: head(x)[..., 0], out_axes=-1)(self.heads)
+        if x.ndim == 1:
+            return eqx.filter_vmap(lambda head: head(x)[0])(self.heads)
+        # Each head has its own copy of the rows. If they shared one, the product in the first layer and its gradient
+        # would have heads and units as one axis, and XLA's CPU backend copies what it has apart; nor a broadcast, whose
+        # gradient is a sum over an axis, with which XLA computes the product before it again, by slow loops.
+        copies = jnp.stack([x] * len(self.heads.layers[0].weight))
+        return eqx.filter_vmap(lambda head, rows: head(rows)[..., 0], out_axes=-1)(self.heads, copies)
 
 
 class Value(eqx.Module):

@@ -22,6 +22,9 @@ SeedMapping = Literal["map", "vmap"]
 # The streams that keys are folded into: a key that serves two purposes serves neither.
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
 
+COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
+"""XLA's CPU backend halves the vectors of its own loops where the CPU has them that wide; others ignore the option."""
+
 TILE = 16
 """Updates whose batches and draws are made together: in a small network's update they would cost more than its sums."""
 
@@ -65,7 +68,12 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     )
 
 
-@partial(jax.jit, static_argnames=("batch_size", "log_interval", "seed_mapping"), donate_argnames="state")
+@partial(
+    jax.jit,
+    static_argnames=("batch_size", "log_interval", "seed_mapping"),
+    donate_argnames="state",
+    compiler_options=COMPILER_OPTIONS,
+)
 def run_chunk(
     agent: AbstractAgent,
     state: TrainState,
@@ -79,7 +87,8 @@ def run_chunk(
     """Makes `updates` updates of every seed; `state` is donated.
 
     Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
-    chunks end. The number of updates is an array: one program serves chunks of any length.
+    chunks end. The number of updates is an array: one program serves chunks of any length. Raises a `ValueError` inside
+    another `jax.jit`, where XLA takes no compiler options: there, call `run_chunk.__wrapped__`.
     """
     start, end = state.step, state.step + updates
 
