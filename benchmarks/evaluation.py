@@ -43,7 +43,7 @@ class Config:
     rounds: int = 3
     """How often each way is timed; the table shows medians."""
     workers: int | None = None
-    """Processes that simulate an environment each; by default eight for each core, at most one an episode."""
+    """Processes that simulate an environment each; by default one an episode, at most fifty."""
     width: int = 256
     """Units of each hidden layer of freshly initialised networks."""
     layers: int = 2

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int
 from sorl.environments import Environment, Outcome, SerialEnvironments, SuccessTiming, refuse_unplayable
 
 
-DEFAULT_WORKERS = min(50, 8 * (os.cpu_count() or 1))
-"""Workers of a pool: enough that some simulate while others wait for actions, and few enough to share the caches."""
+DEFAULT_WORKERS = 50
+"""Workers of a pool, as many as an evaluation usually has episodes: the more of them wait for actions, the more are
+decided at once, on two cores too."""
 
 
 WORKER_NICENESS = 5
