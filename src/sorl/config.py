@@ -53,7 +53,7 @@ class EvaluationConfig:
     success_timing: Literal["pre", "post"] = "pre"
     """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
     workers: int | None = None
-    """Processes that simulate one environment each; none: eight a core, at most 50. Results do not depend on it."""
+    """Processes that simulate one environment each, at most one an episode; none: 50. Results do not depend on it."""
     overlap: bool | None = None
     """Train on while an evaluation plays, with its policy on the CPU; none does so where training is not on the CPU."""
 

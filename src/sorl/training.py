@@ -23,7 +23,7 @@ SeedMapping = Literal["map", "vmap"]
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
 
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
-"""XLA's CPU backend halves the vectors of its own loops where the CPU has them that wide; others ignore the option."""
+"""XLA would halve the vectors of its loops on a CPU that has them so wide; other backends have no use for this."""
 
 TILE = 16
 """Updates whose batches and draws are made together: in a small network's update they would cost more than its sums."""
