@@ -1,5 +1,7 @@
 """Training: one stream per (seed, step), whatever the chunks, the neighbours, or the log interval."""
 
+import inspect
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -64,7 +66,7 @@ def test_inside_another_jit_the_function_without_compiler_options_trains():
     state = training.init(agent, dataset, (0,), batch_size=BATCH)
     with pytest.raises(ValueError, match="compiler_options"):
         jax.jit(lambda state: three(state, training.run_chunk))(state)
-    found = jax.jit(lambda state: three(state, training.run_chunk.__wrapped__))(state)
+    found = jax.jit(lambda state: three(state, inspect.unwrap(training.run_chunk)))(state)
     assert int(found.step) == 3
     # Not to the bit: with vectors of another width, sums are taken in another order.
     for one, other in zip(_arrays(found.agent), _arrays(_train([3]).agent), strict=True):

@@ -88,7 +88,7 @@ def run_chunk(
 
     Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
     chunks end. The number of updates is an array: one program serves chunks of any length. Raises a `ValueError` inside
-    another `jax.jit`, where XLA takes no compiler options: there, call `run_chunk.__wrapped__`.
+    another `jax.jit`, where XLA takes no compiler options: there, call `inspect.unwrap(run_chunk)`.
     """
     start, end = state.step, state.step + updates
 
