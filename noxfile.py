@@ -1,6 +1,7 @@
 """The project's chores: `nox` runs lint, typecheck and tests; `nox -s bench` measures."""
 
 import os
+import sys
 
 import nox
 
@@ -17,10 +18,17 @@ def _group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+def _install(session: nox.Session, *groups: str) -> None:
+    """The package with its simulators, of which one dependency cannot be installed on Python 3.13 and is not needed."""
+    session.install("-e", ".[plots,ogbench]", *(package for group in groups for package in _group(group)))
+    if sys.version_info >= (3, 13):
+        session.install("--no-deps", "ogbench", "dm_control")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, slow ones too, with branch coverage; arguments go to pytest."""
-    session.install("-e", ".[plots]", *_group("tests"))
+    _install(session, "tests")
     session.env["COVERAGE_FILE"] = os.path.join(session.create_tmp(), "coverage")
     session.run("coverage", "erase")
     # In alphabetical order, the longest files come early and the last minutes keep both workers busy.
@@ -41,12 +49,12 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Static types of the package, the tests and the benchmarks."""
-    session.install("-e", ".[plots]", *_group("tests"), *_group("typecheck"))
+    _install(session, "tests", "typecheck")
     session.run("pyright")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Time of one update against M^BTT on this machine; arguments go to benchmarks/runtime.py."""
-    session.install("-e", ".[plots]")
+    _install(session)
     session.run("python", "benchmarks/runtime.py", *session.posargs)
