@@ -1,34 +1,140 @@
-"""Files that are either whole or not there: written under a temporary name, put on the disk, then renamed."""
+"""Atomic file writes (temporary file, fsync, rename), JSON files, and system errors in one sentence."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 
+WRITABLE = "give a directory that you may write"
+
+REMEDIES = {
+    errno.ENOSPC: "free some disk space and start again",
+    errno.EDQUOT: "free some of your disk quota and start again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) and start again",
+    errno.ENFILE: "close other programs, the system's limit on open files is reached",
+    errno.EACCES: WRITABLE,
+    errno.EPERM: WRITABLE,
+    errno.EROFS: WRITABLE,
+    errno.EEXIST: "remove the file that is in the way, or give another directory",
+    errno.ENOTDIR: "remove the file that is in the way, or give another directory",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: "check the disk",
+}
+"""By the system's error number; any other is answered by `OTHER_REMEDY`."""
+
+OTHER_REMEDY = "check its directory"
+
+
+@contextmanager
+def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -> Iterator[None]:
+    """Gives the system's errors about a file one sentence: `{path} cannot be {deed}: {reason}; {remedy}.`
+
+    The exception keeps its class and `errno`. Errors that carry another file's name, or a sentence already, pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or path.name in os.path.basename(str(error.filename))
+        if error.strerror is None or not ours:
+            raise
+        raise _in_a_sentence(error, path, deed, remedy) from error
+
+
+def make_directory(directory: Path, remedy: str | None = None) -> None:
+    """Makes a directory and its parents where missing; raises an `OSError`, one sentence, if that fails."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # it may carry a parent's name
+        raise _in_a_sentence(error, directory, "made", remedy) from error
+
+
+def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
+    advice = remedy or REMEDIES.get(error.errno or 0, OTHER_REMEDY)
+    told = type(error)(f"{path} cannot be {deed}: {(error.strerror or 'unknown error').lower()}; {advice}.")
+    told.errno = error.errno
+    return told
+
+
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file to be written, in text (`w`) or bytes (`wb`), that gets its name only if nothing is raised."""
+    """Opens a file to be written, in text (`w`) or bytes (`wb`), that gets its name only if nothing is raised.
+
+    Raises an `OSError`, one sentence with the file's name, where the system refuses (a full disk, no permission).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     binary = "b" in mode
-    try:
+    with named_errors(path):
+        _remove_abandoned(path)
+        # "x" fails if the name is taken, and so never writes through a symbolic link.
+        exclusive = mode.replace("w", "x")
         # The same line ends on every system.
-        with temporary.open(mode, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with temporary.open(exclusive, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes the temporary files that killed processes left of this file."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for name in os.listdir(path.parent):
+        written_by = pattern.fullmatch(name)
+        if written_by and not _is_another(int(written_by[1])):
+            with suppress(FileNotFoundError, IsADirectoryError):
+                path.with_name(name).unlink()
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process than this one has that id."""
+    if process == os.getpid():
+        return False
+    if os.name != "posix":
+        return True  # elsewhere there is no harmless signal to ask with
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises a `FileNotFoundError` if there is none, and a `ValueError` if it cannot be read or holds something else; each
+    is one sentence with the file's name.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is empty, damaged or no JSON in UTF-8 ({error}); restore it from a copy or make it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a JSON {type(content).__name__} instead of an object; make it again.")
+    return content
 
 
 def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], payload: bytes) -> None:
@@ -41,9 +147,21 @@ def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], pa
         file.write(f"{form} {version} {hashlib.sha256(content).hexdigest()}\n".encode() + content)
 
 
+def expanded(path: Path, remedy: str) -> Path:
+    """A path with `~` replaced by the home directory; a `FileNotFoundError` that ends in `remedy` if there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path} needs a home directory, and none is known; {remedy}.") from None
+
+
 def user_cache(name: str) -> Path:
-    """Where sorl keeps what it can make again: a directory in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sorl" / name
+    """Where sorl keeps what it can make again: a directory in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
+
+    Raises a `FileNotFoundError` if there is no home directory to hold it.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return expanded(cache, "set HOME or XDG_CACHE_HOME") / "sorl" / name
 
 
 def make_private(directory: Path, remedy: str) -> None:

@@ -1,7 +1,6 @@
 """A run directory: what it holds, and how it is read back."""
 
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +19,7 @@ from sorl.agents import AbstractAgent
 from sorl.config import TrainConfig, read_config
 from sorl.files import write_json
 from sorl.json_form import to_json
+from sorl.locks import exclusive
 from sorl.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path
 
@@ -84,14 +84,8 @@ def sole_trainer(directory: Path) -> Iterator[None]:
 
     Raises a `BlockingIOError` if another one does. The system frees the lock however a process ends.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"Another process trains the run in {directory}; wait for it, or stop it before this one goes on."
-            ) from None
+    busy = f"Another process trains the run in {directory}; wait for it, or stop it before this one goes on."
+    with exclusive(directory / ".lock", busy):
         yield
 
 

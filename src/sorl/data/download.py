@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from sorl.data import records
-from sorl.data.locks import alone_in
+from sorl.locks import exclusive
 
 
 OFFICIAL_HOST = "https://rail.eecs.berkeley.edu/datasets/ogbench"
@@ -35,7 +35,7 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
     path = directory / name
     partial = path.with_name(f".{name}.part")
     failures = []
-    with alone_in(directory):
+    with exclusive(directory / ".sorl.lock"):
         for host in hosts:
             if path.exists():  # another process was faster
                 break

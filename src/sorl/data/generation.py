@@ -10,7 +10,6 @@ import platform
 import queue
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -22,8 +21,9 @@ from tqdm import tqdm
 from sorl.data import records
 from sorl.data.episodes import DTYPES
 from sorl.data.generation_worker import shard_path
-from sorl.data.locks import alone_in
 from sorl.data.recipes import GeneratedSet
+from sorl.locks import exclusive
+from sorl.worker_process import worker_command
 
 
 SPLITS = ("train", "val")
@@ -53,7 +53,7 @@ def generate(
         raise ValueError(f"{workers} workers generate nothing; give at least 1.")
     directory = wanted.directory if directory is None else directory.expanduser()
     settings = _settings(wanted)
-    with alone_in(directory):
+    with exclusive(directory / ".sorl.lock"):
         if not _is_there(wanted, directory, settings):
             shards = _shards_directory(wanted, directory)
             _collect(wanted, shards, workers, progress)
@@ -158,9 +158,8 @@ def _workers(job: dict[str, Any], count: int) -> Iterator[queue.SimpleQueue[subp
     again: it would cost every worker an import of jax, and a script without a `__main__` guard its sanity. Each leads a
     process group of its own, so that Ctrl-C in the terminal reaches the main program alone.
     """
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sorl.data.generation_worker"]
+    command, environment = worker_command("from sorl.data.generation_worker import main; main()")
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     processes = [
         subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, process_group=0)

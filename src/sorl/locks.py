@@ -1,0 +1,60 @@
+"""Lock files: one process at a time; the system releases a lock however its process ends."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sorl.files import make_directory, named_errors
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+@contextmanager
+def exclusive(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds the lock file `path`, which is created where it is missing, with its directory.
+
+    **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: wait
+    until it is released).
+
+    Raises an `OSError`, one sentence, where the file cannot be opened or is a link, and where the system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(f"{path} cannot be locked on this system; run sorl on Linux or macOS.")
+    make_directory(path.parent)
+    descriptor = _open(path)
+    try:
+        with named_errors(path, "locked", "use a disk that supports file locks"):
+            _lock(descriptor, busy)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """Opens the file for writing as it is: nothing is truncated, and no symbolic link is followed."""
+    try:
+        with named_errors(path, "opened as a lock"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR):
+            raise OSError(f"{path} is a link or a directory instead of a lock file; remove it.") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no regular file, so it cannot be a lock; remove it.")
+    return descriptor
+
+
+def _lock(descriptor: int, busy: str | None) -> None:
+    assert fcntl is not None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise BlockingIOError(busy) from None
