@@ -109,7 +109,7 @@ def _subject(config: Config) -> Subject:
         run = load_run(config.run)
         if run.config.env is None:
             raise SystemExit(f"{config.run} was trained without an environment; give a run that has one.")
-        return Subject(run.config.env, run.agent, next(iter(run.policies.values())), run.normalisation)
+        return Subject(run.config.env, run.agent, next(iter(run.chosen(None).values())), run.normalisation)
     agent = Sorl(hidden_sizes=(config.width,) * config.layers, critic_hidden_sizes=(config.width,) * config.layers)
     sizes = Environment(config.env, "pre").sizes()
     policy = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))

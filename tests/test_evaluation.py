@@ -322,6 +322,19 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     assert not [path for path in run.directory.iterdir() if path.name.startswith(".")]
 
 
+def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkeypatch, capsys):
+    found = dataclasses.replace(run, steps={3: 20, 5: 70}, bad_seeds=(3,))
+    monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
+    budget = ["--inference-steps", "1", "--candidates", "1", "--episodes", "1"]
+    played = []
+    for seeds in ([], ["--seeds", "3", "5"]):
+        main(parse(run, *budget, *seeds))
+        rows = json.loads((run.directory / "evaluation.json").read_text())["rows"]
+        played.append([(row["training_seed"], row["step"]) for row in rows])
+    assert played == [[(5, 70)], [(3, 20), (5, 70)]]
+    assert capsys.readouterr().out.count("Left out because losses became non-finite in training: seed 3") == 1
+
+
 def test_command_films_the_first_seed_at_each_budget(run, monkeypatch):
     monkeypatch.setattr(environments.Environment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")

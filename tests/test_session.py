@@ -169,6 +169,7 @@ def test_a_bad_seed_keeps_its_last_checkpoint_and_the_other_goes_on(tmp_path, da
     for seed, step in ending.bad_seeds.items():
         assert f"Seed {seed} is not trained further: its losses were not finite at update {step}" in message
     assert all(np.isfinite(leaf).all() for leaf in _policies(tmp_path / "run", config))
+    assert runs.load_run(tmp_path / "run").bad_seeds == tuple(sorted(ending.bad_seeds))
     rows = read_metrics(tmp_path / "run")
     assert all(row["step"] <= ending.bad_seeds.get(int(row["seed"]), 24) for row in rows)
 

@@ -39,7 +39,7 @@ class Config:
     episodes: int = 50
     """Episodes of each training seed at each budget."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to play; by default all that the run has."""
+    """Training seeds to play; by default all whose losses stayed finite."""
     seed: int = 0
     """Decides the episodes, and the policy's noise in them."""
     success_timing: SuccessTiming | None = None
@@ -67,9 +67,11 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 
 def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
+    if left_out := run.left_out(config.seeds):
+        print(left_out)
     results = _evaluate(config, run)
     data = {"data_source": run.data["source"], "data_episodes": run.data["episodes"]}
-    rows = [{"step": run.step, "training_seed": seed} | result.row() | data for seed, result in results]
+    rows = [{"step": run.step_of(seed), "training_seed": seed} | result.row() | data for seed, result in results]
     summary = summarise(rows)
     print(_title(rows[0]), table(summary), sep="\n")
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]

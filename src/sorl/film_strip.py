@@ -50,7 +50,7 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
     """Plays the episode exactly as an evaluation does, and keeps some of its frames."""
     timing = run.config.evaluation.success_timing
     environments = renderable(run.env, 1, timing)
-    networks = next(iter(run.policies.values()))
+    networks = next(iter(run.chosen(None).values()))
     moments = play(
         run.agent,
         networks,

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from sorl.logs import read_metrics
+from sorl.policy import bad_seeds
 from sorl.statistics import success_interval
 
 
@@ -35,9 +36,14 @@ def main(config: Config) -> None:
     path = config.run / "evaluation.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {config.run} first.")
-    rows = json.loads(path.read_text())["rows"]
+    bad = bad_seeds(config.run)
+    rows = [row for row in json.loads(path.read_text())["rows"] if row["training_seed"] not in bad]
+    if not rows:
+        raise ValueError(f"{path} has no rows of seeds whose losses stayed finite; run sorl.evaluate again.")
+    if bad:
+        print(f"Left out because losses became non-finite in training: seed {', '.join(map(str, sorted(bad)))}.")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    draw_learning_curves(left, read_metrics(config.run))
+    draw_learning_curves(left, [row for row in read_metrics(config.run) if row["seed"] not in bad])
     draw_budgets(right, rows)
     seeds = sorted({row["training_seed"] for row in rows})
     data = f"{rows[0]['data_source']} data, {rows[0]['data_episodes']} episodes"

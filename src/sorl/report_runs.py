@@ -13,6 +13,7 @@ from sorl.agents import Budget
 from sorl.config import TrainConfig, read_config
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
+from sorl.policy import bad_seeds
 from sorl.runs import config_path
 from sorl.statistics import Row, evaluation_rows
 from sorl.train import dashed
@@ -36,6 +37,8 @@ class ReportedRun:
     """Rows of `evaluation.json`, one for each seed and budget; empty if there is none."""
     pairs: list[dict[str, Any]]
     """Pairs of `scaling.json`; empty if there is none."""
+    bad_seeds: tuple[int, ...] = ()
+    """Seeds whose losses became non-finite; they are in none of the figures."""
     method: str = ""
     """The agent, and the options in which it differs from others of that agent in the report."""
 
@@ -96,13 +99,16 @@ def _read(directory: Path) -> ReportedRun:
         json.loads(path.read_text()) if path.exists() else {}
         for path in (directory / name for name in ("versions.json", "evaluation.json", "scaling.json"))
     )
+    bad = bad_seeds(directory)
+    metrics = read_metrics(directory) if (directory / "metrics.jsonl").exists() else []
     return ReportedRun(
         directory,
         read_config(config_path(directory)),
         versions,
-        read_metrics(directory) if (directory / "metrics.jsonl").exists() else [],
-        table.get("rows", []),
+        [row for row in metrics if row["seed"] not in bad],
+        [row for row in table.get("rows", []) if row["training_seed"] not in bad],
         grid.get("pairs", []),
+        tuple(sorted(bad)),
     )
 
 

@@ -188,6 +188,10 @@ class Report:
         ]
         columns = ["run", "method", "task", "seeds", "updates", "data", "success judged", *SOFTWARE.values()]
         self._page.table(columns, rows)
+        for run in self._runs:
+            if run.bad_seeds:
+                seeds = ", ".join(map(str, run.bad_seeds))
+                self._page.text(f"{run.directory}: not counted, as losses became non-finite: seed {seeds}.")
         self._page.text("Each run is made again by its command here, and this page by the last.")
         self._page.command([run.command for run in self._runs])
         self._page.command([command])

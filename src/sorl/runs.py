@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from sorl import bad_seeds
 from sorl.agents import AbstractAgent
 from sorl.config import TrainConfig, read_config
 from sorl.files import write_json
@@ -37,9 +38,13 @@ class Run:
     """Networks by training seed."""
     normalisation: Normalisation
     step: int
-    """Updates that the policies were trained for; a seed whose losses were not finite may have fewer."""
+    """Updates that the policies of good seeds were trained for."""
     data: dict[str, Any]
     """Where the data came from."""
+    steps: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Updates behind each seed's policy where they differ from `step`: a bad seed keeps an older policy."""
+    bad_seeds: tuple[int, ...] = ()
+    """Seeds that stopped training because a loss was not finite."""
 
     @property
     def agent(self) -> AbstractAgent:
@@ -56,11 +61,27 @@ class Run:
         return self.config.env
 
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, PyTree]:
-        """The policies of these training seeds, or of all; raises a `ValueError` if one is missing."""
-        missing = [] if seeds is None else [seed for seed in seeds if seed not in self.policies]
+        """The policies of these training seeds, or of all good ones; raises a `ValueError` if there is none."""
+        if seeds is None:
+            seeds = [seed for seed in self.policies if seed not in self.bad_seeds]
+            if not seeds:
+                raise ValueError(
+                    f"{self.directory} has no good training seed: the losses of all became non-finite; train again "
+                    "with a lower agent.learning_rate, or name a seed to use its last good policy."
+                )
+        missing = [seed for seed in seeds if seed not in self.policies]
         if missing:
             raise ValueError(f"{self.directory} has no training seeds {missing}; it has {list(self.policies)}.")
-        return {seed: self.policies[seed] for seed in (self.policies if seeds is None else seeds)}
+        return {seed: self.policies[seed] for seed in seeds}
+
+    def step_of(self, seed: int) -> int:
+        """Updates behind the policy of a training seed."""
+        return self.steps.get(seed, self.step)
+
+    def left_out(self, seeds: Sequence[int] | None) -> str:
+        """One sentence about the bad seeds that `chosen` leaves out, or an empty string."""
+        bad = [seed for seed in self.bad_seeds if seed in self.policies] if seeds is None else []
+        return bad_seeds.left_out(bad, self.steps) if bad else ""
 
 
 def config_path(directory: Path) -> Path:
@@ -156,14 +177,16 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
             f"python -m sorl.train --run-dir {directory} --resume."
         )
     policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
-    first = policies[seeds[0]]
+    first, steps = policies[seeds[0]], {seed: policy.provenance["step"] for seed, policy in policies.items()}
     return Run(
         directory=directory,
         config=config,
         policies={seed: policy.networks for seed, policy in policies.items()},
         normalisation=first.normalisation,
-        step=max(policy.provenance["step"] for policy in policies.values()),
+        step=max(steps.values()),
         data=first.provenance["versions"]["data"],
+        steps=steps,
+        bad_seeds=tuple(sorted(bad_seeds.find_bad_seeds(directory, steps))),
     )
 
 

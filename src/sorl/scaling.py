@@ -50,7 +50,7 @@ class Config:
     episodes: int = 50
     """Episodes of each training seed at each pair."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to play; by default all that the run has."""
+    """Training seeds to play; by default all whose losses stayed finite."""
     seed: int = 0
     """Decides the episodes, and the policy's noise in them."""
     success_timing: SuccessTiming | None = None
@@ -83,6 +83,8 @@ def main(config: Config) -> list[Pair]:
         compilation.enable_cache()
     run = load_run(config.run)
     grid = _grid(config, run)
+    if left_out := run.left_out(config.seeds):
+        print(left_out)
     print(_beginning(grid), flush=True)
     with jax.default_matmul_precision(run.config.matmul_precision):
         grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
@@ -90,7 +92,8 @@ def main(config: Config) -> list[Pair]:
     pairs = summarise_grid(records)
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
     settings = grid.settings | {"step": run.step, "data": run.data}
-    _write(run.directory, {"settings": settings, "pairs": pairs, "rows": [row for r in records for row in r["rows"]]})
+    rows = [{"step": run.step_of(row["training_seed"])} | row for record in records for row in record["rows"]]
+    _write(run.directory, {"settings": settings, "pairs": pairs, "rows": rows})
     _picture(run, pairs)
     if config.store_scores:
         store_scores(run, config.seeds, pairs)

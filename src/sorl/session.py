@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sorl import runs, training
+from sorl.bad_seeds import write_bad_seeds
 from sorl.checkpointing import Checkpoints
 from sorl.config import TrainConfig
 from sorl.data import LoadedData
@@ -265,6 +266,7 @@ class Session:
     def _save_policies(self, state: training.TrainState) -> None:
         """One file for each seed that trains; one that went bad keeps its file, that of its last good checkpoint."""
         bad = self._bad_seeds(state)
+        write_bad_seeds(self.directory, bad)
         networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}
         runs.save_policies(self.directory, self.config, networks, self.data.normalisation, int(state.step))
 

@@ -227,7 +227,8 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
     if evaluation.interval and seeds:
         print("Headline, the mean over the last three evaluations while training:")
         noise_scale = config.agent.budgets.usual.noise_scale
-        print(table(headline(evaluation_rows(read_metrics(directory), evaluation.episodes, noise_scale))))
+        rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
+        print(table(headline(evaluation_rows(rows, evaluation.episodes, noise_scale))))
         evaluate.main(
             evaluate.Config(
                 run=directory,
@@ -240,7 +241,7 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
             )
         )
     lines = [
-        f"Policy:       {runs.policy_path(directory, config.seeds[0])}  (sorl.load_policy)",
+        f"Policy:       {runs.policy_path(directory, [*seeds, *config.seeds][0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
         f"  python -m sorl.evaluate {directory}{_other_budgets(config.agent)}",

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
+from sorl.bad_seeds import find_bad_seeds, has_record
 from sorl.exported import read_sealed
 from sorl.files import write_sealed
 from sorl.json_form import agent_from_json, from_json, to_json
@@ -53,21 +55,49 @@ def policy_path(directory: Path, seed: int) -> Path:
 
 
 def find_policy(path: Path, seed: int | None) -> Path:
-    """The policy file that a path means: itself, or in a run directory the one of `seed` (None: of the lowest).
+    """The policy file that a path means: itself, or in a run directory the one of `seed` (None: the lowest good one).
 
-    Raises a `ValueError` if the directory holds none, or not that one, or if a seed is asked of a single file.
+    Warns of a `seed` whose losses became non-finite. Raises a `ValueError` if the directory holds none, or not that
+    one, or no good one, or if a seed is asked of a single file.
     """
     if not path.is_dir():
         if seed is not None:
             raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")
         return path
-    names = [found.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for found in path.glob(f"{_PREFIX}*{_SUFFIX}")]
-    seeds = sorted(int(name) for name in names if name.isdecimal())
+    seeds = _seeds(path)
     if not seeds:
         raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
     if seed is not None and seed not in seeds:
         raise ValueError(f"{path} has no policy of seed {seed}; it has those of {', '.join(map(str, seeds))}.")
-    return policy_path(path, seeds[0] if seed is None else seed)
+    bad = bad_seeds(path)
+    if seed is None:
+        good = [found for found in seeds if found not in bad]
+        if not good:
+            raise ValueError(
+                f"{path} has no good training seed: the losses of all became non-finite; train again with a lower "
+                f"agent.learning_rate, or name one of the seeds {', '.join(map(str, seeds))} to use its last good "
+                "policy."
+            )
+        seed = good[0]
+    elif seed in bad:
+        warnings.warn(
+            f"The losses of seed {seed} in {path} became non-finite, so its policy is older than the run.", stacklevel=3
+        )
+    return policy_path(path, seed)
+
+
+def bad_seeds(directory: Path) -> set[int]:
+    """The training seeds of a run directory whose losses became non-finite; their policies are older than the run."""
+    steps = {}
+    if not has_record(directory):
+        steps = {seed: read(policy_path(directory, seed)).provenance.get("step", 0) for seed in _seeds(directory)}
+    return find_bad_seeds(directory, steps)
+
+
+def _seeds(directory: Path) -> list[int]:
+    paths = directory.glob(f"{_PREFIX}*{_SUFFIX}")
+    names = [path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for path in paths]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def write(path: Path, content: Content) -> None:

@@ -206,8 +206,9 @@ class Policy:
 
 
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:
-    """Loads a policy file, or from a run directory the policy that `seed` trained (None: the only or lowest seed).
+    """Loads a policy file, or from a run directory the policy that `seed` trained (None: the lowest good seed).
 
+    A seed is bad if its losses became non-finite; asked for by number it is loaded with a warning.
     Raises a `FileNotFoundError` if the path does not exist, and else a `ValueError`, one sentence, if it is a directory
     without that policy, or a file that is unreadable, foreign, of another version, truncated or altered.
     """
