@@ -16,7 +16,7 @@ from . import synthetic
 
 
 def make_run(directory, steps, *, record):
-    """A run whose policies are of these updates, by seed; `record` is that of bad seeds, or None as in version 0.1.0."""
+    """A run whose policies are of these updates, by seed; `record` is that of bad seeds, None as in version 0.1.0."""
     config = TrainConfig(agent=synthetic.agent(), seeds=tuple(steps), evaluation=EvaluationConfig(interval=10))
     runs.create(directory, config)
     networks = jax.jit(lambda key: config.agent.policy(config.agent.init(3, 2, key=key)))(jax.random.key(0))
