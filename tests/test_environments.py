@@ -1,12 +1,15 @@
 """An episode is decided by its seed, wherever and beside whatever it is played; workers answer, fail and end."""
 
 import contextlib
+import errno
+import importlib.util
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from multiprocessing import Pipe
 
@@ -14,8 +17,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from sorl.environment_pool import EnvironmentPool, EnvironmentWorkerError, serve
+from sorl import environment_pool
+from sorl.data.names import Task
+from sorl.environment_pool import EnvironmentPool, EnvironmentWorkerError
+from sorl.environment_worker import Started, serve
 from sorl.environments import Environment, Outcome, SerialEnvironments
+
+from . import scripted_simulator
 
 
 CUBE = "cube-single-play-singletask-task1-v0"
@@ -133,7 +141,9 @@ def test_pool_plays_what_one_process_plays_in_the_order_asked_for(cubes):
 def test_an_exception_in_a_worker_is_one_clear_error():
     with EnvironmentPool(CUBE, workers=2) as pool:
         pool.reset(np.arange(2), np.arange(2))
-        with pytest.raises(EnvironmentWorkerError, match=rf"An environment worker of {CUBE} failed: \w+: ") as raised:
+        with pytest.raises(
+            EnvironmentWorkerError, match=rf"Worker [01] of {CUBE} \(process \d+\) failed: \w+: "
+        ) as raised:
             step(pool, np.arange(2), np.zeros((2, 2), np.float32))
         assert "Traceback" in raised.value.__notes__[0]
         with pytest.raises(EnvironmentWorkerError, match="is closed; make a new one"):
@@ -174,9 +184,158 @@ def test_steps_are_awaited_a_few_at_a_time_and_can_be_abandoned(make):
 
 def test_a_dead_worker_is_one_clear_error():
     with EnvironmentPool(CUBE, workers=2) as pool:
-        pool._template.kill()
+        pool.kill()
         with pytest.raises(EnvironmentWorkerError, match="died; give fewer workers if memory ran out"):
             pool.sizes()
+
+
+@pytest.fixture
+def fault(tmp_path, monkeypatch):
+    """The file that says what goes wrong in the workers."""
+    return scripted_simulator.install(tmp_path, monkeypatch, Task.parse(CUBE).gymnasium_id)
+
+
+SLOTS = np.arange(2)
+
+
+def begin(**options):
+    """A pool of two whose episodes have begun."""
+    pool = EnvironmentPool(CUBE, workers=2, **options)
+    pool.reset(SLOTS, SLOTS)
+    return pool
+
+
+def assert_nothing_is_left_of(pool):
+    """No process of its group runs or is stopped any more."""
+    assert pool.closed
+    # Processes whose parent was killed may wait to be reaped: state Z.
+    found = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()]
+    assert [state for group, state in rows if int(group) == pool._template.pid and state[0] != "Z"] == []
+
+
+def test_a_hung_worker_is_named_and_all_are_ended(fault):
+    pool = begin(step_timeout=0.3)
+    os.kill(pool._pids[1], signal.SIGSTOP)
+    worker = rf"Worker 1 of {CUBE} \(process {pool._pids[1]}\)"
+    with pytest.raises(EnvironmentWorkerError, match=rf"^{worker} did not answer within 0\.3 seconds and was killed"):
+        step(pool, SLOTS, np.zeros((2, 2), np.float32))
+    assert_nothing_is_left_of(pool)
+
+
+@pytest.mark.parametrize(("method", "arguments"), [("sizes", ()), ("reset", (SLOTS, SLOTS))])
+def test_every_call_has_the_time_out(fault, method, arguments):
+    pool = begin(step_timeout=0.3)
+    os.killpg(pool._template.pid, signal.SIGSTOP)
+    with pytest.raises(EnvironmentWorkerError, match="^Worker 0 .* did not answer within 0.3 seconds"):
+        getattr(pool, method)(*arguments)
+    assert_nothing_is_left_of(pool)
+
+
+def test_an_environment_that_never_returns_is_a_hung_worker(fault):
+    pool = begin(step_timeout=0.3)
+    fault.write_text("hang")
+    with pytest.raises(EnvironmentWorkerError, match="did not answer within 0.3 seconds"):
+        step(pool, SLOTS, np.zeros((2, 2), np.float32))
+    assert_nothing_is_left_of(pool)
+
+
+def test_a_start_that_hangs_has_a_time_out_of_its_own(fault, monkeypatch):
+    monkeypatch.setattr(environment_pool, "START_TIMEOUT", 0.5)
+    pool = EnvironmentPool(CUBE, workers=2, step_timeout=0.1)
+    os.kill(pool._template.pid, signal.SIGSTOP)
+    process = rf"The process that starts the workers of {CUBE} \(process {pool._template.pid}\)"
+    with pytest.raises(EnvironmentWorkerError, match=rf"^{process} did not start within 0\.5 seconds"):
+        pool.sizes()
+    assert_nothing_is_left_of(pool)
+
+
+def test_time_that_the_pool_does_not_wait_is_not_counted(fault):
+    with begin(step_timeout=0.3) as pool:
+        pool.step_async(SLOTS, np.zeros((2, 2), np.float32))
+        os.kill(pool._pids[0], signal.SIGSTOP)
+        time.sleep(0.6)
+        os.kill(pool._pids[0], signal.SIGCONT)
+        assert sorted(pool.step_wait(2)[0].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("stopped", ["worker", "all"])
+def test_closing_ends_what_is_stopped(fault, stopped):
+    pool = begin()
+    if stopped == "all":
+        os.killpg(pool._template.pid, signal.SIGSTOP)
+    else:
+        os.kill(pool._pids[0], signal.SIGSTOP)
+    pool.close(0.5)
+    pool.close()
+    assert_nothing_is_left_of(pool)
+
+
+def test_a_worker_that_dies_while_it_steps_is_named(fault):
+    pool = begin()
+    pids = dict(pool._pids)
+    fault.write_text("die")
+    with pytest.raises(EnvironmentWorkerError, match=rf"^Worker \d of {CUBE} \(process ({pids[0]}|{pids[1]})\) died"):
+        step(pool, SLOTS, np.zeros((2, 2), np.float32))
+    assert_nothing_is_left_of(pool)
+
+
+def test_another_thread_can_end_a_wait_for_a_hung_worker(fault):
+    pool = begin()
+    os.kill(pool._pids[0], signal.SIGSTOP)
+    pool.step_async(SLOTS, np.zeros((2, 2), np.float32))
+    threading.Timer(0.3, pool.kill).start()
+    with pytest.raises(EnvironmentWorkerError, match="died"):
+        pool.step_wait(2)
+    assert_nothing_is_left_of(pool)
+
+
+def test_an_exception_ends_the_pool_at_once_although_a_worker_is_stopped(fault):
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), begin() as pool:
+        os.kill(pool._pids[0], signal.SIGSTOP)
+        pool.step_async(SLOTS, np.zeros((2, 2), np.float32))
+        start = time.monotonic()
+        try:
+            raise KeyboardInterrupt
+        finally:
+            pool.abandon()
+    assert time.monotonic() - start < environment_pool.PATIENCE
+    assert_nothing_is_left_of(pool)
+
+
+def test_workers_execute_nothing_from_the_current_directory(fault, tmp_path, monkeypatch):
+    directory = tmp_path / "current"
+    directory.mkdir()
+    for name in ("selectors", "ogbench", "numpy"):
+        (directory / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    monkeypatch.chdir(directory)
+    with EnvironmentPool(CUBE, workers=1) as pool:
+        assert pool.sizes() == (2, 2)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_time_outs_that_are_none_are_refused(seconds):
+    with pytest.raises(ValueError, match=f"step_timeout is {seconds}; give a number of seconds > 0"):
+        EnvironmentPool(CUBE, step_timeout=seconds)
+
+
+def test_more_workers_than_the_system_has_room_for_are_one_sentence(monkeypatch):
+    def refuses(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(environment_pool.subprocess, "Popen", refuses)
+    with pytest.raises(EnvironmentWorkerError, match=f"2 workers of {CUBE} cannot be started .*; give fewer workers"):
+        EnvironmentPool(CUBE, workers=2)
+
+
+@pytest.mark.parametrize("make", [lambda: EnvironmentPool(CUBE), lambda: Environment(CUBE, "pre")])
+def test_a_missing_simulator_says_what_to_install(monkeypatch, make):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ogbench" else found(name))
+    with pytest.raises(ImportError, match=r"need ogbench, not installed here; run pip install 'sorl\[ogbench\]'"):
+        make()
 
 
 @pytest.mark.parametrize("make", [SerialEnvironments, EnvironmentPool])
@@ -205,6 +364,7 @@ def test_worker_loop_answers_reports_errors_and_ends_with_its_pipe():
     for numbers in ((2, 3), (2, "3"), (4, 5)):
         ours.send(("add", numbers))
     assert ours.poll(timeout=60)
+    assert ours.recv() == Started(os.getpid())
     assert ours.recv() == 5
     assert ours.recv().message.startswith("TypeError: unsupported operand")
     assert ours.recv() == 9
@@ -226,11 +386,12 @@ for name in (signal.SIGINT, signal.SIGUSR1):
     os.killpg(0, name)
 again = pool.reset(np.arange(2), np.arange(2))
 print(np.array_equal(first, again), flush=True)
+os.kill(pool._pids[0], signal.SIGSTOP)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_workers_leave_signals_to_their_parent_and_die_with_it():
+def test_workers_leave_signals_to_their_parent_and_die_with_it_even_when_stopped():
     # The workers hold its output open: that it ends means that they have ended, the parent being killed.
     found = run(SIGNALLED.format(env=CUBE), start_new_session=True)
     assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGKILL, "True\n", "")

@@ -1,5 +1,7 @@
 """OGBench's environments, made so that they can be seeded, without the warnings that mean nothing to a user."""
 
+import importlib.util
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +14,25 @@ HARMLESS = (
 )
 
 
+def require_simulators() -> None:
+    """Raises an `ImportError`, one sentence that says what to install, where OGBench or what it needs is missing."""
+    missing = [name for name in ("ogbench", "gymnasium", "mujoco") if importlib.util.find_spec(name) is None]
+    if missing:
+        # A dependency of OGBench's that its environments do not import has no wheel for Python 3.13.
+        rest = "" if sys.version_info < (3, 13) else " && pip install --no-deps ogbench dm_control"
+        raise ImportError(
+            f"OGBench's environments need {', '.join(missing)}, not installed here; run pip install "
+            f"'sorl[ogbench]'{rest}."
+        )
+
+
 def make_environment(gymnasium_id: str, **settings: Any) -> Any:
     """An environment of OGBench by its gymnasium id, without gymnasium's checks of its interface.
 
     Its action space is one object for good: some of OGBench's make a new one at every access, each seeded by the clock,
-    and draw from it at reset, so that no seed would decide the episode.
+    and draw from it at reset, so that no seed would decide the episode. Raises an `ImportError` without OGBench.
     """
+    require_simulators()
     with quiet():
         import gymnasium
         import ogbench  # noqa: F401  (registers the environments)
