@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import jax
@@ -5,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Rebrac
+from sorl import Rebrac, optimisation
 from sorl.agents.rebrac import RebracDraws, RebracSharedDraws
 
 from .baseline_states import adam_step, assert_close, average, random_state, values_of
@@ -103,6 +104,46 @@ def test_an_odd_update_leaves_the_actor_and_the_averages_alone(example):
     assert_close(new.critic, adam_step(gradient, state.critic, 0.01))
     # The actor's metrics are those of its last step.
     assert all(metrics[name] == state.policy_metrics[name] for name in state.policy_metrics)
+
+
+def test_momentum_between_turns_is_one_adam_over_all_updates(example):
+    """Against Adam written out in numpy, as the FQL paper's code runs it: a zero gradient between the actor's turns."""
+    _, state, batch, draws = example
+    agent = Rebrac(**SETTINGS, momentum_between_turns=True)
+    mean, variance = (jax.tree.map(np.zeros_like, state.actor) for _ in range(2))
+    expected = jax.tree.map(np.asarray, state.actor)
+    for step in range(5):
+        new, _ = update(agent, state, batch, draws, _at(step))
+        turn = step % 2 == 1
+        gradient = jax.grad(_actor_loss)(state.actor, new.critic, batch)
+        gradient = jax.tree.map(lambda g, turn=turn: turn * np.asarray(g), gradient)
+        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
+        variance = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, variance, gradient)
+        scales = 1 - 0.9 ** (step + 1), 1 - 0.999 ** (step + 1)
+        expected = jax.tree.map(
+            lambda x, m, v, s=scales: x - 0.01 * (m / s[0]) / (np.sqrt(v / s[1]) + 1e-8), expected, mean, variance
+        )
+        assert_close(new.actor, expected, rtol=1e-7)
+        assert not np.array_equal(new.actor.mlp.layers[0].weight, state.actor.mlp.layers[0].weight) or step == 0
+        for name in () if turn else ("target_actor", "target_critic", "policy_metrics"):
+            for a, b in zip(jax.tree.leaves(getattr(new, name)), jax.tree.leaves(getattr(state, name)), strict=True):
+                np.testing.assert_array_equal(a, b)
+        state = new
+
+
+def test_momentum_between_turns_acts_like_a_rate_sqrt_2_times_higher():
+    """On a constant gradient, long after the start, a pair of updates moves by 2 * (1 / 2) / sqrt(1 / 2) rates."""
+
+    def distance(steps, gradient_of):
+        state, x = optimisation.init(jnp.zeros(1)), jnp.zeros(1)
+        one = jax.jit(lambda g, state, x: optimisation.step(g, state, x, learning_rate=1.0)[:2])
+        positions = []
+        for index in range(steps):
+            x, state = one(jnp.full(1, gradient_of(index)), state, x)
+            positions.append(float(x[0]))
+        return positions[-1] - positions[-3]
+
+    assert distance(4000, lambda index: float(index % 2)) == pytest.approx(-math.sqrt(2), rel=1e-3)
 
 
 def test_the_critic_gets_no_gradient_from_the_actor(example):

@@ -149,6 +149,27 @@ def test_the_direction_on_a_gaussian_score_and_a_linear_critic(example):
         np.testing.assert_allclose(direction[row], weight * (action[row] - mean) - 0.7 * np.array([2, -1]), rtol=1e-9)
 
 
+def test_normalised_guidance_has_a_root_mean_square_of_1(example):
+    _, state, batch, draws = example
+    action = jnp.zeros((3, 2))
+    agents = Srpo(**SETTINGS, normalise_guidance=True), Srpo(**SETTINGS)
+    normalised, plain = (jax.jit(lambda s, a=agent: a._direction(s, action, batch, draws)[0]) for agent in agents)
+    # The mean slope is (3, 4): its root mean square is sqrt((9 + 16) / 2), whatever the scale of Q.
+    for scale in (1.0, 1000.0):
+        critic = _LinearCritic(scale * jnp.array([[2.0, 3.0], [4.0, 5.0]]))
+        at = eqx.tree_at(lambda s: s.values.target_critic, state, critic)
+        guidance = np.asarray(plain(at)) + 0.7 * scale * np.array([3, 4]) - np.asarray(normalised(at))
+        np.testing.assert_allclose(guidance, [0.7 * np.array([3, 4]) / math.sqrt(12.5)] * 3, rtol=1e-7)
+
+
+def test_normalised_guidance_of_a_flat_critic_is_0(example):
+    _, state, batch, draws = example
+    flat = eqx.tree_at(lambda s: s.values.target_critic, state, _LinearCritic(jnp.zeros((2, 2))))
+    action = jnp.zeros((3, 2))
+    found = Srpo(**SETTINGS, normalise_guidance=True)._direction(flat, action, batch, draws)[0]
+    np.testing.assert_array_equal(found, Srpo(**SETTINGS)._direction(flat, action, batch, draws)[0])
+
+
 def test_losses_hold_both_phases_without_dropout(example):
     agent, state, batch, draws = example
     losses = jax.jit(Srpo.losses)(agent, state, batch, draws, _at(0))

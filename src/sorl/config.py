@@ -51,7 +51,8 @@ class EvaluationConfig:
     final_episodes: int = 50
     """Episodes of each row of the table after the last update, for each seed."""
     success_timing: Literal["pre", "post"] = "pre"
-    """Whether success is judged on the state before a step (OGBench >= 1.2) or after it (as in the paper)."""
+    """State on which success is judged: before a step (pre: OGBench >= 1.2, the quickstart) or after it (post: OGBench
+    1.1 and the papers' numbers, so the paper preset too)."""
     workers: int | None = None
     """Processes that simulate one environment each, at most one an episode; none: 50. Results do not depend on it."""
     overlap: bool | None = None

@@ -31,20 +31,25 @@ QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
     "Idql": {"decay_updates": 40_000.0},
     "Srpo": {"pretraining_updates": 28_000, "decay_updates": 12_000.0},
     "Cac": {"refinement_updates": 40_000.0},
+    "Rebrac": {"momentum_between_turns": False},
 }
-"""By the agent's class name: what counts updates, cut to a short run in proportion."""
+"""By the agent's class name: what counts updates, cut to a short run in proportion, and ReBRAC's actor as in the
+original, with which the quickstart was measured."""
 
 QUICKSTART_STEPS: dict[str, tuple[int, ...]] = {"Sorl": (4,), "SorlReleased": (4,)}
 """Sequential budgets of the evaluations while training, by the agent's class name; others take their own."""
 
 
 def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
-    """The published settings for a task; for an environment outside the tables, the agent's defaults."""
+    """The published settings for a task; for an environment outside the tables, the agent's defaults.
+
+    Success is judged on the state after a step, as by OGBench 1.1, with which the papers' numbers were made.
+    """
     name = agent.__name__
     return TrainConfig(
         env=env,
         agent=_make(agent, _published_fields(env, agent)),
-        evaluation=EvaluationConfig(interval=EVALUATION_INTERVALS.get(name, 100_000)),
+        evaluation=EvaluationConfig(interval=EVALUATION_INTERVALS.get(name, 100_000), success_timing="post"),
         updates=UPDATES.get(name, 1_000_000),
     )
 

@@ -64,9 +64,10 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
         actor_cloning_coefficient=[0.003, 0.003, 0.01, 0.01, 0.01, 1.0, 0.1, 0.1],
         critic_cloning_coefficient=[0.01, 0.01, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01],
         discount=DISCOUNT,
+        momentum_between_turns=True,  # the FQL paper's code
     ),
     "Idql": _rows(
-        (21, 0, 1, 0, 12, 95, 15, 46),
+        (21, 0, 1, 1, 12, 95, 15, 46),
         candidates=32,  # antsoccer's is not known: that of every other environment
         expectile=EXPECTILE,
         critic_hidden_sizes=TWO_LAYERS,
@@ -76,6 +77,8 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
         (11, 0, 1, 0, 1, 80, 2, 20),
         # antsoccer's is not known: that of every other locomotion environment.
         q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
+        # SRPO's code decides by "maze" in the environment's name; whether the FQL paper's runs did is not known.
+        normalise_guidance=["maze" in env for env in ENVIRONMENTS],
         expectile=EXPECTILE,
         critic_hidden_sizes=TWO_LAYERS,
         discount=DISCOUNT,

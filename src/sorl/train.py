@@ -36,7 +36,8 @@ class RunOptions:
     config: Path | None = None
     """Take the options of a run's config.json; others on the command line go over them."""
     preset: Literal["quickstart", "paper"] | None = None
-    """Where defaults come from; none takes the published settings where --env is given, else the quickstart."""
+    """Where defaults come from: paper (the default with --env), which judges success after a step (post), or quickstart
+    (the default without), which judges it before (pre)."""
     tensorboard: bool = False
     """Write TensorBoard events too (pip install 'sorl[tensorboard]')."""
     wandb: bool = False
@@ -144,10 +145,11 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         return config, "the quickstart's: generated data, small networks, few updates."
     config = presets.paper(env or presets.QUICKSTART_ENV, agent)
     settings = published(agent.__name__, config.env)
+    judged = "success judged after a step (post), as by the papers' OGBench 1.1"
     if settings is None:
-        return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}."
+        return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}; {judged}."
     score = "" if settings.success is None else f" (published success {settings.success} %)"
-    return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}."
+    return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}; {judged}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,15 +11,21 @@ from jaxtyping import Array, Float, Int
 State = TypeVar("State")
 
 
-def every(interval: int, step: Int[Array, ""], make: Callable[[State], State], state: State) -> State:
-    """`make(state)` at every `interval`-th update, else `state` as it is.
+def every(
+    interval: int,
+    step: Int[Array, ""],
+    make: Callable[[State], State],
+    state: State,
+    otherwise: Callable[[State], State] = lambda unchanged: unchanged,
+) -> State:
+    """`make(state)` at every `interval`-th update, else `otherwise(state)`.
 
     **Arguments:** `step`, the number of updates made before this one; the first turn is at the `interval`-th update.
-    Where it is the same for all seeds, an update out of turn costs nothing, also under `vmap`.
+    If it is the same for all seeds, only one of the two branches runs, also under `vmap`.
     """
     if interval == 1:
         return make(state)
-    return jax.lax.cond((step + 1) % interval == 0, make, lambda unchanged: unchanged, state)
+    return jax.lax.cond((step + 1) % interval == 0, make, otherwise, state)
 
 
 def cosine_decay(rate: Any, step: Int[Array, ""], last: Any) -> Float[Array, ""]:

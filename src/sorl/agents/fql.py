@@ -67,7 +67,8 @@ class Fql(AbstractAgent):
     `distillation_loss`, `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
 
     Differences from the authors' code: it makes one step on the sum of all losses, so that its Q loss asks the critic
-    from before the update; it acts with one candidate, which best of N here extends.
+    from before the update; its moving average takes in the critic from before the update, so that it is one update
+    older; it acts with one candidate, which best of N here extends.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

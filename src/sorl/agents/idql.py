@@ -71,8 +71,9 @@ class Idql(AbstractAgent):
     `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`.
 
     Differences from the original: sampling clips each step's estimate of the data action and adds noise by the
-    posterior's variance (there the noisy action is clipped, and the variance is that of the forward step), so that it
-    can take other numbers of steps than in training; activations are GELU; V and Q have layer norm.
+    posterior's variance (there the noisy action is clipped, and the variance is that of the forward step, which is
+    larger: samples here spread a little less), so that it can take other numbers of steps than in training; activations
+    are GELU; V and Q have layer norm. The logged critic loss is the mean over the heads (there their sum).
     """
 
     width: int = eqx.field(static=True, default=256)

@@ -46,7 +46,8 @@ class Ifql(AbstractAgent):
 
     Differences from IDQL: straight flow for diffusion, plain perceptrons for residual blocks; the best candidate is
     taken, not one drawn by its weight. From the FQL authors' code: there V and critic step together, each from the
-    other's old parameters.
+    other's old parameters; the moving average takes in the critic from before the update; the logged critic loss is
+    the sum over the two heads, here their mean, which is half of it.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

@@ -46,7 +46,9 @@ class Iql(AbstractAgent):
     Differences from the original: no tanh about the mean, but a clip of the action; a deviation of 1 unless
     `learned_std`; layer norm in V and Q (all three as in the FQL paper's comparison); a constant learning rate. As in
     the original, advantages ask the critic's moving average and the V that was just made; the FQL paper's code asks the
-    critic itself and the V from before. It acts on mu(x), and a budget's noise scale adds so many deviations of noise.
+    critic itself and the V from before, and its moving average takes in the critic from before the update. The logged
+    critic loss is the mean over the heads, half the official codes' sum over two (Adam's steps are the same). It acts
+    on mu(x), and a budget's noise scale adds so many deviations of noise.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))

@@ -61,7 +61,8 @@ class Srpo(AbstractAgent):
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on [0.001, 1],
       alpha_bar(t) as in `sorl.diffusion.signal_share`
     - policy: pi(x) . ((1 - alpha_bar) (model(x, sqrt(alpha_bar) pi(x) + sqrt(1 - alpha_bar) z, t) - z) - q_coefficient
-      * the gradient of mean Qbar(x, a) at a = pi(x)), the second factor held fixed, t uniform on [0.02, 0.98]
+      * g), the second factor held fixed, t uniform on [0.02, 0.98]; g is the gradient of mean Qbar(x, a) at a = pi(x),
+      with `normalise_guidance` divided by its root mean square over action dimensions
 
     One update of phase one: a step of the model; at every `value_interval`-th also a step of V, a critic step towards
     that V, and the critic's average. One of phase two: a policy step, its learning rate falling to 0 along half a
@@ -107,6 +108,9 @@ class Srpo(AbstractAgent):
     """Weight of the critic's gradient beside the score's: small stays near the data, large trusts the critic."""
     most_noise_rate: float = 20.0
     """Rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+    normalise_guidance: bool = eqx.field(static=True, default=False)
+    """Whether each action's critic gradient is divided by its root mean square, so that the scale of Q drops out
+    (the original code's `regq`, which is on in mazes)."""
 
     def __check_init__(self):
         refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
@@ -253,6 +257,10 @@ class Srpo(AbstractAgent):
         time = 0.02 + 0.96 * draws.time
         score = jax.vmap(away_from_data)(batch.observation, action, draws.noise, time)
         q, uphill = jax.vmap(jax.value_and_grad(q_of, argnums=1))(batch.observation, action)
+        if self.normalise_guidance:
+            square = jnp.mean(uphill**2, axis=-1, keepdims=True)
+            # A flat critic gives no guidance; the original's 0 / 0 would end the run.
+            uphill = jnp.where(square > 0, uphill / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
         norms = jnp.linalg.norm(score, axis=-1)
         return score - self.q_coefficient * uphill, {
             "policy_q_mean": jnp.mean(q),
