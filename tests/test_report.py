@@ -133,6 +133,20 @@ def test_the_page_holds_every_section_and_needs_nothing_beside_it(tmp_path):
     assert f"python -m sorl.report {made[0]}" in words
 
 
+def test_runs_with_values_that_the_rewards_do_not_allow_are_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))
+    assert "rewards allow" not in words
+    with MetricLog(run, resume_step=100) as log:
+        for step, excesses in ((50, (0.0, 0.4)), (60, (0.5, 0.0)), (70, (0.6, 0.0))):
+            for seed, excess in zip((1, 2), excesses, strict=True):
+                log.write(step, seed, {"training/value_excess": excess})
+    _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))
+    left = "values left what the data's rewards allow at update"
+    assert f"{run}, seed 1: {left} 60 and are outside in its last row: do not trust its policy." in words
+    assert f"{run}, seed 2: {left} 50, and came back." in words
+
+
 def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
     made = [make_run(tmp_path / "a", final=(0.2, 0.4)), make_run(tmp_path / "b", env=SCENE, final=(0.5, 0.9))]
     _, words = read_page(report.main(report.Config(tuple(made), out=tmp_path / "report")))

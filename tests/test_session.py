@@ -174,6 +174,32 @@ def test_a_bad_seed_keeps_its_last_checkpoint_and_the_other_goes_on(tmp_path, da
     assert all(row["step"] <= ending.bad_seeds.get(int(row["seed"]), 24) for row in rows)
 
 
+def test_values_that_the_rewards_do_not_allow_are_warned_of_once_and_recorded(tmp_path, data, capsys, monkeypatch):
+    """Rewards of 0 allow the value 0 and nothing else, which no network gives."""
+    train = dataclasses.replace(data.train, rewards=jax.numpy.zeros_like(data.train.rewards))
+    data = dataclasses.replace(data, train=train)
+    monkeypatch.setattr("sorl.value_range.TOLERANCE", 0.0)
+    config = _config(tmp_path)
+    _run(dataclasses.replace(config, updates=20), tmp_path / "run", data)
+    message = capsys.readouterr().err
+    for seed in config.seeds:
+        assert message.count(f"Seed {seed}: training/") == 1 and message.count(f"Seed {seed} is not to be trusted") == 1
+    assert "at update 10, but the data's rewards allow only 0 to 0" in message
+    assert all(row["training/value_excess"] > 0 for row in read_metrics(tmp_path / "run"))
+    _run(config, tmp_path / "run", data, resume=True)
+    message = capsys.readouterr().err
+    assert "Seed 0: training/" not in message and message.count("left what the data's rewards allow at update 10") == 2
+
+
+def test_values_inside_are_recorded_and_nothing_is_said(tmp_path, data, capsys):
+    """Rewards of -1000 and 1000 allow all that untrained networks give."""
+    rewards = 1000.0 * (-1.0) ** jax.numpy.arange(len(data.train.rewards))
+    data = dataclasses.replace(data, train=dataclasses.replace(data.train, rewards=rewards))
+    _run(_config(tmp_path, updates=10), tmp_path / "run", data)
+    assert [row["training/value_excess"] for row in read_metrics(tmp_path / "run")] == [0.0, 0.0]
+    assert "Seed" not in capsys.readouterr().err
+
+
 def test_a_run_directory_is_never_overwritten(tmp_path, data):
     config = _config(tmp_path, updates=1)
     _run(config, tmp_path / "run", data)

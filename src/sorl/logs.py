@@ -37,6 +37,7 @@ METRICS: Mapping[str, str] = {
     "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
     "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
     "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (ReBRAC: of the heads' aggregate)",
+    "value_excess": "how far a mean Q or V is outside what the rewards allow, as a share of that range; 0 inside",
     "critic_grad_norm": "global Euclidean norm of the critic's gradient",
     "value_grad_norm": "global Euclidean norm of V's gradient",
     "policy_grad_norm": "global Euclidean norm of the policy's gradient",

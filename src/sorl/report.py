@@ -49,7 +49,14 @@ def main(config: Config) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     page = Page(_title(runs))
     report = Report(page, runs, config.out)
-    for section in (report.curves, report.final_scores, report.improvement, report.budgets, report.ablations):
+    for section in (
+        report.untrusted,
+        report.curves,
+        report.final_scores,
+        report.improvement,
+        report.budgets,
+        report.ablations,
+    ):
         section()
     report.times(config.runtime)
     if config.film:

@@ -17,6 +17,7 @@ from sorl.policy import bad_seeds
 from sorl.runs import config_path
 from sorl.statistics import Row, evaluation_rows
 from sorl.train import dashed
+from sorl.value_range import Departure, departures
 
 
 IRRELEVANT = ("env", "seeds", "evaluation", "data.path", "data.directory", "data.mirrors", "data.download")
@@ -58,6 +59,11 @@ class ReportedRun:
         rows = evaluation_rows(self.metrics, self.config.evaluation.episodes, self.budget.noise_scale)
         sizes = self.budget.inference_steps, self.budget.candidates
         return [row for row in rows if (row["inference_steps"], row["candidates"]) == sizes]
+
+    @property
+    def departures(self) -> dict[int, Departure]:
+        """Seeds whose values left what the data's rewards allow."""
+        return departures(self.metrics)
 
     @property
     def command(self) -> str:

@@ -31,6 +31,16 @@ class Report:
         self._scores: Scores = scores(runs)
         self._tasks = list(dict.fromkeys(run.task for run in runs))
 
+    def untrusted(self) -> None:
+        """Runs with values outside what their data's rewards allow, if there are any."""
+        found = [(run.directory, *item) for run in self._runs for item in run.departures.items()]
+        if found:
+            self._page.section("Values that the rewards do not allow")
+        for directory, seed, (step, lasting) in found:
+            left = f"{directory}, seed {seed}: values left what the data's rewards allow at update {step}"
+            end = " and are outside in its last row: do not trust its policy." if lasting else ", and came back."
+            self._page.text(left + end)
+
     def curves(self) -> None:
         """Success while training."""
         self._page.section("Learning curves")

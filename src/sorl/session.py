@@ -23,9 +23,10 @@ from sorl.data import LoadedData
 from sorl.evaluation import EvaluationResult
 from sorl.evaluations import Evaluated, Evaluations
 from sorl.interruption import Interruption
-from sorl.logs import MetricLog
+from sorl.logs import MetricLog, read_metrics
 from sorl.progress import Progress
 from sorl.sinks import Sink
+from sorl.value_range import ValueWatch, value_range
 
 
 CHUNK_SECONDS = 1.0
@@ -92,10 +93,20 @@ class Session:
             resume_step = (-1 if last is None else last) if resume else None
             sinks = make_sinks(resume_step)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
+            self.watch = self._make_watch()
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
             self._open = stack.pop_all()
+
+    def _make_watch(self) -> ValueWatch | None:
+        """None for an agent without values."""
+        discount = getattr(self.config.agent, "discount", None)
+        if discount is None:
+            return None
+        train = self.data.train
+        rewards = np.asarray(train.rewards)[np.asarray(train.starts)]
+        return ValueWatch(self.config.agent, value_range(rewards, discount), read_metrics(self.directory))
 
     @property
     def step(self) -> int:
@@ -135,6 +146,8 @@ class Session:
                 self.state = self.evaluations.give_up() or self.state
             if self.checkpoints.latest_step() != self.step:
                 self._save(self.state)
+            for verdict in self.watch.verdicts() if self.watch else ():
+                self.progress.message(verdict)
             signal = self.interruption.signal
             return Ending(self.step, None if signal is None else int(signal), self.bad_seeds)
 
@@ -197,6 +210,8 @@ class Session:
             | {f"validation/{name}": loss[index] for name, loss in held_out.items()}
             for seed, index in self.good_seeds.items()
         }
+        for warning in self.watch.check(self.step, rows) if self.watch else ():
+            self.progress.message(warning)
         timings = {
             "elapsed_seconds": time.perf_counter() - self._start,
             "training_seconds": self._training_seconds,
