@@ -1,7 +1,10 @@
 """Downloads from a local server that misbehaves."""
 
+import errno
 import http.server
 import io
+import os
+import pathlib
 import threading
 
 import numpy as np
@@ -191,3 +194,65 @@ def test_a_file_changed_after_it_was_recorded_is_refused(serve, tmp_path):
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(ValueError, match=f"size {len(CONTENT) - 1} bytes.*{len(CONTENT)} bytes"):
         records.verified(path)
+
+
+@pytest.mark.parametrize("harder", [False, True])
+def test_a_link_in_the_place_of_the_partial_file_is_replaced(serve, tmp_path, harder):
+    other, directory = tmp_path / "other", tmp_path / "data"
+    other.write_bytes(CONTENT[:1000])
+    directory.mkdir()
+    if harder:
+        (directory / f".{NAME}.part").hardlink_to(other)
+    else:
+        (directory / f".{NAME}.part").symlink_to(other)
+    server = serve("whole")
+    assert _fetch(directory, server).read_bytes() == CONTENT
+    assert not (directory / NAME).is_symlink()
+    assert server.ranges == [None]
+    assert other.read_bytes() == CONTENT[:1000]
+
+
+def test_a_directory_in_the_place_of_the_partial_file_is_named(serve, tmp_path):
+    (tmp_path / f".{NAME}.part").mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"^{tmp_path}/.{NAME}.part is a directory[^\n]*; remove it\.$"):
+        _fetch(tmp_path, serve("whole"))
+
+
+def test_a_link_in_the_place_of_the_lock_is_refused(serve, tmp_path):
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / ".sorl.lock").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match=r"^[^\n]*\.sorl\.lock is a link or a directory[^\n]*\.$"):
+        _fetch(tmp_path, serve("whole"))
+    assert (tmp_path / "other").read_text() == "precious"
+
+
+@pytest.mark.parametrize("understands_ranges", [True, False])
+def test_a_damaged_part_is_made_anew(serve, tmp_path, understands_ranges):
+    damaged = bytearray(CONTENT[:300_000])
+    damaged[1000] ^= 255
+    (tmp_path / f".{NAME}.part").write_bytes(damaged)
+    server = serve("whole")
+    server.understands_ranges = understands_ranges
+    assert _fetch(tmp_path, server).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=300000-", None][: 1 + understands_ranges]
+
+
+def test_a_full_disk_is_no_fault_of_the_hosts(serve, tmp_path, monkeypatch):
+    def full(file, chunk):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(io.FileIO):
+        write = full
+
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, mode, buffering: Full(path, mode))
+    unused = serve("whole")
+    with pytest.raises(OSError, match=r"^[^\n]*\.set\.npz\.part cannot be written: no space left[^\n]*; free some"):
+        _fetch(tmp_path, serve("whole"), unused)
+    assert unused.ranges == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory_names_the_option(serve, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=r"^[^\n]*permission denied; give a directory[^\n]*--data-dir\.$"):
+        _fetch(tmp_path, serve("whole"))

@@ -1,6 +1,7 @@
 """Loading OGBench's data sets; small made-up files of the smallest environment stand for the large ones."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import ogbench
 import pytest
 
-from sorl.data import GeneratedSet, load_ogbench, ogbench as room, records
+from sorl.data import GeneratedSet, Task, load_ogbench, ogbench as room, records
 from sorl.data.simulators import quiet
 from sorl.files import write_json
+from tests.broken_npz import BROKEN
 
 
 ENV = "pointmaze-medium-navigate-singletask-task1-v0"
@@ -136,14 +138,40 @@ def test_a_changed_file_is_refused(tmp_path):
         load_ogbench(ENV, data_dir=tmp_path)
 
 
-def test_without_network_the_way_out_is_named(tmp_path):
-    command = f"`python -m sorl.generate {DATASET} --episodes 1000`"
-    with pytest.raises(ConnectionError, match=f"could not be downloaded .*refused.*; run {command} to generate it"):
+def test_without_network_every_way_out_is_named(tmp_path):
+    generating = f"generate it with `python -m sorl.generate {DATASET} --episodes 1000` and add --data.episodes 1000"
+    naming = "name the directory that holds it with --data-dir"
+    hosting = "name a host to download it from with --data.mirrors"
+    with pytest.raises(ConnectionError) as caught:
         load_ogbench(ENV, data_dir=tmp_path, mirrors=["http://127.0.0.1:9/mirror"])
-    with pytest.raises(FileNotFoundError, match=f"may not be downloaded; run {command}"):
+    said = f"http://127.0.0.1:9/mirror/{DATASET}.npz: Connection refused); {generating}, {naming}, or {hosting}."
+    assert str(caught.value).endswith(said) and "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError) as caught:
         load_ogbench(ENV, download=False)
-    with pytest.raises(FileNotFoundError, match="name the directory that holds it, or a mirror"):
-        load_ogbench("antmaze-giant-navigate-singletask-task1-v0", download=False)
+    said = f"and may not be downloaded; {generating}, {naming}, or allow it with --data.download."
+    assert str(caught.value).endswith(said)
+    with pytest.raises(ConnectionError) as caught:
+        load_ogbench("antmaze-giant-navigate-singletask-task1-v0")
+    assert str(caught.value).endswith(f"Connection refused); {naming}, or {hosting}.")
+
+
+def test_without_a_home_the_options_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user has none
+    monkeypatch.setattr(room, "OGBENCH_CACHE", pathlib.Path("~/.ogbench/data"))
+    monkeypatch.delenv("XDG_DATA_HOME")
+    with pytest.raises(FileNotFoundError, match="needs a home directory[^\n]*; set HOME, or give --data-dir.$"):
+        load_ogbench(ENV)
+    with pytest.raises(FileNotFoundError, match="[^\n]*; set HOME or XDG_DATA_HOME, or give --out.$"):
+        load_ogbench(ENV, generated=GeneratedSet(DATASET, 2))
+    assert len(load_ogbench(ENV, data_dir=_save(tmp_path)).train) == 10
+
+
+@pytest.mark.parametrize("case", ["flipped bytes in a deflated stream", "truncated after a half", "objects"])
+def test_a_broken_file_is_one_sentence(tmp_path, case):
+    path = _save(tmp_path) / f"{DATASET}.npz"
+    path.write_bytes(BROKEN[case])
+    with pytest.raises(ValueError, match=rf"^[^\n]*{path}[^\n]*\.$"):
+        load_ogbench(ENV, data_dir=tmp_path)
 
 
 def test_what_is_missing_is_downloaded_from_a_mirror(tmp_path):
@@ -171,8 +199,17 @@ def test_an_unknown_environment_is_refused():
         ({"observations": np.zeros((12, 64, 64, 3), np.uint8)}, r"has shape \[12, 64, 64, 3\]; give \[rows, size\]"),
         ({"terminals": np.zeros(12, bool)}, "row 11 is the last and not marked as an end"),
         ({"qpos": np.full((12, 2), np.nan)}, "qpos of .* is not finite in row 0"),
+        ({"qpos": np.zeros((12, 3))}, "qpos of .* have size 3, but the environment's have 2"),
+        ({"terminals": np.ones(12, bool)}, "holds no transition"),
     ],
 )
 def test_bad_data_are_refused(tmp_path, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         load_ogbench(ENV, data_dir=_save(tmp_path, **changes))
+
+
+def test_states_of_buttons_are_needed_where_there_are_buttons():
+    with room._single_task_environment(Task.parse("puzzle-3x3-play-singletask-task1-v0")) as environment:
+        assert room._sizes(environment) == {"observations": 55, "actions": 5, "qpos": 23, "button_states": 9}
+    with room._single_task_environment(Task.parse("cube-double-play-singletask-task1-v0")) as environment:
+        assert room._sizes(environment) == {"observations": 37, "actions": 5, "qpos": 28}

@@ -197,7 +197,7 @@ def test_every_successor_is_the_one_that_was_logged(tmp_path_factory, lengths, w
         ({"rewards": np.zeros((5, 1))}, r"rewards of .* has shape \[5, 1\]; give \[rows\]"),
         ({"rewards": np.float32(0)}, r"rewards of .* has shape \[\]; give \[rows\]"),
         ({"rewards": np.zeros(4)}, "rows: observations 5, actions 5, rewards 4"),
-        ({"actions": np.array([["left"]] * 5)}, "actions of .* has dtype <U4; store real numbers"),
+        ({"actions": np.array([["left"]] * 5)}, r"actions of .* cannot be read \(it has dtype <U4, not real numbers"),
         ({"actions": np.array([[None]] * 5)}, "actions of .* cannot be read"),
         ({"rewards": np.array([0, 0, np.nan, 0, 0])}, "rewards of .* is not finite in row 2: nan"),
         ({"observations": np.array([[0, 0]] * 4 + [[0, np.inf]])}, "observations of .* is not finite in row 4"),

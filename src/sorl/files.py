@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -123,6 +124,8 @@ def read_json(path: Path) -> dict[str, Any]:
     is one sentence with the file's name.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block whoever opens it
+            raise ValueError("it is no file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}.") from None

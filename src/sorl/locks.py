@@ -17,18 +17,18 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def exclusive(path: Path, busy: str | None = None) -> Iterator[None]:
+def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) -> Iterator[None]:
     """Holds the lock file `path`, which is created where it is missing, with its directory.
 
     **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: wait
-    until it is released).
+    until it is released); `remedy`, what to do where the directory cannot be written.
 
     Raises an `OSError`, one sentence, where the file cannot be opened or is a link, and where the system has no locks.
     """
     if fcntl is None:
         raise OSError(f"{path} cannot be locked on this system; run sorl on Linux or macOS.")
-    make_directory(path.parent)
-    descriptor = _open(path)
+    make_directory(path.parent, remedy)
+    descriptor = _open(path, remedy)
     try:
         with named_errors(path, "locked", "use a disk that supports file locks"):
             _lock(descriptor, busy)
@@ -37,10 +37,10 @@ def exclusive(path: Path, busy: str | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, remedy: str | None) -> int:
     """Opens the file for writing as it is: nothing is truncated, and no symbolic link is followed."""
     try:
-        with named_errors(path, "opened as a lock"):
+        with named_errors(path, "opened as a lock", remedy):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR):

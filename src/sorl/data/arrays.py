@@ -1,11 +1,12 @@
 """Reads arrays from npz files and refuses bad ones at the door, each in one sentence."""
 
 import pathlib
-import zipfile
 from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+
+from sorl.data import npz
 
 
 Arrays = dict[str, np.ndarray]
@@ -15,31 +16,18 @@ Arrays = dict[str, np.ndarray]
 def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
     """The named arrays of an npz file; nothing is unpickled.
 
-    Raises a `ValueError` for a file that is no npz, lacks a required key, or holds something else than numbers.
+    Raises a `ValueError` for a file that is no npz, is damaged, lacks a required key, or holds something else than
+    numbers.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no npz file, or only a part of one; write it with numpy.savez.")
     required = tuple(required)
-    with np.load(path, allow_pickle=False) as file:
-        missing = [key for key in required if key not in file]
+    with npz.opened(path) as file:
+        missing = [key for key in required if key not in file.keys]
         if missing:
             raise ValueError(
-                f"{path} lacks {', '.join(missing)}: it holds {', '.join(file.files)}, "
+                f"{path} lacks {', '.join(missing)}: it holds {', '.join(file.keys) or 'no array'}, "
                 f"but {', '.join(required)} are needed."
             )
-        return {key: _numbers(path, file, key) for key in (*required, *optional) if key in file}
-
-
-def _numbers(path: pathlib.Path, file: np.lib.npyio.NpzFile, key: str) -> Shaped[np.ndarray, "..."]:
-    try:
-        array = file[key]
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{key} of {path} cannot be read ({error}); store plain, undamaged arrays of numbers."
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{key} of {path} has dtype {array.dtype}; store real numbers or booleans.")
-    return array
+        return {key: file.read(key) for key in (*required, *optional) if key in file.keys}
 
 
 def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[str]) -> None:

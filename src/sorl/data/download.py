@@ -2,14 +2,15 @@
 
 import http.client
 import pathlib
+import stat
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from sorl.data import records
+from sorl.data import npz, records
+from sorl.files import REMEDIES, named_errors
 from sorl.locks import exclusive
 
 
@@ -20,6 +21,7 @@ It is used only if the user lists it as a mirror."""
 
 TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 20
+REMEDY = "give a directory that you may write, with --data-dir"
 
 
 def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress: bool = True) -> pathlib.Path:
@@ -30,12 +32,14 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
 
     **Returns:** the file's path. What a cut-off left is kept under a temporary name and continued by the next call.
 
-    Raises a `ConnectionError` that says of each host why it failed.
+    Raises a `ConnectionError` that says of each host why it failed, and another `OSError`, one sentence, where the
+    directory cannot be written.
     """
     path = directory / name
     partial = path.with_name(f".{name}.part")
     failures = []
-    with exclusive(directory / ".sorl.lock"):
+    with exclusive(directory / ".sorl.lock", remedy=REMEDY):
+        _refuse_others_files(partial)
         for host in hosts:
             if path.exists():  # another process was faster
                 break
@@ -43,7 +47,9 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
             try:
                 _fetch_undamaged(url, partial, progress)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                failures.append(f"{url}: {error}")
+                if isinstance(error, OSError) and error.errno in REMEDIES:
+                    raise  # of the disk, whichever host is asked
+                failures.append(f"{url}: {_reason(error)}")
             else:
                 source = "official" if host == OFFICIAL_HOST else "mirror"
                 records.publish(partial, path, {"source": source, "url": url})
@@ -52,15 +58,35 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
     return path
 
 
+def _refuse_others_files(partial: pathlib.Path) -> None:
+    """Removes a link in the place of the partial file, so that nothing is written into the link's target."""
+    try:
+        found = partial.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{partial} is a directory in the place of a partial download; remove it.")
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        partial.unlink()
+
+
+def _reason(error: Exception) -> str:
+    """Why a host failed, in one line."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) and error.errno is None else error
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
 def _fetch_undamaged(url: str, partial: pathlib.Path, progress: bool) -> None:
     """Fetches the file; once more from its first byte, if it turns out damaged after having been continued."""
     continued = partial.exists()
     _fetch_all(url, partial, progress)
-    if _is_undamaged(partial):
+    damage = npz.damage(partial)
+    if damage is None:
         return
     partial.unlink()
     if not continued:
-        raise ValueError("the file it sent is damaged")
+        raise ValueError(f"the file it sent is damaged ({damage})")
     _fetch_undamaged(url, partial, progress)
 
 
@@ -102,19 +128,16 @@ def _fetch_rest(url: str, partial: pathlib.Path, progress: bool) -> None:
 def _append(read: Callable[[int], bytes], partial: pathlib.Path, start: int, total: int | None, progress: bool) -> None:
     name = partial.name.removeprefix(".").removesuffix(".part")
     bar = tqdm(total=total, initial=start, desc=f"downloading {name}", unit="B", unit_scale=True, disable=not progress)
-    with bar, partial.open("ab" if start else "wb") as file:
+    with named_errors(partial):
+        # Without a buffer, a full disk is noticed by `write`, where it is told apart from the network's errors.
+        file = partial.open("ab" if start else "wb", buffering=0)
+    with bar, file:
         while chunk := read(CHUNK_BYTES):
-            file.write(chunk)
+            rest = memoryview(chunk)
+            with named_errors(partial):
+                while rest:
+                    rest = rest[file.write(rest) :]
             bar.update(len(chunk))
-
-
-def _is_undamaged(path: pathlib.Path) -> bool:
-    """Whether every array of an npz file agrees with its own check sum."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, EOFError, OSError):
-        return False
 
 
 def _size(path: pathlib.Path) -> int:

@@ -14,6 +14,7 @@ from sorl.data.loaded import LoadedData, to_device
 from sorl.data.names import Task
 from sorl.data.recipes import RECIPES, GeneratedSet
 from sorl.data.simulators import make_environment, quiet
+from sorl.files import expanded
 from sorl.normalisation import Normalisation
 from sorl.transitions import Dataset
 
@@ -62,9 +63,9 @@ def _find(
     task: Task, data_dir: pathlib.Path | None, generated: GeneratedSet | None, mirrors: Sequence[str], download: bool
 ) -> pathlib.Path:
     """The directory that holds both splits, downloaded there if need be."""
-    own = None if data_dir is None else data_dir.expanduser()
-    last = OGBENCH_CACHE.expanduser() if generated is None else generated.directory
-    places = [last] if own is None else [own, last]
+    places = [] if data_dir is None else [expanded(data_dir, "give its full name")]
+    if not places or _missing(places[0], task):
+        places.append(generated.directory if generated else expanded(OGBENCH_CACHE, "set HOME, or give --data-dir"))
     for directory in places:
         if not _missing(directory, task):
             return directory
@@ -74,7 +75,8 @@ def _find(
             f"run `{generated.command}` to generate it."
         )
     if not download:
-        raise FileNotFoundError(f"{task.dataset} is not in {_listed(places)}, and may not be downloaded; {_way(task)}.")
+        way = _way(task, "allow it with --data.download")
+        raise FileNotFoundError(f"{task.dataset} is not in {_listed(places)}, and may not be downloaded; {way}.")
     return _download(task, places[0], mirrors)
 
 
@@ -83,8 +85,9 @@ def _download(task: Task, directory: pathlib.Path, mirrors: Sequence[str]) -> pa
         for path in _missing(directory, task):
             fetch(path.name, directory, (OFFICIAL_HOST, *mirrors))
     except ConnectionError as error:
+        way = _way(task, "name a host to download it from with --data.mirrors")
         raise ConnectionError(
-            f"{task.dataset} is not in {directory} and could not be downloaded ({error}); {_way(task)}."
+            f"{task.dataset} is not in {directory} and could not be downloaded ({error}); {way}."
         ) from error
     return directory
 
@@ -94,11 +97,13 @@ def _missing(directory: pathlib.Path, task: Task) -> list[pathlib.Path]:
     return [path for path in paths if not path.exists()]
 
 
-def _way(task: Task) -> str:
+def _way(task: Task, last: str) -> str:
     """What a user without the data can do."""
-    if task.dataset in RECIPES:
-        return f"run `{GeneratedSet.of(task.dataset).command}` to generate it, or name the directory that holds it"
-    return "name the directory that holds it, or a mirror to download it from"
+    named = f"name the directory that holds it with --data-dir, or {last}"
+    if task.dataset not in RECIPES:
+        return named
+    wanted = GeneratedSet.of(task.dataset)
+    return f"generate it with `{wanted.command}` and add --data.episodes {wanted.episodes}, {named}"
 
 
 def _listed(places: Sequence[pathlib.Path]) -> str:
@@ -114,6 +119,8 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
     from ogbench.relabel_utils import relabel_dataset
 
     relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state, adds `rewards` and `masks`
+    if ends.all():
+        raise ValueError(f"{path} holds no transition, since every row ends a trajectory; give longer trajectories.")
     dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
     provenance = {
         "env_name": task.env_name,
@@ -127,18 +134,30 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
 
 
 def _checked_rows(path: pathlib.Path, environment: Any) -> door.Arrays:
-    rows = door.read_arrays(path, ("observations", "actions", "terminals", "qpos"), ("button_states",))
-    door.refuse_wrong_shapes(path, rows, ("observations", "actions", "qpos", "button_states"))
-    spaces = {"observations": environment.observation_space, "actions": environment.action_space}
-    for key, space in spaces.items():
-        if rows[key].shape[1:] != space.shape:
+    sizes = _sizes(environment)
+    rows = door.read_arrays(path, (*sizes, "terminals"))
+    door.refuse_wrong_shapes(path, rows, sizes)
+    for key, size in sizes.items():
+        if rows[key].shape[1] != size:
             raise ValueError(
-                f"{key} of {path} have size {rows[key].shape[1]}, but the environment's have {space.shape[0]}; "
+                f"{key} of {path} have size {rows[key].shape[1]}, but the environment's have {size}; "
                 "give the data of that environment."
             )
     door.refuse_not_finite(path, rows)
     door.refuse_large_actions(path, rows["actions"])
     return rows
+
+
+def _sizes(environment: Any) -> dict[str, int]:
+    """Columns of each array that holds vectors; `button_states` is needed where there are buttons to judge."""
+    unwrapped = environment.unwrapped
+    sizes = {
+        "observations": environment.observation_space.shape[0],
+        "actions": environment.action_space.shape[0],
+        "qpos": unwrapped.model.nq,
+    }
+    buttons = getattr(unwrapped, "_num_buttons", 0)
+    return {**sizes, "button_states": buttons} if buttons else sizes
 
 
 @contextmanager
@@ -147,6 +166,7 @@ def _single_task_environment(task: Task) -> Iterator[Any]:
     generator_state = np.random.get_state()
     with quiet():
         environment = make_environment(task.gymnasium_id)
+        environment.reset()  # some have no model before
         try:
             yield environment
         finally:

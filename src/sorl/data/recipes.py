@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from sorl.data.names import DATA_KINDS, dataset_name
+from sorl.files import expanded
 
 
 VALIDATION_SHARE = 10
@@ -122,6 +123,9 @@ class GeneratedSet:
 
 
 def generated_root() -> pathlib.Path:
-    """`$XDG_DATA_HOME/sorl/generated`, by default `~/.local/share/sorl/generated`; never OGBench's own cache."""
-    share = os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local" / "share"
-    return pathlib.Path(share) / "sorl" / "generated"
+    """`$XDG_DATA_HOME/sorl/generated`, by default `~/.local/share/sorl/generated`; never OGBench's own cache.
+
+    Raises a `FileNotFoundError` if there is no home directory.
+    """
+    share = pathlib.Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
+    return expanded(share, "set HOME or XDG_DATA_HOME, or give --out") / "sorl" / "generated"

@@ -1,12 +1,11 @@
 """The record beside a data file: its size, its SHA-256 and where it came from, checked whenever the file is opened."""
 
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
 
-from sorl.files import write_json
+from sorl.files import named_errors, read_json, write_json
 
 
 def record_path(path: pathlib.Path) -> pathlib.Path:
@@ -18,18 +17,19 @@ def publish(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]
     """Gives a finished file its final name, its record first, so that no file is ever seen without one."""
     record = {**fingerprint(temporary), **details}
     write_json(record_path(path), record)
-    os.replace(temporary, path)
+    with named_errors(path):
+        os.replace(temporary, path)
 
 
 def verified(path: pathlib.Path) -> dict[str, Any] | None:
     """The record of a file, once the file was found to agree with it; None if it has no record.
 
-    Raises a `ValueError` if size or SHA-256 differ.
+    Raises a `ValueError` if size or SHA-256 differ, and if the record itself is damaged.
     """
     beside = record_path(path)
     if not beside.exists():
         return None
-    record = json.loads(beside.read_text())
+    record = read_json(beside)
     found = fingerprint(path)
     for key, unit in (("size", " bytes"), ("sha256", "")):
         if record.get(key) != found[key]:
@@ -42,5 +42,5 @@ def verified(path: pathlib.Path) -> dict[str, Any] | None:
 
 def fingerprint(path: pathlib.Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
-    with path.open("rb") as file:
+    with named_errors(path, "read", "give a file that you may read"), path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
