@@ -3,11 +3,10 @@
 Kept apart from training's modules, so that a policy can be chosen where only acting's requirements are installed.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sorl.files import write_json
+from sorl.files import read_json, write_json
 
 
 def write_bad_seeds(directory: Path, first_bad_updates: Mapping[int, int]) -> None:
@@ -48,15 +47,7 @@ def _path(directory: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, int]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it, and continue the run with --resume.") from error
-    if not isinstance(record, dict) or not all(
-        seed.isdecimal() and type(update) is int for seed, update in record.items()
-    ):
-        raise ValueError(
-            f"{path} holds {record!r}, and seeds with an update each were expected; remove it, and continue the run "
-            "with --resume."
-        )
+    record = read_json(path)
+    if not all(seed.isdecimal() and type(update) is int for seed, update in record.items()):
+        raise ValueError(f"{path} holds {record!r} instead of seeds with an update each; make it again.")
     return record

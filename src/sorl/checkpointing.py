@@ -1,30 +1,27 @@
-"""Checkpoints of a training state: asynchronous, atomic, checked bit for bit. The one place that knows Orbax."""
+"""Checkpoints of a training state: asynchronous, atomic, checked bit for bit. The one place that calls Orbax."""
 
-import logging
+import json
 import math
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 import orbax.checkpoint.checkpoint_managers as policies
 from jaxtyping import PyTree
 
+from sorl import checkpoint_content as content, orbax_noise
+from sorl.checkpoint_content import CheckpointError as CheckpointError
 
-FORMAT_VERSION = 1
 
 _DELETED = "deleted"
-
-
-class CheckpointError(Exception):
-    """A checkpoint could not be written, or is not there, damaged, or made by something else than what reads it."""
+_REPLACED = "replaced"
+_DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
+"""What TensorStore and the system say then."""
 
 
 class Checkpoints:
@@ -36,7 +33,7 @@ class Checkpoints:
     **Arguments:**
 
     - `directory`: made if it is missing.
-    - `keep_latest`: how many of the latest checkpoints to keep, >= 1.
+    - `keep_latest`: how many of the latest checkpoints to keep, >= 1; with two, one is left if the last is damaged.
     - `keep_best`: how many of the best to keep besides, >= 0; of equally good ones the later.
     - `best_metric`: the metric that ranks them; higher is better.
     - `read_only`: only restore; leaves the directory alone, so that a running training may go on writing there.
@@ -48,22 +45,26 @@ class Checkpoints:
         self,
         directory: str | os.PathLike[str],
         *,
-        keep_latest: int = 1,
+        keep_latest: int = 2,
         keep_best: int = 1,
         best_metric: str = "success",
         read_only: bool = False,
     ):
         if keep_latest < 1 or keep_best < 0:
             raise ValueError(f"keep_latest is {keep_latest} and keep_best {keep_best}; give at least 1 and 0.")
+        if Path(directory).is_symlink() and not read_only:
+            raise CheckpointError(f"{directory} is a symbolic link; put the directory itself in its place.")
         self._directory = Path(directory).resolve()
         self._best_metric = best_metric
         self._read_only = read_only
-        self._closed = False
+        self._closed, self._saved = False, False
         if read_only and not self._directory.is_dir():
             raise CheckpointError(f"There are no checkpoints in {self._directory}: no such directory.")
-        with self._clear_errors("Opening the checkpoints"):
+        orbax_noise.silence()
+        with self._clear_errors(f"The checkpoints in {self._directory} cannot be opened"):
+            self._check_scores()
             self._manager = self._open(keep_latest, keep_best)
-            self._remove_deleted()
+            self._remove(_DELETED)
 
     def _open(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         def score(metrics: Any) -> float:
@@ -104,11 +105,19 @@ class Checkpoints:
         """The step with the highest score; None if no checkpoint has one."""
         return self._manager.best_step()
 
-    def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         """Saves a state; its arrays may be donated or changed as soon as this returns.
 
         **Arguments:** `step`, the number of updates made, higher than at the save before; `state`, arrays only, typed
-        keys among them if need be; `metrics`, of which `best_metric`, where it is there and finite, is the score.
+        keys among them if need be; `metrics`, of which `best_metric`, where it is there and finite, is the score;
+        `record`, ready for JSON, what else is to be known about the state.
 
         **Raises:** `CheckpointError`, also when the save *before* this one failed in the background.
         """
@@ -119,10 +128,12 @@ class Checkpoints:
                 "save each step once, in order."
             )
         self.wait()
-        with self._clear_errors(f"Saving step {step}"):
-            arrays, description = _to_host(state)
-            items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), description=ocp.args.JsonSave(description))
+        with self._clear_errors(f"The checkpoint of step {step} in {self._directory} was not saved"):
+            arrays, leaves = content.to_host(state)
+            description = ocp.args.JsonSave(content.describe(leaves, record))
+            items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), description=description)
             self._manager.save(step, args=items, metrics=self._score(metrics), force=True)
+            self._saved = True
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
         """Reads a state back, bit for bit.
@@ -136,23 +147,46 @@ class Checkpoints:
         **Raises:** `CheckpointError` if there is no such checkpoint, if its format is unknown, if it holds something
         else than the template, or if its content is damaged.
         """
-        self.wait()
         step = self._existing(step)
-        description = self._description(step)
-        expected = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(template)}
-        with self._clear_errors(f"Reading step {step}"):
-            found = description["leaves"]
-            self._compare(step, found, expected)
+        expected = {content.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(template)}
+        with self._reading(step):
+            found = self._description(step)["leaves"]
+            content.compare(found, expected, self._name(step))
             arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-            self._check_content(step, found, arrays)
-            leaves = [_to_device(arrays.get(path), leaf, found[path].get("key")) for path, leaf in expected.items()]
+            content.check_arrays(found, arrays)
+            leaves = [
+                content.to_device(arrays.get(path), leaf, found[path].get("key")) for path, leaf in expected.items()
+            ]
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+    def record(self, step: int | None = None) -> dict[str, Any] | None:
+        """The record that a state was saved with (`step`, or None for the latest); None if it was saved without one.
+
+        **Raises:** `CheckpointError` as `restore` does.
+        """
+        step = self._existing(step)
+        with self._reading(step):
+            return self._description(step).get("record")
+
+    def set_aside_after(self, step: int) -> None:
+        """Takes out the checkpoints of later steps; they are deleted when the next one is saved."""
+        replaced, self._saved = self._directory / _REPLACED, False
+        with self._clear_errors(f"The checkpoints after step {step} in {self._directory} cannot be set aside"):
+            replaced.mkdir(exist_ok=True)
+            # The last first: whatever a kill leaves, the checkpoints that remain are those of one training.
+            for later in [found for found in reversed(self.steps()) if found > step]:
+                if (replaced / str(later)).exists():
+                    shutil.rmtree(replaced / str(later))
+                os.replace(self._directory / str(later), replaced / str(later))
+            self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises what went wrong on the way."""
-        with self._clear_errors("Saving the last checkpoint"):
+        with self._clear_errors(f"The last checkpoint in {self._directory} was not saved"):
             self._manager.wait_until_finished()
-            self._remove_deleted()
+            self._remove(_DELETED)
+            if self._saved:
+                self._remove(_REPLACED)
 
     def close(self) -> None:
         """Waits, then lets go of the directory. Closing twice does nothing."""
@@ -162,19 +196,34 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with self._clear_errors("Closing the checkpoints"):
+            with self._clear_errors(f"The checkpoints in {self._directory} cannot be closed"):
                 self._manager.close()
 
     def _score(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
         score = (metrics or {}).get(self._best_metric, math.nan)
         return {self._best_metric: float(score)} if math.isfinite(score) else None
 
-    def _remove_deleted(self) -> None:
-        deleted = self._directory / _DELETED
-        if not self._read_only and deleted.exists():
-            shutil.rmtree(deleted)
+    def _check_scores(self) -> None:
+        """Orbax reads all scores when it opens a directory, and fails without the name of a damaged one."""
+        for path in self._directory.glob("*/metrics/metrics"):
+            try:
+                score = json.loads(path.read_bytes())[self._best_metric]
+                damaged = not isinstance(score, int | float)
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
+                damaged = path.parent.parent.name.isdecimal()
+            if damaged:
+                raise CheckpointError(
+                    f"{path} is damaged: a JSON object with {self._best_metric} was expected; remove it, it only tells "
+                    "which checkpoint is the best."
+                )
+
+    def _remove(self, name: str) -> None:
+        directory = self._directory / name
+        if not self._read_only and directory.exists():
+            shutil.rmtree(directory)
 
     def _existing(self, step: int | None) -> int:
+        self.wait()
         steps = self.steps()
         if not steps:
             raise CheckpointError(f"There is no checkpoint in {self._directory}.")
@@ -184,107 +233,38 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def _description(self, step: int) -> dict[str, Any]:
-        with self._clear_errors(f"Reading the description of step {step}"):
-            item = ocp.args.Composite(description=ocp.args.JsonRestore())
-            description = self._manager.restore(step, args=item)["description"]
-            version = description["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"The checkpoint of step {step} in {self._directory} has format version {version}, and version "
-                f"{FORMAT_VERSION} was expected; read it with the release of sorl that wrote it."
-            )
-        return description
+        item = ocp.args.Composite(description=ocp.args.JsonRestore())
+        description = self._manager.restore(step, args=item)["description"]
+        return content.check_description(description, self._name(step))
 
-    def _compare(self, step: int, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        differences = [
-            f"{path} is {found[path]['type'] if path in found else 'missing'} and "
-            f"{_type(expected[path]) if path in expected else 'nothing'} was expected"
-            for path in sorted(found.keys() | expected.keys())
-            if path not in found or path not in expected or found[path]["type"] != _type(expected[path])
-        ]
-        if differences:
-            others = f" (one of {len(differences)} differences)" if len(differences) > 1 else ""
-            raise CheckpointError(
-                f"The checkpoint of step {step} in {self._directory} does not fit: {differences[0]}{others}; "
-                "restore it with the configuration that it was made with."
-            )
+    def _name(self, step: int) -> str:
+        return f"The checkpoint of step {step} in {self._directory}"
 
-    def _check_content(self, step: int, leaves: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        for path, leaf in leaves.items():
-            if path in arrays and _checksum(arrays[path]) != leaf["crc32"]:
-                raise CheckpointError(
-                    f"The checkpoint of step {step} in {self._directory} is damaged: {path} differs from what was "
-                    "saved; restore another step, or a copy."
-                )
+    def _reading(self, step: int):
+        before = [found for found in self.steps() if found < step]
+        remedy = (
+            f"continue from the one before it with --resume --from-step {before[-1]}"
+            if before
+            else "put a copy of it back, or train anew"
+        )
+        return self._clear_errors(f"{self._name(step)} is damaged", remedy)
 
     @contextmanager
-    def _clear_errors(self, action: str) -> Iterator[None]:
+    def _clear_errors(self, failure: str, remedy: str = "check the disk") -> Iterator[None]:
         try:
             yield
         except CheckpointError:
             raise
         # Orbax, TensorStore and the file system raise many kinds; each is told in one sentence, its cause attached.
         except Exception as error:
-            cause = (str(error) or type(error).__name__).splitlines()[0][:300]
-            raise CheckpointError(
-                f"{action} in {self._directory} failed ({cause}); check the disk, and that the files are whole."
-            ) from error
+            reason = _reason(error)
+            if any(words in str(error) for words in _DISK_IS_FULL):
+                reason, remedy = "the disk is full", "free some space, then continue with --resume"
+            raise CheckpointError(f"{failure} ({reason}); {remedy}.") from error
 
 
-def _to_host(state: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Copies of a state's arrays by path, and what is needed to check them when they are read again."""
-    with_paths = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
-    for path, leaf in with_paths:
-        if not isinstance(leaf, jax.Array | np.ndarray):
-            raise CheckpointError(
-                f"The state holds {path}, of type {type(leaf).__name__}, and only arrays can be saved; filter it out."
-            )
-    # Not `jax.device_get`, whose views of a CPU's memory would hold what is about to be donated.
-    copies = [np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in with_paths]
-    leaves = {}
-    for (path, leaf), copy in zip(with_paths, copies, strict=True):
-        leaves[path] = {"type": _type(leaf), "crc32": _checksum(copy)}
-        if _is_key(leaf):
-            leaves[path]["key"] = str(jax.random.key_impl(leaf))
-    # Orbax refuses arrays without elements; their type in the description says all about them.
-    arrays = {path: copy for (path, _), copy in zip(with_paths, copies, strict=True) if copy.size > 0}
-    return arrays, {"format_version": FORMAT_VERSION, "leaves": leaves}
-
-
-def _to_device(array: np.ndarray | None, template: Any, key: str | None) -> Any:
-    """A restored array in the form of its template; `key` names the generator where it is a typed key."""
-    if array is None:
-        data = jax.eval_shape(jax.random.key_data, template) if key else template
-        array = np.zeros(data.shape, data.dtype)
-    if isinstance(template, np.ndarray):
-        return array
-    committed = getattr(template, "committed", True)
-    value = jax.random.wrap_key_data(jnp.asarray(array), impl=key) if key else array
-    return jax.device_put(value, template.sharding if committed else None)
-
-
-def _path(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path) or "state"
-
-
-def _type(leaf: Any) -> str:
-    """For example `float32[3,4]`, or `key<fry>[2]` for typed keys."""
-    return f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _checksum(array: np.ndarray) -> int:
-    # Neither Orbax nor TensorStore notices a flipped bit in an array's data.
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _silence(package: str) -> Callable[[logging.LogRecord], bool]:
-    """A filter that drops what a package tells of its progress; its errors pass."""
-    return lambda record: record.levelno >= logging.ERROR or f"{os.sep}{package}{os.sep}" not in record.pathname
-
-
-# Orbax logs through absl's logger, dozens of lines a save, and leaves no other way to quieten it alone.
-logging.getLogger("absl").addFilter(_silence("orbax"))
+def _reason(error: Exception) -> str:
+    # TensorStore ends with the specification of its driver, which is longer than all the rest.
+    first = (str(error) or type(error).__name__).strip().splitlines()[0].split(" [tensorstore_spec=")[0]
+    shortened = first if len(first) < 160 else f"{first[:50]} .. {first[-100:]}"
+    return f"it has no {shortened}" if isinstance(error, KeyError) else shortened.rstrip(".")
