@@ -97,10 +97,14 @@ def test_a_stored_action_range_is_taken(tmp_path):
     assert (data.normalisation.action_low.tolist(), data.normalisation.action_high.tolist()) == ([-4.0], [6.0])
 
 
-def test_a_constant_action_stays_in_the_middle(tmp_path):
-    data = load_logs(_save(tmp_path / "log.npz", actions=np.full((5, 1), 3.0)), validation_fraction=0.0)
+@pytest.mark.parametrize("stated", [{}, {"action_low": np.array([-4.0]), "action_high": np.array([6.0])}])
+def test_a_constant_action_is_its_constant(tmp_path, stated):
+    data = load_logs(_save(tmp_path / "log.npz", actions=np.full((5, 1), 0.3), **stated), validation_fraction=0.0)
     assert data.train.actions[data.train.starts, 0].tolist() == [0.0] * 4
-    assert (data.normalisation.action_low.tolist(), data.normalisation.action_high.tolist()) == ([2.0], [4.0])
+    for action in (-1.3, -0.5, 0.0, 1.0):
+        found = np.asarray(data.normalisation.environment_action(jnp.array([action])))
+        assert found.dtype == np.float32 and found[0] == np.float32(0.3)
+    assert data.provenance["summary"]["constant"] == ["observations[1]", "actions[0]"]
 
 
 def _many(path, episodes=10):
@@ -194,7 +198,7 @@ def test_every_successor_is_the_one_that_was_logged(tmp_path_factory, lengths, w
         ({"timeouts": None}, "holds neither masks nor timeouts"),
         ({"masks": np.ones(5)}, "holds both masks and timeouts"),
         ({"observations": np.zeros(5)}, r"observations of .* has shape \[5\]; give \[rows, size\]"),
-        ({"rewards": np.zeros((5, 1))}, r"rewards of .* has shape \[5, 1\]; give \[rows\]"),
+        ({"rewards": np.zeros((5, 2))}, r"rewards of .* has shape \[5, 2\]; give \[rows\]"),
         ({"rewards": np.float32(0)}, r"rewards of .* has shape \[\]; give \[rows\]"),
         ({"rewards": np.zeros(4)}, "rows: observations 5, actions 5, rewards 4"),
         ({"actions": np.array([["left"]] * 5)}, r"actions of .* cannot be read \(it has dtype <U4, not real numbers"),

@@ -30,6 +30,13 @@ class DataConfig:
     """Whether files that are not found may be downloaded."""
     validation_fraction: float = 0.1
     """Share of your own logs' episodes that is held out for validation losses, in [0, 1)."""
+    observation_margin: float | None = 1.5
+    """With your own logs, the policy's observations are clipped to centre +- margin * half of each logged range
+    (>= 1; None: not at all), so that a sensor beyond what was logged cannot drive the networks anywhere."""
+    action_low: tuple[float, ...] | None = None
+    """With your own logs, the lowest actions, one number for each or one for all; default: the file's or the logged."""
+    action_high: tuple[float, ...] | None = None
+    """The highest actions; see --data.action-low, with which it goes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +125,10 @@ class TrainConfig:
         if self.env is None and evaluation.interval:
             raise ValueError(
                 f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
+            )
+        if self.data.path is None and (self.data.action_low is not None or self.data.action_high is not None):
+            raise ValueError(
+                "data.action_low and data.action_high are for your own logs; give --data too, or omit them."
             )
         if self.data.directory is not None and self.data.episodes is not None:
             raise ValueError(

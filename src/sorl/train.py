@@ -15,7 +15,7 @@ from sorl import compilation, evaluate, presets, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.checkpointing import CheckpointError
 from sorl.config import TrainConfig, changes, read_config
-from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench
+from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
 from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
@@ -183,6 +183,7 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
         runs.create(directory, config)
     data = load_data(config)
     runs.record_versions(directory, config, data.provenance)
+    print(summary.text(data.provenance["summary"]), flush=True)
 
     def make_sinks(resume_step: int | None) -> list[Sink]:
         sinks: list[Sink] = []
@@ -214,7 +215,13 @@ def load_data(config: TrainConfig) -> LoadedData:
     """Loads the data that a configuration names, generating them first where it says so."""
     data = config.data
     if data.path is not None:
-        return load_logs(data.path, validation_fraction=data.validation_fraction)
+        return load_logs(
+            data.path,
+            validation_fraction=data.validation_fraction,
+            observation_margin=data.observation_margin,
+            action_low=data.action_low,
+            action_high=data.action_high,
+        )
     assert config.env is not None  # the configuration has one or the other
     if data.episodes is None:
         return load_ogbench(config.env, data_dir=data.directory, mirrors=data.mirrors, download=data.download)

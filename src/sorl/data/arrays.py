@@ -7,10 +7,17 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from sorl.data import npz
+from sorl.data.columns import blocks
 
 
 Arrays = dict[str, np.ndarray]
 """By key; what `refuse_wrong_shapes` has passed is [rows, ...]."""
+
+
+def stored_keys(path: pathlib.Path) -> list[str]:
+    """The keys of an npz file; raises as `read_arrays` for a file that is no npz, or is damaged."""
+    with npz.opened(path) as file:
+        return list(file.keys)
 
 
 def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
@@ -47,10 +54,13 @@ def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[st
 def refuse_not_finite(path: pathlib.Path, arrays: Arrays) -> None:
     """Raises a `ValueError` that names the key and the first row with a NaN, or a number beyond single precision."""
     for key, array in arrays.items():
-        finite = (np.abs(array) <= np.finfo(np.float32).max).reshape(len(array), -1).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise ValueError(f"{key} of {path} is not finite in row {row}: {array[row]}; repair or drop that episode.")
+        for block in blocks(array.reshape(len(array), -1)):
+            finite = (np.abs(array[block]) <= np.finfo(np.float32).max).reshape(len(array[block]), -1).all(axis=1)
+            if not finite.all():
+                row = block.start + int(np.argmin(finite))
+                raise ValueError(
+                    f"{key} of {path} is not finite in row {row}: {array[row]}; repair or drop that episode."
+                )
 
 
 def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:

@@ -28,7 +28,8 @@ class LoadedData:
     provenance: dict[str, Any]
     """Where the data came from, ready for JSON: `source` ("official", "mirror", "generated", "own logs", or
     "unrecorded" where nothing beside the file tells), `path`, `size`, `sha256`, `episodes`, `transitions` and whatever
-    else the file's record says, of the training split; the same of the validation split under `validation`."""
+    else the file's record says, of the training split; the same of the validation split under `validation`; and under
+    `summary` what `sorl.data.summary.summarise` says of the training split."""
 
 
 def to_device(
@@ -53,4 +54,12 @@ def to_device(
 
 def _put(rows: Shaped[np.ndarray, "..."], kind: type) -> Array:
     # Not `jnp.asarray`, which compiles a conversion for each shape.
-    return jax.device_put(rows.astype(kind))
+    return jax.device_put(rows.astype(kind, copy=False))
+
+
+def empty_rows(rows: int, size: int) -> Float[np.ndarray, "rows size"]:
+    """An array to fill for `to_device`, placed where JAX on a CPU uses the same memory instead of a copy."""
+    count = rows * size * 4
+    memory = np.empty(count + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + count].view(np.float32).reshape(rows, size)

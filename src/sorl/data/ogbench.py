@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from sorl.data import arrays as door, records
+from sorl.data.columns import columns
 from sorl.data.download import OFFICIAL_HOST, fetch
 from sorl.data.generation import SPLITS, split_path
 from sorl.data.loaded import LoadedData, to_device
 from sorl.data.names import Task
 from sorl.data.recipes import RECIPES, GeneratedSet
 from sorl.data.simulators import make_environment, quiet
+from sorl.data.summary import summarise
 from sorl.files import expanded
 from sorl.normalisation import Normalisation
 from sorl.transitions import Dataset
@@ -51,6 +53,8 @@ def load_ogbench(
         (train, provenance), (validation, validation_provenance) = (
             _load_split(split_path(directory, task.dataset, split), environment, task) for split in SPLITS
         )
+    del validation_provenance["summary"]
+    provenance["summary"]["validation"] = {name: validation_provenance[name] for name in ("episodes", "transitions")}
     return LoadedData(
         train=train,
         validation=validation,
@@ -129,6 +133,14 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
         **(records.fingerprint(path) if record is None else record),
         "episodes": int(ends.sum()),
         "transitions": len(dataset),
+        "summary": summarise(
+            columns(rows["observations"]),
+            columns(rows["actions"]),
+            rows["rewards"],
+            ends,
+            rows["masks"] == 0,
+            transitions=len(dataset),
+        ),
     }
     return dataset, provenance
 

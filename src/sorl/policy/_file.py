@@ -102,7 +102,8 @@ def _seeds(directory: Path) -> list[int]:
 
 def write(path: Path, content: Content) -> None:
     """Writes a policy file, whole or not at all."""
-    units = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
+    fields = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
+    units = {name: values for name, values in fields.items() if values is not None}
     header = {
         "agent": to_json(content.agent),
         "observation_size": len(content.normalisation.observation_mean),
@@ -169,10 +170,15 @@ def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> P
 def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisation:
     arrays = {name: np.asarray(values, np.float32) for name, values in units.items()}
     normalisation = Normalisation(**{name: jnp.asarray(array) for name, array in arrays.items()})
-    expected = Normalisation.identity(*sizes)
-    same = jax.tree.map(lambda x, y: x.shape == y.shape, normalisation, expected)
-    if not all(jax.tree.leaves(same)):
+    observation_size, action_size = sizes
+    if any(
+        array.shape != (action_size if name.startswith("action") else observation_size,)
+        for name, array in arrays.items()
+    ):
         raise ValueError(f"the normalisation is not one for the sizes {sizes}")
     if not all(np.isfinite(array).all() for array in arrays.values()) or not (arrays["observation_scale"] > 0).all():
         raise ValueError("the normalisation is not finite, or its scale is not positive")
+    for name in ("observation", "action"):
+        if normalisation.is_of_own_logs and np.any(arrays.get(f"{name}_low", 0) > arrays.get(f"{name}_high", 0)):
+            raise ValueError(f"the normalisation has a {name}_low above {name}_high")
     return normalisation

@@ -6,19 +6,21 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
 from sorl import latency
 from sorl.agents import AbstractAgent, Budget
 from sorl.json_form import to_json
-from sorl.normalisation import Normalisation
+from sorl.normalisation import Normalisation, Standardisation
 from sorl.policy import _acting, _file, _planning
+from sorl.policy._runner import PolicyRunner, outside_sentence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,16 +87,32 @@ class Policy:
         `candidates`, actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is
         deterministic); `budget`, what the three are taken from where they are not given, by default the policy's own.
 
+        A policy of own logs clips each number of an observation to the limits that `load_logs` computed
+        (`observation_margin`), and warns the first time; `runner` counts them.
+
         **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
         with NaN or infinity in it, and for a budget that the agent cannot act at; a `FloatingPointError` if an action
         is not finite.
         """
         values = self._checked(observation)
         program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
+        if self._standardisation is not None:
+            self._warn_once_of_clipping(self._standardisation, values)
+            values = self._standardisation(values)
         actions = np.array(program(self._arrays, values.reshape(-1, self.observation_size), key))
         if not np.isfinite(actions).all():
             raise FloatingPointError("The policy's action is not finite; its weights probably are not either.")
         return actions.reshape(*values.shape[:-1], self.action_size)
+
+    def outside(self, observation: Shaped[Array | np.ndarray, "*batch observation"]) -> Bool[np.ndarray, "..."]:
+        """Which numbers of an observation, or of a batch, are beyond the limits of the logs, so that they are clipped.
+
+        Only policies of own logs have limits (`load_logs`: `observation_margin`). Raises as acting does.
+        """
+        values = self._checked(observation)
+        if self._standardisation is None:
+            return np.zeros(values.shape, np.bool_)
+        return self._standardisation.outside(values)
 
     def with_budget(self, budget: Budget) -> "Policy":
         """The same policy, acting at `budget` unless told otherwise; raises a `ValueError` if the agent cannot."""
@@ -115,6 +133,14 @@ class Policy:
         """The same policy, acting on `device`."""
         networks, normalisation = jax.device_put((self.networks, self.normalisation), device)
         return dataclasses.replace(self, networks=networks, normalisation=normalisation, plan=None)
+
+    def runner(self, *, key: Key[Array, ""], **budget: Any) -> PolicyRunner:
+        """A control loop's way to act: it makes the key of each decision from `key`, and counts what it sees.
+
+        **Arguments:** `key`, of the whole loop; `budget`, what else a call of the policy takes (`steps`, `candidates`,
+        `noise_scale`, `budget`).
+        """
+        return PolicyRunner(self, key, budget)
 
     def for_latency(
         self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False
@@ -160,9 +186,11 @@ class Policy:
         _file.write(Path(path), _file.Content(*content))
 
     def _checked(self, observation: Any) -> np.ndarray:
+        # In double precision where it is standardised here; else in that of the program.
+        kind = np.float32 if self._standardisation is None else np.float64
         try:
             with np.errstate(over="ignore"):  # what overflows is refused below
-                values = np.asarray(observation, dtype=np.float32)
+                values = np.asarray(observation, dtype=kind)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The observation is not an array of numbers ({error}); this policy acts on shape "
@@ -173,8 +201,9 @@ class Policy:
                 f"The observation has shape {values.shape}; this policy acts on shape ({self.observation_size},) or a "
                 f"batch (.., {self.observation_size}): give what the environment of training gives."
             )
-        if not np.isfinite(values).all():
-            first = np.argwhere(~np.isfinite(values))[0].tolist()
+        finite = np.abs(values) <= np.finfo(np.float32).max
+        if not finite.all():
+            first = np.argwhere(~finite)[0].tolist()
             raise ValueError(
                 f"The observation of shape {values.shape} holds {values[tuple(first)]} at index {first}; the policy of "
                 f"shape ({self.observation_size},) -> ({self.action_size},) needs finite numbers: check the sensor or "
@@ -182,11 +211,31 @@ class Policy:
             )
         return values
 
+    def _warn_once_of_clipping(self, standardisation: Standardisation, values: np.ndarray) -> None:
+        outside = standardisation.outside(values)
+        if outside.any() and not self._warned:
+            self._warned.append(True)
+            warnings.warn(outside_sentence(standardisation, outside, values), stacklevel=3)
+
     # Kept, so that a decision is little more than the call of one compiled program.
 
     @functools.cached_property
+    def _warned(self) -> list[bool]:
+        return []
+
+    @functools.cached_property
+    def _standardisation(self) -> Standardisation | None:
+        """How observations are standardised before the program; None where the program does it."""
+        return self.normalisation.standardisation() if self.normalisation.is_of_own_logs else None
+
+    @functools.cached_property
+    def _program_normalisation(self) -> Normalisation:
+        own = self.normalisation.is_of_own_logs
+        return self.normalisation.without_observation_map() if own else self.normalisation
+
+    @functools.cached_property
     def _arrays(self) -> tuple[Array, ...]:
-        return _acting.program_arrays(self.networks, self.normalisation)
+        return _acting.program_arrays(self.networks, self._program_normalisation)
 
     @functools.cached_property
     def _programs(self) -> dict[tuple[Any, ...], _acting.Program]:
@@ -200,7 +249,7 @@ class Policy:
             given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
             budget = dataclasses.replace(budget, **{name: x for name, x in given.items() if x is not None})
             self.agent.budgets.refuse(budget)
-            structure = jax.tree.structure((self.networks, self.normalisation))
+            structure = jax.tree.structure((self.networks, self._program_normalisation))
             self._programs[asked] = _acting.program(self.agent, structure, budget)
         return self._programs[asked]
 

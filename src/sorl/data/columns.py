@@ -1,0 +1,64 @@
+"""Statistics of the columns of wide arrays, in double precision and a block of rows at a time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+
+BLOCK_VALUES = 1 << 20
+"""Values of one block, which take 8 MB in double precision: temporaries stay small beside the data."""
+ROUNDING_STEPS = 4
+"""A column that varies by at most this many rounding steps of its stored dtype is a constant."""
+SMALLEST_RANGE = 1e-30
+"""So is one that varies by less than this, which single precision divides by without overflow no more."""
+
+
+class Columns(NamedTuple):
+    """What is known of each column of an array."""
+
+    low: Float[np.ndarray, " columns"]
+    high: Float[np.ndarray, " columns"]
+    mean: Float[np.ndarray, " columns"]
+    deviation: Float[np.ndarray, " columns"]
+    """Standard deviation, not corrected for the number of rows."""
+    constant: Bool[np.ndarray, " columns"]
+    """Where nothing varies but the rounding of the stored dtype."""
+
+
+def blocks(array: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
+    """Slices of rows, which together are all rows."""
+    rows = max(1, BLOCK_VALUES // max(1, array.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))
+
+
+def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, " rows"] | None = None) -> Columns:
+    """The statistics of an array's columns, over the `chosen` rows (None: all), of which there must be one."""
+    count, low, high, mean, squares = 0, np.inf, -np.inf, np.zeros(array.shape[1]), np.zeros(array.shape[1])
+    for block in blocks(array):
+        values = (array[block] if chosen is None else array[block][chosen[block]]).astype(np.float64)
+        if not len(values):
+            continue
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        # Relative to a row, so that the mean of a constant is that constant, and an offset costs no digits.
+        origin = values[0].copy()
+        values -= origin
+        own_mean = values.mean(axis=0)
+        values -= own_mean
+        # Chan, Golub & LeVeque (1979): the mean and the sum of squares of two samples together.
+        total, step = count + len(values), origin + own_mean - mean
+        squares = squares + np.square(values, out=values).sum(axis=0) + step**2 * (count * len(values) / total)
+        mean = mean + step * (len(values) / total) if count else origin + own_mean
+        count = total
+    low, high = np.broadcast_to(low, mean.shape).copy(), np.broadcast_to(high, mean.shape).copy()
+    return Columns(low, high, mean, np.sqrt(squares / max(count, 1)), is_constant(low, high, array.dtype))
+
+
+def is_constant(
+    low: Float[np.ndarray, " columns"], high: Float[np.ndarray, " columns"], dtype: np.dtype
+) -> Bool[np.ndarray, " columns"]:
+    """Which ranges are no wider than rounding to `dtype` explains."""
+    eps = float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
+    rounding = ROUNDING_STEPS * eps * np.maximum(np.abs(low), np.abs(high))
+    return high - low <= np.maximum(rounding, SMALLEST_RANGE)
