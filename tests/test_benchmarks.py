@@ -1,5 +1,6 @@
 """The benchmarks run and count what they say; their times decide nothing."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,8 @@ import evaluation
 import growth
 import jax
 import numpy as np
+import own_logs
+import reaching_arm
 import runtime
 import updates
 
@@ -79,6 +82,30 @@ def test_growth_varies_one_quantity_at_a_time(tmp_path, capsys):
     assert "ms/update" in capsys.readouterr().out
     made: Any = [updates.make_agent("Sorl", width=8, layers=1, backprop_steps=jumps) for jumps in (4, 16)]
     assert [agent.discretization_steps for agent in made] == [8, 16]
+
+
+def test_own_logs_trains_on_logs_of_the_arm_and_plays_there(tmp_path, capsys):
+    out = tmp_path / "own_logs.json"
+    options = "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --batch-size 4 --log-interval 2"
+    settings = ("sorl --agent.backprop-steps 1",)
+    sizes: Any = {"updates": (2, 4), "episodes": 3, "options": options, "critic_options": ""}
+    config = own_logs.Config(kinds=("short",), settings=settings, runs=tmp_path / "runs", out=out, **sizes)
+    demonstrator, *trained = own_logs.main(config)
+    assert -20 < demonstrator["return"] < 0 and [row["updates"] for row in trained] == [2, 4]
+    assert all(-40 < row["return"] < 0 and not row["warned"] for row in trained)
+    assert json.loads(out.read_text())["rows"] == [demonstrator, *trained]
+    assert "demonstrator" in capsys.readouterr().out
+    own_logs.main(dataclasses.replace(config, updates=(4,)))  # plays the run that is there, once more
+    assert json.loads(out.read_text())["rows"] == [demonstrator, *trained]
+
+
+def test_the_arms_jacobian_is_the_derivative_of_its_tip():
+    angles = np.random.default_rng(0).uniform(-1, 1, (3, reaching_arm.JOINTS))
+    tip, jacobian = reaching_arm.forward(angles)
+    np.testing.assert_allclose(reaching_arm.forward(np.zeros((1, 7)))[0], [[7 * reaching_arm.LINK, 0, 0]])
+    for joint in range(reaching_arm.JOINTS):
+        moved = angles + 1e-6 * np.eye(reaching_arm.JOINTS)[joint]
+        np.testing.assert_allclose((reaching_arm.forward(moved)[0] - tip) / 1e-6, jacobian[:, :, joint], atol=1e-5)
 
 
 def test_the_textbook_update_is_the_same_update():

@@ -1,0 +1,243 @@
+"""How good are the defaults for own logs: is SORL as good as cloning on robot-like logs of many kinds, or warned of?"""
+
+import dataclasses
+import functools
+import json
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import Float
+from reaching_arm import Arms
+
+from sorl import Policy, load_policy, train
+from sorl.config import read_config
+from sorl.files import write_json
+from sorl.logs import read_metrics
+from sorl.runs import policy_path
+from sorl.value_range import departures
+
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How a set of logs is made."""
+
+    episodes: int = 150
+    limit: int = 80
+    """Steps after which an episode is cut."""
+    noise: float = 0.3
+    """Size of the demonstrator's noise, as a share of the torque limits."""
+    reward: str = "dense"
+    """`dense`: minus distance and effort; `sparse`: -1 until the goal is reached; `positive`: exp(-distance / 0.3), and
+    reaching the goal ends nothing."""
+    reward_scale: float = 1.0
+    action_scale: float = 1.0
+    """What torques are multiplied by in the logs, so that they have another unit."""
+
+
+KINDS = {
+    "dense": Kind(),
+    "rewards x 0.01": Kind(reward_scale=0.01),
+    "rewards x 100": Kind(reward_scale=100.0),
+    "sparse": Kind(reward="sparse"),
+    "positive": Kind(reward="positive"),
+    "short": Kind(limit=20, episodes=400),
+    "long": Kind(limit=300, noise=0.5, episodes=60),
+    "few": Kind(episodes=15),
+    "good": Kind(noise=0.05),
+    "noisy": Kind(noise=0.8),
+    "actions x 0.001": Kind(action_scale=0.001),
+}
+"""By name. `long` has episodes of 300 steps at most, of which its noisy demonstrator needs many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains by `sorl.train --data` on logs of a simulated arm, and plays the policies in the simulator.
+
+    Prints and writes, for each kind of logs, setting and number of updates: the mean return of episodes that begin
+    alike for all policies and the demonstrator (before the kind's reward scale), the share of them that reached the
+    goal, mean values of the last row of metrics, and whether the run warned of its values.
+    """
+
+    settings: tuple[str, ...] = ("bc", "sorl --agent.q-coefficient 0", "sorl")
+    """Agents as `sorl.train` names them, each with options of its own behind it."""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Kinds of logs, by name."""
+    updates: tuple[int, ...] = (2_000, 8_000)
+    """Numbers of updates, rising, at which the policies are played; the later ones resume the run."""
+    options: str = "--agent.hidden-sizes 256 256"
+    """More options of `sorl.train` for all settings."""
+    critic_options: str = "--agent.critic-hidden-sizes 256 256"
+    """More options for the settings that have a critic."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds."""
+    episodes: int = 100
+    """Episodes that each policy plays."""
+    runs: Path = Path("runs/own_logs")
+    """Directory for logs and runs; a run that is there is continued, or only played."""
+    out: Path = Path("own_logs.json")
+    """Where the table goes; rows that it holds already are kept unless they are measured again."""
+
+    def __post_init__(self):
+        unknown = [name for name in self.kinds if name not in KINDS]
+        if unknown:
+            raise ValueError(f"kinds has {unknown}; give some of {', '.join(KINDS)}.")
+        if list(self.updates) != sorted(set(self.updates)):
+            raise ValueError(f"updates is {self.updates}; give rising numbers.")
+
+
+def main(config: Config) -> list[Row]:
+    """Makes logs, trains, plays, prints and writes the table; **returns** its rows."""
+    config.runs.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for name in config.kinds:
+        kind, path = KINDS[name], config.runs / f"{_slug(name)}.npz"
+        if not path.exists():
+            write_logs(path, kind)
+        rows.append({"kind": name, "setting": "demonstrator"} | play(kind, None, config.episodes))
+        _print(rows[-1:])
+        for setting in config.settings:
+            for updates in config.updates:
+                rows += (new := _trained(config, name, setting, updates, path))
+                _print(new)
+                _write(config.out, rows)
+    return rows
+
+
+def write_logs(path: Path, kind: Kind, seed: int = 0) -> None:
+    """Writes an npz file of demonstrations, in physical units, as `sorl.load_logs` documents it."""
+    arms = Arms(kind.episodes, np.random.default_rng(seed))
+    steps = []
+    noise = np.zeros_like(arms.angles)
+    for _ in range(kind.limit):
+        noise = _next_noise(noise, kind, arms.generator)
+        torques = arms.demonstrate(noise)
+        observations = arms.observe()
+        rewards, reached = arms.step(torques)
+        steps.append((observations, torques, *_rewarded(kind, arms, rewards, reached), arms.observe()))
+    observations, actions, rewards, terminations, nexts = (np.stack(each, axis=1) for each in zip(*steps, strict=True))
+    episodes = []
+    for one in range(kind.episodes):
+        ended = np.flatnonzero(terminations[one])
+        length = ended[0] + 1 if len(ended) else kind.limit
+        cut = np.arange(length) == length - 1
+        episodes.append(
+            {
+                "observations": observations[one, :length],
+                "actions": (kind.action_scale * actions[one, :length]).astype(np.float32),
+                "rewards": (kind.reward_scale * rewards[one, :length]).astype(np.float32),
+                "terminals": terminations[one, :length],
+                "timeouts": cut & ~terminations[one, :length],
+                "next_observations": nexts[one, :length],
+            }
+        )
+    # Where an episode goes on, what was seen next is the next row's observation, noise included.
+    for episode in episodes:
+        episode["next_observations"][:-1] = episode["observations"][1:]
+    rows: Any = {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
+    np.savez(path, **rows)
+
+
+def play(kind: Kind, act: Callable[[Any, int], Any] | None, episodes: int, seed: int = 1) -> Row:
+    """Plays episodes by `act`, from observations and a step to the logs' actions, or by the demonstrator."""
+    arms = Arms(episodes, np.random.default_rng(seed))
+    noise, returns = np.zeros_like(arms.angles), np.zeros(episodes)
+    running, lengths = np.ones(episodes, bool), np.zeros(episodes)
+    for step in range(kind.limit):
+        if act is None:
+            noise = _next_noise(noise, kind, arms.generator)
+            torques = arms.demonstrate(noise)
+        else:
+            torques = act(arms.observe(), step) / kind.action_scale
+        rewards, terminated = _rewarded(kind, arms, *arms.step(torques))
+        returns += running * rewards
+        lengths += running
+        running &= ~terminated
+    near = arms.distances < 0.1 if kind.reward == "positive" else ~running
+    return {"return": float(returns.mean()), "reached": float(near.mean()), "length": float(lengths.mean())}
+
+
+def _rewarded(kind: Kind, arms: Arms, rewards: Any, reached: Any) -> tuple[Float[np.ndarray, " arms"], Any]:
+    if kind.reward == "sparse":
+        return np.where(reached, 0.0, -1.0), reached
+    if kind.reward == "positive":
+        return np.exp(-arms.distances / 0.3), np.zeros_like(reached)
+    return rewards, reached
+
+
+def _next_noise(noise: Any, kind: Kind, generator: np.random.Generator) -> Any:
+    """Noise that lasts for some steps, as a hand's does."""
+    return 0.8 * noise + 0.6 * kind.noise * generator.standard_normal(noise.shape)
+
+
+def _trained(config: Config, name: str, setting: str, updates: int, path: Path) -> list[Row]:
+    """The rows of one run at so many updates, one for each seed."""
+    directory = config.runs / _slug(f"{name} {setting} {config.options} {' '.join(map(str, config.seeds))}")
+    agent, *own = shlex.split(setting)
+    options = shlex.split(config.options) + (shlex.split(config.critic_options) if agent != "bc" else [])
+    if not (directory / "config.json").exists():
+        seeds = [str(seed) for seed in config.seeds]
+        arguments = [f"agent:{agent}", "--data", str(path), "--run-dir", str(directory), "--updates", str(updates)]
+        code = train.main([*arguments, "--seeds", *seeds, "--log-interval", "1000", "--quiet", *options, *own])
+    elif read_config(directory / "config.json").updates < updates:
+        code = train.main(["--run-dir", str(directory), "--resume", "--updates", str(updates), "--quiet"])
+    else:
+        code = 0
+    if code:
+        raise RuntimeError(f"sorl.train of {directory} ended with code {code}; see its message above.")
+    metrics = read_metrics(directory)
+    last, warned = {row["seed"]: row for row in metrics if row["step"] == updates}, departures(metrics)
+    rows = []
+    for seed in config.seeds:
+        policy = load_policy(policy_path(directory, seed))
+        if policy.provenance["step"] != updates:
+            raise ValueError(f"{directory} is at {policy.provenance['step']} updates, not {updates}; remove it.")
+        row = {"kind": name, "setting": setting, "options": config.options, "seed": seed, "updates": updates}
+        row |= play(KINDS[name], functools.partial(_decide, policy, jax.random.key(seed)), config.episodes)
+        row |= {metric: last[seed][f"training/{metric}"] for metric in SHOWN if f"training/{metric}" in last[seed]}
+        rows.append(row | {"warned": seed in warned})
+    return rows
+
+
+def _decide(policy: Policy, key: Any, observations: Any, step: int) -> Any:
+    return policy(observations, key=jax.random.fold_in(key, step))
+
+
+SHOWN = ("q_mean", "policy_q_mean", "value_excess")
+"""Metrics of the last row that stand in the table."""
+KEY = ("kind", "setting", "options", "seed", "updates")
+"""What tells a row of the table from every other."""
+
+
+def _print(rows: Sequence[Row]) -> None:
+    for row in rows:
+        q, policy_q = (f"{row[name]:.4g}" if name in row else "-" for name in ("q_mean", "policy_q_mean"))
+        print(
+            f"{row['kind']:<16}{row['setting']:<44}{row.get('updates', ''):>6} return {row['return']:>7.2f} "
+            f"reached {row['reached']:.2f} Q {q} policy's {policy_q}{' WARNED' if row.get('warned') else ''}",
+            flush=True,
+        )
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    kept = {tuple(row.get(name) for name in KEY): row for row in [*earlier, *rows]}
+    machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
+    write_json(path, {"machine": machine, "rows": list(kept.values())})
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
