@@ -1,12 +1,16 @@
 """How well do all agents do on the same data, with like networks and as many updates, and at what cost?"""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("compare", stopped="the same command continues with what is not finished")
+
 import csv
 import dataclasses
 import json
 import os
 import platform
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +18,11 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from ceilings import interleaved, median
 from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
-from sorl import Normalisation, train
+from sorl import Normalisation, entry, train
 from sorl.config import TrainConfig, changes, read_config
 from sorl.environments import Environment
 from sorl.files import whole_file, write_json
@@ -302,11 +305,6 @@ def machine(members: Sequence[Member]) -> Row:
     return versions(members[0].config) | {"platform": platform.platform(), "cores": cores}
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C: no run is left behind
-    try:
-        main(tyro.cli(Config))
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on with what is not finished.")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/compare.py"))

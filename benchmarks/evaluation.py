@@ -1,5 +1,10 @@
 """How much faster is an evaluation than a serial loop that decides for one observation at a time?"""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("evaluation")
+
 import dataclasses
 import json
 import os
@@ -12,7 +17,7 @@ import jax
 import numpy as np
 import tyro
 
-from sorl import Budget, Normalisation, Sorl, load_run
+from sorl import Budget, Normalisation, Sorl, entry, load_run
 from sorl.agents import AbstractAgent
 from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.environments import Environment
@@ -168,5 +173,6 @@ def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: li
     return taken / (time.perf_counter() - start)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/evaluation.py"))

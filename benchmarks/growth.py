@@ -1,5 +1,10 @@
 """How do time and memory of an update grow with seeds, batch, width, M^BTT and the data set?"""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("growth")
+
 import dataclasses
 import json
 from pathlib import Path
@@ -7,12 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from pictures import logarithmic, pyplot_without_screen
 from runtime import machine, peak_bytes, timed
 from updates import Chunks, made_up_dataset, make_agent
 
-from sorl import training
+from sorl import entry, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,5 +156,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/growth.py"))

@@ -1,7 +1,11 @@
 """Whether a policy that was planned for a time limit keeps it: plans for several, and measures each choice again."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("latency")
+
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +14,14 @@ import jax
 import numpy as np
 import tyro
 
-from sorl import load_policy
+from sorl import entry, load_policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Plans for each limit, then times calls at the chosen budget, one observation each, from numpy to numpy."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     limits: tuple[float, ...] = (0.5, 2.0, 10.0, 50.0)
     """Milliseconds that a decision may take."""
@@ -62,5 +66,7 @@ def _p95(policy: Any, calls: int) -> float:
     return float(np.quantile(milliseconds, 0.95))
 
 
-if __name__ == "__main__":
-    sys.exit(0 if all(row["kept"] for row in main(tyro.cli(Config))) else 1)
+def command() -> int:
+    """The command line; 1 if a limit was not kept."""
+    rows = main(entry.parse(Config, prog="python benchmarks/latency.py"))
+    return 0 if all(row["kept"] for row in rows) else 1

@@ -3,6 +3,11 @@
 All times of a part are taken in turns in one process. FLOPs are XLA's count of one update at a fixed number of jumps.
 """
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("limits")
+
 import contextlib
 import dataclasses
 import io
@@ -17,12 +22,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from ceilings import interleaved, matmul_chain, median, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import train
+from sorl import entry, train
 
 
 Part = Literal["floor", "baselines", "textbook", "chain", "seeds", "start", "run"]
@@ -287,5 +291,6 @@ def take_turns(config: Config, calls: dict[str, Any], *, updates: int | None = N
     return {name: median(seconds) for name, seconds in times.items()}
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/limits.py"))

@@ -4,6 +4,11 @@ Updates are timed inside the scanned chunk that training runs, on made-up data o
 device's own ceilings are measured at the same shapes, so that a time can be told as a multiple of what it must cost.
 """
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("runtime")
+
 import dataclasses
 import itertools
 import json
@@ -17,12 +22,11 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from ceilings import matmul_chain, median, seconds_of, stream
 from pictures import logarithmic, pyplot_without_screen
 from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import training
+from sorl import entry, training
 from sorl.agents import Budget
 from sorl.normalisation import Normalisation
 from sorl.policy import decide
@@ -293,5 +297,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
     print(f"Drew {path}")
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/runtime.py"))

@@ -1,5 +1,10 @@
 """Which agents keep two modes of the data when they clone, and which move to the better one when they use values."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("two_modes")
+
 import dataclasses
 import json
 import platform
@@ -11,11 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Float
 from pictures import pyplot_without_screen
 
-from sorl import Dataset, Normalisation, Policy, training
+from sorl import Dataset, Normalisation, Policy, entry, training
 from sorl.agents import AGENTS
 
 
@@ -235,5 +239,6 @@ def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path
     print(f"Drew {path}")
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python benchmarks/two_modes.py"))

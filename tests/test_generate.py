@@ -46,6 +46,6 @@ def test_the_default_directory_is_our_own(tmp_path):
 @pytest.mark.slow
 def test_a_refusal_is_one_sentence():
     done = _run("cube-singel-play-v0")
-    assert done.returncode == 1
-    assert done.stderr.startswith("No data set that can be generated is named 'cube-singel-play-v0'; ")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No data set that can be generated is named 'cube-singel-play-v0'; ")
     assert done.stderr.count("\n") == 1

@@ -1,10 +1,14 @@
 """`python -m sorl.evaluate RUN`: the success of a trained run at every compute budget, on the same episodes."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.evaluate")
+
 import csv
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -12,6 +16,7 @@ import jax
 import tyro
 from tqdm import tqdm
 
+from sorl import entry
 from sorl.agents import Budget
 from sorl.decision_options import DecisionOptions
 from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
@@ -30,7 +35,7 @@ class Config:
     as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
     """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default the agent's own."""
@@ -153,10 +158,6 @@ def _film(config: Config, run: Run, directory: Path) -> None:
             tqdm.write(f"Wrote {path}")
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except (ValueError, RuntimeError, FloatingPointError, FileNotFoundError) as error:
-        sys.exit("\n".join([str(error), *getattr(error, "__notes__", [])]))
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.evaluate"))

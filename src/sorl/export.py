@@ -1,7 +1,11 @@
 """`python -m sorl.export RUN`: a policy at one budget as a StableHLO program that runs without sorl."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.export")
+
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +15,7 @@ import jax.export
 import jax.numpy as jnp
 import tyro
 
-from sorl import exported
+from sorl import entry, exported
 from sorl.files import whole_file, write_sealed
 from sorl.json_form import to_json
 from sorl.policy import Policy, act, load_policy
@@ -29,7 +33,7 @@ class Config:
     [batch, action] in the environment's units.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     out: Path = Path("policy.stablehlo")
     """File to write."""
@@ -111,8 +115,6 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
     )
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, prog="python -m sorl.export"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.export"))

@@ -1,12 +1,17 @@
 """`python -m sorl.generate ENV`: makes an OGBench data set with OGBench's own environments and oracles."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.generate", stopped="the same command continues after the last finished episode")
+
 import dataclasses
 import pathlib
-import sys
 from typing import Annotated
 
 import tyro
 
+from sorl import entry
 from sorl.data.generation import generate
 from sorl.data.recipes import GeneratedSet
 
@@ -39,10 +44,6 @@ def main(config: Config) -> pathlib.Path:
     return directory
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, prog="python -m sorl.generate"))
-    except (ValueError, RuntimeError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from the finished episodes.")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.generate"))

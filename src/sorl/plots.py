@@ -1,9 +1,13 @@
 """Pictures of a run: `python -m sorl.plots RUN --out picture.png` (needs matplotlib: pip install 'sorl[plots]')."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.plots")
+
 import dataclasses
 import json
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from sorl import entry
 from sorl.logs import read_metrics
 from sorl.policy import bad_seeds
 from sorl.statistics import success_interval
@@ -20,7 +25,7 @@ from sorl.statistics import success_interval
 class Config:
     """Draws what a run learned: success while it trained, and success at every compute budget after it."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, evaluated by `sorl.train` or `sorl.evaluate`."""
     out: Path = Path("run.png")
     """The picture, in any format that matplotlib writes."""
@@ -95,8 +100,6 @@ def _budget_label(name: str) -> str:
     return f"{steps} steps" + ("" if candidates == "1" else f", best of {candidates}")
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.plots"))

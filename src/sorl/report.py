@@ -1,14 +1,19 @@
 """`python -m sorl.report RUN...`: one page of HTML about any number of runs, with the commands behind its numbers."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.report")
+
 import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from sorl import entry
 from sorl.files import whole_file
 from sorl.report_page import Page
 from sorl.report_runs import ReportedRun, read_runs
@@ -24,7 +29,7 @@ class Config:
     'sorl[plots]').
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Run directories that `sorl.train` made."""
     out: Path = Path("report")
     """Directory for index.html and the pictures."""
@@ -83,10 +88,6 @@ def _arguments(config: Config) -> list[str]:
     return [*words, "--out", str(config.out)]
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, prog="python -m sorl.report"))
-    except ImportError as error:
-        sys.exit(f"{error}; pictures need matplotlib: pip install 'sorl[plots]'.")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(str(error))
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.report"))

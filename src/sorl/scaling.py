@@ -1,9 +1,13 @@
 """`python -m sorl.scaling RUN`: success and latency of a trained run at every pair of steps and candidates."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.scaling", stopped="the same command continues after the last finished pair")
+
 import csv
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +15,10 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from sorl import compilation
+from sorl import compilation, entry
 from sorl.agents import AbstractAgent, Budget
 from sorl.decision_options import DecisionOptions
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
+from sorl.environment_pool import DEFAULT_WORKERS
 from sorl.environments import SuccessTiming
 from sorl.files import whole_file
 from sorl.json_form import to_json
@@ -39,7 +43,7 @@ class Config:
     scaling.png and pareto.png.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
     """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default 1 2 4 8 16 and the
@@ -197,10 +201,6 @@ def _picture(run: Run, pairs: Sequence[Pair]) -> None:
     print(f"Wrote {' and '.join(map(str, paths))}")
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, prog="python -m sorl.scaling"))
-    except (ValueError, OSError, FloatingPointError, EnvironmentWorkerError) as error:
-        sys.exit("\n".join([str(error), *getattr(error, "__notes__", [])]))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on after the last finished pair.")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.scaling"))

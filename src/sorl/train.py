@@ -1,6 +1,12 @@
 """Train a policy: `python -m sorl.train` (the quickstart), or `--env NAME`, or `--data LOGS.npz`."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.train", stopped="continue from the last checkpoint with --resume")
+
 import dataclasses
+import inspect
 import signal
 import sys
 import time
@@ -11,18 +17,20 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-from sorl import compilation, evaluate, presets, runs
+from sorl import compilation, entry, evaluate, presets, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
-from sorl.checkpointing import CheckpointError
 from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
+from sorl.environment_pool import DEFAULT_WORKERS
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.published import environment_of, published
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
 from sorl.statistics import evaluation_rows, headline, table
+
+
+PROG = "python -m sorl.train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +89,10 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     `ValueError` in one sentence for options that contradict each other.
     """
     asked_for_help = {"-h", "--help"} & set(arguments)
-    selection, rest = tyro.cli(
+    selection, rest = entry.read(
         _Selection,
-        args=[argument for argument in arguments if argument not in asked_for_help],
-        return_unknown_args=True,
+        [argument for argument in arguments if argument not in asked_for_help],
+        prog=PROG,
         add_help=False,
     )
     named = _named_agent(rest)
@@ -97,11 +105,11 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     # The agent's word stands first, wherever it was given: its options may then stand anywhere. (Without it tyro knows
     # no "--agent.no-..".) Help about no agent in particular is about all of them.
     word = [] if asked_for_help and named is None else [f"agent:{dashed(type(default.agent).__name__)}"]
-    parsed = tyro.cli(
+    parsed = entry.parse(
         Arguments,
-        args=word + [argument for argument in arguments if argument not in AGENT_WORDS],
-        prog="python -m sorl.train",
-        description=f"{TrainConfig.__doc__}\n\nDefaults shown: {source}",
+        word + [argument for argument in arguments if argument not in AGENT_WORDS],
+        prog=PROG,
+        description=f"{inspect.getdoc(TrainConfig)}\n\nDefaults shown: {source}\n\n{entry.EXIT_CODES}",
         default=Arguments(selection.options, default),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
@@ -121,7 +129,13 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
 
 
 def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
-    named = {AGENT_WORDS[argument] for argument in arguments if argument in AGENT_WORDS}
+    words = [argument for argument in arguments if argument.startswith("agent:")]
+    for word in words:
+        if word not in AGENT_WORDS:
+            raise ValueError(
+                f"There is no {word}{entry.nearest(word, [*AGENT_WORDS])}; give one of {', '.join(AGENT_WORDS)}."
+            )
+    named = {AGENT_WORDS[word] for word in words}
     if len(named) > 1:
         names = " and ".join(sorted(agent.__name__ for agent in named))
         raise ValueError(f"The command line names {names}; one run trains one agent: leave all but one out.")
@@ -153,19 +167,18 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains as the command line says; returns the process's exit code."""
-    try:
-        config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
-        return _train(_with_absolute_paths(config), options, source)
-    except (ValueError, OSError, ImportError, CheckpointError, EnvironmentWorkerError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was saved before can be gone on from with --resume.", file=sys.stderr)
-        return 130
+    """Trains as a command line says; **returns** the exit code that `sorl.entry` lists."""
+    return entry.guarded(lambda: command(arguments))
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
+    return _train(_with_absolute_paths(config), options, source)
 
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
+    jax.devices()  # a platform that is not there is refused now, not after minutes of generating data
     directory = options.run_dir or _new_directory(config)
     with runs.sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
         return _train_in(directory, config, options, source)
@@ -274,7 +287,3 @@ def _resume(directory: Path) -> str:
 def _new_directory(config: TrainConfig) -> Path:
     name = config.env or (config.data.path or Path("logs")).stem
     return Path("runs") / f"{name}_{type(config.agent).__name__.lower()}_{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,33 @@
 """What a user deploys: a policy that acts at any budget, its file, and the choice of a budget for a time limit.
 
-Importing, loading and acting need jax, equinox, jaxtyping and numpy, and no simulator or optimiser.
+Importing, loading and acting need jax, equinox, jaxtyping and numpy, and no simulator or optimiser. Names are imported
+when first used, so that `python -m sorl.policy` can answer Ctrl-C while it imports jax.
 """
 
-from sorl.policy._acting import act as act, decide as decide
-from sorl.policy._file import bad_seeds as bad_seeds, policy_path as policy_path
-from sorl.policy._planning import Plan as Plan
-from sorl.policy._policy import Policy as Policy, load_policy as load_policy
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from sorl.policy._acting import act as act, decide as decide
+    from sorl.policy._file import bad_seeds as bad_seeds, policy_path as policy_path
+    from sorl.policy._planning import Plan as Plan
+    from sorl.policy._policy import Policy as Policy, load_policy as load_policy
+
+_HOMES = {
+    "Plan": "_planning",
+    "Policy": "_policy",
+    "act": "_acting",
+    "bad_seeds": "_file",
+    "decide": "_acting",
+    "load_policy": "_policy",
+    "policy_path": "_file",
+}
+
+__all__ = ["Plan", "Policy", "act", "bad_seeds", "decide", "load_policy", "policy_path"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,14 +1,18 @@
 """`python -m sorl.policy RUN`: what a policy is, and the budget it should act at where a decision may take so long."""
 
+if __name__ == "__main__":
+    from sorl import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.policy.__main__")
+
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
 
-from sorl import compilation, load_policy
+from sorl import compilation, entry, load_policy
 from sorl.policy import Plan, Policy
 
 
@@ -16,7 +20,7 @@ from sorl.policy import Plan, Policy
 class Config:
     """Prints what a policy is; with a time limit, measures what each budget costs here, and chooses one."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     latency_ms: float | None = None
     """Time that a decision on one observation may take, in milliseconds; none chooses no budget."""
@@ -79,8 +83,6 @@ def _table(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, prog="python -m sorl.policy"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.policy"))
