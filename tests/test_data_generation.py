@@ -1,7 +1,9 @@
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,11 +235,121 @@ def test_no_workers_are_refused(tmp_path):
 
 def test_a_dead_worker_is_reported_and_finished_episodes_kept(small, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="worker ended with exit code 1.*run the same command again"):
+    with pytest.raises(RuntimeError, match="worker with process id .* ended with exit code 1; run the same command"):
         generate(SMALL, directory=tmp_path, workers=2, progress=False)
     assert not list(tmp_path.glob("*.npz"))
     monkeypatch.undo()
     assert _digests(generate(SMALL, directory=tmp_path, workers=2, progress=False)) == _digests(small)
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """The directory that a generation leaves that is killed after its last episode."""
+    directory = tmp_path_factory.mktemp("left")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "_assemble", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generate(SMALL, directory=directory, workers=1, progress=False)
+    assert len(_shards(directory)) == 5
+    return directory
+
+
+def _empty(path):
+    np.savez(path, observations=np.zeros((0, 2), np.float32))
+
+
+def _uneven(path):
+    rows = _arrays(path)
+    np.savez(path, **{**rows, "actions": rows["actions"][:-1]})
+
+
+def _linked(path):
+    path.rename(path.parents[1] / "moved.npz")
+    path.symlink_to(path.parents[1] / "moved.npz")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"NUMPY", b"xxxxx", 1)),
+        _empty,
+        _uneven,
+        _linked,
+    ],
+)
+def test_a_damaged_episode_of_a_killed_run_is_removed(left, tmp_path, capfd, broken):
+    path = tmp_path / "shards" / "split-0-episode-000000.npz"
+    path.parent.mkdir()
+    shutil.copy(sorted(_shards(left))[0], path)
+    assert generation._is_collected(path)
+    broken(path)
+    assert not generation._is_collected(path)
+    assert not path.is_symlink() and not path.exists()
+    said = capfd.readouterr().err
+    assert said.startswith(f"{path} is damaged (") and said.endswith("); its episode is collected anew.\n")
+    assert said.count("\n") == 1
+    assert not generation._is_collected(path)
+
+
+def test_damaged_episodes_are_collected_anew(left, small, tmp_path):
+    shutil.copytree(left, tmp_path / "set")
+    for path in sorted(_shards(tmp_path / "set"))[:2]:
+        path.write_bytes(b"")
+    assert _digests(generate(SMALL, directory=tmp_path / "set", workers=1, progress=False)) == _digests(small)
+
+
+def test_a_link_in_the_place_of_the_shards_is_refused(tmp_path):
+    folder = generation._shards_directory(SMALL, tmp_path)
+    folder.rmdir()
+    (tmp_path / "other").mkdir()
+    folder.symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match=r"^[^\n]*\.parts is a link[^\n]*; remove it\.$"):
+        generate(SMALL, directory=tmp_path, workers=1, progress=False)
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_foreign_file_of_that_name_is_not_overwritten(tmp_path):
+    (tmp_path / f"{SMALL.dataset}.npz").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="exists already and was not made by the settings asked for"):
+        generate(SMALL, directory=tmp_path, workers=1, progress=False)
+    assert (tmp_path / f"{SMALL.dataset}.npz").read_bytes() == b"mine"
+
+
+def test_a_damaged_record_is_one_sentence(small, tmp_path):
+    for path in small.glob("*.npz*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / f"{SMALL.dataset}.npz.json").write_text("{")
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path}/{SMALL.dataset}.npz.json is empty, damaged[^\n]*; delete it and"
+    ):
+        generate(SMALL, directory=tmp_path, workers=1, progress=False)
+
+
+def test_a_set_that_is_there_is_found_in_a_directory_without_a_lock(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "exclusive", None)  # as where nothing can be written
+    assert generate(SMALL, directory=small) == small
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_time_out_must_be_positive(tmp_path, seconds):
+    with pytest.raises(ValueError, match="time-out of a worker is .* s; give a number above 0"):
+        generate(SMALL, directory=tmp_path, worker_timeout=seconds)
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_episodes(left, small, tmp_path):
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    directory = tmp_path / "set"
+    shutil.copytree(left, directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match=r"^[^\n]*val\.npz cannot be written: no space left[^\n]*; free some"):
+            generate(SMALL, directory=directory, workers=1, progress=False)
+    assert len(list(directory.glob(".*.parts/*"))) == len(_shards(directory)) == 5
+    assert _digests(generate(SMALL, directory=directory, workers=1, progress=False)) == _digests(small)
 
 
 def _start(directory):

@@ -25,6 +25,7 @@ REMEDIES = {
     errno.EEXIST: "remove the file that is in the way, or give another directory",
     errno.ENOTDIR: "remove the file that is in the way, or give another directory",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and start again",
     errno.EIO: "check the disk",
 }
 """By the system's error number; any other is answered by `OTHER_REMEDY`."""
@@ -117,8 +118,8 @@ def write_json(path: Path, content: Any) -> None:
         file.write(json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
+def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:
+    """Reads a file that holds one JSON object; `remedy` is what to do where it does not.
 
     Raises a `FileNotFoundError` if there is none, and a `ValueError` if it cannot be read or holds something else; each
     is one sentence with the file's name.
@@ -132,11 +133,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is empty, damaged or no JSON in UTF-8 ({error}); restore it from a copy or make it again."
-        ) from error
+        raise ValueError(f"{path} is empty, damaged or no JSON in UTF-8 ({error}); {remedy}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a JSON {type(content).__name__} instead of an object; make it again.")
+        raise ValueError(f"{path} holds a JSON {type(content).__name__} instead of an object; {remedy}.")
     return content
 
 

@@ -13,6 +13,7 @@ import tyro
 
 from sorl import entry
 from sorl.data.generation import generate
+from sorl.data.generation_pool import WORKER_TIMEOUT
 from sorl.data.recipes import GeneratedSet
 
 
@@ -32,6 +33,8 @@ class Config:
     """Decides every episode, together with the episode's number."""
     workers: int | None = None
     """Processes at a time; by default one a core. The data do not depend on it."""
+    worker_timeout: float = WORKER_TIMEOUT
+    """Seconds for one episode after which a worker process is taken to hang, and generation stops."""
     out: pathlib.Path | None = None
     """Directory of the files; by default one of its own below $XDG_DATA_HOME/sorl/generated."""
 
@@ -39,7 +42,7 @@ class Config:
 def main(config: Config) -> pathlib.Path:
     """Generates the data set, or goes on from the episodes that an earlier run left."""
     wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
-    directory = generate(wanted, directory=config.out, workers=config.workers)
+    directory = generate(wanted, directory=config.out, workers=config.workers, worker_timeout=config.worker_timeout)
     print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")
     return directory
 

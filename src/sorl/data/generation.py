@@ -7,24 +7,24 @@ import json
 import os
 import pathlib
 import platform
-import queue
 import shutil
-import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+import sys
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from sorl.data import records
-from sorl.data.episodes import DTYPES
-from sorl.data.generation_worker import shard_path
+from sorl.data import records, shards
+from sorl.data.generation_pool import WORKER_TIMEOUT, collect
 from sorl.data.recipes import GeneratedSet
+from sorl.data.shards import shard_path
+from sorl.data.simulators import require_simulators
+from sorl.files import expanded, make_directory, named_errors, whole_file
 from sorl.locks import exclusive
-from sorl.worker_process import worker_command
 
+
+REMEDY = "give a directory that you may write with --out, or set XDG_DATA_HOME to one"
 
 SPLITS = ("train", "val")
 """An episode is numbered by its split's place here and its place in the split."""
@@ -35,30 +35,38 @@ def generate(
     *,
     directory: pathlib.Path | None = None,
     workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
     progress: bool = True,
 ) -> pathlib.Path:
     """Makes a data set with OGBench's own environments and oracles, unless it is there already.
 
     **Arguments:** `wanted`, the set; `directory`, where its files go (None: the set's own directory below
     `generated_root()`); `workers`, processes at a time (None: one a core), which changes nothing but the speed;
-    `progress`, whether to show a bar with steps per second and the time left.
+    `worker_timeout`, seconds for one episode after which a worker is taken to hang; `progress`, whether to show a bar
+    with steps per second and the time left.
 
     **Returns:** the directory, which holds `{dataset}.npz`, `{dataset}-val.npz` and a record beside each.
 
-    Raises a `ValueError` if `directory` holds a different set of that name, and a `RuntimeError` if a worker dies.
-    Finished episodes outlive a kill: the next call goes on from them.
+    Raises a `ValueError` if `directory` holds a different set of that name, an `ImportError` without OGBench, an
+    `OSError`, one sentence, if the directory cannot be written, and a `GenerationWorkerError` (a `RuntimeError`) if a
+    worker fails, dies or hangs. Finished episodes are kept however it ends: the next call continues after them.
     """
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"{workers} workers generate nothing; give at least 1.")
-    directory = wanted.directory if directory is None else directory.expanduser()
+    if not worker_timeout > 0:
+        raise ValueError(f"The time-out of a worker is {worker_timeout} s; give a number above 0.")
+    directory = wanted.directory if directory is None else expanded(directory, "give its full name")
     settings = _settings(wanted)
-    with exclusive(directory / ".sorl.lock"):
-        if not _is_there(wanted, directory, settings):
-            shards = _shards_directory(wanted, directory)
-            _collect(wanted, shards, workers, progress)
-            _assemble(wanted, directory, shards, settings)
-            shutil.rmtree(shards, ignore_errors=True)  # a killed run's worker may still be adding its last episode
+    if _is_there(wanted, directory, settings):  # so that a directory that cannot be written will do
+        return directory
+    require_simulators()
+    with exclusive(directory / ".sorl.lock", remedy=REMEDY):
+        if not _is_there(wanted, directory, settings):  # another process may have made it meanwhile
+            folder = _shards_directory(wanted, directory)
+            _collect(wanted, folder, workers, worker_timeout, progress)
+            _assemble(wanted, directory, folder, settings)
+            shutil.rmtree(folder, ignore_errors=True)  # a killed run's worker may still be adding its last episode
     return directory
 
 
@@ -97,16 +105,17 @@ def _cores() -> int:
 
 
 def _is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str, Any]) -> bool:
+    """Whether both files are there; raises a `ValueError` if one is that was made by other settings."""
     paths = [split_path(directory, wanted.dataset, split) for split in SPLITS]
-    if not all(path.exists() for path in paths):
-        return False
-    record = records.verified(paths[0]) or {}
-    if any(record.get(key) != settings[key] for key in ("source", "seed", "train_episodes", "recipe")):
-        raise ValueError(
-            f"{paths[0]} exists already and was not made by the settings asked for ({wanted}); "
-            "give another directory or delete it."
-        )
-    return True
+    found = [path for path in paths if path.exists()]
+    for path in found:
+        record = records.verified(path) or {}
+        if any(record.get(key) != settings[key] for key in ("source", "seed", "train_episodes", "recipe")):
+            raise ValueError(
+                f"{path} exists already and was not made by the settings asked for ({wanted}); "
+                "give another directory or delete it."
+            )
+    return found == paths
 
 
 def _episodes(wanted: GeneratedSet) -> list[tuple[int, int]]:
@@ -117,15 +126,17 @@ def _episodes(wanted: GeneratedSet) -> list[tuple[int, int]]:
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
     """Where finished episodes wait; named by all that decides their content, so that no others can slip in."""
     content = json.dumps([dataclasses.asdict(wanted.recipe), wanted.seed, _versions()])
-    shards = directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
-    shards.mkdir(exist_ok=True)
-    return shards
+    folder = directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a link in the place of a directory of finished episodes; remove it.")
+    make_directory(folder, REMEDY)
+    return folder
 
 
-def _collect(wanted: GeneratedSet, shards: pathlib.Path, workers: int, progress: bool) -> None:
-    """Collects the episodes that have no shard yet."""
-    missing = [episode for episode in _episodes(wanted) if not shard_path(shards, episode).exists()]
-    job = {"recipe": dataclasses.asdict(wanted.recipe), "seed": wanted.seed, "folder": str(shards)}
+def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_timeout: float, progress: bool) -> None:
+    """Collects the episodes that have no whole shard yet."""
+    missing = [episode for episode in _episodes(wanted) if not _is_collected(shard_path(folder, episode))]
+    job = {"recipe": dataclasses.asdict(wanted.recipe), "seed": wanted.seed, "folder": str(folder)}
     bar = tqdm(
         total=len(missing) * wanted.recipe.steps,
         desc=f"generating {wanted.dataset}",
@@ -133,85 +144,32 @@ def _collect(wanted: GeneratedSet, shards: pathlib.Path, workers: int, progress:
         unit_scale=True,
         disable=not progress,
     )
-    with bar, _workers(job, min(workers, len(missing))) as idle, ThreadPoolExecutor(max(1, idle.qsize())) as pool:
-
-        def collect(episode: tuple[int, int]) -> int:
-            worker = idle.get()
-            try:
-                return _ask(worker, episode)
-            finally:
-                idle.put(worker)
-
-        try:
-            for future in as_completed([pool.submit(collect, episode) for episode in missing]):
-                bar.update(future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # the episodes under way are still finished and kept
-            raise
+    with bar, closing(collect(job, missing, workers, worker_timeout)) as finished:
+        for rows in finished:
+            bar.update(rows)
 
 
-@contextmanager
-def _workers(job: dict[str, Any], count: int) -> Iterator[queue.SimpleQueue[subprocess.Popen[str]]]:
-    """Starts worker processes, and ends them by closing their input.
-
-    They are programs of their own rather than `multiprocessing`'s children, because those import the main program
-    again: it would cost every worker an import of jax, and a script without a `__main__` guard its sanity. Each leads a
-    process group of its own, so that Ctrl-C in the terminal reaches the main program alone.
-    """
-    command, environment = worker_command("from sorl.data.generation_worker import main; main()")
-    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    processes = [
-        subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, process_group=0)
-        for _ in range(count)
-    ]
-    idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
-    try:
-        for process in processes:
-            _send(process, job)
-            idle.put(process)
-        yield idle
-    finally:
-        for process in processes:
-            process.communicate()
+def _is_collected(path: pathlib.Path) -> bool:
+    """Whether an episode's shard is there; a damaged one is removed, with a line on standard error."""
+    if not path.is_symlink() and not path.exists():
+        return False
+    damage = "it is a link" if path.is_symlink() else shards.damage(path)
+    if damage is None:
+        return True
+    print(f"{path} is damaged ({damage}); its episode is collected anew.", file=sys.stderr)
+    with named_errors(path, "removed", "remove it by hand"):
+        path.unlink()
+    return False
 
 
-def _ask(worker: subprocess.Popen[str], episode: tuple[int, int]) -> int:
-    """Has a worker collect one episode; its number of rows."""
-    assert worker.stdout is not None
-    _send(worker, episode)
-    reply = worker.stdout.readline()
-    if not reply:
-        raise RuntimeError(
-            f"A generation worker ended with exit code {worker.wait()}, its own message stands above; "
-            "run the same command again to go on from the finished episodes."
-        )
-    return json.loads(reply)
-
-
-def _send(worker: subprocess.Popen[str], message: Any) -> None:
-    assert worker.stdin is not None
-    with suppress(BrokenPipeError):  # a dead worker is told apart by its missing reply
-        worker.stdin.write(json.dumps(message) + "\n")
-        worker.stdin.flush()
-
-
-def _assemble(wanted: GeneratedSet, directory: pathlib.Path, shards: pathlib.Path, settings: dict[str, Any]) -> None:
+def _assemble(wanted: GeneratedSet, directory: pathlib.Path, folder: pathlib.Path, settings: dict[str, Any]) -> None:
     """Joins the episodes of each split into its file; the training file comes last and completes the set."""
     for place, split in reversed(list(enumerate(SPLITS))):
-        parts = [shard_path(shards, episode) for episode in _episodes(wanted) if episode[0] == place]
-        rows = _concatenate(parts)
-        temporary = shards / f"{split}.tmp"
-        with temporary.open("wb") as file:
+        parts = [shard_path(folder, episode) for episode in _episodes(wanted) if episode[0] == place]
+        rows = shards.concatenated(parts)
+        joined = folder / f"{split}.npz"
+        with whole_file(joined, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, **rows)
         transitions = int(np.sum(~rows["terminals"]))
         details = {**settings, "split": split, "episodes": len(parts), "transitions": transitions}
-        records.publish(temporary, split_path(directory, wanted.dataset, split), details)
-
-
-def _concatenate(parts: list[pathlib.Path]) -> dict[str, np.ndarray]:
-    episodes = []
-    for part in parts:
-        with np.load(part, allow_pickle=False) as file:
-            episodes.append({key: file[key] for key in DTYPES if key in file})
-    return {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
+        records.publish(joined, split_path(directory, wanted.dataset, split), details)

@@ -1,44 +1,57 @@
 """The program of one generation worker: reads which episodes to collect from stdin, reports on stdout.
 
-Both streams carry one JSON value a line: first the job, then the number of one episode at a time, answered by the
-number of rows collected. It ends when stdin does, so no worker outlives the process that started it.
+Both streams carry one JSON value a line: first the job, then the split and the number of one episode at a time, each
+answered by `{"rows": n}` or, before the worker ends, `{"failure": reason}`. It ends when stdin does, so no worker
+outlives the process that started it by more than an episode.
 """
 
 import json
+import os
 import pathlib
+import signal
 import sys
 from typing import Any
 
-import numpy as np
-
 from sorl.data.episodes import collect_episode, make_recipe_environment
 from sorl.data.recipes import Recipe
-from sorl.files import whole_file
+from sorl.data.shards import shard_path, write
 
 
-def shard_path(folder: pathlib.Path, episode: tuple[int, int]) -> pathlib.Path:
-    """The file that holds one finished episode, `(split, number)`."""
-    return folder / "split-{}-episode-{:06d}.npz".format(*episode)
-
-
-def write_shard(environment: Any, recipe: Recipe, seed: int, episode: tuple[int, int], folder: pathlib.Path) -> int:
-    """Collects one episode into its shard, whole or not at all, and returns its number of rows."""
-    rows = collect_episode(environment, recipe, (seed, *episode))
-    path = shard_path(folder, episode)
-    with whole_file(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **rows)
-    return len(rows["terminals"])
+LONGEST_REASON = 400
+"""Characters of a failure that are reported, few enough to be written to the pipe at once."""
 
 
 def main() -> None:
     """Runs until stdin ends."""
-    replies, sys.stdout = sys.stdout, sys.stderr
+    # Signals may reach whole groups and jobs of processes; the parent decides what they mean. (SIGTTOU would stop a
+    # worker that prints a warning to a terminal.)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTTOU):
+        signal.signal(name, signal.SIG_IGN)
+    replies = os.dup(1)
+    os.dup2(2, 1)  # what a simulator prints is no reply
+    try:
+        try:
+            _collect_all(replies)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            _write(replies, {"failure": reason[:LONGEST_REASON]})
+    except BrokenPipeError:
+        pass  # the parent was killed: nobody is left to report to
+
+
+def _collect_all(replies: int) -> None:
     job = json.loads(sys.stdin.readline())
     recipe = Recipe(**job["recipe"])
     environment = make_recipe_environment(recipe)
     for line in sys.stdin:
-        rows = write_shard(environment, recipe, job["seed"], tuple(json.loads(line)), pathlib.Path(job["folder"]))
-        print(json.dumps(rows), file=replies, flush=True)
+        split, number = json.loads(line)
+        rows = collect_episode(environment, recipe, (job["seed"], split, number))
+        write(shard_path(pathlib.Path(job["folder"]), (split, number)), rows)
+        _write(replies, {"rows": len(rows["terminals"])})
+
+
+def _write(replies: int, message: dict[str, Any]) -> None:
+    os.write(replies, json.dumps(message).encode() + b"\n")  # unbuffered, so that nothing is left to write at exit
 
 
 if __name__ == "__main__":

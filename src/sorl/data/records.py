@@ -29,7 +29,7 @@ def verified(path: pathlib.Path) -> dict[str, Any] | None:
     beside = record_path(path)
     if not beside.exists():
         return None
-    record = read_json(beside)
+    record = read_json(beside, f"delete it and {path}, and fetch or generate that again")
     found = fingerprint(path)
     for key, unit in (("size", " bytes"), ("sha256", "")):
         if record.get(key) != found[key]:
