@@ -104,10 +104,11 @@ def test_what_is_no_file_is_one_sentence(path, tmp_path):
         load_logs(tmp_path / "none.npz")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_one_sentence(path):
     path.write_bytes(GOOD)
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
     with pytest.raises(ValueError) as caught:
         load_logs(path)
     assert _is_one_sentence(caught.value, path, "ermission denied")

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+from sorl import entry
 from sorl.files import make_directory, read_json, user_cache, whole_file, write_json
 
 
@@ -65,6 +66,7 @@ def test_the_systems_errors_are_one_sentence_with_the_files_name(tmp_path, numbe
         raise OSError(number, os.strerror(number))
     assert str(caught.value) == f"{path} cannot be written: {said}."
     assert caught.value.errno == number
+    assert entry.sentence(caught.value) == str(caught.value)  # as a command prints it
     assert list(tmp_path.iterdir()) == []
 
 

@@ -104,7 +104,7 @@ def sentence(error: Exception) -> str | None:
     elif isinstance(error, ImportError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         text += f"; pip install 'sorl[{extra}]'." if extra else ""
-    elif isinstance(error, OSError) and error.errno is not None:
+    elif isinstance(error, OSError) and error.strerror is not None:
         text = _of_the_system(error)
     elif not isinstance(error, ValueError | OSError | FloatingPointError) and not _is_told_by_sorl(error):
         return None

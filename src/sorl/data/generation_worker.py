@@ -33,7 +33,9 @@ def main() -> None:
         try:
             _collect_all(replies)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            reason = " ".join(f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}".split()).rstrip(
+                "."
+            )
             _write(replies, {"failure": reason[:LONGEST_REASON]})
     except BrokenPipeError:
         pass  # the parent was killed: nobody is left to report to
