@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sorl import presets, published
-from sorl.agents import Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
+from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
 from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
 from sorl.json_form import to_json
 
@@ -35,6 +35,14 @@ def test_json_round_trip(config, tmp_path):
 def test_paths_round_trip(tmp_path):
     config = presets.own_logs(tmp_path / "logs.npz")
     assert _round_trip(config, tmp_path).data.path == tmp_path / "logs.npz"
+
+
+def test_settings_for_own_logs_stay_near_the_data(tmp_path):
+    config = presets.own_logs(tmp_path / "logs.npz")
+    assert config.agent == Sorl(q_coefficient=1.0, act_with_average=True)
+    assert (config.evaluation.interval, config.log_interval) == (0, 1_000)
+    assert presets.own_logs(tmp_path / "logs.npz", SorlReleased).agent == SorlReleased(q_coefficient=1.0)
+    assert presets.own_logs(tmp_path / "logs.npz", Bc).agent == Bc()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def _rows(**values: float):
 
 
 def test_the_first_departure_of_each_seed_is_warned_of_once():
-    watch = ValueWatch(Sorl(q_coefficient=100.0), ValueRange(-100.0, 0.0))
+    watch = ValueWatch(Sorl(q_coefficient=100.0, discount=0.75), np.array([-25.0, -1.0], np.float32))
     inside = _rows(q_mean=-30.0, target_q_mean=0.5, policy_q_mean=1.0)
     assert watch.check(10, inside) == [] and inside[0]["training/value_excess"] == 0.01
     rows = _rows(q_mean=2.0, target_q_mean=-1.0, policy_q_mean=9.5) | {7: inside[0]}
@@ -56,7 +56,7 @@ def test_the_first_departure_of_each_seed_is_warned_of_once():
 
 def test_earlier_rows_of_a_run_are_not_warned_of_again():
     earlier = [{"step": 10, "seed": 0, "training/value_excess": 0.3}]
-    watch = ValueWatch(Sorl(), ValueRange(0.0, 1.0), earlier)
+    watch = ValueWatch(Sorl(discount=0.5), np.array([0.5], np.float32), earlier)
     assert watch.check(20, _rows(v_mean=-0.5)) == []
     (verdict,) = watch.verdicts()
     assert "at update 10" in verdict
@@ -80,8 +80,14 @@ def test_departures_tell_whether_the_last_row_is_outside():
     ],
 )
 def test_the_remedy_is_a_setting_of_the_agent(agent, remedy):
-    (warning,) = ValueWatch(agent, ValueRange(0.0, 1.0)).check(5, _rows(q_mean=3.0))
+    (warning,) = ValueWatch(agent, np.array([0.5, 0.25], np.float32)).check(5, _rows(q_mean=99.0))
     assert warning.endswith(f"so the critic diverges; try {remedy}.")
+
+
+def test_where_all_rewards_are_small_larger_ones_are_the_remedy():
+    """Training begins from values of a few tenths, whatever the rewards."""
+    (warning,) = ValueWatch(Sorl(discount=0.5), np.array([-0.01, 0.02], np.float32)).check(5, _rows(q_mean=0.3))
+    assert warning.endswith("try rewards times 50 (the largest is 0.02), or a lower --agent.q-coefficient (now 100).")
 
 
 def test_every_agent_with_values_has_a_discount_and_a_remedy():
@@ -89,5 +95,5 @@ def test_every_agent_with_values_has_a_discount_and_a_remedy():
         made = agent()
         assert hasattr(made, "discount") == (agent is not Bc), name
         if agent is not Bc:
-            (warning,) = ValueWatch(made, ValueRange(0.0, 1.0)).check(5, _rows(q_mean=3.0))
+            (warning,) = ValueWatch(made, np.array([0.5], np.float32)).check(5, _rows(q_mean=99.0))
             assert "--agent." in warning

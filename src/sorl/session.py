@@ -26,7 +26,7 @@ from sorl.interruption import Interruption
 from sorl.logs import MetricLog, read_metrics
 from sorl.progress import Progress
 from sorl.sinks import Sink
-from sorl.value_range import ValueWatch, value_range
+from sorl.value_range import ValueWatch
 
 
 CHUNK_SECONDS = 1.0
@@ -101,12 +101,11 @@ class Session:
 
     def _make_watch(self) -> ValueWatch | None:
         """None for an agent without values."""
-        discount = getattr(self.config.agent, "discount", None)
-        if discount is None:
+        if not hasattr(self.config.agent, "discount"):
             return None
         train = self.data.train
         rewards = np.asarray(train.rewards)[np.asarray(train.starts)]
-        return ValueWatch(self.config.agent, value_range(rewards, discount), read_metrics(self.directory))
+        return ValueWatch(self.config.agent, rewards, read_metrics(self.directory))
 
     @property
     def step(self) -> int:

@@ -153,7 +153,7 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.config is not None:
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
-        return presets.own_logs(selection.data, agent), "the agent's own; there is no environment to evaluate in."
+        return presets.own_logs(selection.data, agent), "those for own logs; there is no environment to evaluate in."
     if options.preset == "quickstart" or (options.preset is None and env is None):
         config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
         return config, "the quickstart's: generated data, small networks, few updates."

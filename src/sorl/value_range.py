@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sorl.agents import AbstractAgent
-
 
 WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")
 """Metrics that are means of discounted sums of rewards."""
@@ -22,6 +20,10 @@ REMEDIES = {
     "learning_rate": "lower",
 }
 """How to change a setting so that the policy stays nearer to the data; the first that an agent has is named."""
+SMALL_REWARD = 0.1
+"""Where no reward is larger, an untrained critic's values, of a few tenths, outweigh the rewards for long."""
+
+Rewards = Float[np.ndarray, " transitions"]
 
 
 class ValueRange(NamedTuple):
@@ -35,7 +37,7 @@ class ValueRange(NamedTuple):
         return max(self.low - value, value - self.high, 0.0) / (self.high - self.low or 1.0)
 
 
-def value_range(rewards: Float[np.ndarray, " transitions"], discount: float) -> ValueRange:
+def value_range(rewards: Rewards, discount: float) -> ValueRange:
     """The range from r_min / (1 - discount) to r_max / (1 - discount), extended to 0.
 
     It holds 0 because untrained critics begin there, and because a termination ends a sum early.
@@ -71,12 +73,13 @@ def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
 class ValueWatch:
     """Compares the mean values of a run's rows with the range, and warns once of each seed that leaves it.
 
-    **Arguments:** `agent`; `allowed`, the range; `earlier`, the rows that the run holds already, whose warnings are not
-    repeated.
+    **Arguments:** `agent`, which has a discount; `rewards` that it trains on; `earlier`, the rows that the run holds
+    already, whose warnings are not repeated.
     """
 
-    def __init__(self, agent: AbstractAgent, allowed: ValueRange, earlier: Iterable[Mapping[str, Any]] = ()):
-        self._agent, self._allowed = agent, allowed
+    def __init__(self, agent: Any, rewards: Rewards, earlier: Iterable[Mapping[str, Any]] = ()):
+        self._agent, self._largest = agent, float(np.abs(rewards).max())
+        self._allowed = value_range(rewards, agent.discount)
         self._departures = departures(earlier)
 
     def check(self, step: int, rows: Mapping[int, dict[str, Any]]) -> list[str]:
@@ -112,4 +115,7 @@ class ValueWatch:
     @property
     def _remedy(self) -> str:
         field, direction = next(item for item in REMEDIES.items() if hasattr(self._agent, item[0]))
-        return f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(self._agent, field):g})"
+        setting = f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(self._agent, field):g})"
+        if 0 < self._largest < SMALL_REWARD:
+            return f"rewards times {1 / self._largest:.2g} (the largest is {self._largest:.2g}), or {setting}"
+        return setting
