@@ -4,11 +4,14 @@ import os
 import pathlib
 import tracemalloc
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
 
 from sorl.data import load_logs, npz, records
+from sorl.data.arrays import read_arrays
 from sorl.data.download import fetch
 from tests.broken_npz import BROKEN, GOOD, ODD, ROWS, UNFIT
 
@@ -71,6 +74,21 @@ def test_a_broken_download_is_one_sentence_and_a_good_one_comes_next(path, tmp_p
         assert _is_one_sentence(f"{said}.", NAME)
         assert [file.name for file in path.parent.iterdir()] == [".sorl.lock"]
     assert fetch(NAME, path.parent, [bad.as_uri(), good.as_uri()], progress=False).read_bytes() == GOOD
+
+
+@hypothesis.given(position=st.integers(0, len(GOOD) - 1), mask=st.integers(1, 255))
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_no_changed_byte_changes_the_data(path, position, mask):
+    content = bytearray(GOOD)
+    content[position] ^= mask
+    path.write_bytes(content)
+    try:
+        found = read_arrays(path, ROWS)
+    except ValueError as error:
+        assert _is_one_sentence(error, path)
+    else:
+        for key, expected in ROWS.items():
+            np.testing.assert_array_equal(found[key], expected)
 
 
 @pytest.mark.parametrize("case", ODD)

@@ -34,6 +34,20 @@ def test_the_lock_is_released_when_its_process_is_killed(tmp_path):
         pass
 
 
+def test_waiting_is_told_and_ends_with_the_other_process(tmp_path):
+    program = (
+        "import pathlib, sys; from sorl.locks import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])): print('held', flush=True)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
+    pipe = subprocess.PIPE
+    with exclusive(tmp_path / ".lock"):
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"Waiting for another process that works in {tmp_path}.\n"
+    assert process.communicate() == ("held\n", "")
+
+
 def test_what_the_file_holds_stays(tmp_path):
     (tmp_path / ".lock").write_text("precious")
     with exclusive(tmp_path / ".lock"):

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ except ImportError:  # Windows
 def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) -> Iterator[None]:
     """Holds the lock file `path`, which is created where it is missing, with its directory.
 
-    **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: wait
-    until it is released); `remedy`, what to do where the directory cannot be written.
+    **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: say
+    so on standard error and wait); `remedy`, what to do where the directory cannot be written.
 
     Raises an `OSError`, one sentence, where the file cannot be opened or is a link, and where the system has no locks.
     """
@@ -31,7 +32,7 @@ def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) ->
     descriptor = _open(path, remedy)
     try:
         with named_errors(path, "locked", "use a disk that supports file locks"):
-            _lock(descriptor, busy)
+            _lock(descriptor, path, busy)
         yield
     finally:
         os.close(descriptor)
@@ -52,9 +53,12 @@ def _open(path: Path, remedy: str | None) -> int:
     return descriptor
 
 
-def _lock(descriptor: int, busy: str | None) -> None:
+def _lock(descriptor: int, path: Path, busy: str | None) -> None:
     assert fcntl is not None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise BlockingIOError(busy) from None
+        if busy is not None:
+            raise BlockingIOError(busy) from None
+        print(f"Waiting for another process that works in {path.parent}.", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
