@@ -10,7 +10,7 @@ import pytest
 from sorl import presets, published
 from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
 from sorl.config import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
-from sorl.json_form import to_json
+from sorl.json_form import from_json, to_json
 
 
 def _round_trip(config, tmp_path):
@@ -50,7 +50,7 @@ def test_settings_for_own_logs_stay_near_the_data(tmp_path):
     [
         ({"batch_size": "many"}, r"batch_size is 'many'; expected <class 'int'>"),
         ({"seeds": 3}, "seeds is 3"),
-        ({"colour": 1}, r"unknown fields \['colour'\]"),
+        ({"colour": 1}, r"unknown fields \(colour\); install the version of sorl that wrote it"),
         ({"agent": {"type": "Dreamer"}}, "names the agent 'Dreamer'; the known agents are Sorl, SorlReleased"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seeds": []}, "seeds are"),
@@ -62,6 +62,31 @@ def test_damaged_json_is_refused(change, message, tmp_path):
     path.write_text(json.dumps(to_json(presets.quickstart()) | change))
     with pytest.raises(ValueError, match=message):
         read_config(path)
+
+
+def test_fields_that_are_missing_take_their_defaults_with_one_warning(tmp_path):
+    path = tmp_path / "config.json"
+    values = to_json(TrainConfig())
+    del values["batch_size"], values["evaluation"]["workers"], values["agent"]["discount"]
+    path.write_text(json.dumps(values))
+    with pytest.warns(UserWarning) as caught:
+        assert read_config(path) == TrainConfig()
+    assert [str(warning.message) for warning in caught] == [
+        f"{path} does not have batch_size, agent.discount, evaluation.workers; the defaults are taken."
+    ]
+
+
+def test_a_missing_field_without_a_default_is_refused():
+    with pytest.raises(ValueError, match="the place lacks low; restore it from a copy"):
+        from_json(_Range, {"high": 2.0}, "the place")
+    with pytest.warns(UserWarning, match="the place does not have high; the defaults"):
+        assert from_json(_Range, {"low": 1.0}, "the place") == _Range(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    low: float
+    high: float = 5.0
 
 
 def test_what_is_not_json_is_refused(tmp_path):
