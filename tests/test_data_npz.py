@@ -51,6 +51,26 @@ def test_a_broken_log_is_one_sentence(path, case):
     assert _is_one_sentence(caught.value, path), caught.value
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("header that is no Python", "its header is damaged: EOF in multi-line statement"),
+        ("unknown dtype", "its header is damaged: descr is not a valid dtype descriptor: '<z9'"),
+        ("encrypted", "it is encrypted"),
+        ("huge shape", "its header tells shape [1000000000000000, 2] of float64, its size is 181 bytes"),
+        ("objects", "it has dtype object, not real numbers or booleans"),
+        ("npy of version 9", "its npy format has version 9.0, known are 1.0 and 2.0"),
+    ],
+)
+def test_the_reason_is_told(path, case, reason):
+    path.write_bytes(BROKEN[case])
+    with pytest.raises(npz.DamagedFileError) as caught:
+        load_logs(path)
+    remedy = "store plain, undamaged arrays of numbers"
+    assert str(caught.value) == f"observations of {path} cannot be read ({reason}); {remedy}."
+    assert npz.damage(path) == f"observations: {reason}"
+
+
 @pytest.mark.parametrize("case", ["flipped bytes in a deflated stream", "truncated after a half", "objects"])
 def test_a_broken_validation_file_is_one_sentence_with_its_own_name(path, case):
     path.write_bytes(GOOD)

@@ -136,7 +136,10 @@ def _header(member: zipfile.ZipExtFile, member_bytes: int) -> tuple[tuple[int, .
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"its npy format has version {version[0]}.{version[1]}, known are 1.0 and 2.0")
-    shape, fortran_order, dtype = readers[version](member)
+    try:
+        shape, fortran_order, dtype = readers[version](member)
+    except Exception as error:  # numpy parses it as Python
+        raise ValueError(f"its header is damaged: {_reason(error)}") from error
     if dtype.kind not in "fiub":
         raise ValueError(f"it has dtype {dtype}, not real numbers or booleans")
     if len(shape) > MOST_AXES:
@@ -162,6 +165,12 @@ def _one_sentence(where: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # bytes of no file format can fail in many ways, out of memory among them
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = (reason.splitlines() or [""])[0].strip(" .")[:LONGEST_REASON]
-        raise DamagedFileError(where, reason or type(error).__name__, remedy) from error
+        raise DamagedFileError(where, _reason(error), remedy) from error
+
+
+def _reason(error: Exception) -> str:
+    """Another library's message on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    return (text.splitlines() or [""])[0].strip(" .")[:LONGEST_REASON] or type(error).__name__
