@@ -45,25 +45,6 @@ def test_settings_for_own_logs_stay_near_the_data(tmp_path):
     assert presets.own_logs(tmp_path / "logs.npz", Bc).agent == Bc()
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"batch_size": "many"}, r"batch_size is 'many'; expected <class 'int'>"),
-        ({"seeds": 3}, "seeds is 3"),
-        ({"colour": 1}, r"unknown fields \(colour\); install the version of sorl that wrote it"),
-        ({"agent": {"type": "Dreamer"}}, "names the agent 'Dreamer'; the known agents are Sorl, SorlReleased"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"seeds": []}, "seeds are"),
-        ({"evaluation": None}, "evaluation is None"),
-    ],
-)
-def test_damaged_json_is_refused(change, message, tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(to_json(presets.quickstart()) | change))
-    with pytest.raises(ValueError, match=message):
-        read_config(path)
-
-
 def test_fields_that_are_missing_take_their_defaults_with_one_warning(tmp_path):
     path = tmp_path / "config.json"
     values = to_json(TrainConfig())
@@ -72,14 +53,15 @@ def test_fields_that_are_missing_take_their_defaults_with_one_warning(tmp_path):
     with pytest.warns(UserWarning) as caught:
         assert read_config(path) == TrainConfig()
     assert [str(warning.message) for warning in caught] == [
-        f"{path} does not have batch_size, agent.discount, evaluation.workers; the defaults are taken."
+        f"{path} does not have batch_size, agent.discount, evaluation.workers; the values of the version that wrote it "
+        "are taken."
     ]
 
 
 def test_a_missing_field_without_a_default_is_refused():
     with pytest.raises(ValueError, match="the place lacks low; restore it from a copy"):
         from_json(_Range, {"high": 2.0}, "the place")
-    with pytest.warns(UserWarning, match="the place does not have high; the defaults"):
+    with pytest.warns(UserWarning, match="the place does not have high; the values"):
         assert from_json(_Range, {"low": 1.0}, "the place") == _Range(1.0)
 
 
@@ -89,33 +71,26 @@ class _Range:
     high: float = 5.0
 
 
-def test_what_is_not_json_is_refused(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        read_config(path)
-
-
 @pytest.mark.parametrize(
     "fields",
     [
-        {"seeds": (1, 1)},
-        {"seeds": (-1,)},
-        {"updates": 0},
-        {"log_interval": 0},
-        {"env": None},
-        {"data": DataConfig(path=Path("logs.npz"))},
-        {"evaluation": EvaluationConfig(episodes=0)},
-        {"evaluation": EvaluationConfig(inference_steps=())},
-        {"evaluation": EvaluationConfig(final_candidates=(0,))},
-        {"evaluation": EvaluationConfig(workers=0)},
-        {"seeds": (2**32,)},
-        {"data": DataConfig(directory=Path("data"), episodes=3)},
+        lambda: {"seeds": (1, 1)},
+        lambda: {"seeds": (-1,)},
+        lambda: {"updates": 0},
+        lambda: {"log_interval": 0},
+        lambda: {"env": None},
+        lambda: {"data": DataConfig(path=Path("logs.npz"))},
+        lambda: {"evaluation": EvaluationConfig(episodes=0)},
+        lambda: {"evaluation": EvaluationConfig(inference_steps=())},
+        lambda: {"evaluation": EvaluationConfig(final_candidates=(0,))},
+        lambda: {"evaluation": EvaluationConfig(workers=0)},
+        lambda: {"seeds": (2**32,)},
+        lambda: {"data": DataConfig(directory=Path("data"), episodes=3)},
     ],
 )
 def test_impossible_runs_are_refused(fields):
     with pytest.raises(ValueError, match="give|set it to 0|add"):
-        TrainConfig(**fields)
+        TrainConfig(**fields())
 
 
 def test_changes_are_named():

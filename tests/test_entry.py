@@ -46,12 +46,12 @@ def _raising(error):
     "error, said",
     [
         (ValueError("steps is 0;\n  give 1."), "steps is 0; give 1."),
-        (OSError(errno.ENOSPC, "No space left on device", "a b"), "a b: No space left on device; free some space, or"),
+        (OSError(errno.ENOSPC, "No space left on device", "a b"), "a b: No space left on device; free some"),
         (
             OSError(errno.EMFILE, "Too many open files"),
-            "Too many open files; raise the limit of open files (ul",
+            "Too many open files; raise the limit on open files",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; give a place that you may"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; give a directory"),
         (FileNotFoundError("x holds no run; give one."), "x holds no run; give one."),
         (MemoryError(), "Memory ran out; lower --batch-size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes"), "Memory ran out; lower --batch-size"),
@@ -59,7 +59,7 @@ def _raising(error):
         (RuntimeError("Could not determine home directory."), "The home directory is unknown; set HOME"),
         (ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib"), "pip install 'sorl[plots]'."),
         (EnvironmentWorkerError("A worker died; give fewer."), "A worker died; give fewer."),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe."),  # of a worker: standard output is read on
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe; check"),  # of a worker: standard output is read on
     ],
 )
 def test_what_a_user_can_cause_is_one_sentence(error, said, capfd):
@@ -139,9 +139,9 @@ def command():
 """
 
 
-def _start(directory, *arguments, **options):
+def _start(directory, *arguments, before="", **options):
     (directory / "a_command.py").write_text(MODULE)
-    code = "import sys; sys.path.insert(0, '.'); from sorl import entry; entry.run('a_command')"
+    code = before + "import sys; sys.path.insert(0, '.'); from sorl import entry; entry.run('a_command')"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True, **options
     )
@@ -166,7 +166,7 @@ def test_a_signal_is_answered_in_one_line_while_importing_and_while_working(tmp_
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path):
-    process = _start(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = _start(tmp_path, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); ")
     _wait_for(tmp_path / "working")
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)

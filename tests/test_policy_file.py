@@ -192,7 +192,7 @@ WRONG_HEADERS = {
     "an agent with a field of another type": (_with("wide", "agent", "hidden_sizes"), "hidden_sizes is 'wide'"),
     "an agent with an impossible setting": (_with(3, "agent", "backprop_steps"), "power of two"),
     "an agent of another size": (_with([16], "agent", "hidden_sizes"), "its arrays are not those"),
-    "an agent too large to be": (_with([10**30], "agent", "hidden_sizes"), "its arrays are not those"),
+    "an agent too large to be": (_with([10**30], "agent", "hidden_sizes"), "hidden_sizes is"),
     "another observation size": (_with(4, "observation_size"), "its arrays are not those"),
     "no observation size": (_with("3", "observation_size"), "sizes"),
     "a negative action size": (_with(-2, "action_size"), "sizes"),

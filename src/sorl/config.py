@@ -1,14 +1,20 @@
 """The options of a training run, from which the same run can be made again."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from sorl.agents import AnyAgent, Budget, Sorl
-from sorl.json_form import from_json
+from sorl.files import read_json
+from sorl.json_form import ABSENT, from_json
+from sorl.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
+
+
+MAX_EPISODES = 1_000_000
+"""Most episodes of one evaluation."""
+MAX_SEEDS = 1_024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +36,25 @@ class DataConfig:
     """Whether files that are not found may be downloaded."""
     validation_fraction: float = 0.1
     """Share of your own logs' episodes that is held out for validation losses, in [0, 1)."""
-    observation_margin: float | None = 1.5
+    observation_margin: float | None = dataclasses.field(default=1.5, metadata={ABSENT: None})
     """With your own logs, the policy's observations are clipped to centre +- margin * half of each logged range
     (>= 1; None: not at all), so that a sensor beyond what was logged cannot drive the networks anywhere."""
     action_low: tuple[float, ...] | None = None
     """With your own logs, the lowest actions, one number for each or one for all; default: the file's or the logged."""
     action_high: tuple[float, ...] | None = None
     """The highest actions; see --data.action-low, with which it goes."""
+
+    def __post_init__(self):
+        refuse_outside(
+            self,
+            "data.",
+            episodes=(1, 10_000_000),
+            generation_seed=(0, 2**32 - 1),
+            validation_fraction=(0.0, 0.999),
+            observation_margin=(1.0, MAX_NUMBER),
+            action_low=(-MAX_NUMBER, MAX_NUMBER),
+            action_high=(-MAX_NUMBER, MAX_NUMBER),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +82,20 @@ class EvaluationConfig:
     """Processes that simulate one environment each, at most one an episode; none: 50. Results do not depend on it."""
     overlap: bool | None = None
     """Train on while an evaluation plays, with its policy on the CPU; none does so where training is not on the CPU."""
+
+    def __post_init__(self):
+        refuse_outside(
+            self,
+            "evaluation.",
+            interval=(0, MAX_COUNT),
+            episodes=(1, MAX_EPISODES),
+            final_episodes=(1, MAX_EPISODES),
+            workers=(1, 4_096),
+        )
+        for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
+            values = getattr(self, name)
+            if values is not None and (not values or min(values) < 1):
+                raise ValueError(f"evaluation.{name} is {values}; give at least one number, each >= 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,25 +135,18 @@ class TrainConfig:
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
-        for name in ("updates", "batch_size", "log_interval", "checkpoint_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a whole number >= 1.")
-        if self.evaluation.interval < 0 or self.evaluation.episodes < 1 or self.evaluation.final_episodes < 1:
-            raise ValueError(
-                f"evaluation.interval is {self.evaluation.interval} with {self.evaluation.episodes} and "
-                f"{self.evaluation.final_episodes} episodes; give an interval >= 0 and at least one episode."
-            )
+        if len(self.seeds) > MAX_SEEDS or max(self.seeds) >= 2**32:
+            raise ValueError(f"seeds are {len(self.seeds)} up to {max(self.seeds)}; give at most {MAX_SEEDS}, < 2^32.")
+        refuse_outside(
+            self,
+            updates=(1, MAX_COUNT),
+            batch_size=(1, 2**20),
+            log_interval=(1, MAX_COUNT),
+            checkpoint_interval=(1, MAX_COUNT),
+        )
         evaluation = self.evaluation
-        for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
-            values = getattr(evaluation, name)
-            if values is not None and (not values or min(values) < 1):
-                raise ValueError(f"evaluation.{name} is {values}; give at least one number, each >= 1.")
         for final in (False, True):
             self.budgets(final=final)
-        if evaluation.workers is not None and evaluation.workers < 1:
-            raise ValueError(f"evaluation.workers is {evaluation.workers}; give at least 1.")
-        if max(self.seeds) >= 2**32:
-            raise ValueError(f"seeds are {self.seeds}; give numbers below 2^32.")
         if self.env is None and evaluation.interval:
             raise ValueError(
                 f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
@@ -155,12 +180,11 @@ class TrainConfig:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Reads a `config.json`; raises a `ValueError` that names the first field that is missing, unknown or wrong."""
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); give a config.json that sorl wrote.") from error
-    return from_json(TrainConfig, values, str(path))
+    """Reads a `config.json`; fields that an earlier version did not have take the values that were meant then.
+
+    Raises a `ValueError`, one sentence, for a file that is damaged or holds what is unknown or wrong.
+    """
+    return from_json(TrainConfig, read_json(path), str(path))
 
 
 def changes(before: Any, after: Any, prefix: str = "") -> set[str]:

@@ -12,7 +12,6 @@ Importing this takes milliseconds, so that Ctrl-C is answered while the command'
 """
 
 import contextlib
-import errno
 import importlib
 import io
 import os
@@ -186,18 +185,11 @@ def _is_told_by_sorl(error: Exception) -> bool:
 
 def _of_the_system(error: OSError) -> str:
     """What the operating system refused, with the file, and what to do where that is known."""
-    remedies = {
-        errno.ENOSPC: "free some space, or write elsewhere",
-        errno.EDQUOT: "free some space, or write elsewhere",
-        errno.EMFILE: "raise the limit of open files (ulimit -n), or give fewer workers",
-        errno.ENFILE: "close other programs, or give fewer workers",
-        errno.EACCES: "give a place that you may use",
-        errno.EPERM: "give a place that you may use",
-        errno.EROFS: "give a place that you may write to",
-    }
+    from sorl.files import OTHER_REMEDY, REMEDIES
+
     place = f"{error.filename}: " if error.filename is not None else ""
-    remedy = f"; {remedies[error.errno]}" if error.errno in remedies else ""
-    return f"{place}{error.strerror or os.strerror(error.errno or 0)}{remedy}."
+    reason = error.strerror or os.strerror(error.errno or 0)
+    return f"{place}{reason}; {REMEDIES.get(error.errno or 0, OTHER_REMEDY)}."
 
 
 def _refusal(box: str, prog: str) -> str:

@@ -119,7 +119,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:
-    """Reads a file that holds one JSON object; `remedy` is what to do where it does not.
+    """Reads a file that holds one JSON object, in which no name stands twice; `remedy` is what to do where it does not.
 
     Raises a `FileNotFoundError` if there is none, and a `ValueError` if it cannot be read or holds something else; each
     is one sentence with the file's name.
@@ -127,7 +127,7 @@ def read_json(path: Path, remedy: str = "restore it from a copy or make it again
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block whoever opens it
             raise ValueError("it is no file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}.") from None
     except OSError as error:
@@ -136,6 +136,15 @@ def read_json(path: Path, remedy: str = "restore it from a copy or make it again
         raise ValueError(f"{path} is empty, damaged or no JSON in UTF-8 ({error}); {remedy}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__} instead of an object; {remedy}.")
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands in it twice")
     return content
 
 

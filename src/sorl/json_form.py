@@ -4,13 +4,21 @@ It needs nothing beyond what acting needs, so that a policy can be loaded where 
 """
 
 import dataclasses
+import difflib
+import math
+import reprlib
 import types
 import typing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from sorl.agents import AGENTS, AbstractAgent
+
+
+ABSENT = "absent"
+"""In a field's metadata, the value that a file without the field means, where that is not the default."""
 
 
 def to_json(config: Any) -> Any:
@@ -26,91 +34,157 @@ def to_json(config: Any) -> Any:
 
 
 def agent_from_json(values: Any, where: str) -> AbstractAgent:
-    """Makes an agent from its JSON form, as `from_json` any other dataclass.
+    """Makes an agent from its JSON form.
 
     Raises a `ValueError` that begins with `where`, the name of the source, for what is missing, unknown or wrong.
     """
-    defaults: list[str] = []
-    agent = _agent(values, where, defaults)
-    _warn_of_defaults(where, defaults)
-    return agent
+    reader = _Reader(where)
+    return reader.finish(reader.agent(values, ""))
 
 
 def from_json(cls: Any, values: Any, where: str) -> Any:
     """Makes a dataclass from its JSON form.
 
-    Fields that are missing take their defaults, with one warning that names them all: files of older versions lack the
-    fields that are younger. Raises a `ValueError` that begins with `where`, the name of the source, for an unknown
-    field, a value of another type, or a missing field without a default.
+    A field that is missing, as in a file of an earlier version, takes its default, and one `UserWarning` names all of
+    them. Raises a `ValueError` that begins with `where`, the name of the source, for a field that has no default and is
+    missing, and for what is unknown or wrong.
     """
-    defaults: list[str] = []
-    made = _dataclass(cls, values, where, defaults)
-    _warn_of_defaults(where, defaults)
-    return made
+    reader = _Reader(where)
+    return reader.finish(reader.object(cls, values, ""))
 
 
-def _warn_of_defaults(where: str, names: list[str]) -> None:
-    if names:
-        warnings.warn(f"{where} does not have {', '.join(names)}; the defaults are taken.", stacklevel=3)
+class _Reader:
+    """Reads one source; `name` is the dotted name of what is read, empty for the whole."""
 
+    def __init__(self, where: str):
+        self._where = where
+        self._missing: list[str] = []
 
-def _agent(values: Any, where: str, defaults: list[str], prefix: str = "") -> AbstractAgent:
-    name = values.get("type") if isinstance(values, dict) else None
-    if not isinstance(name, str) or name not in AGENTS:
-        raise ValueError(f"{where} names the agent {name!r}; the known agents are {', '.join(AGENTS)}.")
-    fields = {key: value for key, value in values.items() if key != "type"}
-    return _dataclass(AGENTS[name], fields, where, defaults, prefix)
+    def finish(self, result: Any) -> Any:
+        """Warns of what was missing, and returns the result."""
+        if self._missing:
+            warnings.warn(
+                f"{self._where} does not have {', '.join(self._missing)}; the values of the version that wrote it are "
+                "taken.",
+                stacklevel=3,
+            )
+        return result
 
+    def agent(self, values: Any, name: str) -> AbstractAgent:
+        """An agent, of the class that the values name."""
+        kind = values.get("type") if isinstance(values, dict) else None
+        if not isinstance(kind, str) or kind not in AGENTS:
+            near = _nearest(kind, AGENTS) if isinstance(kind, str) else ""
+            found = _shown(kind if isinstance(values, dict) else values)
+            raise ValueError(f"{self._where} names the agent {found}{near}; the known agents are {', '.join(AGENTS)}.")
+        return self.object(AGENTS[kind], {key: value for key, value in values.items() if key != "type"}, name)
 
-def _dataclass(cls: Any, values: Any, where: str, defaults: list[str], prefix: str = "") -> Any:
-    """Adds the dotted names of missing fields to `defaults`."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} is {values!r}; expected an object with the fields of {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(map(str, values.keys() - fields.keys()))
-    if unknown:
-        raise ValueError(
-            f"{where} has unknown fields ({', '.join(unknown)}); install the version of sorl that wrote it, or remove "
-            "them if they were added by hand."
-        )
-    missing = [name for name in fields if name not in values]
-    required = [name for name in missing if not _has_default(fields[name])]
-    if required:
-        raise ValueError(f"{where} lacks {', '.join(required)}; restore it from a copy.")
-    defaults.extend(prefix + name for name in missing)
-    return cls(
-        **{
-            name: _value(hints[name], value, f"{where}: {name}", defaults, f"{prefix}{name}.")
-            for name, value in values.items()
-        }
-    )
+    def object(self, cls: Any, values: Any, name: str) -> Any:
+        """A dataclass."""
+        if not isinstance(values, dict):
+            raise self._wrong(name, values, f"an object with the fields of {cls.__name__}")
+        hints = typing.get_type_hints(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        prefix = f"{name}." if name else ""
+        for key in values:
+            if key not in fields:
+                raise ValueError(
+                    f"{self._where} has the unknown field {_shown(prefix + str(key))}{_nearest(str(key), fields)}; "
+                    "remove it, or read the file with the version of sorl that wrote it."
+                )
+        absent = {key: self._absent(field, prefix + key) for key, field in fields.items() if key not in values}
+        known = {key: self.value(hints[key], value, prefix + key) for key, value in values.items()}
+        try:
+            return cls(**known, **absent)
+        except ValueError as error:
+            raise ValueError(f"{self._where} cannot be used: {error}") from error
 
+    def value(self, hint: Any, value: Any, name: str) -> Any:
+        """A value of the type `hint`; whole numbers stand for real ones, as in JSON they may."""
+        if _is_agent(hint):
+            return self.agent(value, name)
+        if dataclasses.is_dataclass(hint):
+            return self.object(hint, value, name)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            for alternative in typing.get_args(hint):
+                if _may_be(alternative, value):
+                    return self.value(alternative, value, name)
+        elif typing.get_origin(hint) is tuple and isinstance(value, list):
+            return tuple(self.value(typing.get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+        elif hint is float and _may_be(float, value):
+            number = _float(value)
+            if math.isfinite(number):
+                return number
+            raise self._wrong(name, value, "a finite number")
+        elif _may_be(hint, value):
+            return Path(value) if hint is Path else value
+        raise self._wrong(name, value, _words(hint))
 
-def _has_default(field: dataclasses.Field) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-
-
-def _value(hint: Any, value: Any, where: str, defaults: list[str], prefix: str) -> Any:
-    """`value` as the type `hint`, or a `ValueError`; integers stand for floats, as in JSON they may."""
-    if isinstance(value, dict) and "type" in value:
-        return _agent(value, where, defaults, prefix)
-    if dataclasses.is_dataclass(hint):
-        return _dataclass(hint, value, where, defaults, prefix)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        arguments = typing.get_args(hint)
-        if value is None and type(None) in arguments:
-            return None
-        chosen = next(argument for argument in arguments if argument is not type(None))
-        return _value(chosen, value, where, defaults, prefix)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_value(typing.get_args(hint)[0], item, where, defaults, prefix) for item in value)
-    if typing.get_origin(hint) is Literal and value in typing.get_args(hint):
+    def _absent(self, field: Any, name: str) -> Any:
+        if ABSENT in field.metadata:
+            value = field.metadata[ABSENT]
+        elif field.default is not dataclasses.MISSING:
+            value = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            raise ValueError(f"{self._where} lacks {name}; restore it from a copy.")
+        self._missing.append(name)
         return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+
+    def _wrong(self, name: str, value: Any, expected: str) -> ValueError:
+        subject = f"{self._where}: {name}" if name else self._where
+        return ValueError(f"{subject} is {_shown(value)}; expected {expected}.")
+
+
+def _is_agent(hint: Any) -> bool:
+    kinds = typing.get_args(hint) or (hint,)
+    return all(isinstance(kind, type) and issubclass(kind, AbstractAgent) for kind in kinds)
+
+
+def _may_be(hint: Any, value: Any) -> bool:
+    """Whether a JSON value has the kind that a type is written as."""
+    if hint is type(None):
+        return value is None
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list)
+    if typing.get_origin(hint) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str) and "\0" not in value
+    return hint in (int, str, bool) and type(value) is hint
+
+
+def _float(value: int | float) -> float:
+    try:
         return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise ValueError(f"{where} is {value!r}; expected {hint}.")
+    except OverflowError:  # of a whole number of hundreds of digits
+        return math.inf
+
+
+def _words(hint: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
+    if hint is type(None):
+        return "null"
+    if hint in plain:
+        return plain[hint]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, arguments))
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each item {_words(arguments[0])}"
+    return " or ".join(map(_words, arguments))
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 60, 60, 40
+    return short.repr(value)
+
+
+def _nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" (do you mean {found[0]!r}?)" if found else ""

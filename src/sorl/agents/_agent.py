@@ -2,14 +2,15 @@
 
 import abc
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from sorl.agents._settings import MAX_CANDIDATES, MAX_STEPS, refuse_absurd_values
 from sorl.critics import Aggregation
+from sorl.ranges import MAX_NUMBER, refuse_outside
 from sorl.transitions import Transition
 
 
@@ -48,16 +49,17 @@ class Budget(eqx.Module):
                 f"A budget of {self.inference_steps} inference steps and {self.candidates} candidates cannot act; "
                 "give at least 1 of each."
             )
-        for name in ("policy_conditioning", "critic_conditioning"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; give a step count >= 1, or None for the largest trained one.")
-        if not self.noise_scale >= 0:
-            raise ValueError(f"The noise scale is {self.noise_scale}; give a number >= 0.")
+        refuse_outside(
+            self,
+            inference_steps=(1, MAX_STEPS),
+            candidates=(1, MAX_CANDIDATES),
+            policy_conditioning=(1, MAX_STEPS),
+            critic_conditioning=(1, MAX_STEPS),
+            noise_scale=(0.0, MAX_NUMBER),
+            softmax_temperature=(0.0, MAX_NUMBER),
+        )
         if self.q_aggregation not in (None, "mean", "min"):
             raise ValueError(f"q_aggregation is {self.q_aggregation!r}; give 'mean', 'min' or None.")
-        if not 0 <= self.softmax_temperature < math.inf:
-            raise ValueError(f"The softmax temperature is {self.softmax_temperature}; give a finite number >= 0.")
 
     @property
     def name(self) -> str:
@@ -137,6 +139,9 @@ class AbstractAgent(eqx.Module):
     All randomness is data: `draw` and `draw_shared` make the random draws of one update, `draw_action` those of one
     decision, and nothing else is random but `init`.
     """
+
+    def __check_init__(self):
+        refuse_absurd_values(self)
 
     @property
     @abc.abstractmethod

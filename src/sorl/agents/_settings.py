@@ -1,20 +1,52 @@
 """What hyper-parameters must satisfy, whatever the algorithm; each function raises a `ValueError`, one sentence."""
 
-import math
+import dataclasses
 from typing import Any
 
+from sorl.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside as refuse_outside
 
-ANY_WEIGHT = (0.0, math.inf)
+
+ANY_WEIGHT = (0.0, MAX_NUMBER)
 SHARE = (0.0, 1.0)
 
+MAX_LAYERS = 64
+MAX_WIDTH = 65_536
+MAX_STEPS = 1_024
+"""Most steps from noise to action: they are unrolled when a decision is compiled."""
+MAX_CANDIDATES = 65_536
 
-def refuse_outside(agent: Any, **ranges: tuple[float, float]) -> None:
-    """Refuses a number outside its closed range, and what is no number."""
-    for name, (low, high) in ranges.items():
-        value = getattr(agent, name)
-        # Inside jit these are tracers, whose values were checked when the agent was made.
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}.")
+COUNTS = {
+    "hidden_sizes": MAX_WIDTH,
+    "critic_hidden_sizes": MAX_WIDTH,
+    "width": MAX_WIDTH,
+    "blocks": MAX_LAYERS,
+    "critic_heads": 256,
+    "discretization_steps": MAX_STEPS,
+    "backprop_steps": MAX_STEPS,
+    "flow_steps": MAX_STEPS,
+    "denoising_steps": MAX_STEPS,
+    "sampling_steps": MAX_STEPS,
+    "candidates": MAX_CANDIDATES,
+    "backup_candidates": MAX_CANDIDATES,
+}
+"""By a field's name, its highest value; a file with absurd sizes is refused before memory is asked for."""
+
+
+def refuse_absurd_values(agent: Any) -> None:
+    """Refuses what no field of any agent may be: infinite, NaN, negative, or larger than anything sensible."""
+    for field in dataclasses.fields(agent):
+        value = getattr(agent, field.name)
+        if field.name in COUNTS:
+            refuse_outside(agent, **{field.name: (1, COUNTS[field.name])})
+        elif isinstance(value, int):
+            refuse_outside(agent, **{field.name: (0, MAX_COUNT)})
+        elif isinstance(value, float):
+            refuse_outside(agent, **{field.name: ANY_WEIGHT})
+        if isinstance(value, tuple) and len(value) > MAX_LAYERS:
+            raise ValueError(f"{field.name} has {len(value)} layers; give at most {MAX_LAYERS}.")
+    rate = getattr(agent, "learning_rate", None)
+    if isinstance(rate, int | float) and rate <= 0:
+        raise ValueError(f"learning_rate is {rate}; give a number above 0.")
 
 
 def refuse_counts_below_one(agent: Any, *names: str) -> None:
