@@ -16,7 +16,8 @@ def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
 
     def settle(path, leaf, random):
         of_optimiser = any("optimiser" in str(entry) for entry in path)
-        return jnp.zeros(leaf.shape, leaf.dtype) if of_optimiser else random
+        kind = dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+        return jnp.zeros(leaf.shape, kind) if of_optimiser else random
 
     return jax.tree_util.tree_map_with_path(settle, template, fill(template, seed, dtype))
 

@@ -150,10 +150,11 @@ def compare(goldens: Goldens, scope: str, computed: Mapping[str, Any]) -> list[s
     """Asserts that every output under `scope` that we can name equals what we computed; returns the other outputs.
 
     `computed` maps a pattern of names to our value, or to a list of it in several layouts: those in the expected
-    shape count, and one of them has to agree.
+    shape count, and one of them has to agree. A scope of which nothing was compared is an error: names that no pattern
+    knows must not pass as parity.
     """
-    unknown = []
-    for name in goldens.outputs(scope):
+    names, unknown = goldens.outputs(scope), []
+    for name in names:
         values = next((value for pattern, value in computed.items() if re.fullmatch(pattern, name)), [])
         layouts = values if isinstance(values, list) else [values]
         shape = goldens.values[f"{goldens.precision}/{scope}/{name}"].shape
@@ -165,6 +166,7 @@ def compare(goldens: Goldens, scope: str, computed: Mapping[str, Any]) -> list[s
         tolerance = (GRADIENT_TOLERANCE if "grad" in name else FORWARD_TOLERANCE)[goldens.precision]
         nearest = min(layouts, key=lambda layout: float(np.abs(np.asarray(layout) - expected).max()))
         assert_close(nearest, expected, tolerance, f"{scope}/{name}")
+    assert len(unknown) < len(names), f"nothing under {scope} was compared; {goldens.path} has {names[:5]}"
     return unknown
 
 

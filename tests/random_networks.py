@@ -20,6 +20,11 @@ def fill(template: Any, seed: int, dtype: Any = jnp.float32, scale: float = 0.5)
     return jax.tree.map(lambda leaf: jnp.asarray(scale * random.standard_normal(leaf.shape), dtype), template)
 
 
+def double(tree: Any) -> Any:
+    """The tree with its floating arrays in double precision: agents draw in single precision."""
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
 def make_policy(agent: Any, observation_size: int, action_size: int, seed: int, scale: float = 0.5) -> Any:
     """An agent's policy with random arrays."""
     template = eqx.filter_eval_shape(

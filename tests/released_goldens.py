@@ -1,6 +1,7 @@
 """Writes reference values in the layout of the released implementation's, from its numpy transcription.
 
-They hold what our own file lacks: Q and policy loss, TD gradients, whole updates, best-of-N for batches.
+They hold what our own file lacks: Q and policy loss, TD gradients, whole updates, best-of-N for batches. Names carry
+the way to aggregate heads, or the jump count, in one place and leave them out in another, where a file may do either.
 """
 
 from pathlib import Path
@@ -70,8 +71,10 @@ def _losses(exact, networks):
         draws = _draws(exact, "", "/", k, k)
         settings = released.Settings(aggregate=AGGREGATES[k])
         td = released.temporal_difference(networks, batch, draws.td_noise, k, settings)
-        kept = {name: td[name] for name in ("target_q", "critic_loss", "gradient")}
-        outputs |= _with_gradient(f"td/k{k}/{settings.aggregate}", kept)
+        kept = {name: td[name] for name in ("target_q", "critic_loss")}
+        outputs |= _with_gradient(f"td/k{k}/{settings.aggregate}", kept | {"gradient": {}})
+        level = "" if settings.aggregate == "mean" else f"/{settings.aggregate}"
+        outputs |= _with_gradient(f"td/k{k}{level}", {"gradient": td["gradient"]})
         q = released.q_loss(networks["actor"], networks["critic"], batch["obs"], draws.q_noise, k)
         outputs |= _with_gradient(f"q/k{k}", q)
         teacher, critic = networks["target_actor"], networks["critic"]
@@ -84,10 +87,14 @@ def _updates(exact, networks):
     adam, outputs = released.Adam(), {}
     for i in range(UPDATES):
         draws = _draws(exact, f"update/{i}/", "_", exact[f"update/{i}/td_k"], exact[f"update/{i}/q_k"])
-        networks, _ = released.update(networks, adam, _batch(exact), draws, released.Settings())
-        outputs |= {
-            f"update/{i}/{name}/{leaf}": value for name in released.NAMES for leaf, value in networks[name].items()
-        }
+        networks, metrics = released.update(networks, adam, _batch(exact), draws, released.Settings())
+        moments = {"mu": adam.moment(adam.mean, networks), "nu": adam.moment(adam.variance, networks)}
+        for folder, tree in {"": networks, "mu/": moments["mu"], "nu/": moments["nu"]}.items():
+            names = [(name, leaf) for name in released.NAMES for leaf in tree[name]]
+            outputs |= {f"update/{i}/{folder}{name}/{leaf}": tree[name][leaf] for name, leaf in names}
+        both = np.hypot(metrics["critic_grad_norm"], metrics["td_policy_grad_norm"])
+        outputs |= {f"update/{i}/td_grad_norm": both, f"update/{i}/count": np.array(adam.count)}
+        outputs[f"update/{i}/policy_grad_norm"] = np.array(metrics["policy_grad_norm"])
     return outputs
 
 
@@ -97,6 +104,10 @@ def _best_of_n(exact, networks):
         candidates = np.stack([released.rollout(networks["actor"], obs, n, k)[1] for n in noise])
         qs = np.stack([released.values(networks["critic"], obs, c, k)[0] for c in candidates], axis=1)
         outputs[f"bon_batch/k{k}/candidates"] = candidates
+        if k == 2:
+            best = qs.mean(0).argmax(0)
+            outputs |= {"bon_batch/candidates": candidates, "bon_batch/qs": qs, "bon_batch/best_idx": best}
+            outputs["bon_batch/action"] = candidates[best, np.arange(len(obs))]
         for aggregate, q in (("mean", qs.mean(0)), ("min", qs.min(0))):
             outputs[f"bon_batch/k{k}/{aggregate}/q_correct_pairing"] = q
             outputs[f"bon_batch/k{k}/{aggregate}/best_idx_correct"] = q.argmax(0)

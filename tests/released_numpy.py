@@ -236,12 +236,17 @@ class Adam:
         self.variance = 0.999 * self.variance + 0.001 * gradient**2
         mean, variance = self.mean / (1 - 0.9**self.count), self.variance / (1 - 0.999**self.count)
         change = settings.learning_rate * mean / (np.sqrt(variance) + 1e-8)
-        moved: Networks = {name: {} for name in NAMES}
-        for name, leaf in paths:
-            value = networks[name][leaf]
-            moved[name][leaf] = value - change[: value.size].reshape(value.shape)
-            change = change[value.size :]
-        return moved
+        change = self.moment(change, networks)
+        return {name: {leaf: networks[name][leaf] - change[name][leaf] for leaf in networks[name]} for name in NAMES}
+
+    def moment(self, flat: np.ndarray, networks: Networks) -> Networks:
+        """One number for each parameter, in the layout of the networks."""
+        laid_out: Networks = {}
+        for name in NAMES:
+            laid_out[name] = {}
+            for leaf, value in networks[name].items():
+                laid_out[name][leaf], flat = flat[: value.size].reshape(value.shape), flat[value.size :]
+        return laid_out
 
 
 def update(

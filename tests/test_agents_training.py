@@ -72,6 +72,15 @@ def test_vmapped_seeds_agree_with_lone_ones_after_one_update(name, logs):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1e-3, np.abs(b).max()))
 
 
+@every_agent
+def test_64_bit_defaults_change_no_bit_and_strict_promotion_trains(name, logs):
+    usual = _train(name, logs, [3], seeds=(3,))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        wide = _train(name, logs, [3], seeds=(3,))
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(wide)} <= {"float32", "int32", "key<fry>"}
+    assert _same(_of_seed(usual, 0), _of_seed(wide, 0))
+
+
 def _train(name, logs, updates, *, seeds, seed_mapping: training.SeedMapping = "map"):
     agent, dataset = synthetic.tiny(AGENTS[name]), load_logs(logs).train
     state = training.init(agent, dataset, seeds, batch_size=BATCH)

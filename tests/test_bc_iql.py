@@ -10,7 +10,7 @@ import pytest
 from sorl import Bc, Budget, Iql, Transition
 
 from .baseline_states import adam_step, assert_close, average, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -58,7 +58,7 @@ def test_they_act_on_the_mean_unless_told_otherwise(agent):
     observation = jnp.array([0.5, -0.2, 0.1])
     usual = agent.budgets.usual
     assert (usual.inference_steps, usual.candidates, usual.noise_scale) == (1, 1, 0.0)
-    noise = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0))
+    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
     mean = policy.mlp(observation)
     np.testing.assert_array_equal(agent.act(policy, observation, noise, usual), jnp.clip(mean, -1, 1))
     warm = agent.act(policy, observation, jnp.array([0.1, -9.0]), Budget(1, noise_scale=0.5))
@@ -76,7 +76,7 @@ def test_bc_with_a_learned_deviation_finds_that_of_the_data():
     def train(state):
         return jax.lax.fori_loop(0, 400, lambda _, s: agent.update(s, batch, (), ())[0], state)
 
-    actor = train(agent.init(3, 2, key=jax.random.key(0))).actor
+    actor = train(double(agent.init(3, 2, key=jax.random.key(0)))).actor
     np.testing.assert_allclose(jnp.exp(actor.log_std), batch.action.std(axis=0), rtol=0.02)
     np.testing.assert_allclose(actor.mean(jnp.zeros(3)), batch.action.mean(axis=0), atol=0.01)
 

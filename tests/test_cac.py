@@ -10,7 +10,7 @@ from sorl import Budget, Cac, consistency
 from sorl.agents.cac import CacDraws, CacSharedDraws
 
 from .baseline_states import assert_close, average, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -41,7 +41,7 @@ def x64():
 def example():
     """An agent, its state, a batch, and draws."""
     agent = Cac(**SETTINGS)
-    draws = agent.draw(3, ACTION_SIZE, key=jax.random.key(0))
+    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
     return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
 
 
@@ -122,7 +122,7 @@ def test_an_update_steps_the_critic_then_the_policy_then_both_averages(example):
 def test_each_loss_moves_its_own_network_alone(example):
     agent, state, batch, draws = example
     new, metrics = update(agent, state, batch, draws, STEP)
-    other = agent.draw(3, ACTION_SIZE, key=jax.random.key(1))
+    other = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(1)))
     for_policy = CacDraws(other.consistency_noise, other.consistency_place, other.policy_noise, draws.target_noise)
     moved, moved_metrics = update(agent, state, batch, for_policy, STEP)
     for a, b in zip(jax.tree.leaves(moved.critic), jax.tree.leaves(new.critic), strict=True):
@@ -164,7 +164,7 @@ def test_it_acts_with_the_best_of_its_candidates_by_the_target_critic(example):
     usual = agent.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (2, 4)
     observation = batch.observation[0]
-    noise = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2))
+    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     assert noise.shape == (4, 2, ACTION_SIZE)
     sample = jax.jit(lambda z: consistency.sample(state.network, observation, z))
     candidates = jnp.stack([sample(z) for z in noise])

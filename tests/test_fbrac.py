@@ -11,7 +11,7 @@ import pytest
 from sorl import Budget, Fbrac
 
 from .baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
-from .random_networks import ACTION_SIZE, directional_derivatives, make_batch
+from .random_networks import ACTION_SIZE, directional_derivatives, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -41,7 +41,7 @@ def example():
         agent,
         random_state(agent),
         make_batch(6, dtype=jnp.float64),
-        agent.draw(6, ACTION_SIZE, key=jax.random.key(0)),
+        double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))),
     )
 
 

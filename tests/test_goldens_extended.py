@@ -1,8 +1,9 @@
 """Parity beyond our own reference file: Q and policy loss, TD gradients, whole updates, best-of-N for batches.
 
 A file that holds them comes in through `SORL_GOLDENS`; its names are known in outline only, so each test compares what
-it finds under any plausible name, and the last test lists what none found. Without such a file the same tests run on
-one written by the numpy transcription of the released update.
+it finds under any plausible name, fails where it finds names but knows none of them, and the last test lists what none
+found. The same tests always run on a file written by the numpy transcription of the released update, where every
+family must be present and every name known.
 """
 
 import itertools
@@ -62,14 +63,25 @@ def _step_counts(goldens, scope):
     """The jump counts that the file has outputs for."""
     counts = {int(match[1]) for name in goldens.outputs(scope) if (match := re.match(r"k(\d+)/", name))}
     if not counts:
-        pytest.skip(f"this file holds no outputs under {scope}/k..")
+        _absent(goldens, f"outputs under {scope}/k..")
     return sorted(counts)
+
+
+def _is_ours(goldens):
+    return goldens.path.name == "transcription.npz"
+
+
+def _absent(goldens, family):
+    """Ends a test whose family a held-out file lacks; the file that we wrote lacks none."""
+    assert not _is_ours(goldens), f"the transcription holds no {family}"
+    pytest.skip(f"{goldens.path} holds no {family}")
 
 
 def _check(goldens, scope, computed):
     """Compares what can be named; in the file that we wrote, everything can."""
     unknown = compare(goldens, scope, computed)
-    assert not unknown or goldens.path.name != "transcription.npz", unknown
+    assert not unknown or not _is_ours(goldens), unknown
+    return unknown
 
 
 def test_td_gradients(goldens):
@@ -89,12 +101,23 @@ def test_td_gradients(goldens):
         return critics.td_loss(q, target), {"target_q": target, "next_q": critics.aggregate(next_q, aggregation)}
 
     gradient_of = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=(1, 2))
-    for steps, aggregation in itertools.product(_step_counts(goldens, "td"), ("mean", "min")):
-        scope = f"td/k{steps}/{aggregation}"
-        if any("grad" in name for name in goldens.outputs(scope)):
-            (value, computed), (field, critic, _) = gradient_of(networks, steps, aggregation)
-            gradients = with_prefix("grads?/actor", field) | with_prefix("grads?/critic", critic)
-            _check(goldens, scope, computed | {"(critic_)?loss": value} | gradients)
+    compared = False
+    for steps in _step_counts(goldens, "td"):
+        scope, computed = f"td/k{steps}", {}
+        gradients = [name for name in goldens.outputs(scope) if "grad" in name]
+        for aggregation in {"min" if name.startswith("min/") else "mean" for name in gradients}:
+            level = "min/" if aggregation == "min" else "(mean/)?"  # a name without this level means the mean
+            (value, values), (field, critic, _) = gradient_of(networks, steps, aggregation)
+            computed |= {level + name: array for name, array in (values | {"(critic_)?loss": value}).items()}
+            for name, network in (("actor", field), ("critic", critic)):
+                computed |= with_prefix(f"{level}grads?/{name}", network)
+                computed |= with_prefix(f"{level}grads?/target_{name}", jax.tree.map(jnp.zeros_like, network))
+        if gradients:
+            unknown = _check(goldens, scope, computed)
+            assert not [name for name in unknown if "grad" in name]
+            compared = True
+    if not compared:
+        _absent(goldens, "TD gradients")
 
 
 def _policy_losses(networks, steps, levels, draws, batch):
@@ -131,7 +154,7 @@ def test_policy_losses(goldens):
     for scope, index in (("q", 0), ("actor", 1)):
         draws, levels = find_draws(goldens, scope), find_input(goldens, scope, "consistency", "levels")
         if draws is None:
-            pytest.skip(f"this file lacks draws that the losses under {scope} need")
+            _absent(goldens, f"draws that the losses under {scope} need")
         networks = goldens.field(), goldens.field("target_actor"), goldens.critic()
         for steps in _step_counts(goldens, scope):
             computed = losses(networks, steps, levels, draws, goldens.batch())
@@ -155,24 +178,54 @@ def _jump_counts(goldens, group):
 def test_three_released_updates(goldens):
     groups = [f"update/{i}" for i in range(3) if goldens.outputs(f"update/{i}")]
     if not groups:
-        pytest.skip("this file holds no outputs under update/..")
+        _absent(goldens, "outputs under update/..")
     counts = {group: _jump_counts(goldens, group) for group in groups}
     most = max(steps for pairs in counts.values() for pair in pairs for steps in pair)
     agent = SorlReleased(backprop_steps=most, discount=DISCOUNT)
     state, update = _released_state(goldens, agent), jax.jit(agent.update)
+    td_step = jax.jit(lambda *arguments: _optimiser_after_the_td_step(agent, *arguments))
     for group in groups:
         draws, batch = find_draws(goldens, group), find_batch(goldens, group)
         if draws is None or find_input(goldens, group, "target", "noise") is None:
-            pytest.skip(f"this file holds outputs under {group}, but not every draw that they need")
+            _absent(goldens, f"draws that the outputs under {group} need")
         levels = find_input(goldens, group, "consistency", "levels")
         np.testing.assert_array_equal(levels, consistency_levels(len(batch.reward), 8))
         # Where several jump counts are possible, only the right ones reproduce the parameters.
-        results = [update(state, batch, draws, shared_draws(*pair)) for pair in counts[group]]
-        state, metrics = min(results, key=lambda result: _distance(goldens, group, result[0]))
+        results = [(pair, *update(state, batch, draws, shared_draws(*pair))) for pair in counts[group]]
+        pair, after, metrics = min(results, key=lambda result: _distance(goldens, group, result[1]))
+        half = td_step(state, batch, draws, shared_draws(*pair))
         computed = {r"(\w+/)*critic_loss": metrics["critic_loss"], r"(\w+/)*actor_loss": metrics["policy_loss"]}
         for name, ours in NETWORKS.items():
-            computed |= with_prefix(f"((params|after|out|new)/)*{name}", getattr(state, ours))
-        _check(goldens, group, computed)
+            computed |= with_prefix(f"((params|after|out|new)/)*{name}", getattr(after, ours))
+        _check(goldens, group, computed | _norms(metrics) | _moments(after.optimiser, half))
+        state = after
+
+
+def _optimiser_after_the_td_step(agent, state, batch, draws, shared):
+    """Adam's state between the two steps of an update."""
+    gradient, _ = agent._td_gradient(state, batch, draws, shared.target_steps)
+    rates = {"learning_rate": agent.learning_rate, "max_grad_norm": agent.max_grad_norm}
+    return optimisation.step(gradient, state.optimiser, (state.field, state.critic), **rates)[1]
+
+
+def _norms(metrics):
+    """The norm of each step's gradient, whole or of one network, before or after the clip to 1; one has to agree."""
+    parts = [metrics[f"{name}_grad_norm"] for name in ("critic", "td_policy", "policy")]
+    norms = [*parts, jnp.hypot(parts[0], parts[1])]
+    return {r"(\w+/)*\w*norm\w*(/\w+)*": [*norms, *(jnp.minimum(norm, 1.0) for norm in norms)]}
+
+
+def _moments(*optimisers):
+    """Adam's moments and count, at the end of an update or between its steps; those of the targets stay 0."""
+    computed: dict[str, list] = {r"(\w+/)*count": [optimiser.count for optimiser in optimisers]}
+    for pattern, attribute in (("(mu|m|mean|exp_avg)", "mean"), ("(nu|v|variance|exp_avg_sq)", "variance")):
+        for number, name in enumerate(("actor", "critic")):
+            arrays = [named_arrays(getattr(optimiser, attribute)[number]) for optimiser in optimisers]
+            for leaf in arrays[0]:
+                values = [array[leaf] for array in arrays]
+                computed[rf"(\w+/)*{pattern}/(\w+/)*{name}/{leaf}"] = values
+                computed[rf"(\w+/)*{pattern}/(\w+/)*target_{name}/{leaf}"] = [0 * value for value in values]
+    return computed
 
 
 def _distance(goldens, group, state):
@@ -196,25 +249,34 @@ def _best_of_n(networks, steps, observation, noise):
 
 
 def test_best_of_n_for_a_batch(goldens):
-    step_counts = _step_counts(goldens, "bon_batch")
+    names = goldens.outputs("bon_batch")
+    if not names:
+        _absent(goldens, "outputs under bon_batch")
     observation = goldens.input("bon_batch/obs" if "bon_batch/obs" in goldens else "in/obs")
     noise = goldens.input("bon_batch/noise")  # candidates first, as the released code draws it, or last
     if noise.ndim == 3 and noise.shape[1] != len(observation):
         noise = jnp.swapaxes(noise, 0, 1)
     noise = noise.reshape(-1, len(observation), 3)
-    pick = jax.jit(_best_of_n, static_argnums=1)
-    for steps in step_counts:
-        candidates, q, picked = pick((goldens.field(), goldens.critic()), steps, observation, noise)
-        computed = {"candidates": [candidates, jnp.swapaxes(candidates, 0, 1)]}
-        per_head = [jnp.transpose(q, axes) for axes in itertools.permutations(range(3))]
-        both = [critics.aggregate(q, "mean"), critics.aggregate(q, "min")]
-        computed["q_correct_pairing"] = [*per_head, *both, *(value.T for value in both)]
-        for aggregation, (action, index) in picked.items():
-            value = critics.aggregate(q, aggregation)
-            computed[f"{aggregation}/q_correct_pairing"] = [*per_head, value, value.T]
-            computed[f"{aggregation}/(best_)?action_correct"] = action
-            computed[f"{aggregation}/best_idx_correct"] = index
-        _check(goldens, f"bon_batch/k{steps}", computed)
+    usual = int(goldens.input("bon_batch/k")) if "bon_batch/k" in goldens else 2
+    counts = {int(match[1]) if (match := re.match(r"k(\d+)/", name)) else usual for name in names}
+    pick, computed = jax.jit(_best_of_n, static_argnums=1), {}
+    for steps in sorted(counts):
+        level = f"(k{steps}/)?" if steps == usual else f"k{steps}/"  # a name without this level means the usual count
+        found = _names_of_best_of_n(*pick((goldens.field(), goldens.critic()), steps, observation, noise))
+        computed |= {level + name: value for name, value in found.items()}
+    _check(goldens, "bon_batch", computed)
+
+
+def _names_of_best_of_n(candidates, q, picked):
+    """What a file may hold of the choice, by pattern; where a name leaves out the aggregation, the heads' mean."""
+    computed = {"candidates": [candidates, jnp.swapaxes(candidates, 0, 1)]}
+    per_head = [jnp.transpose(q, axes) for axes in itertools.permutations(range(3))]
+    for aggregation, (action, index) in picked.items():
+        level, value = "(mean/)?" if aggregation == "mean" else "min/", critics.aggregate(q, aggregation)
+        computed[f"{level}(qs?|q_values?)(_correct_pairing|_correct)?"] = [*per_head, value, value.T]
+        computed[f"{level}(best_)?actions?(_correct)?"] = action
+        computed[f"{level}best_(idx|index)(_correct)?"] = index
+    return computed
 
 
 SPELLINGS = [
@@ -240,6 +302,20 @@ def test_draws_are_found_under_any_plausible_name(tmp_path, arrays):
     assert find_input(goldens, "update/1", "flow", "time") is None
     assert find_steps(goldens, "update/1", "target") == 4
     assert find_steps(goldens, "update/1", "policy") == 2
+
+
+def test_every_value_of_the_transcription_was_compared(request, transcription):
+    """Runs after those above: the file that we wrote holds nothing that they left out."""
+    if request.config.getoption("keyword"):
+        pytest.skip("only some of the tests on reference values were selected")
+    assert not Goldens("f64", transcription).unused(besides=Goldens("f64", OURS))
+
+
+def test_a_scope_of_unknown_names_is_an_error(tmp_path):
+    path = tmp_path / "unknown.npz"
+    np.savez(path, allow_pickle=False, **{"f64/td/k2/gradient_of/actor": np.zeros(3)})
+    with pytest.raises(AssertionError, match="nothing under td/k2 was compared; .* has .'gradient_of/actor'"):
+        compare(Goldens("f64", path), "td/k2", {"grads?/actor": np.zeros(3)})
 
 
 def test_what_no_test_compared_is_named(request):

@@ -11,7 +11,7 @@ from sorl.agents._diffusion_behaviour import BehaviourDraws
 from sorl.agents.idql import IdqlSharedDraws
 
 from .baseline_states import adam_step, assert_close, average, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def x64():
 def example():
     """An agent, its state, a batch, and draws."""
     agent = Idql(**SETTINGS)
-    draws = agent.draw(3, ACTION_SIZE, key=jax.random.key(0))
+    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
     return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
 
 
@@ -83,7 +83,7 @@ def test_every_update_steps_the_model_with_dropout_and_its_average(example):
     # Half way through its decay the learning rate is half.
     model = adam_step(gradient, state.model, 0.005)
     assert_close(new.model, model, ROUNDED)
-    assert_close(new.average_model, average(model, state.average_model, 0.2))
+    assert_close(new.average_model, average(new.model, state.average_model, 0.2))
     assert metrics["noise_prediction_loss"] == pytest.approx(float(loss))
 
 
@@ -129,7 +129,7 @@ def test_it_acts_with_the_best_of_its_candidates_by_the_averages(example):
     usual = agent.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (4, 3)
     observation = batch.observation[0]
-    noise = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2))
+    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     assert noise.shape == (3, 4, ACTION_SIZE)
     sample = jax.jit(lambda z: diffusion.sample(state.average_model, observation, z, 10.0))
     candidates = jnp.stack([sample(z) for z in noise])

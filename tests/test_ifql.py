@@ -11,7 +11,7 @@ from sorl import Budget, Ifql
 from sorl.agents import _implicit_values as implicit
 
 from .baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -38,7 +38,7 @@ def x64():
 def example():
     """An agent, its state, a batch, and draws."""
     agent = Ifql(**SETTINGS)
-    draws = agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
+    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
     return agent, random_state(agent), make_batch(6, dtype=jnp.float64), draws
 
 
@@ -84,7 +84,7 @@ def test_it_acts_with_the_best_of_its_candidates_by_the_lower_head(example):
     usual = agent.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (3, 4)
     observation = batch.observation[0]
-    noise = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2))
+    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     candidates = euler(state.field, [observation] * 4, noise, 3)
     q = jnp.min(values_of(state.values.critic, [observation] * 4, candidates), axis=1)
     chosen = agent.act(agent.policy(state), observation, noise, usual)
@@ -116,7 +116,7 @@ def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
 
         return jax.lax.fori_loop(0, 500, one, values)
 
-    values = train(implicit.init(3, 2, (32,), 2, key=jax.random.key(0)))
+    values = train(double(implicit.init(3, 2, (32,), 2, key=jax.random.key(0))))
     q = jax.vmap(values.critic)(batch.observation, batch.action)
     np.testing.assert_allclose(q, np.stack([batch.reward] * 2, axis=1), atol=0.01)
     assert values.value(jnp.zeros(3)) == pytest.approx(0.8, abs=0.02)

@@ -10,7 +10,7 @@ from sorl import Rebrac, optimisation
 from sorl.agents.rebrac import RebracDraws, RebracSharedDraws
 
 from .baseline_states import adam_step, assert_close, average, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -37,7 +37,7 @@ def x64():
 def example():
     """An agent, its state, a batch, and draws."""
     agent = Rebrac(**SETTINGS)
-    draws = agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
+    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
     return agent, random_state(agent), make_batch(6, dtype=jnp.float64), draws
 
 
@@ -158,7 +158,7 @@ def test_the_critic_gets_no_gradient_from_the_actor(example):
 def test_it_acts_by_its_squashed_mean(example):
     agent, state, batch, _ = example
     usual = agent.budgets.usual
-    draws = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0))
+    draws = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
     observation = batch.observation[0]
     action = agent.act(agent.policy(state), observation, draws, usual)
     np.testing.assert_allclose(action, np.tanh(state.actor.mlp(observation)), rtol=1e-12)

@@ -26,6 +26,13 @@ def test_the_rate_falls_along_half_a_cosine():
     np.testing.assert_allclose(rates, [0.4, 0.4 * 0.853553, 0.2, 0.0, 0.0], atol=1e-6)
 
 
+def test_rates_have_single_precision_whatever_the_default():
+    rate, step = jnp.float32(0.4), jnp.int32(3)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        assert cosine_decay(rate, step, 100.0).dtype == jnp.float32
+        assert linear_decay(rate, 0.1, step, 2.0, 4.0).dtype == jnp.float32
+
+
 def test_the_rate_falls_along_a_line_and_stays():
     rates = [float(linear_decay(0.5, 0.1, jnp.int32(step), 100.0, 200.0)) for step in (0, 100, 125, 150, 200, 500)]
     np.testing.assert_allclose(rates, [0.5, 0.5, 0.4, 0.3, 0.1, 0.1], rtol=1e-6)

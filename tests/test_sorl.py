@@ -14,7 +14,7 @@ from sorl.agents._shortcut_agent import SorlSharedDraws, consistency_levels
 from sorl.agents.sorl import SorlState
 from sorl.agents.sorl_released import SorlReleased
 
-from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
+from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make_batch, make_critic, make_field
 
 
 pytestmark = pytest.mark.compiled_as_shipped
@@ -143,7 +143,7 @@ def test_update_takes_its_steps_in_the_documented_order(x64, td_gradient_to_poli
     batch, state, metrics = make_batch(6, dtype=jnp.float64), _state(agent), {}
     expected = jax.jit(lambda s, d: _recomputed(agent, s, batch, d, target_steps, 1))
     for seed in range(2):  # the second has momentum and a moved average
-        draws = agent.draw(6, ACTION_SIZE, key=jax.random.key(seed))
+        draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(seed)))
         new_state, metrics = update(agent, state, batch, draws, _shared(target_steps, 1))
         _assert_close(new_state, expected(state, draws))
         state = new_state
@@ -152,8 +152,8 @@ def test_update_takes_its_steps_in_the_documented_order(x64, td_gradient_to_poli
 
 def test_each_loss_moves_its_own_network_alone(x64):
     agent, batch = Sorl(**SETTINGS), make_batch(6, dtype=jnp.float64)
-    state, draws = _state(agent), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
-    other = agent.draw(6, ACTION_SIZE, key=jax.random.key(1))
+    state, draws = _state(agent), double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
+    other = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(1)))
     new_state, metrics = update(agent, state, batch, draws, _shared(2, 2))
     # The Q loss, flow matching and self-consistency do not reach the critic: other draws for them change no bit of it.
     for_policy = dataclasses.replace(other, target_noise=draws.target_noise)
@@ -171,7 +171,7 @@ def test_each_loss_moves_its_own_network_alone(x64):
 
 def test_losses_are_those_of_the_update_at_the_present_parameters(x64):
     agent, batch = Sorl(**SETTINGS), make_batch(6, dtype=jnp.float64)
-    state, draws = _state(agent), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))
+    state, draws = _state(agent), double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
     losses = losses_of(agent, state, batch, draws, _shared(1, 2))
     assert set(losses) == METRICS - {"critic_grad_norm", "policy_grad_norm"}
     q = jax.jit(_values, static_argnums=4)(state.critic, state.field, batch.observation, draws.policy_noise, 2)
@@ -257,7 +257,7 @@ def test_init_makes_averages_that_equal_the_networks_and_share_no_buffer():
 
 
 def test_the_learning_rate_is_that_of_the_number_of_updates_made(x64):
-    agent, draws = Sorl(**SETTINGS), Sorl(**SETTINGS).draw(6, ACTION_SIZE, key=jax.random.key(0))
+    agent, draws = Sorl(**SETTINGS), double(Sorl(**SETTINGS).draw(6, ACTION_SIZE, key=jax.random.key(0)))
     made = eqx.tree_at(
         lambda s: (s.critic_optimiser.count, s.field_optimiser.count), _state(agent), (jnp.int32(30), jnp.int32(30))
     )

@@ -12,7 +12,7 @@ from sorl.agents import _implicit_values as implicit
 from sorl.agents.srpo import SrpoSharedDraws
 
 from .baseline_states import adam_step, assert_close, random_state, values_of
-from .random_networks import ACTION_SIZE, make_batch
+from .random_networks import ACTION_SIZE, double, make_batch
 
 
 SETTINGS: dict[str, Any] = {
@@ -41,7 +41,7 @@ def x64():
 def example():
     """An agent, its state, a batch, and draws."""
     agent = Srpo(**SETTINGS)
-    draws = agent.draw(3, ACTION_SIZE, key=jax.random.key(0))
+    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
     return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
 
 
@@ -190,7 +190,7 @@ def test_losses_hold_both_phases_without_dropout(example):
 def test_it_acts_by_its_squashed_mean(example):
     agent, state, batch, _ = example
     usual = agent.budgets.usual
-    draws = agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0))
+    draws = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
     action = agent.act(agent.policy(state), batch.observation[0], draws, usual)
     np.testing.assert_allclose(action, np.tanh(state.actor.mlp(batch.observation[0])), rtol=1e-12)
 

@@ -50,7 +50,7 @@ def grid_points(step: Int[Array, ""], last_step: float | Float[Array, ""]) -> Fl
 
     N = ceil(sqrt(k / K ((s + 1)^2 - r^2) + r^2) - 1) + 1, with r = 2 and s = 149 (Song et al. 2023, appendix C).
     """
-    progress = jnp.minimum(step / last_step, 1.0)
+    progress = jnp.minimum(step.astype(jnp.float32) / last_step, 1.0)
     squares = progress * (_LAST_POINTS**2 - _FIRST_POINTS**2) + _FIRST_POINTS**2
     return jnp.ceil(jnp.sqrt(squares) - 1) + 1
 

@@ -23,7 +23,7 @@ class ResidualBlock(eqx.Module):
     mlp: MLP
 
     def __init__(self, width: int, *, key: Key[Array, ""]):
-        self.norm = eqx.nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.norm = eqx.nn.LayerNorm(width, eps=LAYER_NORM_EPSILON, dtype=jnp.float32)
         self.mlp = MLP(width, width, (4 * width,), layer_norm=False, key=key)
 
     def __call__(self, x: Float[Array, " width"], kept: Float[Array, " width"] | None = None) -> Float[Array, " width"]:
@@ -47,7 +47,7 @@ class NoisePredictor(eqx.Module):
     def __init__(self, observation_size: int, action_size: int, width: int, blocks: int, *, key: Key[Array, ""]):
         """**Arguments:** `width` of the residual stream, in units; `blocks`, the number of residual blocks."""
         frequency_key, time_key, first_key, last_key, *block_keys = jax.random.split(key, 4 + blocks)
-        self.frequencies = jax.random.normal(frequency_key, (FREQUENCIES,))
+        self.frequencies = jax.random.normal(frequency_key, (FREQUENCIES,), jnp.float32)
         self.time_mlp = MLP(2 * FREQUENCIES, _TIME_SIZE, (_TIME_SIZE,), layer_norm=False, key=time_key)
         self.first = MLP(observation_size + action_size + _TIME_SIZE, width, (), layer_norm=False, key=first_key)
         self.blocks = tuple(ResidualBlock(width, key=block_key) for block_key in block_keys)

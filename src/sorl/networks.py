@@ -40,7 +40,8 @@ class MLP(eqx.Module):
         keys = jax.random.split(key, len(scales))
         shapes = zip(sizes[:-1], sizes[1:], scales, keys, strict=True)
         self.layers = tuple(_linear(i, o, scale=scale, key=k) for i, o, scale, k in shapes)
-        self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON) for s in hidden_sizes) if layer_norm else ()
+        norm_sizes = hidden_sizes if layer_norm else ()
+        self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON, dtype=jnp.float32) for s in norm_sizes)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """One example, or a batch of them along one axis."""
@@ -54,8 +55,8 @@ class MLP(eqx.Module):
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
     linear = eqx.filter_eval_shape(eqx.nn.Linear, in_size, out_size, key=key)
     initialise = jax.nn.initializers.variance_scaling(scale, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
-    kernel = initialise(key, (out_size, in_size))
-    return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size)))
+    kernel = initialise(key, (out_size, in_size), jnp.float32)
+    return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size, jnp.float32)))
 
 
 def joined(*inputs: Float[Array, "..."]) -> Float[Array, "*batch in"]:
@@ -212,7 +213,7 @@ class GaussianActor(eqx.Module):
         key: Key[Array, ""],
     ):
         self.mlp = MLP(observation_size, action_size, hidden_sizes, layer_norm=False, final_scale=0.01, key=key)
-        self.log_std = jnp.zeros(action_size) if learned_std else None
+        self.log_std = jnp.zeros(action_size, jnp.float32) if learned_std else None
         self.tanh_mean = tanh_mean
 
     def mean(self, observation: Float[Array, " observation"]) -> Float[Array, " action"]:

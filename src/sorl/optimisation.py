@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, Int, PyTree
 
 Scalar = float | Float[Array, ""]
 
+_MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+
 
 class AdamState(eqx.Module):
-    """What Adam remembers: optax does the arithmetic, but a state can be made where optax is not installed."""
+    """What Adam remembers; it can be made where optax is not installed."""
 
     count: Int[Array, "*seeds"]
     """Number of steps made."""
@@ -41,11 +43,21 @@ def step(
     # One factor for all, not optax's clip: that divides every entry, and XLA then keeps the quotients as arrays.
     factor = jnp.where(length < max_grad_norm, 1.0, max_grad_norm / length)
     clipped = jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, gradient)
-    before = optax.ScaleByAdamState(state.count, state.mean, state.variance)
-    direction, after = optax.scale_by_adam().update(clipped, before)
+    mean = optax.tree.update_moment(clipped, state.mean, _MEAN_DECAY, 1)
+    variance = optax.tree.update_moment_per_elem_norm(clipped, state.variance, _VARIANCE_DECAY, 2)
+    count = jnp.asarray(optax.safe_increment(state.count))
+    unbiased_mean = _without_bias(mean, _MEAN_DECAY, count, length.dtype)
+    unbiased_variance = _without_bias(variance, _VARIANCE_DECAY, count, length.dtype)
+    direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + _EPSILON), unbiased_mean, unbiased_variance)
     networks = optax.apply_updates(networks, jax.tree.map(lambda update: -learning_rate * update, direction))
-    assert isinstance(after, optax.ScaleByAdamState)
-    return networks, AdamState(jnp.asarray(after.count), after.mu, after.nu), length
+    return networks, AdamState(count, mean, variance), length
+
+
+def _without_bias(average: PyTree, decay: float, count: Int[Array, "*seeds"], dtype: Any) -> PyTree:
+    """A moving average that began at 0, divided by 1 - decay^count."""
+    # Not optax's function: it takes the power in JAX's default float type, which has 64 bits under JAX_ENABLE_X64.
+    share = 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+    return jax.tree.map(lambda leaf: leaf / share, average)
 
 
 def norm(tree: Any) -> Float[Array, ""]:

@@ -50,6 +50,7 @@ def default_seed_mapping() -> SeedMapping:
 
 def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
     """A fresh state at step 0, one slice per seed, each equal to the one that the seed gets alone."""
+    agent = _single_precision(agent)
     observation_size, action_size = dataset.observations.shape[1], dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # One by one, not vmapped: the same program for any number of seeds gives the same bits.
@@ -90,12 +91,13 @@ def run_chunk(
     chunks end. The number of updates is an array: one program serves chunks of any length. Raises a `ValueError` inside
     another `jax.jit`, where XLA takes no compiler options: there, call `inspect.unwrap(run_chunk)`.
     """
+    agent = _single_precision(agent)
     start, end = state.step, state.step + updates
 
     def tile(number, carry):
         # The grid of tiles is absolute, so that a step's draws come from the same program wherever chunks end.
         first, key = number * TILE, carry[3]
-        steps = first + jnp.arange(TILE)
+        steps = first + jnp.arange(TILE, dtype=jnp.int32)
         drawn = jax.vmap(lambda step: _draw(agent, key, step, dataset, batch_size=batch_size))(steps)
         shared = jax.vmap(lambda step: _draw_shared(agent, step))(steps)
 
@@ -136,6 +138,7 @@ def validation_losses(
 
     Draws that never change make the curve smooth: its movements are the networks'.
     """
+    agent = _single_precision(agent)
     key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
 
     def one_batch(agent_state, index):
@@ -145,7 +148,7 @@ def validation_losses(
         return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
     def one_seed(agent_state):
-        losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches))
+        losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches, dtype=jnp.int32))
         return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
     return jax.lax.map(one_seed, state.agent)
@@ -165,6 +168,19 @@ def _stacked(states: list[PyTree]) -> PyTree:
 @partial(jax.jit, static_argnames=("observation_size", "action_size"))
 def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
     return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
+
+
+def _single_precision(agent: AbstractAgent) -> AbstractAgent:
+    """The agent with hyper-parameters of 32 bits, so that training is the same under JAX_ENABLE_X64.
+
+    As Python's numbers they would take JAX's default types, and what is computed from them alone would be of 64 bits.
+    """
+
+    def narrow(value):
+        floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
+        return jnp.asarray(value, jnp.float32 if floating else jnp.int32)
+
+    return jax.tree.map(narrow, agent)
 
 
 def _draw(

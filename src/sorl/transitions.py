@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -42,7 +43,7 @@ class Dataset(eqx.Module):
 
         **Returns:** a `Transition` with one leading axis of length `batch_size`.
         """
-        return self.take(jax.random.randint(key, (batch_size,), 0, len(self)))
+        return self.take(jax.random.randint(key, (batch_size,), 0, len(self), jnp.int32))
 
     def take(self, indices: Int[Array, "*batch"]) -> Transition:
         """Gathers transitions by their number.

@@ -33,5 +33,5 @@ def advantage_weight(
     `temperature` is the inverse one of the formulas: 0 clones every action alike, large takes the best alone.
     """
     # The exponent is bounded, not the weight: the exponential of a large advantage is infinite.
-    exponent = jnp.minimum(temperature * advantage, jnp.log(LARGEST_WEIGHT))
+    exponent = jnp.minimum(temperature * advantage, jnp.log(jnp.asarray(LARGEST_WEIGHT, advantage.dtype)))
     return jax.lax.stop_gradient(jnp.exp(exponent))

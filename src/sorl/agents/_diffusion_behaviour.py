@@ -36,10 +36,10 @@ def draw(
     kept = None
     if dropout_rate:
         keep = 1 - dropout_rate
-        kept = jax.random.bernoulli(kept_key, keep, (batch_size, blocks, width)).astype(jnp.float32) / keep
+        kept = jax.random.bernoulli(kept_key, jnp.float32(keep), (batch_size, blocks, width)).astype(jnp.float32) / keep
     return BehaviourDraws(
-        noise=jax.random.normal(noise_key, (batch_size, action_size)),
-        time=jax.random.uniform(time_key, (batch_size,)),
+        noise=jax.random.normal(noise_key, (batch_size, action_size), jnp.float32),
+        time=jax.random.uniform(time_key, (batch_size,), jnp.float32),
         kept=kept,
     )
 

@@ -45,14 +45,15 @@ def draw_flow(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> Flow
     """Noise and times of flow matching."""
     noise_key, time_key = jax.random.split(key)
     return FlowDraws(
-        noise=jax.random.normal(noise_key, (batch_size, action_size)), time=jax.random.uniform(time_key, (batch_size,))
+        noise=jax.random.normal(noise_key, (batch_size, action_size), jnp.float32),
+        time=jax.random.uniform(time_key, (batch_size,), jnp.float32),
     )
 
 
 def draw_flow_actor_critic(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowActorCriticDraws:
     """Noise and times of flow matching, and noise for the policy's actions now and next."""
     flow_key, noise_key = jax.random.split(key)
-    policy, target = jax.random.normal(noise_key, (2, batch_size, action_size))
+    policy, target = jax.random.normal(noise_key, (2, batch_size, action_size), jnp.float32)
     return FlowActorCriticDraws(draw_flow(batch_size, action_size, key=flow_key), policy, target)
 
 

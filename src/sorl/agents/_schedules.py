@@ -30,14 +30,14 @@ def every(
 
 def cosine_decay(rate: Any, step: Int[Array, ""], last: Any) -> Float[Array, ""]:
     """From `rate` at step 0 down to 0 at step `last` along half a cosine (Loshchilov & Hutter 2017, "SGDR")."""
-    return 0.5 * rate * (1 + jnp.cos(jnp.pi * jnp.minimum(step / last, 1.0)))
+    return 0.5 * rate * (1 + jnp.cos(jnp.pi * jnp.minimum(step.astype(jnp.float32) / last, 1.0)))
 
 
 def linear_decay(rate: Any, late: Any, step: Int[Array, "*seeds"], start: Any, end: Any) -> Float[Array, "*seeds"]:
     """`rate` up to step `start`, `late` from step `end` on, and a line between them."""
-    return rate + (late - rate) * jnp.clip((step - start) / (end - start), 0.0, 1.0)
+    return rate + (late - rate) * jnp.clip((step.astype(jnp.float32) - start) / (end - start), 0.0, 1.0)
 
 
 def no_metrics(*names: str) -> dict[str, Float[Array, ""]]:
     """Zeros that stand for the metrics of a part that has not trained yet."""
-    return {name: jnp.zeros(()) for name in names}
+    return {name: jnp.zeros((), jnp.float32) for name in names}

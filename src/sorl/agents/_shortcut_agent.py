@@ -99,7 +99,7 @@ def consistency_levels(batch_size: int, discretization_steps: int) -> np.ndarray
 def draw(batch_size: int, action_size: int, discretization_steps: int, *, key: Key[Array, ""]) -> SorlDraws:
     """Noise and times of one update."""
     noise_key, flow_key, consistency_key = jax.random.split(key, 3)
-    flow, consistency, policy, target = jax.random.normal(noise_key, (4, batch_size, action_size))
+    flow, consistency, policy, target = jax.random.normal(noise_key, (4, batch_size, action_size), jnp.float32)
     finest = jnp.full(batch_size, discretization_steps, flow.dtype)
     coarser = jnp.asarray(2.0 ** consistency_levels(batch_size, discretization_steps), flow.dtype)
     return SorlDraws(
@@ -114,12 +114,12 @@ def draw(batch_size: int, action_size: int, discretization_steps: int, *, key: K
 
 def _grid_time(steps: Float[Array, " batch"], *, key: Key[Array, ""]) -> Float[Array, " batch"]:
     """Uniform on {0, 1 / steps, .., 1 - 1 / steps}, for each row's own number of steps."""
-    return jnp.floor(jax.random.uniform(key, steps.shape) * steps) / steps
+    return jnp.floor(jax.random.uniform(key, steps.shape, jnp.float32) * steps) / steps
 
 
 def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
     """One jump count for the Q loss and one for the TD target, uniform over the step counts."""
-    policy_steps, target_steps = jax.random.randint(key, (2,), 0, len(step_counts(backprop_steps)))
+    policy_steps, target_steps = jax.random.randint(key, (2,), 0, len(step_counts(backprop_steps)), jnp.int32)
     return SorlSharedDraws(policy_steps, target_steps)
 
 
@@ -127,9 +127,11 @@ def draw_action(action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Act
     """The random draws of one decision."""
     shape = (budget.candidates, action_size)
     if not budget.chooses_by_softmax:
-        return jax.random.normal(key, shape)
+        return jax.random.normal(key, shape, jnp.float32)
     noise_key, choice_key = jax.random.split(key)
-    return SoftmaxDraws(jax.random.normal(noise_key, shape), jax.random.gumbel(choice_key, shape[:1]))
+    return SoftmaxDraws(
+        jax.random.normal(noise_key, shape, jnp.float32), jax.random.gumbel(choice_key, shape[:1], jnp.float32)
+    )
 
 
 def act(

@@ -171,10 +171,12 @@ class Cac(AbstractAgent):
         consistency_key, place_key, policy_key, target_key = jax.random.split(key, 4)
         sample_shape = (self.sampling_steps, action_size)
         return CacDraws(
-            consistency_noise=jax.random.normal(consistency_key, (batch_size, action_size)),
-            consistency_place=jax.random.uniform(place_key, (batch_size,)),
-            policy_noise=jax.random.normal(policy_key, (batch_size, *sample_shape)),
-            target_noise=jax.random.normal(target_key, (batch_size, self.backup_candidates, *sample_shape)),
+            consistency_noise=jax.random.normal(consistency_key, (batch_size, action_size), jnp.float32),
+            consistency_place=jax.random.uniform(place_key, (batch_size,), jnp.float32),
+            policy_noise=jax.random.normal(policy_key, (batch_size, *sample_shape), jnp.float32),
+            target_noise=jax.random.normal(
+                target_key, (batch_size, self.backup_candidates, *sample_shape), jnp.float32
+            ),
         )
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> CacSharedDraws:
@@ -222,7 +224,7 @@ class Cac(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates steps action"]:
         """Noise for each step of each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size))
+        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size), jnp.float32)
 
     def act(
         self,
@@ -272,7 +274,7 @@ class Cac(AbstractAgent):
         draws: CacDraws,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], Metrics]:
-        points = consistency.grid_points(step, self.refinement_updates)
+        points = consistency.grid_points(step, self.refinement_updates).astype(batch.reward.dtype)
 
         def cloning(observation, action, noise, place):
             index = jnp.floor(place * (points - 1))

@@ -129,7 +129,7 @@ class Fawac(AbstractAgent):
         flow_key, target_key = jax.random.split(key)
         return FawacDraws(
             flow=draw_flow(batch_size, action_size, key=flow_key),
-            target_noise=jax.random.normal(target_key, (batch_size, action_size)),
+            target_noise=jax.random.normal(target_key, (batch_size, action_size), jnp.float32),
         )
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
@@ -181,7 +181,7 @@ class Fawac(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates action"]:
         """Initial noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size))
+        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
 
     def act(
         self,

@@ -158,7 +158,7 @@ class Fbrac(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates action"]:
         """Initial noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size))
+        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
 
     def act(
         self,

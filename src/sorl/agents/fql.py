@@ -173,7 +173,7 @@ class Fql(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates action"]:
         """Noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size))
+        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
 
     def act(
         self,

@@ -203,7 +203,7 @@ class Idql(AbstractAgent):
         self, action_size: int, budget: Budget, *, key: Key[Array, ""]
     ) -> Float[Array, "candidates steps action"]:
         """Noise for each step of each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size))
+        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size), jnp.float32)
 
     def act(
         self,

@@ -148,7 +148,7 @@ class Iql(AbstractAgent):
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
         """The noise of one decision."""
-        return jax.random.normal(key, (action_size,))
+        return jax.random.normal(key, (action_size,), jnp.float32)
 
     def act(
         self,

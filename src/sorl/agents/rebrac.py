@@ -157,7 +157,7 @@ class Rebrac(AbstractAgent):
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> RebracDraws:
         """Noise of one update."""
-        return RebracDraws(jax.random.normal(key, (batch_size, action_size)))
+        return RebracDraws(jax.random.normal(key, (batch_size, action_size), jnp.float32))
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> RebracSharedDraws:
         """The step itself."""

@@ -262,6 +262,6 @@ class Sorl(AbstractAgent):
             return critic_gradient, td_gradient, metrics
         # Only the action is made in a branch of its own: the critic's part is then compiled once.
         action = one_of(next_action, state.field, index, self.step_counts)
-        steps = jnp.asarray(self.step_counts)[index]
+        steps = jnp.asarray(self.step_counts, jnp.int32)[index]
         critic_gradient, metrics = jax.grad(loss, has_aux=True)(state.critic, action, steps)
         return critic_gradient, None, metrics
