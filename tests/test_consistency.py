@@ -29,7 +29,7 @@ def constant(value):
 
 
 def test_data_are_left_as_they_are_whatever_the_network():
-    action, time = jnp.array([0.7, -0.2]), jnp.array(consistency.LEAST_TIME)
+    action, time = jnp.array([0.7, -0.2]), jnp.array(consistency.SIGMA_MIN)
     for network in (make_network(0), make_network(1), constant(1e6)):
         np.testing.assert_array_equal(consistency.denoise(network, OBSERVATION, action, time), action)
 

@@ -24,26 +24,26 @@ def gaussian(mean, deviation, most):
     """The noise in expectation, for data N(mean, deviation^2), whatever the observation."""
 
     def model(observation, noisy, time):
-        share = diffusion.signal_share(time, most)
+        share = diffusion.alpha_bar(time, most)
         variance = share * deviation**2 + 1 - share
         return jnp.sqrt(1 - share) * (noisy - jnp.sqrt(share) * mean) / variance
 
     return model
 
 
-def test_signal_share_at_chosen_times():
+def test_alpha_bar_at_chosen_times():
     times = jnp.array([0.0, 0.5, 1.0])
     # exp(-0.05 - 9.9 / 8) and exp(-0.1 - 4.95).
     expected = [1.0, math.exp(-0.05 - 1.2375), math.exp(-5.05)]
-    np.testing.assert_allclose(diffusion.signal_share(times, 10.0), expected, rtol=1e-6)
-    np.testing.assert_allclose(diffusion.signal_share(jnp.array(1.0), 20.0), math.exp(-10.05), rtol=1e-5)
+    np.testing.assert_allclose(diffusion.alpha_bar(times, 10.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(diffusion.alpha_bar(jnp.array(1.0), 20.0), math.exp(-10.05), rtol=1e-5)
 
 
-def test_signal_share_on_a_grid_is_the_product_of_the_discrete_schedule(x64):
+def test_alpha_bar_on_a_grid_is_the_product_of_the_discrete_schedule(x64):
     steps = 5
     i = np.arange(1, steps + 1)
     betas = 1 - np.exp(-0.1 / steps - 9.9 * (2 * i - 1) / (2 * steps**2))
-    np.testing.assert_allclose(diffusion.signal_share(jnp.asarray(i / steps), 10.0), np.cumprod(1 - betas), rtol=1e-12)
+    np.testing.assert_allclose(diffusion.alpha_bar(jnp.asarray(i / steps), 10.0), np.cumprod(1 - betas), rtol=1e-12)
 
 
 def test_noisy_action_mixes_by_variance_and_clean_action_undoes_it():
@@ -101,7 +101,7 @@ def test_sampling_follows_the_posterior_of_the_clipped_estimate(x64):
     def model(observation, noisy, time):
         return noisy - time
 
-    shares = diffusion.signal_share(times, 10.0)
+    shares = diffusion.alpha_bar(times, 10.0)
     estimate = (1.5 - np.sqrt(1 - shares[0]) * 0.5) / np.sqrt(shares[0])
     assert estimate > 1
     mean, variance = diffusion.posterior(jnp.array([1.0]), noise[0], shares[0], shares[1])
@@ -138,7 +138,7 @@ def test_sampling_a_gaussian_gives_its_mean_and_nears_its_deviation(x64, steps):
 
 def test_score_gradient_of_a_gaussian_points_away_from_its_mean(x64):
     mean, deviation, action, time = 0.2, 0.3, jnp.array([0.7]), jnp.array(0.4)
-    share = diffusion.signal_share(time, 20.0)
+    share = diffusion.alpha_bar(time, 20.0)
 
     def gradient(noise):
         return diffusion.score_gradient(gaussian(mean, deviation, 20.0), OBSERVATION, action, noise, time, 20.0)

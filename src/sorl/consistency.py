@@ -1,6 +1,6 @@
 """Consistency models as policies: one network that maps an action with any amount of noise to the data.
 
-A noisy action at time t is a + t noise, t in [`LEAST_TIME`, `MOST_TIME`]. The consistency function f answers every
+A noisy action at time t is a + t noise, t in [`SIGMA_MIN`, `SIGMA_MAX`]. The consistency function f answers every
 point of one noise path with the path's data action (Song et al. 2023, "Consistency Models"; for policies Ding & Jin
 2024, "Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning"). All functions take one
 example; the caller vmaps.
@@ -16,15 +16,15 @@ from jaxtyping import Array, Float, Int
 Network = Callable[[Array, Array, Array], Array]
 """F in f(a, t) = c_skip(t) a + c_out(t) F: from (observation, scaled noisy action, noise level) to an action."""
 
-LEAST_TIME = 0.002
+SIGMA_MIN = 0.002
 """Where a noisy action counts as data: f is the identity there."""
-MOST_TIME = 80.0
+SIGMA_MAX = 80.0
 """Where a noisy action counts as pure noise."""
-DATA_DEVIATION = 0.5
-"""sigma_data: the standard deviation that the data actions are taken to have."""
+SIGMA_DATA = 0.5
+"""The standard deviation that the data actions are taken to have."""
 _LAST_SAMPLING_TIME = 2.0
-_CURVATURE = 7.0
-"""rho: how much finer the time grid is at small times."""
+_RHO = 7.0
+"""How much finer the time grid is at small times."""
 _FIRST_POINTS, _LAST_POINTS = 2, 150
 """Size of the time grid at the start and the end of training."""
 
@@ -32,16 +32,16 @@ _FIRST_POINTS, _LAST_POINTS = 2, 150
 def denoise(
     network: Network, observation: Float[Array, " observation"], noisy: Float[Array, " action"], time: Float[Array, ""]
 ) -> Float[Array, " action"]:
-    """The consistency function f(x, a, t), which is a at t = `LEAST_TIME` whatever the network.
+    """The consistency function f(x, a, t), which is a at t = `SIGMA_MIN` whatever the network.
 
-    c_skip = s^2 / ((t - e)^2 + s^2) and c_out = s (t - e) / sqrt(t^2 + s^2), with s = `DATA_DEVIATION` and e =
-    `LEAST_TIME` (Song et al. 2023, appendix C); the network sees the action scaled by 1 / sqrt(t^2 + s^2) and ln(t) / 4
+    c_skip = s^2 / ((t - e)^2 + s^2) and c_out = s (t - e) / sqrt(t^2 + s^2), with s = `SIGMA_DATA` and e =
+    `SIGMA_MIN` (Song et al. 2023, appendix C); the network sees the action scaled by 1 / sqrt(t^2 + s^2) and ln(t) / 4
     (Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", table 1).
     """
-    variance = DATA_DEVIATION**2
-    skip = variance / ((time - LEAST_TIME) ** 2 + variance)
+    variance = SIGMA_DATA**2
+    skip = variance / ((time - SIGMA_MIN) ** 2 + variance)
     deviation = jnp.sqrt(time**2 + variance)
-    out = DATA_DEVIATION * (time - LEAST_TIME) / deviation
+    out = SIGMA_DATA * (time - SIGMA_MIN) / deviation
     return skip * noisy + out * network(observation, noisy / deviation, jnp.log(time) / 4)
 
 
@@ -56,9 +56,9 @@ def grid_points(step: Int[Array, ""], last_step: float | Float[Array, ""]) -> Fl
 
 
 def grid_time(index: Float[Array, ""], points: Float[Array, ""]) -> Float[Array, ""]:
-    """The time of a point of the grid: `LEAST_TIME` at index 0, `MOST_TIME` at `points - 1` (Karras et al., eq. 5)."""
-    low, high = LEAST_TIME ** (1 / _CURVATURE), MOST_TIME ** (1 / _CURVATURE)
-    return (low + index / (points - 1) * (high - low)) ** _CURVATURE
+    """The time of a point of the grid: `SIGMA_MIN` at index 0, `SIGMA_MAX` at `points - 1` (Karras et al., eq. 5)."""
+    low, high = SIGMA_MIN ** (1 / _RHO), SIGMA_MAX ** (1 / _RHO)
+    return (low + index / (points - 1) * (high - low)) ** _RHO
 
 
 def consistency_loss(
@@ -84,12 +84,12 @@ def sample(
 ) -> Float[Array, " action"]:
     """An action in [-1, 1] by multistep consistency sampling, one step for each row of `noise`.
 
-    Each step adds noise up to its time and denoises to the data at once; the times go from `MOST_TIME` down to 2 in
+    Each step adds noise up to its time and denoises to the data at once; the times go from `SIGMA_MAX` down to 2 in
     equal steps (Song et al. 2023, algorithm 1; times as in the released code of Ding & Jin).
     """
-    times = jnp.linspace(MOST_TIME, _LAST_SAMPLING_TIME, noise.shape[0], dtype=noise.dtype)
-    action = denoise(network, observation, MOST_TIME * noise[0], times[0])
+    times = jnp.linspace(SIGMA_MAX, _LAST_SAMPLING_TIME, noise.shape[0], dtype=noise.dtype)
+    action = denoise(network, observation, SIGMA_MAX * noise[0], times[0])
     for index in range(1, noise.shape[0]):
-        added = jnp.sqrt(times[index] ** 2 - LEAST_TIME**2)
+        added = jnp.sqrt(times[index] ** 2 - SIGMA_MIN**2)
         action = denoise(network, observation, action + added * noise[index], times[index])
     return jnp.clip(action, -1.0, 1.0)

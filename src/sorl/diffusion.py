@@ -17,32 +17,32 @@ NoisePrediction = Callable[[Array, Array, Array], Array]
 
 Scalar = float | Float[Array, ""]
 
-LEAST_NOISE_RATE = 0.1
-"""beta at time 0, the rate at which noise enters there."""
+BETA_MIN = 0.1
+"""beta at time 0: the rate at which noise enters an action there."""
 
 
-def signal_share(time: Float[Array, "*batch"], most_noise_rate: Scalar) -> Float[Array, "*batch"]:
-    """The share of a noisy action's variance that is left of the data at `time`: alpha_bar, 1 at time 0.
+def alpha_bar(time: Float[Array, "*batch"], beta_max: Scalar) -> Float[Array, "*batch"]:
+    """alpha_bar(t): the share of a noisy action's variance that comes from the data at `time`, 1 at time 0.
 
-    It is exp(-b t - (B - b) t^2 / 2) for the noise rate beta(t) = b + (B - b) t, b = 0.1 and B = `most_noise_rate`. On
+    It is exp(-b t - (B - b) t^2 / 2) for the noise rate beta(t) = b + (B - b) t, b = `BETA_MIN` and B = `beta_max`. On
     the grid t = i / T this is the product of the 1 - beta_i of the "vp" schedule of discrete diffusion in T steps
     (Xiao et al. 2022, "Tackling the Generative Learning Trilemma"; there B = 10).
     """
-    return jnp.exp(-LEAST_NOISE_RATE * time - (most_noise_rate - LEAST_NOISE_RATE) * time**2 / 2)
+    return jnp.exp(-BETA_MIN * time - (beta_max - BETA_MIN) * time**2 / 2)
 
 
 def noisy_action(
-    action: Float[Array, " action"], noise: Float[Array, " action"], share: Float[Array, ""]
+    action: Float[Array, " action"], noise: Float[Array, " action"], alpha_bar: Float[Array, ""]
 ) -> Float[Array, " action"]:
-    """sqrt(alpha_bar) a + sqrt(1 - alpha_bar) noise, with alpha_bar = `share` (Ho et al. 2020, equation 4)."""
-    return jnp.sqrt(share) * action + jnp.sqrt(1 - share) * noise
+    """sqrt(alpha_bar) a + sqrt(1 - alpha_bar) noise, (Ho et al. 2020, equation 4)."""
+    return jnp.sqrt(alpha_bar) * action + jnp.sqrt(1 - alpha_bar) * noise
 
 
 def clean_action(
-    noisy: Float[Array, " action"], noise: Float[Array, " action"], share: Float[Array, ""]
+    noisy: Float[Array, " action"], noise: Float[Array, " action"], alpha_bar: Float[Array, ""]
 ) -> Float[Array, " action"]:
     """The action that `noisy` was made from, if `noise` is the noise in it: the inverse of `noisy_action`."""
-    return (noisy - jnp.sqrt(1 - share) * noise) / jnp.sqrt(share)
+    return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
 
 
 def noise_prediction_loss(
@@ -51,10 +51,10 @@ def noise_prediction_loss(
     action: Float[Array, " action"],
     noise: Float[Array, " action"],
     time: Float[Array, ""],
-    most_noise_rate: Scalar,
+    beta_max: Scalar,
 ) -> Float[Array, ""]:
     """|noise - model(x, noisy action, t)|^2, summed over action dimensions (Ho et al. 2020, equation 14)."""
-    noisy = noisy_action(action, noise, signal_share(time, most_noise_rate))
+    noisy = noisy_action(action, noise, alpha_bar(time, beta_max))
     return jnp.sum((model(observation, noisy, time) - noise) ** 2)
 
 
@@ -64,42 +64,42 @@ def score_gradient(
     action: Float[Array, " action"],
     noise: Float[Array, " action"],
     time: Float[Array, ""],
-    most_noise_rate: Scalar,
+    beta_max: Scalar,
 ) -> Float[Array, " action"]:
     """sigma^2 (model(x, noisy action, t) - noise), sigma^2 = 1 - alpha_bar: the way away from the model's data.
 
     In expectation over the noise it is the gradient, in the action, of how far the diffused action is from the
     diffused data (Chen et al. 2024, "Score Regularized Policy Optimization through Diffusion Behavior", section 4).
     """
-    share = signal_share(time, most_noise_rate)
-    return (1 - share) * (model(observation, noisy_action(action, noise, share), time) - noise)
+    signal = alpha_bar(time, beta_max)
+    return (1 - signal) * (model(observation, noisy_action(action, noise, signal), time) - noise)
 
 
 def posterior(
     clean: Float[Array, " action"],
     noisy: Float[Array, " action"],
-    share: Float[Array, ""],
-    earlier_share: Float[Array, ""],
+    alpha_bar: Float[Array, ""],
+    earlier_alpha_bar: Float[Array, ""],
 ) -> tuple[Float[Array, " action"], Float[Array, ""]]:
     """Mean and variance of the noisy action at an earlier time, given a later one and the data action.
 
-    **Arguments:** `share`, alpha_bar of `noisy`; `earlier_share`, alpha_bar of the time asked for, at least as large.
+    **Arguments:** `alpha_bar`, of `noisy`; `earlier_alpha_bar`, of the time asked for, at least as large.
     The two times need not be neighbours on any grid.
 
-    **Returns:** with alpha = `share / earlier_share`, the mean (sqrt(earlier_share) (1 - alpha) clean + sqrt(alpha)
-    (1 - earlier_share) noisy) / (1 - share) and the variance (1 - alpha) (1 - earlier_share) / (1 - share) (Ho et al.
-    2020, equation 7).
+    **Returns:** with alpha = `alpha_bar / earlier_alpha_bar`, the mean (sqrt(earlier_alpha_bar) (1 - alpha) clean +
+    sqrt(alpha) (1 - earlier_alpha_bar) noisy) / (1 - alpha_bar) and the variance (1 - alpha) (1 - earlier_alpha_bar) /
+    (1 - alpha_bar) (Ho et al. 2020, equation 7).
     """
-    alpha = share / earlier_share
-    mean = jnp.sqrt(earlier_share) * (1 - alpha) * clean + jnp.sqrt(alpha) * (1 - earlier_share) * noisy
-    return mean / (1 - share), (1 - alpha) * (1 - earlier_share) / (1 - share)
+    alpha = alpha_bar / earlier_alpha_bar
+    mean = jnp.sqrt(earlier_alpha_bar) * (1 - alpha) * clean + jnp.sqrt(alpha) * (1 - earlier_alpha_bar) * noisy
+    return mean / (1 - alpha_bar), (1 - alpha) * (1 - earlier_alpha_bar) / (1 - alpha_bar)
 
 
 def sample(
     model: NoisePrediction,
     observation: Float[Array, " observation"],
     noise: Float[Array, "steps action"],
-    most_noise_rate: Scalar,
+    beta_max: Scalar,
 ) -> Float[Array, " action"]:
     """An action in [-1, 1] by ancestral sampling, one step for each row of `noise`.
 
@@ -108,14 +108,14 @@ def sample(
     """
     steps = noise.shape[0]
     times = jnp.arange(steps, -1, -1, noise.dtype) / steps
-    shares = signal_share(times, most_noise_rate)
+    alpha_bars = alpha_bar(times, beta_max)
 
     def estimate(noisy, index):
-        clean = clean_action(noisy, model(observation, noisy, times[index]), shares[index])
+        clean = clean_action(noisy, model(observation, noisy, times[index]), alpha_bars[index])
         return jnp.clip(clean, -1.0, 1.0)
 
     noisy = noise[0]
     for index in range(steps - 1):
-        mean, variance = posterior(estimate(noisy, index), noisy, shares[index], shares[index + 1])
+        mean, variance = posterior(estimate(noisy, index), noisy, alpha_bars[index], alpha_bars[index + 1])
         noisy = mean + jnp.sqrt(variance) * noise[index + 1]
     return estimate(noisy, steps - 1)  # of time 0 the posterior is the data action itself

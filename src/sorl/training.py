@@ -19,14 +19,15 @@ from sorl.transitions import Dataset, Transition
 SeedMapping = Literal["map", "vmap"]
 """One seed after the other, bit-equal to each trained alone; or all at once, equal to rounding."""
 
-# The streams that keys are folded into: a key that serves two purposes serves neither.
+# Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
 
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
-"""XLA would halve the vectors of its loops on a CPU that has them so wide; other backends have no use for this."""
+"""Vector width of XLA's CPU loops, in bits, by default half of what such CPUs have; other backends ignore it."""
 
 TILE = 16
-"""Updates whose batches and draws are made together: in a small network's update they would cost more than its sums."""
+"""Updates whose batches and random draws are made together: one by one, they would take longer than a small network's
+arithmetic."""
 
 
 class TrainState(eqx.Module):
@@ -44,7 +45,7 @@ class TrainState(eqx.Module):
 
 
 def default_seed_mapping() -> SeedMapping:
-    """`map` on CPU, where it is exact; `vmap` on accelerators, which one small network leaves idle."""
+    """`map` on CPU, where it is bit-exact; `vmap` on accelerators, which one small network would leave mostly idle."""
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 

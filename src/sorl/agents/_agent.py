@@ -78,24 +78,24 @@ class Budgets(NamedTuple):
     """The compute budgets that an agent acts on."""
 
     usual: Budget
-    """What it acts with unless told otherwise; its noise scale and conditioning serve every budget of an evaluation."""
+    """The default; its noise scale and conditioning are those of every budget of an evaluation."""
     inference_steps: tuple[int, ...]
-    """Sequential budgets M^inf that an evaluation covers unless it names its own; (1,) for a policy without steps."""
+    """Default sequential budgets M^inf of an evaluation; (1,) for a policy without steps."""
     candidates: tuple[int, ...]
-    """Parallel budgets N of the table after training unless it names its own; (1,) for an agent without a critic."""
+    """Default parallel budgets N of the table after training; (1,) for an agent without a critic."""
     trained_steps: tuple[int, ...]
-    """The numbers of steps that training teaches, rising; a budget that names another extrapolates."""
+    """The numbers of steps seen in training, ascending; any other extrapolates."""
     other_inference_steps: bool
     """Whether it can act in other numbers of steps than `inference_steps`."""
     other_candidates: bool
     """Whether it can choose among other numbers of candidates than `candidates`."""
     other_verifiers: bool = False
-    """Whether it heeds a budget's `q_aggregation` and `softmax_temperature`."""
+    """Whether it uses a budget's `q_aggregation` and `softmax_temperature`."""
 
     def grid(
         self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
     ) -> list[Budget]:
-        """Every pair of the two, or of what stands in for None: the agent's own.
+        """Every pair of the two; None means the agent's own.
 
         The agent's own candidates are the usual ones while it trains, and all of them for the `final` table. Raises a
         `ValueError`, one sentence, for a budget that the agent cannot act on.

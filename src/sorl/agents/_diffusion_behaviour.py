@@ -45,7 +45,7 @@ def draw(
 
 
 def loss(
-    model: NoisePredictor, batch: Transition, draws: BehaviourDraws, time: Float[Array, " batch"], most_noise_rate: Any
+    model: NoisePredictor, batch: Transition, draws: BehaviourDraws, time: Float[Array, " batch"], beta_max: Any
 ) -> tuple[Float[Array, ""], Metrics]:
     """The noise-prediction loss on a batch, at the times given, with the dropout of the draws."""
 
@@ -53,7 +53,7 @@ def loss(
         def predict(observation, noisy, time):
             return model(observation, noisy, time, kept)
 
-        return diffusion.noise_prediction_loss(predict, observation, action, noise, time, most_noise_rate)
+        return diffusion.noise_prediction_loss(predict, observation, action, noise, time, beta_max)
 
     value = jnp.mean(jax.vmap(one)(batch.observation, batch.action, draws.noise, time, draws.kept))
     return value, {"noise_prediction_loss": value}
@@ -66,11 +66,11 @@ def step(
     draws: BehaviourDraws,
     time: Float[Array, " batch"],
     *,
-    most_noise_rate: Any,
+    beta_max: Any,
     learning_rate: Any,
 ) -> tuple[NoisePredictor, PyTree, Metrics]:
     """One step of the model and of its optimiser."""
-    gradient, metrics = jax.grad(loss, has_aux=True)(model, batch, draws, time, most_noise_rate)
+    gradient, metrics = jax.grad(loss, has_aux=True)(model, batch, draws, time, beta_max)
     model, optimiser, metrics["behaviour_grad_norm"] = optimisation.step(
         gradient, optimiser, model, learning_rate=learning_rate
     )

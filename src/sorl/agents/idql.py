@@ -63,7 +63,7 @@ class Idql(AbstractAgent):
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
     - critic: (Q(x, a) - r - discount * mask * V(x'))^2
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on {1 / T, .., 1}
-      for T = `denoising_steps`, alpha_bar(t) as in `sorl.diffusion.signal_share`
+      for T = `denoising_steps`, alpha_bar(t) as in `sorl.diffusion.alpha_bar`
 
     One update: a step of the model and its moving average; at every `value_interval`-th also a step of V, a critic step
     towards that V, and the critic's average. The model's learning rate falls to 0 along half a cosine. Logged:
@@ -107,7 +107,7 @@ class Idql(AbstractAgent):
     expectile: float = 0.9
     """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
     most_noise_rate: float = 10.0
-    """Rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+    """beta_max, the rate at which noise enters an action at time 1; at time 0 it is 0.1."""
 
     def __check_init__(self):
         refuse_empty_networks(self, "critic_hidden_sizes")
@@ -124,7 +124,7 @@ class Idql(AbstractAgent):
             target_rate=SHARE,
             average_rate=SHARE,
             expectile=SHARE,
-            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
+            most_noise_rate=(diffusion.BETA_MIN, math.inf),
         )
 
     @property
@@ -171,7 +171,7 @@ class Idql(AbstractAgent):
             batch,
             draws,
             self._grid_time(draws.time),
-            most_noise_rate=self.most_noise_rate,
+            beta_max=self.most_noise_rate,
             learning_rate=cosine_decay(self.learning_rate, shared.step, self.decay_updates),
         )
 

@@ -59,7 +59,7 @@ class Srpo(AbstractAgent):
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
     - critic: (Q(x, a) - r - discount * mask * V(x'))^2
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on [0.001, 1],
-      alpha_bar(t) as in `sorl.diffusion.signal_share`
+      alpha_bar(t) as in `sorl.diffusion.alpha_bar`
     - policy: pi(x) . ((1 - alpha_bar) (model(x, sqrt(alpha_bar) pi(x) + sqrt(1 - alpha_bar) z, t) - z) - q_coefficient
       * g), the second factor held fixed, t uniform on [0.02, 0.98]; g is the gradient of mean Qbar(x, a) at a = pi(x),
       with `normalise_guidance` divided by its root mean square over action dimensions
@@ -107,7 +107,7 @@ class Srpo(AbstractAgent):
     q_coefficient: float = 0.1
     """Weight of the critic's gradient beside the score's: small stays near the data, large trusts the critic."""
     most_noise_rate: float = 20.0
-    """Rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+    """beta_max, the rate at which noise enters an action at time 1; at time 0 it is 0.1."""
     normalise_guidance: bool = eqx.field(static=True, default=False)
     """Whether each action's critic gradient is divided by its root mean square, so that the scale of Q drops out
     (the original code's `regq`, which is on in mazes)."""
@@ -126,7 +126,7 @@ class Srpo(AbstractAgent):
             target_rate=SHARE,
             expectile=SHARE,
             q_coefficient=ANY_WEIGHT,
-            most_noise_rate=(diffusion.LEAST_NOISE_RATE, math.inf),
+            most_noise_rate=(diffusion.BETA_MIN, math.inf),
         )
 
     @property
@@ -207,7 +207,7 @@ class Srpo(AbstractAgent):
             batch,
             draws,
             _model_time(draws.time),
-            most_noise_rate=self.most_noise_rate,
+            beta_max=self.most_noise_rate,
             learning_rate=self.learning_rate,
         )
 
