@@ -54,3 +54,11 @@ def test_command_writes_the_picture_or_says_what_is_missing(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     plots.main(plots.Config(tmp_path, out))
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": [{"training_seed": 0}]}', '{"rows": 3}', '{"rows": [3]}'])
+def test_a_damaged_table_is_one_sentence(tmp_path, content):
+    path = tmp_path / "evaluation.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{path} [^\n]*; run python -m sorl.evaluate {tmp_path} again\.$"):
+        plots.main(plots.Config(tmp_path, tmp_path / "run.png"))

@@ -183,6 +183,26 @@ def test_nothing_is_not_reported(tmp_path):
         report.main(report.Config((logs,), out=tmp_path / "report", film=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(
+            (name, content)
+            for name in ("versions.json", "evaluation.json", "scaling.json")
+            for content in ("", "{", "[]")
+        ),
+        ("evaluation.json", '{"rows": [{"episodes": 3}]}'),
+        ("scaling.json", '{"pairs": [{"episodes": 3}]}'),
+        ("scaling.json", '{"pairs": 3}'),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_sentence(tmp_path, name, content):
+    path = make_run(tmp_path / "run") / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"^{path} [^\n]*\.$"):
+        read_runs([path.parent])
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="matplotlib"):

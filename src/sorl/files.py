@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -146,6 +146,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} stands in it twice")
     return content
+
+
+def read_rows(path: Path, key: str, columns: Sequence[str], remedy: str) -> list[dict[str, Any]]:
+    """The rows under a key of a JSON file, none if it lacks the key.
+
+    Raises as `read_json`, and a `ValueError` if one lacks one of the columns.
+    """
+    rows = read_json(path, remedy).get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):
+        raise ValueError(f"{path} has {key} without {', '.join(columns)}; {remedy}.")
+    return rows
 
 
 def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], payload: bytes) -> None:

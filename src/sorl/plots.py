@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("sorl.plots")
 
 import dataclasses
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -16,9 +15,23 @@ import numpy as np
 import tyro
 
 from sorl import entry
+from sorl.files import read_rows
 from sorl.logs import read_metrics
 from sorl.policy import bad_seeds
 from sorl.statistics import success_interval
+
+
+COLUMNS = (
+    "env",
+    "data_source",
+    "data_episodes",
+    "training_seed",
+    "inference_steps",
+    "candidates",
+    "successes",
+    "episodes",
+)
+"""What is drawn of `evaluation.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +55,8 @@ def main(config: Config) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {config.run} first.")
     bad = bad_seeds(config.run)
-    rows = [row for row in json.loads(path.read_text())["rows"] if row["training_seed"] not in bad]
+    again = f"run python -m sorl.evaluate {config.run} again"
+    rows = [row for row in read_rows(path, "rows", COLUMNS, again) if row["training_seed"] not in bad]
     if not rows:
         raise ValueError(f"{path} has no rows of seeds whose losses stayed finite; run sorl.evaluate again.")
     if bad:

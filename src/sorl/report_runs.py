@@ -1,7 +1,6 @@
 """What a report reads of runs: their options, evaluations and grids, and which of them are the same method."""
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from sorl.agents import Budget
 from sorl.config import TrainConfig, read_config
+from sorl.files import read_json, read_rows
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.policy import bad_seeds
@@ -19,6 +19,15 @@ from sorl.statistics import Row, evaluation_rows
 from sorl.train import dashed
 from sorl.value_range import Departure, departures
 
+
+TABLE = ("training_seed", "inference_steps", "candidates", "successes", "episodes")
+"""What a report needs of each row of `evaluation.json`."""
+
+GRID = (
+    *("seeds", "episodes", "inference_steps", "candidates", "success", "success_low", "success_high"),
+    *("difference_low", "difference_high", "latency_ms", "remark"),
+)
+"""What a report needs of each pair of `scaling.json`."""
 
 IRRELEVANT = ("env", "seeds", "evaluation", "data.path", "data.directory", "data.mirrors", "data.download")
 """Options, by dotted name, in which runs of one method may differ: they change neither what is learnt nor how."""
@@ -101,21 +110,23 @@ def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
 def _read(directory: Path) -> ReportedRun:
     if not config_path(directory).exists():
         raise FileNotFoundError(f"{directory} holds no config.json; give the run directory that sorl.train printed.")
-    versions, table, grid = (
-        json.loads(path.read_text()) if path.exists() else {}
-        for path in (directory / name for name in ("versions.json", "evaluation.json", "scaling.json"))
-    )
+    versions, table, grid = (directory / name for name in ("versions.json", "evaluation.json", "scaling.json"))
     bad = bad_seeds(directory)
     metrics = read_metrics(directory) if (directory / "metrics.jsonl").exists() else []
     return ReportedRun(
         directory,
         read_config(config_path(directory)),
-        versions,
+        read_json(versions) if versions.exists() else {},
         [row for row in metrics if row["seed"] not in bad],
-        [row for row in table.get("rows", []) if row["training_seed"] not in bad],
-        grid.get("pairs", []),
+        [row for row in _rows(table, "rows", TABLE, "sorl.evaluate") if row["training_seed"] not in bad],
+        _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
     )
+
+
+def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dict[str, Any]]:
+    remedy = f"run python -m {module} {path.parent} again"
+    return read_rows(path, key, columns, remedy) if path.exists() else []
 
 
 def method_names(runs: Sequence[ReportedRun]) -> list[str]:

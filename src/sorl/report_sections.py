@@ -1,7 +1,6 @@
 """The sections of a report: what is shown of the runs, and the sentences, tables and pictures that show it."""
 
 import itertools
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from sorl import report_pictures as pictures
 from sorl.aggregates import interquartile_mean, probability_of_improvement
+from sorl.files import read_json
 from sorl.report_page import Page
 from sorl.report_runs import ReportedRun, scores
 from sorl.scaling_pictures import draw_pareto_front, draw_success_against_candidates, draw_success_against_steps
@@ -147,7 +147,7 @@ class Report:
             return
         self._page.section("Time")
         for index, path in enumerate(files):
-            found = json.loads(path.read_text())
+            found = read_json(path, "write it again with benchmarks/runtime.py")
             panels = [
                 lambda axes, found=found: pictures.update_times(axes, found),
                 lambda axes, found=found: pictures.decision_times(axes, found),

@@ -21,7 +21,7 @@ from sorl.agents import AbstractAgent, Budget
 from sorl.environment_pool import EnvironmentPool, Environments
 from sorl.environments import SuccessTiming
 from sorl.evaluation import evaluate
-from sorl.files import write_json
+from sorl.files import read_json, write_json
 from sorl.normalisation import Normalisation
 from sorl.policy import Policy
 from sorl.progress import Progress
@@ -87,7 +87,9 @@ class Grid:
 
     def records(self) -> list[Record]:
         """The finished pairs, in the order of the budgets."""
-        return [json.loads(self._path(budget).read_text()) for budget in self.finished()]
+        return [
+            read_json(self._path(budget), "delete it, so that the pair is played again") for budget in self.finished()
+        ]
 
     def finish(self, workers: int, *, quiet: bool = False) -> None:
         """Plays and times the pairs that are not finished, with that many environments side by side."""
