@@ -77,7 +77,7 @@ class Sorl(AbstractAgent):
     q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
-    """Whether the critic is told how many jumps the acting policy takes."""
+    """Whether the number of jumps of the acting policy is an input of the critic."""
     td_gradient_to_policy: bool = eqx.field(static=True, default=False)
     """Whether the TD loss also moves the policy, through the next actions of its target (as the released code does)."""
     act_with_average: bool = eqx.field(static=True, default=False)

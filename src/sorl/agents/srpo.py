@@ -151,7 +151,7 @@ class Srpo(AbstractAgent):
         )
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> behaviour.BehaviourDraws:
-        """Noise and times, of use in either phase, and the model's dropout."""
+        """Noise and times, which both phases use, and the model's dropout."""
         return behaviour.draw(batch_size, action_size, self.blocks, self.width, self.dropout_rate, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SrpoSharedDraws:
