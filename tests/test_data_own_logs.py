@@ -1,3 +1,6 @@
+import gc
+import tracemalloc
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 
 from sorl.data import load_logs
+from sorl.data.columns import BLOCK_VALUES
 
 
 LIMIT = 1 - 1e-5
@@ -247,3 +251,31 @@ def test_what_is_no_npz_is_refused(tmp_path):
 def test_a_bad_fraction_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"fraction is 1\.0; give a number in \[0, 1\)"):
         load_logs(_save(tmp_path / "log.npz"), validation_fraction=1.0)
+
+
+@pytest.mark.parametrize("with_next", [False, True])
+def test_loading_takes_at_most_twice_the_files_size(tmp_path, with_next):
+    rows, size = 50_000, 30
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(rows, size)).astype(np.float32)
+    nexts = np.concatenate([observations[1:], observations[:1]])
+    ends = np.arange(rows) % 200 == 199
+    nexts[ends] += 1
+    path = _save(
+        tmp_path / "log.npz",
+        observations=observations,
+        actions=random.normal(size=(rows, 4)).astype(np.float32),
+        rewards=np.zeros(rows, np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=ends,
+        next_observations=nexts if with_next else None,
+    )
+    del observations, nexts
+    gc.collect()
+    tracemalloc.start()
+    data = load_logs(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data.train) > 40_000
+    # The blocks' temporaries do not grow with the file.
+    assert peak < 2 * path.stat().st_size + 12 * 8 * BLOCK_VALUES

@@ -6,6 +6,7 @@ if __name__ == "__main__":
     entry.run("sorl.export")
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from typing import Annotated
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from sorl import entry, exported
@@ -22,6 +24,8 @@ from sorl.policy import Policy, act, load_policy
 
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+FAR = 1e5
+"""Deviations between 0 and an observation's mean from which on single precision loses digits that matter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +73,11 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
     """Writes the policy, at the budget that it acts at unless told otherwise, as one sealed file.
 
     `sorl.exported.load_exported` reads it. **Arguments:** `platforms`, of `PLATFORMS`. Raises a `ValueError` for
-    another platform, or for a budget whose decisions draw more than noise.
+    another platform, or for a budget whose decisions draw more than noise. Warns of observations whose offset is so
+    large that the program, which takes single precision, loses digits of them.
     """
     program = export(policy, platforms)
+    _warn_of_lost_digits(policy)
     noise = program.in_avals[1]
     header = {
         "agent": to_json(policy.agent),
@@ -113,6 +119,19 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
     return jax.export.export(decide, platforms=platforms)(
         *(jax.ShapeDtypeStruct((batch, *size), jnp.float32) for size in inputs)
     )
+
+
+def _warn_of_lost_digits(policy: Policy) -> None:
+    """The program takes observations in single precision, where `Policy` standardises them in double precision."""
+    standardisation = policy.normalisation.standardisation()
+    low, high = standardisation.limits()
+    far = np.flatnonzero((np.abs(standardisation.mean) > FAR * standardisation.scale) & (low < high))
+    if len(far):
+        warnings.warn(
+            f"The exported program sees {', '.join(f'observations[{index}]' for index in far)} to few digits, since "
+            f"single precision rounds what lies beyond {FAR:g} deviations from 0; subtract the offset before logging.",
+            stacklevel=3,
+        )
 
 
 def command() -> None:

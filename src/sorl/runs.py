@@ -155,6 +155,16 @@ def save_policies(
             policy.save(path)
 
 
+def stored_normalisation(directory: Path, config: TrainConfig) -> Normalisation | None:
+    """The normalisation that a run began with; None if it has no policy that can be read yet."""
+    for seed in config.seeds:
+        try:
+            return load_policy(policy_path(directory, seed)).normalisation
+        except (FileNotFoundError, ValueError):  # none, or damaged: it is written again
+            continue
+    return None
+
+
 def _holds(path: Path, policy: Policy) -> bool:
     """Whether the file is this policy at this step already; it may hold scores besides, which are not to be lost."""
     try:

@@ -24,6 +24,7 @@ from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbenc
 from sorl.environment_pool import DEFAULT_WORKERS
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
+from sorl.normalisation import Normalisation
 from sorl.published import environment_of, published
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
@@ -194,7 +195,7 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
         runs.update_config(directory, config)
     else:
         runs.create(directory, config)
-    data = load_data(config)
+    data = _load_to_resume(directory, config) if options.resume else load_data(config)
     runs.record_versions(directory, config, data.provenance)
     print(summary.text(data.provenance["summary"]), flush=True)
 
@@ -224,8 +225,18 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
 
 
-def load_data(config: TrainConfig) -> LoadedData:
-    """Loads the data that a configuration names, generating them first where it says so."""
+def _load_to_resume(directory: Path, config: TrainConfig) -> LoadedData:
+    """Loads the data with the scales that the run began with, whatever the version of sorl that computed them."""
+    if config.data.path is None:
+        return load_data(config)
+    return load_data(config, runs.stored_normalisation(directory, config))
+
+
+def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:
+    """Loads the data that a configuration names, generating them first where it says so.
+
+    **Arguments:** `normalisation`, for own logs: instead of one computed from the file.
+    """
     data = config.data
     if data.path is not None:
         return load_logs(
@@ -234,6 +245,7 @@ def load_data(config: TrainConfig) -> LoadedData:
             observation_margin=data.observation_margin,
             action_low=data.action_low,
             action_high=data.action_high,
+            normalisation=normalisation,
         )
     assert config.env is not None  # the configuration has one or the other
     if data.episodes is None:

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 
-BLOCK_VALUES = 1 << 20
-"""Values of one block, which take 8 MB in double precision: temporaries stay small beside the data."""
+BLOCK_VALUES = 1 << 17
+"""Values of one block, which take 1 MB in double precision: temporaries stay small beside the data."""
 ROUNDING_STEPS = 4
 """A column that varies by at most this many rounding steps of its stored dtype is a constant."""
 SMALLEST_RANGE = 1e-30
@@ -36,23 +36,23 @@ def blocks(array: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
 def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, " rows"] | None = None) -> Columns:
     """The statistics of an array's columns, over the `chosen` rows (None: all), of which there must be one."""
     count, low, high, mean, squares = 0, np.inf, -np.inf, np.zeros(array.shape[1]), np.zeros(array.shape[1])
+    # Relative to a row, so that the mean of a constant is that constant, and an offset costs no digits.
+    origin = array[0 if chosen is None else int(np.argmax(chosen))].astype(np.float64)
     for block in blocks(array):
         values = (array[block] if chosen is None else array[block][chosen[block]]).astype(np.float64)
         if not len(values):
             continue
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-        # Relative to a row, so that the mean of a constant is that constant, and an offset costs no digits.
-        origin = values[0].copy()
         values -= origin
         own_mean = values.mean(axis=0)
         values -= own_mean
         # Chan, Golub & LeVeque (1979): the mean and the sum of squares of two samples together.
-        total, step = count + len(values), origin + own_mean - mean
+        total, step = count + len(values), own_mean - mean
         squares = squares + np.square(values, out=values).sum(axis=0) + step**2 * (count * len(values) / total)
-        mean = mean + step * (len(values) / total) if count else origin + own_mean
+        mean = mean + step * (len(values) / total)
         count = total
     low, high = np.broadcast_to(low, mean.shape).copy(), np.broadcast_to(high, mean.shape).copy()
-    return Columns(low, high, mean, np.sqrt(squares / max(count, 1)), is_constant(low, high, array.dtype))
+    return Columns(low, high, origin + mean, np.sqrt(squares / max(count, 1)), is_constant(low, high, array.dtype))
 
 
 def is_constant(

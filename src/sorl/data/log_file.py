@@ -46,6 +46,12 @@ class Log:
     notes: tuple[str, ...]
     """Sentences about what was mended."""
 
+    def has_outcome(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows can be learned from: their successor is known, or they need none."""
+        known = np.ones(len(self.ends), np.bool_)
+        known[self.ends] = self.has_successor
+        return known | self.terminated
+
 
 def read_log(path: pathlib.Path) -> Log:
     """Reads a file; raises a `ValueError`, one sentence, for bad data, and warns of what it mends or does not use."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from sorl.data.columns import Columns, blocks, columns, is_constant
 from sorl.data.log_file import Log
@@ -75,11 +75,38 @@ def normalisation(observations: Columns, actions: Range, margin: float | None) -
     )
 
 
-def network_action(actions: Range, raw: Shaped[np.ndarray, "rows action"]) -> Float[np.ndarray, "rows action"]:
+def network_observation(
+    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows observation"]
+) -> Float[np.ndarray, "rows observation"]:
+    """Logged observations in the networks' units."""
+    if not normalisation.is_of_own_logs:
+        return _single_precision(raw, normalisation.observation_mean, normalisation.observation_scale)
+    return normalisation.standardisation()(raw)
+
+
+def network_action(
+    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows action"]
+) -> Float[np.ndarray, "rows action"]:
     """Logged actions in the networks' units, as `Normalisation.action`, but in double precision."""
-    half = (actions.high - actions.low) / 2
-    network = (raw - (actions.high + actions.low) / 2) / np.where(half == 0, 1, half)
+    low, high = normalisation.action_low, normalisation.action_high
+    if not normalisation.is_of_own_logs:
+        return _single_precision(raw, (high + low) / 2, (high - low) / 2)
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    half = (high - low) / 2
+    network = (raw - (high + low) / 2) / np.where(half == 0, 1, half)
     return np.where(half == 0, 0, network).astype(np.float32)
+
+
+def _single_precision(
+    raw: Shaped[np.ndarray, "rows size"], centre: Float[Array, " size"], scale: Float[Array, " size"]
+) -> Float[np.ndarray, "rows size"]:
+    """The formula of sorl 0.1.0, whose runs continue with the same bits; XLA's division is not numpy's."""
+    return np.asarray(_centred_and_scaled(raw.astype(np.float32), centre, scale))
+
+
+@jax.jit
+def _centred_and_scaled(raw: Array, centre: Array, scale: Array) -> Array:
+    return (raw - centre[None]) / scale[None]
 
 
 def _stated(

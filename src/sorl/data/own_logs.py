@@ -12,6 +12,7 @@ from sorl.data import log_scales, records, summary
 from sorl.data.columns import Columns, blocks, columns, is_constant
 from sorl.data.loaded import LoadedData, empty_rows, to_device
 from sorl.data.log_file import Log, read_log
+from sorl.files import expanded
 from sorl.normalisation import Normalisation
 from sorl.transitions import Dataset
 
@@ -24,6 +25,7 @@ def load_logs(
     observation_margin: float | None = 1.5,
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
+    normalisation: Normalisation | None = None,
 ) -> LoadedData:
     """Loads logged trajectories from an npz file, and computes the scales that training and acting need.
 
@@ -52,15 +54,15 @@ def load_logs(
     `{name}-val.npz` lies beside the file, which then is the validation set; `observation_margin`, which limits what
     the policy sees: each observation is clipped to centre +- margin * half range, in the user's units, where centre and
     half range are those of the training rows and their successors (a constant to itself; None: no limits);
-    `action_low` and `action_high`, instead of the file's, one number for each action or one for all.
+    `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `normalisation`,
+    that of a run that continues, instead of one computed from this file.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.
 
     Raises a `ValueError` for bad data or a bad argument, and a `FileNotFoundError` if there is no file.
     """
-    path = pathlib.Path(path).expanduser()
-    path = pathlib.Path(path).expanduser()
+    path = expanded(pathlib.Path(path), "give its full name")
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"The validation fraction is {validation_fraction}; give a number in [0, 1).")
     log_scales.refuse_bad_margin(observation_margin)
@@ -68,46 +70,26 @@ def load_logs(
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
     log = read_log(path)
     split = _split(log, validation_fraction, seed)
-    logs = [log] if split.beside is None else [log, split.beside]
-    limits = log_scales.action_range(logs, action_low, action_high)
+    limits = log_scales.action_range([log, *split.beside], action_low, action_high)
     observations, actions = _observations(log, split.train), _actions(log, split.train, limits)
-    normalisation = log_scales.normalisation(observations, limits, observation_margin)
-    rewards = log.rows["rewards"][split.train]
+    if normalisation is None:
+        normalisation = log_scales.normalisation(observations, limits, observation_margin)
+    found = _summary(log, split.train, observations, actions)  # before the conversion, which removes the rows
+
     train_set, validation_set = _datasets(log, [split.train, ~split.train], normalisation)
-    if split.beside is not None:
-        (validation_set,) = _datasets(split.beside, [np.ones(len(split.beside.ends), np.bool_)], normalisation)
+    for beside in split.beside:
+        (validation_set,) = _datasets(beside, [np.ones(len(beside.ends), np.bool_)], normalisation)
     if train_set is None:
         raise ValueError(f"{path} holds no step with a known outcome; log longer trajectories or next_observations.")
-    counts = {"episodes": split.episodes, "transitions": 0 if validation_set is None else len(validation_set)}
-    found = summary.summarise(
-        observations,
-        actions,
-        rewards,
-        log.ends[split.train],
-        log.terminated[split.train],
-        transitions=len(train_set),
-        validation=counts if split.episodes else None,
-        unused_keys=log.unused_keys,
-        notes=log.notes,
-    )
-    provenance = {
-        "source": "own logs",
-        "path": str(path),
-        **records.fingerprint(path),
-        "episodes": found["episodes"],
-        "transitions": found["transitions"],
-        "validation": {**split.details, **counts} if split.episodes else None,
-        "summary": found,
-    }
-    return LoadedData(train_set, validation_set, normalisation, provenance)
+    return LoadedData(train_set, validation_set, normalisation, _provenance(path, found, split, validation_set))
 
 
 class _Split(NamedTuple):
     """What is trained on and what is held out, by whole trajectories."""
 
     train: Bool[np.ndarray, " rows"]
-    beside: Log | None
-    """The validation file; None where trajectories of the file itself are held out."""
+    beside: list[Log]
+    """The validation file; none where trajectories of the file itself are held out."""
     episodes: int
     """How many are held out."""
     details: dict[str, Any]
@@ -118,14 +100,14 @@ def _split(log: Log, fraction: float, seed: int) -> _Split:
     beside = log.path.with_name(f"{log.path.stem}-val.npz")
     if not beside.exists():
         held_out = _held_out(log.ends, fraction, seed)
-        return _Split(~held_out, None, int(log.ends[held_out].sum()), {"fraction": fraction, "seed": seed})
+        return _Split(~held_out, [], int(log.ends[held_out].sum()), {"fraction": fraction, "seed": seed})
     other = read_log(beside)
     for key in ("observations", "actions"):
         found, expected = other.rows[key].shape[1], log.rows[key].shape[1]
         if found != expected:
             raise ValueError(f"{key} of {beside} have size {found}, those to train on {expected}; give the same size.")
     details = {"path": str(beside), **records.fingerprint(beside)}
-    return _Split(np.ones(len(log.ends), np.bool_), other, int(other.ends.sum()), details)
+    return _Split(np.ones(len(log.ends), np.bool_), [other], int(other.ends.sum()), details)
 
 
 def _held_out(ends: Bool[np.ndarray, " rows"], fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
@@ -149,6 +131,32 @@ def _actions(log: Log, train: Bool[np.ndarray, " rows"], limits: log_scales.Rang
     return columns(log.rows["actions"], train)._replace(constant=limits.low == limits.high)
 
 
+def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, actions: Columns) -> dict[str, Any]:
+    return summary.summarise(
+        observations,
+        actions,
+        log.rows["rewards"][train],
+        log.ends[train],
+        log.terminated[train],
+        transitions=int((log.has_outcome() & train).sum()),
+        unused_keys=log.unused_keys,
+        notes=log.notes,
+    )
+
+
+def _provenance(path: pathlib.Path, found: dict[str, Any], split: _Split, validation: Dataset | None) -> dict[str, Any]:
+    counts = {"episodes": split.episodes, "transitions": 0 if validation is None else len(validation)}
+    return {
+        "source": "own logs",
+        "path": str(path),
+        **records.fingerprint(path),
+        "episodes": found["episodes"],
+        "transitions": found["transitions"],
+        "validation": {**split.details, **counts} if split.episodes else None,
+        "summary": {**found, "validation": counts if split.episodes else None},
+    }
+
+
 def _datasets(
     log: Log, parts: Sequence[Bool[np.ndarray, " rows"]], normalisation: Normalisation
 ) -> list[Dataset | None]:
@@ -157,17 +165,19 @@ def _datasets(
     A successor row stands behind every trajectory's last. The log's rows are removed as soon as they are converted.
     """
     layouts = [_Layout.of(log.ends, chosen) for chosen in parts]
-    scales = log_scales.Range(
-        *(np.asarray(x, np.float64) for x in (normalisation.action_low, normalisation.action_high))
+    observations = _converted(
+        log.rows.pop("observations"),
+        log.successors,
+        layouts,
+        functools.partial(log_scales.network_observation, normalisation),
     )
-    observations = _converted(log.rows.pop("observations"), log.successors, layouts, normalisation.standardisation())
     actions = log.rows.pop("actions")
     # The action at a trajectory's end is not known; its last one is the best guess.
-    actions = _converted(actions, actions[log.ends], layouts, functools.partial(log_scales.network_action, scales))
+    actions = _converted(
+        actions, actions[log.ends], layouts, functools.partial(log_scales.network_action, normalisation)
+    )
     rewards = log.rows.pop("rewards")
-    last = np.zeros(len(log.ends), np.bool_)
-    last[log.ends] = ~log.has_successor
-    has_outcome = ~last | log.terminated
+    has_outcome = log.has_outcome()
     return [
         to_device(
             observations=part_observations,
@@ -197,7 +207,7 @@ class _Layout(NamedTuple):
     @classmethod
     def of(cls, ends: Bool[np.ndarray, " rows"], chosen: Bool[np.ndarray, " rows"]) -> "_Layout":
         last = ends & chosen
-        place = np.cumsum(chosen) - 1 + np.cumsum(last) - last
+        place = np.cumsum(chosen, dtype=np.int32) + np.cumsum(last, dtype=np.int32) - last - 1
         return cls(chosen, place, place[last] + 1, chosen[ends], int(chosen.sum() + last.sum()))
 
     def column(self, values: Shaped[np.ndarray, " rows"], behind: int) -> Float[np.ndarray, " placed"]:
@@ -215,9 +225,12 @@ def _converted(
 ) -> list[Float[np.ndarray, "placed size"]]:
     """The rows of each part and its successor rows, converted a block at a time."""
     placed = [empty_rows(layout.rows, array.shape[1]) for layout in layouts]
-    for layout, rows in zip(layouts, placed, strict=True):
-        for block in blocks(array):
+    for block in blocks(array):
+        converted = convert(array[block])
+        for layout, rows in zip(layouts, placed, strict=True):
             chosen = layout.chosen[block]
-            rows[layout.place[block][chosen]] = convert(array[block][chosen])
-        rows[layout.behind] = convert(successors[layout.trajectories])
+            rows[layout.place[block][chosen]] = converted[chosen]
+    converted = convert(successors)
+    for layout, rows in zip(layouts, placed, strict=True):
+        rows[layout.behind] = converted[layout.trajectories]
     return placed

@@ -162,7 +162,7 @@ class Policy:
         policy = self if device is None else self.on(device)
         budgets = _planning.possible_budgets(self.agent, self.budget, self.scores)
         names = [json.dumps(to_json(budget)) for budget in budgets]
-        observation, key = np.asarray(self.normalisation.observation_mean), jax.random.key(0)
+        observation, key = self.normalisation.standardisation().mean, jax.random.key(0)
         found = latency.costs(
             latency.machine(policy.device)
             | {"agent": type(self.agent).__name__, "shapes": [list(array.shape) for array in policy._arrays]},

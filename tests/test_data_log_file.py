@@ -1,0 +1,124 @@
+"""What a log file may hold: names, shapes, successors; and what is refused, mended or warned of."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from sorl.data import load_logs
+
+
+def _log(**changes):
+    """Three episodes of three steps: the second terminated, the others were cut."""
+    seen = np.array([0.0, 1.0, 2.0, 10.0, 11.0, 12.0, 20.0, 21.0, 22.0])
+    arrays = {
+        "observations": np.stack([seen, np.sin(seen)], axis=1),
+        "actions": np.cos(seen)[:, None],
+        "rewards": seen / 10,
+        "terminals": np.array([0, 0, 0, 0, 0, 1, 0, 0, 0]),
+        "timeouts": np.array([0, 0, 1, 0, 0, 0, 0, 0, 1]),
+        **changes,
+    }
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
+def _save(path, **changes):
+    np.savez(path, **_log(**changes))
+    return path
+
+
+def _true_successors():
+    observations = _log()["observations"]
+    nexts = np.concatenate([observations[1:], observations[-1:]])
+    nexts[[2, 5, 8]] = [[3.0, 0.1], [13.0, 0.2], [23.0, 0.3]]
+    return nexts
+
+
+def test_gymnasiums_names_and_columns_of_one_are_accepted(tmp_path):
+    ours = load_logs(_save(tmp_path / "a.npz"), validation_fraction=0.0)
+    log = _log()
+    names = {"terminals": None, "timeouts": None, "rewards": log["rewards"][:, None]}
+    theirs = {"terminations": log["terminals"][:, None] > 0, "truncations": log["timeouts"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_logs(_save(tmp_path / "b.npz", **names, **theirs), validation_fraction=0.0)
+    for name in ("rewards", "masks", "starts", "observations", "actions"):
+        np.testing.assert_array_equal(getattr(data.train, name), getattr(ours.train, name))
+
+
+def test_both_names_at_once_are_refused(tmp_path):
+    path = _save(tmp_path / "log.npz", terminations=np.zeros(9))
+    with pytest.raises(ValueError, match="holds both terminals and terminations, which mean the same; give one of"):
+        load_logs(path)
+
+
+def test_true_successors_are_all_kept(tmp_path):
+    data = load_logs(_save(tmp_path / "log.npz", next_observations=_true_successors()), validation_fraction=0.0)
+    assert len(data.train) == 9
+    assert data.provenance["summary"]["notes"] == []
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("last", ["rolled", "repeated"])
+def test_a_shifted_copy_is_no_successor(tmp_path, last, dtype):
+    """As if there were no next_observations: the two cuts are dropped, the termination needs no successor."""
+    observations = _log()["observations"]
+    shifted = np.concatenate([observations[1:], observations[:1] if last == "rolled" else observations[-1:]])
+    path = _save(tmp_path / "log.npz", next_observations=shifted.astype(dtype))
+    with pytest.warns(UserWarning, match="reach into the next episode behind 3 of 3 episodes .first in row 2."):
+        data = load_logs(path, validation_fraction=0.0)
+    plain = load_logs(_save(tmp_path / "plain.npz"), validation_fraction=0.0)
+    np.testing.assert_array_equal(data.train.starts, plain.train.starts)
+    np.testing.assert_array_equal(data.train.observations, plain.train.observations)
+    assert "reach into the next episode" in data.provenance["summary"]["notes"][0]
+
+
+def test_one_coincidence_costs_one_step_and_no_more(tmp_path):
+    nexts = _true_successors()
+    nexts[2] = _log()["observations"][3]
+    path = _save(tmp_path / "log.npz", next_observations=nexts)
+    with pytest.warns(UserWarning, match="behind 1 of 3 episodes"):
+        data = load_logs(path, validation_fraction=0.0)
+    assert len(data.train) == 8
+
+
+def test_an_observation_that_stands_still_tells_nothing(tmp_path):
+    still = np.zeros((9, 2))
+    path = _save(tmp_path / "log.npz", observations=still, next_observations=still)
+    assert len(load_logs(path, validation_fraction=0.0).train) == 9
+
+
+def test_unused_keys_are_named_with_what_they_resemble(tmp_path):
+    unused = {key: np.zeros(9) for key in ("next_obs", "obs", "dones", "qpos", "time_outs")}
+    with pytest.warns(UserWarning) as caught:
+        data = load_logs(_save(tmp_path / "log.npz", **unused))
+    (warning,) = caught
+    sentence = str(warning.message)
+    assert (
+        "not used: next_obs (did you mean next_observations?), obs (did you mean observations?), dones (did" in sentence
+    )
+    assert "qpos, time_outs (did you mean timeouts?)" in sentence
+    assert data.provenance["summary"]["unused_keys"] == list(unused)
+
+
+def test_a_missing_key_is_refused_with_what_resembles_it(tmp_path):
+    path = _save(tmp_path / "log.npz", rewards=None, reward=np.zeros(9))
+    with pytest.raises(ValueError, match=r"lacks rewards: it holds .*, reward \(did you mean rewards\?\)"):
+        load_logs(path)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"observations": np.zeros((9, 0))}, r"observations of .* have shape \[9, 0\]; give at least one column"),
+        ({"actions": np.zeros((9, 0))}, r"actions of .* have shape \[9, 0\]; give at least one column"),
+        ({"actions": np.zeros((9, 1), bool)}, "actions of .* are booleans"),
+        ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0 is \[1e\+30\], beyond 1e\+12"),
+        ({"actions": np.full((9, 1), -1e38)}, r"actions of .* in row 0 is \[-1e\+38\], beyond 1e\+30"),
+        ({"masks": np.ones(9), "timeouts": None, "terminations": np.zeros(9), "terminals": None}, "not marked as an"),
+    ],
+)
+def test_bad_arrays_are_refused_in_one_sentence(tmp_path, changes, sentence):
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        load_logs(_save(tmp_path / "log.npz", **changes))
+    assert "\n" not in str(refusal.value)
