@@ -376,7 +376,7 @@ def test_a_stopped_run_goes_on_from_its_finished_episodes(small, tmp_path, end):
     process.send_signal(end)
     _, said = process.communicate()
     if end == signal.SIGINT and process.returncode:
-        assert "the same command goes on from the finished episodes" in said
+        assert "the same command continues after the last finished episode" in said
     kept = {} if (tmp_path / f"{SMALL.dataset}.npz").exists() else _shards(tmp_path)
 
     seen = {}

@@ -160,15 +160,39 @@ def test_workers_leave_signals_to_their_parent(tmp_path):
     process, job = _worker(tmp_path)
     assert process.stdin
     process.stdin.write(job)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not _ignores(process.pid, getattr(signal, name)):
-            time.sleep(0.01)
-        assert _ignores(process.pid, getattr(signal, name))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        _wait(lambda number=number: _ignores(process.pid, number))
     process.communicate()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends with its input")
+def test_a_stopped_worker_dies_with_its_parent():
+    program = (
+        "import subprocess, time; from sorl.data import generation_pool as room\n"
+        "command, environment = room.worker_command(room.COMMAND)\n"
+        "worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, process_group=0)\n"
+        "print(worker.pid, flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        _wait(lambda: _ignores(worker, signal.SIGTERM))
+        os.kill(worker, signal.SIGSTOP)
+        parent.kill()
+    _wait(lambda: not os.path.exists(f"/proc/{worker}") or _status(worker, "State") == "Z")
+
+
+def _wait(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _ignores(pid, number):
+    return bool(int(_status(pid, "SigIgn"), 16) >> (number - 1) & 1)
+
+
+def _status(pid, field):
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
-    return bool(int(mask, 16) >> (number - 1) & 1)
+    return next(line.split()[1] for line in status.splitlines() if line.startswith(f"{field}:"))

@@ -2,9 +2,10 @@
 
 Both streams carry one JSON value a line: first the job, then the split and the number of one episode at a time, each
 answered by `{"rows": n}` or, before the worker ends, `{"failure": reason}`. It ends when stdin does, so no worker
-outlives the process that started it by more than an episode.
+outlives the process that started it by more than an episode, and on Linux none at all.
 """
 
+import ctypes
 import json
 import os
 import pathlib
@@ -17,12 +18,16 @@ from sorl.data.recipes import Recipe
 from sorl.data.shards import shard_path, write
 
 
+PR_SET_PDEATHSIG = 1
+"""Of Linux's `prctl`."""
+
 LONGEST_REASON = 400
 """Characters of a failure that are reported, few enough to be written to the pipe at once."""
 
 
 def main() -> None:
     """Runs until stdin ends."""
+    _die_with_parent()
     # Signals may reach whole groups and jobs of processes; the parent decides what they mean. (SIGTTOU would stop a
     # worker that prints a warning to a terminal.)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTTOU):
@@ -39,6 +44,12 @@ def main() -> None:
             _write(replies, {"failure": reason[:LONGEST_REASON]})
     except BrokenPipeError:
         pass  # the parent was killed: nobody is left to report to
+
+
+def _die_with_parent() -> None:
+    """Has Linux kill this process when its parent dies, also while it is stopped and cannot see that stdin ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _collect_all(replies: int) -> None:
