@@ -1,6 +1,8 @@
 """Exported policies: what runs without sorl does what the live policy does, and damage is one clear error."""
 
+import dataclasses
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -229,8 +231,64 @@ def test_damaged_files_give_one_clear_error(directory, damage, tmp_path):
     assert type(caught.value) is ValueError and "\n" not in str(caught.value)
 
 
+WRONG_HEADERS = {
+    "a newer jax": (
+        {"calling_convention_version": 99, "jax": "9.1.0"},
+        "by jax 9.1.0 with calling convention 99, and jax",
+    ),
+    "an older jax": ({"calling_convention_version": 1}, "calling convention 1, and jax .* export the policy again"),
+    "no number": ({"calling_convention_version": "10"}, "whose calling_convention_version is '10', not a whole number"),
+    "another platform": ({"platforms": ["cuda", "tpu"]}, "for cuda, tpu and jax runs on cpu here; .* --platforms cpu"),
+    "no platforms": ({"platforms": "cpu"}, "whose platforms is 'cpu', not a list of names"),
+    "no version of jax": ({"jax": None}, "whose jax is None, not a version"),
+    "other sizes": ({"observation_size": 4}, "other sizes than its header says"),
+    "odd noise": ({"noise_shape": [8.0, 2]}, "whose noise_shape is"),
+    "a budget that is none": ({"budget": 4}, "whose budget is 4, not an object"),
+}
+
+
+@pytest.mark.parametrize("change, message", WRONG_HEADERS.values(), ids=WRONG_HEADERS.keys())
+def test_headers_that_do_not_fit_are_one_sentence_at_load(directory, change, message, tmp_path):
+    _, line, program = (directory / "policy.stablehlo").read_bytes().split(b"\n", 2)
+    path = tmp_path / "policy.stablehlo"
+    path.write_bytes(_sealed(json.dumps(json.loads(line) | change).encode(), program))
+    with pytest.raises(ValueError, match=message) as caught:
+        exported.load_exported(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", exported.HEADER)
+def test_headers_that_lack_a_field_are_one_sentence_at_load(directory, name, tmp_path):
+    _, line, program = (directory / "policy.stablehlo").read_bytes().split(b"\n", 2)
+    path, header = tmp_path / "policy.stablehlo", json.loads(line)
+    del header[name]
+    path.write_bytes(_sealed(json.dumps(header).encode(), program))
+    with pytest.raises(ValueError, match=f"has a header without {name}; export the policy again"):
+        exported.load_exported(path)
+
+
+def test_a_program_that_this_jax_cannot_compile_is_one_sentence(directory, monkeypatch):
+    loaded = exported.load_exported(directory / "policy.stablehlo")
+
+    def fails(*arguments):
+        raise jax.errors.JaxRuntimeError("unknown operation\nat line 3")
+
+    monkeypatch.setattr(loaded, "_act", fails)
+    with pytest.raises(RuntimeError, match=r"exported fails with jax .* on cpu \(unknown operation\); export"):
+        loaded(np.zeros(3), np.zeros((8, 2)))
+
+
+def test_the_file_and_its_directory_are_made_without_the_directories_of_the_data(policy, tmp_path):
+    policy = dataclasses.replace(policy.with_budget(Budget(1)), provenance={"data": {"path": "/home/ada/logs.npz"}})
+    policy.save(tmp_path / "policy.sorl")
+    out = tmp_path / "new" / "place" / "policy.stablehlo"
+    export.main(export.Config(tmp_path / "policy.sorl", out, platforms=("cpu",), with_loader=True))
+    assert exported.load_exported(out).header["provenance"] == {"data": {"path": "logs.npz"}}
+    assert (out.parent / "exported.py").exists()
+
+
 def test_a_missing_file_is_not_found(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*policy\.stablehlo; give"):
         exported.load_exported(tmp_path / "policy.stablehlo")
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sorl import Budget, Normalisation, Policy, latency, load_policy
+from sorl.agents import Bc, Idql
 from sorl.policy import __main__ as command
 from sorl.policy._planning import Option, choose, possible_budgets
 
@@ -78,12 +79,22 @@ def test_of_equal_scores_the_cheapest():
     assert choose(options, 100.0, "a chip").budget.name == "M2N1"
 
 
-def test_without_scores_the_largest_and_that_is_said():
-    options = [_option(1, 1, 0.1), _option(8, 1, 1.0), _option(2, 4, 0.7), _option(2, 8, 3.0)]
+def test_without_scores_the_most_steps_with_one_candidate_and_why():
+    options = [_option(1, 1, 0.1), _option(2, 1, 0.3), _option(4, 1, 0.7), _option(8, 1, 3.0)]
     plan = choose(options, 2.0, "a chip")
-    assert plan.budget.name == "M8N1"  # 8 jumps, as 2 x 4 are; in sequence rather than side by side
-    assert "the largest (the policy carries no scores" in plan.reason
-    assert choose(options, 4.0, "a chip").budget.name == "M2N8"
+    assert plan.budget.name == "M4N1"
+    assert plan.reason.endswith(
+        "of 4 budgets 3 fit, and this is the largest trained number of steps, with one candidate, because best of N "
+        "lowered success in every comparison made and this policy carries no scores."
+    )
+
+
+def test_a_method_that_is_best_of_n_keeps_its_n_where_it_fits():
+    options = [_option(5, 1, 0.5), _option(5, 32, 2.0)]
+    assert choose(options, 1.0, "a chip").budget.name == "M5N1"
+    plan = choose(options, 4.0, "a chip")
+    assert plan.budget.name == "M5N32"
+    assert plan.reason.endswith("this is the largest that its method uses (this policy carries no scores).")
 
 
 def _score(option):
@@ -129,8 +140,10 @@ def test_possible_budgets_are_those_of_the_scores_or_the_trained_steps():
         Budget(3, 5),
         Budget(4, 8, noise_scale=0.5, critic_conditioning=1),
     ]
-    usual = possible_budgets(agent, Budget(noise_scale=0.0), [])
-    assert usual == [Budget(m, n, noise_scale=0.0) for m in (1, 2, 4) for n in (1, 2, 4, 8, 16, 32)]
+    usual = possible_budgets(agent, Budget(2, 8, noise_scale=0.0), [])
+    assert usual == [Budget(m, 1, noise_scale=0.0) for m in (1, 2, 4)]
+    assert possible_budgets(synthetic.tiny(Idql), Budget(), []) == [Budget(2, 1), Budget(2, 3)]
+    assert possible_budgets(synthetic.tiny(Bc), Budget(1), []) == [Budget(1, 1)]
 
 
 class Clock:
@@ -285,15 +298,16 @@ def test_a_policy_with_scores_acts_at_the_best_pair_that_fits(policy, made_up):
     assert made_up == [4]  # once
     observation, key = np.ones(3), jax.random.key(0)
     np.testing.assert_array_equal(chosen(observation, key=key), scored(observation, key=key, steps=2, candidates=1))
-    assert scored.budget == Budget()  # unchanged
+    assert scored.budget == Budget(2)  # unchanged
     with pytest.raises(ValueError, match=r"one candidate\), takes 0\.1 ms .* allow at least 0\.12 ms"):
         scored.for_latency(0.11)
 
 
-def test_a_policy_without_scores_acts_at_the_largest_budget_that_fits(policy, made_up):
-    chosen = policy.for_latency(2.0, jax.devices()[0])
-    assert chosen.budget == Budget(2, 8)
-    assert "no scores" in chosen.plan.reason and len(chosen.plan.options) == 12
+def test_a_policy_without_scores_acts_at_the_most_trained_steps_that_fit(policy, made_up):
+    chosen = policy.with_budget(Budget(1, 8)).for_latency(50.0, jax.devices()[0])
+    assert chosen.budget == Budget(2, 1)
+    assert "one candidate, because best of N" in chosen.plan.reason and len(chosen.plan.options) == 2
+    assert policy.for_latency(0.2).budget == Budget(1, 1)
 
 
 def test_the_budgets_other_fields_come_with_the_scores(policy, made_up):
@@ -331,7 +345,7 @@ def test_the_command_says_what_it_chose_and_writes_it(policy, made_up, tmp_path,
     config = command.Config(tmp_path / "policy.sorl", latency_ms=3.0, device="cpu", out=out, compilation_cache=False)
     command.main(config)
     printed = capsys.readouterr().out
-    assert "3 observations, 2 actions, trained for 1, 2 steps, scores of 4 budgets; acts at M4N1" in printed
+    assert "3 observations, 2 actions, trained for 1, 2 steps, scores of 4 budgets; acts at M2N1" in printed
     assert "     2   16    3.200    0.700  0.600 .. 0.800        +0.400\n" in printed
     assert "M2N1 (2 steps, one candidate): 0.2 ms" in printed and f"Wrote {out}" in printed
     assert load_policy(out).budget == Budget(2, 1)
@@ -343,7 +357,7 @@ def test_the_command_without_a_limit_describes_the_policy(policy, tmp_path, caps
     command.main(command.Config(tmp_path / "policy.sorl"))
     assert capsys.readouterr().out == (
         "Sorl (of unknown origin): 3 observations, 2 actions, trained for 1, 2 steps, scores of 0 budgets; acts at "
-        "M4N1 unless told otherwise.\n"
+        "M2N1 unless told otherwise.\n"
     )
 
 

@@ -1,15 +1,22 @@
 """The policy that a user deploys: its units, its budgets, its file, and what it refuses."""
 
+import copy
 import dataclasses
+import functools
+import inspect
+import pickle
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, load_policy
-from sorl.agents import Bc
+from sorl.agents import AGENTS, Bc
 from sorl.policy import decide, policy_path
+from sorl.policy._policy import ACTING_FIELDS
 
 from . import synthetic
 from .random_networks import make_policy
@@ -121,6 +128,96 @@ def test_file_round_trip(policy, tmp_path):
     observations = np.random.default_rng(0).normal(size=(6, 3))
     np.testing.assert_array_equal(_act(loaded, observations), _act(policy, observations))
     assert [path.name for path in tmp_path.iterdir()] == ["policy.sorl"]
+
+
+def test_paths_in_a_files_provenance_lose_their_directories(policy, tmp_path):
+    provenance = {
+        "env": "cube/single",
+        "step": 7,
+        "versions": {"data": {"path": "/home/ada/robot/logs.npz", "validation": {"path": r"C:\ada\val.npz"}, "n": [1]}},
+    }
+    dataclasses.replace(policy, provenance=provenance).save(tmp_path / "new" / "directory" / "policy.sorl")
+    data = {"path": "logs.npz", "validation": {"path": "val.npz"}, "n": [1]}
+    loaded = load_policy(tmp_path / "new" / "directory" / "policy.sorl")
+    assert loaded.provenance == {"env": "cube/single", "step": 7, "versions": {"data": data}}
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
+def test_copies_act_alike_after_the_first_decision(policy, copied):
+    policy = policy.with_scores([synthetic.score(1, 2)]).with_budget(Budget(1, 2))
+    action = _act(policy, np.ones(3))
+    other = copied(policy)
+    assert (other.agent, other.budget, other.scores) == (policy.agent, policy.budget, policy.scores)
+    np.testing.assert_array_equal(_act(other, np.ones(3)), action)
+
+
+def test_it_shows_its_budget(policy):
+    assert repr(policy.with_budget(Budget(2, 8))) == (
+        "Policy(Sorl, 3 observations -> 2 actions, acts at M2N8 (2 steps, best of 8) unless told otherwise)"
+    )
+
+
+@pytest.mark.parametrize(
+    "key, found",
+    [
+        ({}, "None"),
+        ({"key": 0}, "0"),
+        ({"key": jax.random.PRNGKey(0)}, r"an array of uint32 and shape \(2,\)"),
+        ({"key": jax.random.split(jax.random.key(0))}, r"an array of key<fry> and shape \(2,\)"),
+    ],
+)
+def test_what_is_no_key_is_refused(policy, key, found):
+    with pytest.raises(ValueError, match=rf"The key is {found}; give one .*, such as key=jax\.random\.key\(0\)\.$"):
+        policy(np.zeros(3), **key)
+
+
+def test_a_policy_of_two_trained_steps_acts_in_two():
+    assert synthetic.agent(discretization_steps=2).budgets.usual == Budget(2)
+    assert synthetic.agent(discretization_steps=4).budgets.usual == Budget(4)
+    assert synthetic.agent(discretization_steps=8).budgets.usual == Budget(4)
+
+
+class _Recorder:
+    """Stands for an agent, and records which of its fields are read."""
+
+    def __init__(self, agent, read):
+        self._agent, self._read = agent, read
+
+    def __getattr__(self, name):
+        value = inspect.getattr_static(type(self._agent), name, None)
+        if isinstance(value, property):
+            assert value.fget is not None
+            return value.fget(self)
+        if callable(value):
+            return functools.partial(value, self)
+        self._read.add(name)
+        return getattr(self._agent, name)
+
+
+@pytest.mark.parametrize("agent_class", AGENTS.values(), ids=lambda agent: agent.__name__)
+def test_the_digest_covers_every_field_that_acting_reads(agent_class):
+    agent, read = synthetic.tiny(agent_class), set()
+    recorder: Any = _Recorder(agent, read)
+    networks = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(3, 2, key=key)), jax.random.key(0))
+    budget = recorder.budgets.usual
+
+    def decide(networks, observation, key):
+        return agent_class.act(recorder, networks, observation, recorder.draw_action(2, budget, key=key), budget)
+
+    jax.eval_shape(decide, networks, jnp.zeros(3), jax.random.key(0))
+    assert read <= ACTING_FIELDS
+
+
+def test_the_digest_covers_what_decides_how_it_acts_and_nothing_else(policy):
+    def changed(**fields):
+        return dataclasses.replace(policy, agent=dataclasses.replace(policy.agent, **fields)).digest
+
+    assert changed(learning_rate=1.0, discount=0.5, q_coefficient=3.0) == policy.digest
+    assert changed(q_aggregation="min") != policy.digest
+    assert changed(backprop_steps=4) != policy.digest
+    assert dataclasses.replace(policy, provenance={}, budget=Budget(1)).digest == policy.digest
+    other = dataclasses.replace(policy, networks=jax.tree.map(jnp.negative, policy.networks))
+    assert other.digest != policy.digest
 
 
 def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):

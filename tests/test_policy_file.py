@@ -184,7 +184,7 @@ def _with(value, *keys):
 
 WRONG_HEADERS = {
     "without the agent": (_without("agent"), "lacks ['agent']"),
-    "without the scores": (_without("scores"), "lacks ['scores']"),
+    "without the normalisation": (_without("normalisation"), "lacks ['normalisation']"),
     "with something more": (_with(1, "colour"), "colour"),
     "an unknown agent": (_with({"type": "Dreamer"}, "agent"), "names the agent 'Dreamer'"),
     "an agent without a name": (_with({"type": ["Sorl"]}, "agent"), "names the agent"),
@@ -192,7 +192,15 @@ WRONG_HEADERS = {
     "an agent with a field of another type": (_with("wide", "agent", "hidden_sizes"), "hidden_sizes is 'wide'"),
     "an agent with an impossible setting": (_with(3, "agent", "backprop_steps"), "power of two"),
     "an agent of another size": (_with([16], "agent", "hidden_sizes"), "its arrays are not those"),
-    "an agent too large to be": (_with([10**30], "agent", "hidden_sizes"), "hidden_sizes is"),
+    "an agent too large to be": (_with([10**30], "agent", "hidden_sizes"), "its hidden_sizes is above 65536"),
+    "layers wider than the file": (_with([50_000, 50_000], "agent", "hidden_sizes"), "its arrays are not those"),
+    "more layers than the file": (_with([8] * 1_000_000, "agent", "critic_hidden_sizes"), "its arrays are not those"),
+    "too many heads": (_with(10**9, "agent", "critic_heads"), "its critic_heads is above"),
+    "too many steps": (_with(2**200, "agent", "discretization_steps"), "its discretization_steps is above"),
+    "too many candidates": (_with(10**12, "budget", "candidates"), "its candidates is above"),
+    "a score of too many steps": (_with(10**9, "scores", 0, "inference_steps"), "its inference_steps is above"),
+    "an observation too large to be": (_with(10**10, "observation_size"), "sizes"),
+    "a verifier that is none": (_with("median", "budget", "q_aggregation"), "q_aggregation"),
     "another observation size": (_with(4, "observation_size"), "its arrays are not those"),
     "no observation size": (_with("3", "observation_size"), "sizes"),
     "a negative action size": (_with(-2, "action_size"), "sizes"),
@@ -218,6 +226,56 @@ def test_sealed_headers_that_make_no_policy(path, change, message):
     path.write_bytes(_sealed(json.dumps(header).encode(), payload))
     found = _one_sentence(path)
     assert "makes no policy" in found and message in found
+
+
+def test_missing_fields_of_a_header_take_their_defaults_with_one_warning(path):
+    _, line, payload = _parts(_save(path))
+    header = json.loads(line)
+    for name in ("trained_steps", "budget", "scores", "provenance"):
+        del header[name]
+    del header["agent"]["learning_rate"]
+    path.write_bytes(_sealed(json.dumps(header).encode(), payload))
+    with pytest.warns(UserWarning) as caught:
+        policy = load_policy(path)
+    (message,) = {str(warning.message) for warning in caught}
+    assert message.startswith(f"{path}: the header does not have learning_rate;")
+    assert "the header does not have trained_steps, budget, scores, provenance; the defaults are taken." in message
+    assert (policy.budget, policy.scores, policy.provenance) == (policy.agent.budgets.usual, [], {})
+
+
+NUMBERS = (-1, 0, 3, 10**9, 2**62, 10**30, -(10**30), 1e30, float("nan"), float("inf"))
+OTHERS = (None, True, "", "min", [], {}, [[]], [10**9], [-3], ["x"], {"type": "Bc"}, "a" * 10_000)
+
+
+@pytest.mark.filterwarnings("ignore:.*the header does not have|.*the budget does not have")
+def test_mutated_headers_load_or_are_one_sentence(path):
+    """A field or two of the header, at any depth, become anything else, or are taken out; the seal is made anew."""
+    random = np.random.default_rng(0)
+    _, line, payload = _parts(_save(path))
+    refused = 0
+    for _ in range(100):
+        header = json.loads(line)
+        for _ in range(random.integers(1, 3)):
+            _mutate(header, random)
+        path.write_bytes(_sealed(json.dumps(header).encode(), payload))
+        try:
+            load_policy(path)
+        except ValueError:
+            _one_sentence(path)
+            refused += 1
+    assert refused >= 50
+
+
+def _mutate(header, random) -> None:
+    place, key = header, random.choice(list(header))
+    while isinstance(place[key], dict | list) and place[key] and random.random() < 0.7:
+        place = place[key]
+        key = random.choice(list(place)) if isinstance(place, dict) else int(random.integers(len(place)))
+    if random.random() < 0.2:
+        del place[key]
+    else:
+        choices = NUMBERS + OTHERS
+        place[key] = choices[random.integers(len(choices))]
 
 
 WRONG_PAYLOADS = {

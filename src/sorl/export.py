@@ -18,9 +18,10 @@ import numpy as np
 import tyro
 
 from sorl import entry, exported
-from sorl.files import whole_file, write_sealed
+from sorl.files import make_directory, whole_file, write_sealed
 from sorl.json_form import to_json
 from sorl.policy import Policy, act, load_policy
+from sorl.policy._file import without_directories
 
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -88,8 +89,9 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
         "platforms": list(program.platforms),
         "jax": jax.__version__,
         "calling_convention_version": program.calling_convention_version,
-        "provenance": policy.provenance,
+        "provenance": without_directories(policy.provenance),
     }
+    make_directory(Path(path).parent)
     write_sealed(Path(path), exported.FORMAT, exported.FORMAT_VERSION, header, bytes(program.serialize()))
 
 

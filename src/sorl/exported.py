@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +18,28 @@ import numpy as np
 
 FORMAT = "sorl-exported-policy"
 FORMAT_VERSION = 1
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+HEADER: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "agent": ("an object", lambda value: isinstance(value, dict)),
+    "observation_size": ("a whole number", _is_size),
+    "action_size": ("a whole number", _is_size),
+    "noise_shape": ("a list of whole numbers", _is_list_of(_is_size)),
+    "budget": ("an object", lambda value: isinstance(value, dict)),
+    "platforms": ("a list of names", _is_list_of(lambda name: isinstance(name, str))),
+    "jax": ("a version", lambda value: isinstance(value, str)),
+    "calling_convention_version": ("a whole number", _is_size),
+    "provenance": ("an object", lambda value: isinstance(value, dict)),
+}
+"""What the header of an exported policy holds: of each field what it is, and a test of it."""
 
 
 def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[dict[str, Any], bytes]:
@@ -33,7 +56,7 @@ def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[
             words = file.readline(200).removesuffix(b"\n").split(b" ")
             content = file.read() if words[0] == form.encode() else b""  # a foreign file may be large
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"There is no file {path}; give one that sorl wrote.") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
     if words[0] != form.encode() or len(words) != 3:
@@ -79,7 +102,8 @@ class ExportedPolicy:
     def __call__(self, observation: Any, noise: Any) -> np.ndarray:
         """Acts on one observation [observation] or a batch of them [.., observation], with as much `noise`.
 
-        Raises a `ValueError` that names the shapes if they do not fit, or if a number is not finite.
+        Raises a `ValueError` that names the shapes if they do not fit, or if a number is not finite, and a
+        `RuntimeError` if this jax cannot run the program.
         """
         observations, noises = (np.asarray(x, np.float32) for x in (observation, noise))
         batch = observations.shape[:-1]
@@ -92,15 +116,28 @@ class ExportedPolicy:
             raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
         rows = math.prod(batch)
         observations = observations.reshape(rows, self.observation_size)
-        actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
+        try:
+            actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
+        except Exception as error:  # of the compiler, which first sees the program here
+            reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+            raise RuntimeError(
+                f"The program that jax {self.header.get('jax')} exported fails with jax {jax.__version__} on "
+                f"{jax.default_backend()} ({reason}); export the policy again with this jax."
+            ) from error
         return actions.reshape(*batch, actions.shape[-1])
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
-    """Loads what `python -m sorl.export` wrote; raises as `read_sealed` does."""
+    """Loads what `python -m sorl.export` wrote; only load files from sources that you trust.
+
+    Raises as `read_sealed` does, also where this jax or this machine cannot run the program.
+    """
     header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    _refuse_other_header(path, header)
+    _refuse_other_jax(path, header)
+    _refuse_other_platforms(path, header["platforms"])
     try:
-        return ExportedPolicy(header, jax.export.deserialize(bytearray(payload)))
+        policy = ExportedPolicy(header, jax.export.deserialize(bytearray(payload)))
     except ImportError:
         raise
     except Exception as error:  # what was not exported can fail in many ways
@@ -108,3 +145,37 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
         raise ValueError(
             f"{path} holds no program that jax {jax.__version__} can load ({reason}); export the policy again."
         ) from error
+    if (policy.observation_size, list(policy.noise_shape)) != (header["observation_size"], header["noise_shape"]):
+        raise ValueError(f"{path} holds a program of other sizes than its header says; export the policy again.")
+    return policy
+
+
+def _refuse_other_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
+    for name, (description, fits) in HEADER.items():
+        if name not in header:
+            raise ValueError(f"{path} has a header without {name}; export the policy again.")
+        if not fits(header[name]):
+            found = repr(header[name])[:100]
+            raise ValueError(f"{path} has a header whose {name} is {found}, not {description}; export it again.")
+
+
+def _refuse_other_jax(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
+    found = header["calling_convention_version"]
+    least = jax.export.minimum_supported_calling_convention_version
+    most = jax.export.maximum_supported_calling_convention_version
+    if not least <= found <= most:
+        remedy = "install that jax or a newer one" if found > most else "export the policy again with a newer jax"
+        raise ValueError(
+            f"{path} was exported by jax {header['jax']} with calling convention {found}, and jax {jax.__version__} "
+            f"here reads {least} to {most}; {remedy}."
+        )
+
+
+def _refuse_other_platforms(path: str | os.PathLike[str], platforms: list[str]) -> None:
+    backend = jax.default_backend()
+    here = {"gpu": {"cuda", "rocm"}}.get(backend, {backend})  # jax has one name for both
+    if not here & set(platforms):
+        raise ValueError(
+            f"{path} was exported for {', '.join(platforms)} and jax runs on {backend} here; export the policy again "
+            f"with --platforms {backend if backend != 'gpu' else 'cuda'}, or set JAX_PLATFORMS."
+        )

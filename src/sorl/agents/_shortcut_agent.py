@@ -22,9 +22,12 @@ from sorl.networks import CriticEnsemble, ShortcutField
 
 
 def budgets(discretization_steps: int) -> Budgets:
-    """Any number of jumps and candidates; judged at the step counts of the paper, some of them beyond the trained."""
+    """Any number of jumps and candidates; evaluated at the step counts of the paper, some of them beyond the trained.
+
+    The usual number of jumps is 4, or the largest trained number where that is less.
+    """
     return Budgets(
-        usual=Budget(inference_steps=4),
+        usual=Budget(inference_steps=min(4, discretization_steps)),
         inference_steps=(1, 2, 4, 8),
         candidates=(1, 8),
         trained_steps=step_counts(discretization_steps),

@@ -28,7 +28,8 @@ def decide(
 ) -> Float[Array, "batch action"]:
     """One decision for each row, in the environment's units; row `i` draws from `keys[i]` alone."""
     action_size = normalisation.action_low.shape[0]
-    draws = jax.vmap(lambda key: agent.draw_action(action_size, budget, key=key))(keys)
+    with jax.enable_x64(False):  # float64 draws from the same key would be other numbers
+        draws = jax.vmap(lambda key: agent.draw_action(action_size, budget, key=key))(keys)
     return act(agent, networks, normalisation, observations, draws, budget)
 
 
@@ -40,12 +41,23 @@ def act(
     draws: PyTree,
     budget: Budget,
 ) -> Float[Array, "batch action"]:
-    """As `decide`, from the draws of `agent.draw_action`, stacked: row `i` acts with `draws[i]`."""
+    """As `decide`, from the draws of `agent.draw_action`, stacked: row `i` acts with `draws[i]`.
+
+    All is computed in single precision, also where `JAX_ENABLE_X64` makes double precision jax's default.
+    """
+    agent, networks, normalisation, observations, draws = _in_single_precision(
+        (agent, networks, normalisation, observations, draws)
+    )
 
     def one(observation, own):
         return agent.act(networks, normalisation.observation(observation), own, budget)
 
-    return normalisation.environment_action(jax.vmap(one)(observations, draws))
+    with jax.enable_x64(False):
+        return normalisation.environment_action(jax.vmap(one)(observations, draws))
+
+
+def _in_single_precision(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.float32(leaf) if jnp.result_type(leaf) == jnp.float64 else leaf, tree)
 
 
 def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Array, ...]:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import io
+import math
 import os
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from jaxtyping import PyTree
 from sorl.agents import AbstractAgent, Budget
 from sorl.bad_seeds import find_bad_seeds, has_record
 from sorl.exported import read_sealed
-from sorl.files import write_sealed
+from sorl.files import make_directory, write_sealed
 from sorl.json_form import agent_from_json, from_json, to_json
 from sorl.normalisation import Normalisation
 from sorl.policy._planning import checked_scores
@@ -25,16 +26,16 @@ from sorl.policy._planning import checked_scores
 FORMAT = "sorl-policy"
 FORMAT_VERSION = 2
 
-_HEADER = {
-    "agent",
-    "observation_size",
-    "action_size",
-    "trained_steps",
-    "budget",
-    "normalisation",
-    "scores",
-    "provenance",
-}
+_REQUIRED = ("agent", "observation_size", "action_size", "normalisation")
+_OPTIONAL = ("trained_steps", "budget", "scores", "provenance")
+"""A header that lacks one of these takes its default."""
+
+MOST = 2**16
+"""The largest layer, and the largest number of steps, candidates or critic heads, that a file may name."""
+MOST_OBSERVATIONS = 2**22
+"""The most numbers of an observation or an action."""
+ARRAY_BYTES = 128
+"""What an array takes in the payload at least; so many times fewer layers than bytes are possible."""
 _PREFIX, _SUFFIX = "policy-seed-", ".sorl"
 
 
@@ -101,7 +102,7 @@ def _seeds(directory: Path) -> list[int]:
 
 
 def write(path: Path, content: Content) -> None:
-    """Writes a policy file, whole or not at all."""
+    """Writes a policy file, whole or not at all; of absolute paths in its provenance only the last name is kept."""
     fields = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
     units = {name: values for name, values in fields.items() if values is not None}
     header = {
@@ -113,50 +114,105 @@ def write(path: Path, content: Content) -> None:
         # A float32 becomes a decimal number, and back, without loss.
         "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
         "scores": content.scores,
-        "provenance": content.provenance,
+        "provenance": without_directories(content.provenance),
     }
     payload = io.BytesIO()
     eqx.tree_serialise_leaves(payload, content.networks)
+    make_directory(path.parent)
     write_sealed(path, FORMAT, FORMAT_VERSION, header, payload.getvalue())
 
 
+def without_directories(provenance: Any) -> Any:
+    """A copy of JSON in which each absolute path is its last name: directories tell of users and their machines."""
+    if isinstance(provenance, dict):
+        return {key: without_directories(value) for key, value in provenance.items()}
+    if isinstance(provenance, list | tuple):
+        return [without_directories(value) for value in provenance]
+    if isinstance(provenance, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(provenance).is_absolute():
+                return kind(provenance).name
+    return provenance
+
+
 def read(path: str | os.PathLike[str]) -> Content:
-    """Reads a policy file; raises as `read_sealed` does, also if a sealed header or payload makes no policy."""
+    """Reads a policy file; raises as `read_sealed` does, also if a sealed header or payload makes no policy.
+
+    Warns of fields that the header lacks, which take their defaults.
+    """
     header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
     try:
-        return _content(header, payload)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            content = _content(header, payload)
     except Exception as error:  # what sorl did not write can fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise ValueError(
             f"{path} was sealed over a content that makes no policy ({reason}); write it again with Policy.save."
         ) from error
+    if caught:
+        warnings.warn(f"{path}: {' '.join(str(warning.message) for warning in caught)}", stacklevel=3)
+    return content
 
 
 def _content(header: dict[str, Any], payload: bytes) -> Content:
-    if header.keys() != _HEADER:
-        missing, unknown = sorted(_HEADER - header.keys()), sorted(header.keys() - _HEADER)
-        raise ValueError(f"its header lacks {missing} and has {unknown} besides")
-    agent = agent_from_json(header["agent"], "the header")
+    missing = [name for name in _REQUIRED if name not in header]
+    unknown = sorted(header.keys() - {*_REQUIRED, *_OPTIONAL})
+    if missing or unknown:
+        raise ValueError(
+            f"its header lacks {missing} and has {unknown} besides, so another version of sorl may have written it"
+        )
     sizes = header["observation_size"], header["action_size"]
-    if not all(type(size) is int and size > 0 for size in sizes):
+    if not all(type(size) is int and 0 < size <= MOST_OBSERVATIONS for size in sizes):
         raise ValueError(f"the sizes of observation and action are {sizes}")
+    _refuse_absurd_sizes(header, len(payload))
+    agent = agent_from_json(header["agent"], "the header")
     trained_steps = list(agent.budgets.trained_steps)
+    defaults = {"trained_steps": trained_steps, "budget": to_json(agent.budgets.usual), "scores": [], "provenance": {}}
+    lacking = [name for name in _OPTIONAL if name not in header]
+    if lacking:
+        warnings.warn(f"the header does not have {', '.join(lacking)}; the defaults are taken.", stacklevel=2)
+    header = defaults | header
     if header["trained_steps"] != trained_steps:
         raise ValueError(f"trained_steps is {header['trained_steps']} but the agent's are {trained_steps}")
     if not isinstance(header["provenance"], dict):
         raise ValueError(f"the provenance is {header['provenance']!r}")
+    budget = from_json(Budget, header["budget"], "the budget")
+    agent.budgets.refuse(budget)
     return Content(
         agent,
         _networks(agent, sizes, payload),
         _normalisation(sizes, header["normalisation"]),
         header["provenance"],
         checked_scores(header["scores"]),
-        from_json(Budget, header["budget"], "the budget"),
+        budget,
     )
 
 
+def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
+    """Raises a `ValueError` for sizes that no file of this length has, before anything of such a size is made."""
+    agent = header["agent"] if isinstance(header["agent"], dict) else {}
+    scores = header.get("scores")
+    budgets = [header.get("budget"), *(scores if isinstance(scores, list) else [])]
+    named = [(name, value) for name, value in agent.items() if not name.endswith(("_updates", "_interval"))]
+    names = [field.name for field in dataclasses.fields(Budget)]
+    named += [(name, row[name]) for row in budgets if isinstance(row, dict) for name in names if name in row]
+    for name, value in named:
+        if any(type(size) is int and abs(size) > MOST for size in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"its {name} is above {MOST}")
+    layers = [len(value) for value in agent.values() if isinstance(value, list)]
+    blocks = agent.get("blocks")
+    if sum(layers) + (blocks if type(blocks) is int else 0) > payload_bytes // ARRAY_BYTES:
+        raise ValueError("its arrays are not those of the networks that its header describes")
+
+
 def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
-    template = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(*sizes, key=key)), jax.random.key(0))
+    shapes = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(*sizes, key=key)), jax.random.key(0))
+    # Not the shapes' own type, which is float64 where JAX_ENABLE_X64 is set.
+    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+    described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
+    if described > len(payload):
+        raise ValueError("its arrays are not those of the networks that its header describes")
     stream = io.BytesIO(payload)
     try:
         networks = eqx.tree_deserialise_leaves(stream, template)

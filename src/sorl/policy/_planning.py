@@ -12,9 +12,6 @@ from sorl.agents import AbstractAgent, Budget
 MARGIN = 1.2
 """What a budget costs is taken this many times before it is held against the limit."""
 
-CANDIDATES = (1, 2, 4, 8, 16, 32)
-"""Parallel budgets that are tried where no scores say which are worth it."""
-
 SCORE_NUMBERS = ("success", "success_low", "success_high", "difference", "difference_low", "difference_high")
 """What a score holds beside its `inference_steps` and `candidates`: success in [0, 1], and its paired difference to one
 step and one candidate, each with a 95 % interval."""
@@ -79,18 +76,21 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
 
 
 def possible_budgets(agent: AbstractAgent, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
-    """The budgets to choose among: those of the scores, or else the trained steps with each of `CANDIDATES`."""
+    """The budgets to choose among: those of the scores, or without scores every trained number of steps.
+
+    Without scores a decision draws one candidate, or as many as the agent's method itself chooses among (IDQL's 32).
+    """
     if scores:
         return [score_budget(row) for row in scores]
     return [
         dataclasses.replace(usual, inference_steps=steps, candidates=candidates)
         for steps in agent.budgets.trained_steps
-        for candidates in (CANDIDATES if agent.budgets.other_candidates else agent.budgets.candidates)
+        for candidates in sorted({1, agent.budgets.usual.candidates})
     ]
 
 
 def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
-    """The best-scoring option that fits the limit with the margin; without scores the largest.
+    """The best-scoring option that fits the limit with the margin; without scores the one with the most steps.
 
     One that did worse than one step and one candidate (a negative `difference`: best of N can hurt) is passed over
     where another fits. Of equally good ones the cheapest is taken.
@@ -104,14 +104,14 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     if not fitting:
         raise ValueError(
             f"Nothing fits {limit:g} ms on {device}: the cheapest of {len(options)} budgets, "
-            f"{_words(cheapest.budget)}, takes {cheapest.milliseconds:.3g} ms at the 95th percentile; allow at least "
-            f"{_up(MARGIN * cheapest.milliseconds)} ms."
+            f"{budget_words(cheapest.budget)}, takes {cheapest.milliseconds:.3g} ms at the 95th percentile; allow at "
+            f"least {_up(MARGIN * cheapest.milliseconds)} ms."
         )
     harmless = [option for option in fitting if option.score is None or option.score["difference"] >= 0]
     best = min(harmless or fitting, key=_rank)
     reason = (
-        f"{_words(best.budget)}: {best.milliseconds:.3g} ms at the 95th percentile on {device}, within {limit:g} ms "
-        f"with a margin of {MARGIN:g}; of {len(options)} budgets {len(fitting)} fit, and this is "
+        f"{budget_words(best.budget)}: {best.milliseconds:.3g} ms at the 95th percentile on {device}, within {limit:g} "
+        f"ms with a margin of {MARGIN:g}; of {len(options)} budgets {len(fitting)} fit, and this is "
         f"{_merit(best, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
     )
     return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
@@ -121,14 +121,18 @@ def _rank(option: Option) -> tuple[float | int, ...]:
     """Lowest first."""
     if option.score is not None:
         return -option.score["success"], option.milliseconds
-    budget = option.budget
-    return -budget.inference_steps * budget.candidates, -budget.inference_steps
+    return -option.budget.inference_steps, -option.budget.candidates
 
 
 def _merit(option: Option, passed_over: int) -> str:
     score = option.score
+    if score is None and option.budget.candidates == 1:
+        return (
+            "the largest trained number of steps, with one candidate, because best of N lowered success in every "
+            "comparison made and this policy carries no scores"
+        )
     if score is None:
-        return "the largest (the policy carries no scores to choose by, and best of N can hurt)"
+        return "the largest that its method uses (this policy carries no scores)"
     success = f"success {score['success']:.3g} ({score['success_low']:.3g} .. {score['success_high']:.3g})"
     if score["difference"] < 0:
         return f"the best with {success}, although one step and one candidate did better: no fitting one did not"
@@ -137,7 +141,8 @@ def _merit(option: Option, passed_over: int) -> str:
     return f"the best with {success}"
 
 
-def _words(budget: Budget) -> str:
+def budget_words(budget: Budget) -> str:
+    """Its name and, in words, its sizes: `M4N1 (4 steps, one candidate)`."""
     steps, candidates = budget.inference_steps, budget.candidates
     choice = "one candidate" if candidates == 1 else f"best of {candidates}"
     return f"{budget.name} ({steps} step{'s' * (steps > 1)}, {choice})"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
@@ -21,6 +22,22 @@ from sorl.json_form import to_json
 from sorl.normalisation import Normalisation, Standardisation
 from sorl.policy import _acting, _file, _planning
 from sorl.policy._runner import PolicyRunner, outside_sentence
+
+
+ACTING_FIELDS = frozenset(
+    {
+        "type",
+        "backprop_steps",
+        "candidates",
+        "denoising_steps",
+        "discretization_steps",
+        "flow_steps",
+        "most_noise_rate",
+        "q_aggregation",
+        "sampling_steps",
+    }
+)
+"""What acting reads of an agent's JSON form, whichever the agent; sizes of networks are those of the arrays."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +64,16 @@ class Policy:
             object.__setattr__(self, "budget", self.agent.budgets.usual)
         self.agent.budgets.refuse(self.budget)
 
+    def __repr__(self) -> str:
+        return (
+            f"Policy({type(self.agent).__name__}, {self.observation_size} observations -> {self.action_size} actions, "
+            f"acts at {_planning.budget_words(self.budget)} unless told otherwise)"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields, for `pickle` and `copy`: compiled programs stay behind, and are found or made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def observation_size(self) -> int:
         """Length of an observation."""
@@ -59,8 +86,9 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides how it acts: its numbers and its agent, and nothing else that its file holds."""
-        digest = hashlib.sha256(json.dumps(to_json(self.agent), sort_keys=True).encode())
+        """SHA-256 of what decides how it acts at a budget: its arrays, and what acting reads of the agent."""
+        agent = {name: value for name, value in to_json(self.agent).items() if name in ACTING_FIELDS}
+        digest = hashlib.sha256(json.dumps(agent, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self.networks, self.normalisation)):
             array = np.asarray(leaf)
             digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
@@ -75,7 +103,7 @@ class Policy:
         self,
         observation: Shaped[Array | np.ndarray, "*batch observation"],
         *,
-        key: Key[Array, ""],
+        key: Key[Array, ""] | Any = None,
         steps: int | None = None,
         candidates: int | None = None,
         noise_scale: float | None = None,
@@ -83,18 +111,20 @@ class Policy:
     ) -> Float[np.ndarray, "*batch action"]:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
 
-        **Arguments:** `key`, the random key of this decision; `steps`, jumps or integration steps from noise to action;
-        `candidates`, actions drawn, of which the best by Q is taken; `noise_scale`, the temperature (0 is
-        deterministic); `budget`, what the three are taken from where they are not given, by default the policy's own.
+        **Arguments:** `key`, the random key of this decision, such as `jax.random.key(0)`; `steps`, jumps or
+        integration steps from noise to action; `candidates`, actions drawn, of which the best by Q is taken;
+        `noise_scale`, the temperature (0 is deterministic); `budget`, what the three are taken from where they are not
+        given, by default the policy's own.
 
         A policy of own logs clips each number of an observation to the limits that `load_logs` computed
         (`observation_margin`), and warns the first time; `runner` counts them.
 
         **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
-        with NaN or infinity in it, and for a budget that the agent cannot act at; a `FloatingPointError` if an action
-        is not finite.
+        with NaN or infinity in it, for what is no random key, and for a budget that the agent cannot act at; a
+        `FloatingPointError` if an action is not finite.
         """
         values = self._checked(observation)
+        _refuse_other_keys(key)
         program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
         if self._standardisation is not None:
             self._warn_once_of_clipping(self._standardisation, values)
@@ -148,9 +178,9 @@ class Policy:
         """The same policy at the best budget that a decision on one observation has time for.
 
         What each budget costs is measured once for each device, in calls of this policy from numpy to numpy, and kept
-        in the user's cache (`sorl.latency`). The best is the one with the highest success among the scores, or without
-        scores the largest of the trained steps with up to 32 candidates. `plan` of the result says what was chosen and
-        why.
+        in the user's cache (`sorl.latency`). The best is the one with the highest success among the scores. Without
+        scores it is the largest trained number of steps that fits, with one candidate (or as many as the agent's own
+        method chooses among). `plan` of the result says what was chosen and why.
 
         **Arguments:** `milliseconds` that a decision may take; `device` to act on, by default where the policy is;
         `measure_again`, whatever the cache says.
@@ -254,8 +284,16 @@ class Policy:
         return self._programs[asked]
 
 
+def _refuse_other_keys(key: Any) -> None:
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        found = f"an array of {key.dtype} and shape {key.shape}" if isinstance(key, jax.Array) else repr(key)[:100]
+        raise ValueError(f"The key is {found}; give one typed random key, such as key=jax.random.key(0).")
+
+
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:
     """Loads a policy file, or from a run directory the policy that `seed` trained (None: the lowest good seed).
+
+    Only load files from sources that you trust: the seal finds damage, not intent.
 
     A seed is bad if its losses became non-finite; asked for by number it is loaded with a warning.
     Raises a `FileNotFoundError` if the path does not exist, and else a `ValueError`, one sentence, if it is a directory
