@@ -113,8 +113,8 @@ def test_a_missing_key_is_refused_with_what_resembles_it(tmp_path):
         ({"observations": np.zeros((9, 0))}, r"observations of .* have shape \[9, 0\]; give at least one column"),
         ({"actions": np.zeros((9, 0))}, r"actions of .* have shape \[9, 0\]; give at least one column"),
         ({"actions": np.zeros((9, 1), bool)}, "actions of .* are booleans"),
-        ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0 is \[1e\+30\], beyond 1e\+12"),
-        ({"actions": np.full((9, 1), -1e38)}, r"actions of .* in row 0 is \[-1e\+38\], beyond 1e\+30"),
+        ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0: column 0 is 1e\+30, beyond 1e\+12"),
+        ({"actions": np.full((9, 1), -1e38)}, r"actions of .* in row 0: column 0 is -1e\+38, beyond 1e\+30"),
         ({"masks": np.ones(9), "timeouts": None, "terminations": np.zeros(9), "terminals": None}, "not marked as an"),
     ],
 )
@@ -122,3 +122,30 @@ def test_bad_arrays_are_refused_in_one_sentence(tmp_path, changes, sentence):
     with pytest.raises(ValueError, match=sentence) as refusal:
         load_logs(_save(tmp_path / "log.npz", **changes))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"observations": (3, 30, np.nan)}, "observations of .* is not finite in row 3: column 30 is nan"),
+        ({"actions": (4, 16, 1e31)}, r"actions of .* in row 4: column 16 is 1e\+31, beyond 1e\+30"),
+        ({"actions": (5, 2, 7.0)}, r"leave the stored range -1.0 to 1.0 in row 5: column 2 is 7.0; correct"),
+    ],
+)
+def test_of_a_wide_row_only_the_bad_number_is_named(tmp_path, change, message):
+    rows = 9
+    arrays = {
+        "observations": np.zeros((rows, 40)),
+        "actions": np.zeros((rows, 17)),
+        "rewards": np.zeros(rows),
+        "terminals": np.arange(rows) == rows - 1,
+        "timeouts": np.zeros(rows),
+        "action_low": -np.ones(17),
+        "action_high": np.ones(17),
+    }
+    for key, (row, column, value) in change.items():
+        arrays[key][row, column] = value
+    np.savez(tmp_path / "wide.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as refused:
+        load_logs(tmp_path / "wide.npz")
+    assert "\n" not in str(refused.value)

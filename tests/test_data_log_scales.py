@@ -144,7 +144,7 @@ def test_stated_limits_go_over_the_files(tmp_path):
         ({"action_low": 2.0, "action_high": 2.0}, "span no range; give finite low < high"),
         ({"action_low": 3.0, "action_high": -3.0}, "span no range"),
         ({"action_low": float("nan"), "action_high": 2.0}, "span no range"),
-        ({"action_low": -0.5, "action_high": 2.0}, r"leave the given range .* in row \d+: \["),
+        ({"action_low": -0.5, "action_high": 2.0}, r"leave the given range .* in row \d+: column"),
         ({"observation_margin": 0.5}, "margin is 0.5; give a finite number >= 1"),
         ({"observation_margin": float("nan")}, "margin is nan"),
     ],

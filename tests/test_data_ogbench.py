@@ -193,7 +193,7 @@ def test_an_unknown_environment_is_refused():
     ("changes", "sentence"),
     [
         ({"qpos": None}, "lacks qpos: it holds observations, actions, terminals, qvel"),
-        ({"actions": np.full((12, 2), 1.5)}, r"leave \[-1, 1\] in row 0: \[1.5 1.5\], and no action scale is stored"),
+        ({"actions": np.full((12, 2), 1.5)}, r"leave \[-1, 1\] in row 0: column 0 is 1.5, and no action scale is stored"),
         ({"actions": np.zeros((12, 5))}, "actions of .* have size 5, but the environment's have 2"),
         ({"observations": np.zeros((12, 28))}, "observations of .* have size 28, but the environment's have 2"),
         ({"observations": np.zeros((12, 64, 64, 3), np.uint8)}, r"has shape \[12, 64, 64, 3\]; give \[rows, size\]"),

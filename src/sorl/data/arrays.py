@@ -58,9 +58,17 @@ def refuse_not_finite(path: pathlib.Path, arrays: Arrays) -> None:
             finite = (np.abs(array[block]) <= np.finfo(np.float32).max).reshape(len(array[block]), -1).all(axis=1)
             if not finite.all():
                 row = block.start + int(np.argmin(finite))
-                raise ValueError(
-                    f"{key} of {path} is not finite in row {row}: {array[row]}; repair or drop that episode."
-                )
+                number = np.asarray(array[row])
+                found = first_bad(number, np.abs(number) <= np.finfo(np.float32).max)
+                raise ValueError(f"{key} of {path} is not finite in row {row}: {found}; repair or drop that episode.")
+
+
+def first_bad(row: Shaped[np.ndarray, "*size"], good: Bool[np.ndarray | np.bool_, "*size"]) -> str:
+    """The first number of a row that is not good, with its column: a whole row may have hundreds of numbers."""
+    if row.ndim == 0:
+        return str(row)
+    column = int(np.argmin(good))
+    return f"column {column} is {row[column]}"
 
 
 def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:
@@ -68,8 +76,9 @@ def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows a
     inside = (np.abs(actions) <= 1).all(axis=1)
     if not inside.all():
         row = int(np.argmin(inside))
+        found = first_bad(actions[row], np.abs(actions[row]) <= 1)
         raise ValueError(
-            f"actions of {path} leave [-1, 1] in row {row}: {actions[row]}, and no action scale is stored; "
+            f"actions of {path} leave [-1, 1] in row {row}: {found}, and no action scale is stored; "
             "rescale them, or load the file as your own logs."
         )
 

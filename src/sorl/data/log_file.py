@@ -121,11 +121,12 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
 
 def _refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows size"], largest: float) -> None:
     for block in blocks(array):
-        large = (np.abs(array[block].astype(np.float64)) > largest).any(axis=1)
-        if large.any():
-            row = block.start + int(np.argmax(large))
+        small = np.abs(array[block].astype(np.float64)) <= largest
+        if not small.all():
+            row = int(np.argmin(small.all(axis=1)))
+            found = door.first_bad(array[block][row], small[row])
             raise ValueError(
-                f"{key} of {path} in row {row} is {array[row].tolist()}, beyond {largest:g}, where training overflows; "
+                f"{key} of {path} in row {block.start + row}: {found}, beyond {largest:g}, where training overflows; "
                 "give them in a larger unit."
             )
 

@@ -135,10 +135,12 @@ def _stated(
 
 def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.ndarray, " action"]) -> None:
     _, (low, high) = stated
-    if not (np.isfinite(low) & np.isfinite(high) & ((low < high) | (constant & (low == high)))).all():
+    good = np.isfinite(low) & np.isfinite(high) & ((low < high) | (constant & (low == high)))
+    if not good.all():
+        column = int(np.argmin(good))
         raise ValueError(
-            f"action_low {low.tolist()} and action_high {high.tolist()} for {log.path} span no range; give finite "
-            "low < high."
+            f"action_low {low[column]} and action_high {high[column]} of column {column} of the actions of {log.path} "
+            "span no range; give finite low < high."
         )
 
 
@@ -149,12 +151,12 @@ def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
     slack = 2 * _eps(np.dtype(np.float32)) * np.maximum(np.abs(low), np.abs(high))
     actions = log.rows["actions"]
     for block in blocks(actions):
-        inside = ((low - slack <= actions[block]) & (actions[block] <= high + slack)).all(axis=1)
+        inside = (low - slack <= actions[block]) & (actions[block] <= high + slack)
         if not inside.all():
-            row = block.start + int(np.argmin(inside))
+            row, column = (int(place) for place in np.argwhere(~inside)[0])
             raise ValueError(
-                f"actions of {log.path} leave the {source} range {low.tolist()} to {high.tolist()} in row {row}: "
-                f"{actions[row].tolist()}; correct the range."
+                f"actions of {log.path} leave the {source} range {low[column]} to {high[column]} in row "
+                f"{block.start + row}: column {column} is {actions[block][row, column]}; correct the range."
             )
 
 
