@@ -37,7 +37,8 @@ class Reaching(environments.Environment):
 class Pool(SerialEnvironments):
     """The interface of a pool of workers, in this process."""
 
-    def __init__(self, env_name, *, workers, success_timing):
+    def __init__(self, env_name, *, workers, success_timing, step_timeout):
+        del step_timeout  # nothing can be timed out in one process
         super().__init__(env_name, environments=workers, success_timing=success_timing)
 
     def __enter__(self):

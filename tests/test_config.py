@@ -81,6 +81,9 @@ class _Range:
         lambda: {"env": None},
         lambda: {"data": DataConfig(path=Path("logs.npz"))},
         lambda: {"evaluation": EvaluationConfig(episodes=0)},
+        lambda: {"evaluation": EvaluationConfig(episodes=10**30)},
+        lambda: {"evaluation": EvaluationConfig(final_episodes=-1)},
+        lambda: {"evaluation": EvaluationConfig(step_timeout=0.0)},
         lambda: {"evaluation": EvaluationConfig(inference_steps=())},
         lambda: {"evaluation": EvaluationConfig(final_candidates=(0,))},
         lambda: {"evaluation": EvaluationConfig(workers=0)},
@@ -91,6 +94,21 @@ class _Range:
 def test_impossible_runs_are_refused(fields):
     with pytest.raises(ValueError, match="give|set it to 0|add"):
         TrainConfig(**fields())
+
+
+@pytest.mark.parametrize(
+    ("config", "episodes"),
+    [
+        (presets.quickstart(), 50),
+        (presets.paper("scene-play-singletask-v0"), 50),
+        (dataclasses.replace(presets.quickstart(), updates=400), 2),  # of the 10,000 between evaluations
+        (TrainConfig(evaluation=EvaluationConfig(episodes=4)), 10),  # of the 20 of a run that is no trial
+        (TrainConfig(evaluation=EvaluationConfig(episodes=1), updates=2), 1),
+        (TrainConfig(evaluation=EvaluationConfig(final_episodes=30), updates=2), 30),
+    ],
+)
+def test_the_final_table_is_in_proportion_to_the_run(config, episodes):
+    assert config.final_episodes == episodes
 
 
 def test_changes_are_named():

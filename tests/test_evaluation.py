@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from typing import Any
 
 import imageio.v3 as imageio
 import jax
@@ -275,7 +277,8 @@ def test_wrong_sizes_counts_and_actions_are_refused(scripted):
     with pytest.raises(ValueError, match="0 episodes says nothing; give at least 1"):
         evaluate(Echo(), jnp.zeros(0), pool, normalisation=identity(2, 2), budget=Budget(), episodes=0)
     with pytest.raises(FloatingPointError, match="episode 0 at step 0 is not finite"):
-        evaluate(Echo(jnp.nan), jnp.zeros(0), pool, normalisation=identity(2, 2), budget=Budget(), episodes=1)
+        nan: Any = jnp.array(jnp.nan)  # a number would be refused by the agent
+        evaluate(Echo(nan), jnp.zeros(0), pool, normalisation=identity(2, 2), budget=Budget(), episodes=1)
 
 
 @pytest.fixture
@@ -308,6 +311,7 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     assert [(row["inference_steps"], row["candidates"]) for row in summary] == [(1, 1), (4, 1), (1, 2), (4, 2)]
     printed = capsys.readouterr().out
     assert f"{CUBE} after 70 updates on generated data, 9 episodes; 1 episodes played" in printed
+    assert printed.startswith("Playing 4 budgets x 2 seeds x 1 episode: 8 episodes.\nAbout ")
     assert "success judged post-step" in printed
     with (run.directory / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -335,7 +339,7 @@ def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkey
     assert capsys.readouterr().out.count("Left out because losses became non-finite in training: seed 3") == 1
 
 
-def test_command_films_the_first_seed_at_each_budget(run, monkeypatch):
+def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):
     monkeypatch.setattr(environments.Environment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")
     monkeypatch.setenv("MUJOCO_GL", "disable")
@@ -343,13 +347,21 @@ def test_command_films_the_first_seed_at_each_budget(run, monkeypatch):
     budget = ["--inference-steps", "2", "--candidates", "1", "--episodes", "1", "--seeds", "5"]
     main(parse(run, *budget, "--video", str(films)))
     assert [path.name for path in films.iterdir()] == ["seed5-steps2-candidates1-episode0.gif"]
+    assert re.search(r"filming seed5-steps2-candidates1: \d+step", capsys.readouterr().err)
 
 
 def test_command_refuses_what_it_cannot_play(run, monkeypatch):
     with pytest.raises(ValueError, match=r"has no training seeds \[4\]; it has \[3, 5\]"):
         main(parse(run, "--seeds", "3", "4"))
-    with pytest.raises(ValueError, match="episodes is 0; give at least 1"):
-        Config(run.directory, episodes=0)
+    refused: list[tuple[str, Any]] = [("episodes", 0), ("episodes", 10**30), ("workers", -1), ("video_episodes", 0)]
+    for name, value in refused:
+        with pytest.raises(ValueError, match=f"{name} is {value}; give a whole number from 1 to "):
+            Config(run.directory, **{name: value})
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"seed is {seed}; give a whole number from 0 to "):
+            Config(run.directory, seed=seed)
+    with pytest.raises(ValueError, match="step_timeout is 0.0; give a number of seconds > 0"):
+        Config(run.directory, step_timeout=0.0)
     own_logs = presets.own_logs(run.directory / "logs.npz")
     offline = dataclasses.replace(run, config=own_logs)
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)

@@ -114,15 +114,6 @@ def test_a_signal_goes_back_to_the_evaluation_that_plays_and_resume_plays_it_aga
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
-def test_an_evaluation_that_fails_ends_the_run(tmp_path, monkeypatch):
-    def fails(environment, action):
-        raise OSError("the simulator is gone")
-
-    monkeypatch.setattr(Reaching, "step", fails)
-    with pytest.raises(OSError, match="the simulator is gone"):
-        train(tmp_path / "run", overlap=True)
-
-
 def test_without_being_told_it_waits_on_a_cpu(tmp_path, monkeypatch):
     threads = []
     step = Reaching.step

@@ -174,7 +174,7 @@ def test_options_of_a_decision_hold_for_every_pair():
 
 
 def test_what_cannot_be_played_is_refused(run, monkeypatch):
-    with pytest.raises(ValueError, match="batch_size is 0; give at least 1"):
+    with pytest.raises(ValueError, match="batch_size is 0; give a whole number from 1 to "):
         scaling.Config(run, batch_size=0)
     with pytest.raises(ValueError, match=r"has no training seeds \[4\]"):
         grid(run, "--seeds", "4")

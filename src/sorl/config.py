@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sorl.agents import AnyAgent, Budget, Sorl
+from sorl.environment_pool import STEP_TIMEOUT, refuse_timeout
 from sorl.files import read_json
 from sorl.json_form import ABSENT, from_json
 from sorl.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
@@ -14,7 +15,11 @@ from sorl.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
 
 MAX_EPISODES = 1_000_000
 """Most episodes of one evaluation."""
+MAX_WORKERS = 4_096
+"""Most processes of one evaluation."""
 MAX_SEEDS = 1_024
+FINAL_EPISODES = 50
+"""Episodes of each row of the table after the last update, of a run that is not a short trial."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +78,20 @@ class EvaluationConfig:
     """Sequential budgets of the table after the last update; none takes the agent's own."""
     final_candidates: tuple[int, ...] | None = None
     """Parallel budgets of the table after the last update; none takes the agent's own."""
-    final_episodes: int = 50
-    """Episodes of each row of the table after the last update, for each seed."""
+    final_episodes: int | None = None
+    """Episodes of each row of the table after the last update, for each seed; default: 50, and fewer in proportion
+    where `episodes` is below 20 or the run has fewer updates than `interval`."""
     success_timing: Literal["pre", "post"] = "pre"
     """State on which success is judged: before a step (pre: OGBench >= 1.2, the quickstart) or after it (post: OGBench
     1.1 and the papers' numbers, so the paper preset too)."""
     workers: int | None = None
-    """Processes that simulate one environment each, at most one an episode; none: 50. Results do not depend on it."""
+    """Processes that simulate one environment each, at most one an episode; default: 50. Results do not depend on
+    it."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung: its process is killed and the evaluation
+    fails."""
     overlap: bool | None = None
-    """Train on while an evaluation plays, with its policy on the CPU; none does so where training is not on the CPU."""
+    """Train on while an evaluation plays, with its policy on the CPU; default: where training is not on the CPU."""
 
     def __post_init__(self):
         refuse_outside(
@@ -90,8 +100,9 @@ class EvaluationConfig:
             interval=(0, MAX_COUNT),
             episodes=(1, MAX_EPISODES),
             final_episodes=(1, MAX_EPISODES),
-            workers=(1, 4_096),
+            workers=(1, MAX_WORKERS),
         )
+        refuse_timeout(self.step_timeout)
         for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
             values = getattr(self, name)
             if values is not None and (not values or min(values) < 1):
@@ -165,6 +176,15 @@ class TrainConfig:
                 f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "
                 "one of the two."
             )
+
+    @property
+    def final_episodes(self) -> int:
+        """Episodes of each row of the table after the last update, for each seed."""
+        evaluation = self.evaluation
+        if evaluation.final_episodes is not None:
+            return evaluation.final_episodes
+        share = min(1.0, evaluation.episodes / 20, self.updates / max(evaluation.interval, 1))
+        return max(1, round(FINAL_EPISODES * share))
 
     def budgets(self, *, final: bool) -> list[Budget]:
         """The budgets of an evaluation while training, or of the `final` table after it.

@@ -82,7 +82,7 @@ def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
 
             traceback.print_exc()
             text = f"{type(error).__name__}, which sorl did not expect; please report it with the lines above."
-        print("\n".join([f"error: {text}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
         return 2
 
 

@@ -128,8 +128,14 @@ class SerialEnvironments:
         return np.array(slots), Outcome.of(rows)
 
     def abandon(self) -> None:
-        """Gives up the steps under way; their episodes must be reset."""
+        """Drops the results of the steps under way; their episodes must be reset."""
         self._under_way.clear()
+
+    def close(self, patience: float = 0.0) -> None:
+        """Does nothing, because there are no processes to end."""
+
+    def kill(self) -> None:
+        """Does nothing, because there are no processes to end."""
 
     def __getitem__(self, slot: SupportsIndex) -> Environment:
         """The environment in a slot."""

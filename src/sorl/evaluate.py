@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -18,11 +19,14 @@ from tqdm import tqdm
 
 from sorl import entry
 from sorl.agents import Budget
+from sorl.config import MAX_EPISODES, MAX_WORKERS
 from sorl.decision_options import DecisionOptions
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
+from sorl.environment_pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
 from sorl.environments import SuccessTiming
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.files import whole_file
+from sorl.playing_time import amount, duration, measured_speed
+from sorl.ranges import refuse_outside
 from sorl.runs import Run, load_run
 from sorl.statistics import summarise, table
 
@@ -54,14 +58,17 @@ class Config:
     """How a decision is made, whatever its budget."""
     workers: int = DEFAULT_WORKERS
     """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung and ends the evaluation."""
     video: Path | None = None
     """Directory for films of the first training seed, one for each budget; by default none are made."""
     video_episodes: int = 1
     """Episodes to film at each budget."""
 
     def __post_init__(self):
-        if self.episodes < 1:
-            raise ValueError(f"episodes is {self.episodes}; give at least 1.")
+        counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "video_episodes": (1, MAX_EPISODES)}
+        refuse_outside(self, seed=(0, 2**32 - 1), **counts)
+        refuse_timeout(self.step_timeout)
 
 
 def main(config: Config) -> list[dict[str, Any]]:
@@ -99,24 +106,28 @@ def _budgets(config: Config, run: Run) -> list[Budget]:
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     """Training seed and result of every evaluation, budgets outermost."""
-    games = list(itertools.product(_budgets(config, run), run.chosen(config.seeds).items()))
-    workers = min(config.workers, config.episodes)
-    with EnvironmentPool(run.env, workers=workers, success_timing=_timing(config, run)) as pool:
-        return [
-            (
-                training_seed,
-                evaluate(
-                    run.agent,
-                    policy,
-                    pool,
-                    normalisation=run.normalisation,
-                    budget=budget,
-                    episodes=config.episodes,
-                    seed=config.seed,
-                ),
+    budgets, policies = _budgets(config, run), run.chosen(config.seeds)
+    speed = measured_speed(run.directory, run.config)
+    print(f"Playing {amount(len(budgets), len(policies), config.episodes, speed)}.", flush=True)
+    games = list(itertools.product(budgets, policies.items()))
+    workers, timing = min(config.workers, config.episodes), _timing(config, run)
+    results, begun = [], time.perf_counter()
+    with EnvironmentPool(run.env, workers=workers, success_timing=timing, step_timeout=config.step_timeout) as pool:
+        for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy"):
+            result = evaluate(
+                run.agent,
+                policy,
+                pool,
+                normalisation=run.normalisation,
+                budget=budget,
+                episodes=config.episodes,
+                seed=config.seed,
             )
-            for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy")
-        ]
+            results.append((training_seed, result))
+            if speed is None and len(results) == 1 < len(games):
+                seconds = (time.perf_counter() - begun) * (len(games) - 1)
+                tqdm.write(f"About {duration(seconds)} for the other {len(games) - 1}.")
+    return results
 
 
 def _timing(config: Config, run: Run) -> SuccessTiming:

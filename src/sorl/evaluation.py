@@ -114,13 +114,20 @@ def evaluate(
         budget=budget,
         seed=seed,
         success_timing=environments.success_timing,
-        ogbench_version=importlib.metadata.version("ogbench"),
+        ogbench_version=_installed_version("ogbench"),
         episode_seeds=episode_seeds(seed, episodes),
         success=success,
         returns=returns,
         lengths=lengths,
         seconds=time.perf_counter() - start,
     )
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # environments of the caller's own need no OGBench
+        return "not installed"
 
 
 def _refuse_other_sizes(environments: Environments, normalisation: Normalisation) -> None:

@@ -1,7 +1,9 @@
 """The evaluations of a run while it trains: each at once, or in a thread while training goes on.
 
-In what order a run writes does not depend on which: rows of later steps, and the checkpoint of its own step, wait for
+The order in which a run writes is the same for both: rows of later steps, and the checkpoint of its own step, wait for
 those of an evaluation that still plays. It plays on the CPU then, whose actions may differ in the last bits.
+
+An evaluation that fails, because a worker died or hung, say, is written as a failure; the next one has a new pool.
 """
 
 import dataclasses
@@ -9,18 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from sorl import training
 from sorl.config import TrainConfig
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool, Environments
+from sorl.environment_pool import DEFAULT_WORKERS, PATIENCE, EnvironmentPool, Environments
 from sorl.evaluation import EvaluationResult, evaluate
 from sorl.interruption import Interrupted, Interruption
 from sorl.normalisation import Normalisation
 
+
+Outcome = TypeVar("Outcome")
 
 Results = dict[int, list[EvaluationResult]]
 """Evaluations of one step, by training seed: one for each budget."""
@@ -30,12 +33,19 @@ Results = dict[int, list[EvaluationResult]]
 class Evaluated:
     """A finished evaluation."""
 
-    step: int
-    results: Results
+    state: training.TrainState
+    """As it was when the evaluation began."""
+    results: Results | Exception
+    """Or why there are none."""
     seconds: float
     """From its beginning to its end."""
     stall_seconds: float
     """For which training waited."""
+
+    @property
+    def step(self) -> int:
+        """Updates before it."""
+        return int(self.state.step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +82,15 @@ class Evaluations:
         self._overlap = jax.default_backend() != "cpu" if wanted is None else wanted
         self._environments: Environments | None = None
         self._playing: _Playing | None = None
-        self._open = ExitStack()
-        self._thread = self._open.enter_context(ThreadPoolExecutor(max_workers=1))
+        self._thread = ThreadPoolExecutor(max_workers=1)
 
     def __enter__(self) -> "Evaluations":
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.give_up()
-        self._open.close()
+        self._thread.shutdown()
+        self._close_pool(0.0 if any(exception) or self._interruption.signal is not None else PATIENCE)
 
     @property
     def step(self) -> int | None:
@@ -88,25 +98,36 @@ class Evaluations:
         return None if self._playing is None else self._playing.step
 
     def begin(self, state: training.TrainState, networks: dict[int, Any]) -> None:
-        """Plays the policies of these training seeds, as they are at `state`; a signal leaves it unwritten."""
-        stop, begun, step = threading.Event(), time.perf_counter(), int(state.step)
-        if self._overlap and networks:
-            self._pool()  # made here, and not by the thread
+        """Plays the policies of these training seeds, as they are at `state`; nothing is written if a signal comes."""
+        stop, begun = threading.Event(), time.perf_counter()
+        # Made by this thread, so that it can end the processes whatever the other one does.
+        pool = self._outcome(self._pool)
+        if pool is None:
+            return
+        if self._overlap and networks and not isinstance(pool, Exception):
             networks = jax.device_put(networks, jax.local_devices(backend="cpu")[0])
             copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # training takes the other one's memory
-            results = self._thread.submit(self._play, networks, stop)
-            self._playing = _Playing(step, copy, results, stop, begun, [])
+            results = self._thread.submit(self._play, networks, pool, stop)
+            self._playing = _Playing(int(state.step), copy, results, stop, begun, [])
             return
+        found = pool if isinstance(pool, Exception) else self._outcome(lambda: self._play(networks, pool, stop))
+        if found is not None:
+            seconds = time.perf_counter() - begun
+            self._write(Evaluated(state, found, seconds, seconds))
+
+    def _outcome(self, wait: Callable[[], Outcome]) -> Outcome | Exception | None:
+        """Waits for something. **Returns:** it, or why it failed, or None if a signal came."""
         try:
             with self._interruption.at_once():
-                found = self._play(networks, stop)
+                return wait()
         except Interrupted:
-            return
-        seconds = time.perf_counter() - begun
-        self._write(Evaluated(step, found, seconds, seconds))
+            return None
+        except Exception as error:  # of whatever kind: it must not cost the run its updates
+            self._close_pool(0.0)
+            return error
 
     def in_order(self, write: Callable[[training.TrainState | None], None]) -> None:
-        """Calls `write` now with None, or after the rows of the evaluation that plays with the state it began at."""
+        """Calls `write(None)` now if no evaluation plays; otherwise, after its rows, with the state it began at."""
         playing = self._playing
         if playing is None:
             write(None)
@@ -121,48 +142,57 @@ class Evaluations:
     def finish(self) -> bool:
         """Waits for the evaluation that plays, and writes it and what waited for it.
 
-        **Returns:** whether none plays any more: one goes on if a signal came meanwhile.
+        **Returns:** whether it is written; it still plays if a signal came meanwhile.
         """
         playing, start = self._playing, time.perf_counter()
         if playing is None:
             return True
-        try:
-            with self._interruption.at_once():
-                found = playing.results.result()
-        except Interrupted:
+        found = self._outcome(playing.results.result)
+        if found is None:
             return False
         self._playing = None
         now = time.perf_counter()
-        self._write(Evaluated(playing.step, found, now - playing.begun, now - start))
+        self._write(Evaluated(playing.state, found, now - playing.begun, now - start))
         for write in playing.later:
             write()
         return True
 
     def give_up(self) -> training.TrainState | None:
-        """Ends the evaluation that plays, and drops what waited for it; **returns** the state that it began at."""
+        """Ends the evaluation that plays and drops what waited for it; **returns** the state that it began at."""
         playing, self._playing = self._playing, None
         if playing is None:
             return None
         playing.stop.set()
+        if self._environments is not None:
+            self._environments.kill()  # a thread that waits for a worker goes on at once
         playing.results.exception()  # waits
         return playing.state
 
     def _pool(self) -> Environments:
+        """The environments of the evaluation before, or new ones if that failed."""
         if self._environments is None:
             env, options = self._config.env, self._config.evaluation
             assert env is not None  # the configuration has no evaluations otherwise
-            workers = min(options.workers or DEFAULT_WORKERS, options.episodes)
-            pool = EnvironmentPool(env, workers=workers, success_timing=options.success_timing)
-            self._environments = self._open.enter_context(pool)
+            self._environments = EnvironmentPool(
+                env,
+                workers=min(options.workers or DEFAULT_WORKERS, options.episodes),
+                success_timing=options.success_timing,
+                step_timeout=options.step_timeout,
+            )
         return self._environments
 
-    def _play(self, networks: dict[int, Any], stop: threading.Event) -> Results:
+    def _close_pool(self, patience: float) -> None:
+        environments, self._environments = self._environments, None
+        if environments is not None:
+            environments.close(patience)
+
+    def _play(self, networks: dict[int, Any], pool: Environments, stop: threading.Event) -> Results:
         return {
             seed: [
                 evaluate(
                     self._config.agent,
                     own,
-                    self._pool(),
+                    pool,
                     normalisation=self._normalisation,
                     budget=budget,
                     episodes=self._config.evaluation.episodes,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from sorl.agents import Budget
 from sorl.rollouts import play
@@ -17,7 +18,7 @@ FRAMES = 8
 """Frames of a row, evenly spaced from the first state to the last."""
 
 EPISODES = 50
-"""Of the evaluation that the episode belongs to: as many as `sorl.train` and `sorl.evaluate` play unless told."""
+"""Of the evaluation that the episode belongs to: as many as `sorl.evaluate` plays by default."""
 
 
 class Strip(NamedTuple):
@@ -63,7 +64,7 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
     )
     frames: list[np.ndarray] = []
     success = False
-    for moment in moments:
+    for moment in tqdm(moments, desc=f"filming {budget.name}", unit="step", leave=False):
         if episode in moment.episodes:
             (place,) = np.flatnonzero(moment.episodes == episode)
             frames.append(environments[moment.slots[place]].render())

@@ -17,12 +17,14 @@ import tyro
 
 from sorl import compilation, entry
 from sorl.agents import AbstractAgent, Budget
+from sorl.config import MAX_EPISODES, MAX_WORKERS
 from sorl.decision_options import DecisionOptions
-from sorl.environment_pool import DEFAULT_WORKERS
+from sorl.environment_pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.environments import SuccessTiming
 from sorl.files import whole_file
 from sorl.json_form import to_json
 from sorl.policy import Policy, load_policy, policy_path
+from sorl.ranges import refuse_outside
 from sorl.runs import Run, load_run, versions
 from sorl.scaling_grid import Effort, Grid, Subject
 from sorl.scaling_pictures import save_pictures
@@ -70,15 +72,17 @@ class Config:
     """Put the pairs into the run's policy files, which choose a budget for a time limit by them."""
     workers: int = DEFAULT_WORKERS
     """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung and ends the grid; finished pairs are kept."""
     compilation_cache: bool = True
     """Keep compiled programs in a private directory, so that a second start compiles nothing."""
     quiet: bool = False
     """No progress bar."""
 
     def __post_init__(self):
-        for name in ("episodes", "batch_size", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1.")
+        counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "batch_size": (1, 2**20)}
+        refuse_outside(self, seed=(0, 2**32 - 1), **counts)
+        refuse_timeout(self.step_timeout)
 
 
 def main(config: Config) -> list[Pair]:
@@ -91,7 +95,8 @@ def main(config: Config) -> list[Pair]:
         print(left_out)
     print(_beginning(grid), flush=True)
     with jax.default_matmul_precision(run.config.matmul_precision):
-        grid.finish(min(config.workers, config.episodes), quiet=config.quiet)
+        workers = min(config.workers, config.episodes)
+        grid.finish(workers, step_timeout=config.step_timeout, quiet=config.quiet)
     records = grid.records()
     pairs = summarise_grid(records)
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
-from sorl.environment_pool import EnvironmentPool, Environments
+from sorl.environment_pool import STEP_TIMEOUT, EnvironmentPool, Environments
 from sorl.environments import SuccessTiming
 from sorl.evaluation import evaluate
 from sorl.files import read_json, write_json
@@ -91,8 +91,12 @@ class Grid:
             read_json(self._path(budget), "delete it, so that the pair is played again") for budget in self.finished()
         ]
 
-    def finish(self, workers: int, *, quiet: bool = False) -> None:
-        """Plays and times the pairs that are not finished, with that many environments side by side."""
+    def finish(self, workers: int, *, step_timeout: float = STEP_TIMEOUT, quiet: bool = False) -> None:
+        """Plays and times the pairs that are not finished.
+
+        **Arguments:** `workers` and `step_timeout` as for `sorl.environment_pool.EnvironmentPool`; `quiet`, to show no
+        progress. Finished pairs are kept whatever it raises.
+        """
         finished = self.finished()
         missing = [budget for budget in self.budgets if budget not in finished]
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,9 @@ class Grid:
             progress = stack.enter_context(Progress(total, done, quiet=quiet, unit="episodes"))
             if missing:
                 timing = self._subject.success_timing
-                pool = EnvironmentPool(self._subject.env, workers=workers, success_timing=timing)
+                pool = EnvironmentPool(
+                    self._subject.env, workers=workers, success_timing=timing, step_timeout=step_timeout
+                )
                 stack.enter_context(pool)
                 for budget in missing:
                     write_json(self._path(budget), self._record(budget, pool, progress))

@@ -22,6 +22,7 @@ from sorl.config import TrainConfig
 from sorl.data import LoadedData
 from sorl.evaluation import EvaluationResult
 from sorl.evaluations import Evaluated, Evaluations
+from sorl.failed_evaluations import FailedEvaluations
 from sorl.interruption import Interruption
 from sorl.logs import MetricLog, read_metrics
 from sorl.progress import Progress
@@ -57,6 +58,8 @@ class Ending:
     """The signal that stopped it, or None."""
     bad_seeds: dict[int, int]
     """Seeds whose losses were not finite any more, with the first such update."""
+    failed_evaluations: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Steps whose evaluation has no rows because it failed, with the reason."""
 
 
 class Session:
@@ -94,6 +97,7 @@ class Session:
             sinks = make_sinks(resume_step)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.watch = self._make_watch()
+            self.failures = FailedEvaluations(directory, resume_step)
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
@@ -143,17 +147,18 @@ class Session:
             if not self.evaluations.finish():
                 # A signal came while it played: back to where it began, so that it is done again on resume.
                 self.state = self.evaluations.give_up() or self.state
-            if self.checkpoints.latest_step() != self.step:
-                self._save(self.state)
+            self._save(self.state)
             for verdict in self.watch.verdicts() if self.watch else ():
                 self.progress.message(verdict)
             signal = self.interruption.signal
-            return Ending(self.step, None if signal is None else int(signal), self.bad_seeds)
+            if signal is None:
+                self.failures.refuse_repeated(self.step)
+            return Ending(self.step, None if signal is None else int(signal), self.bad_seeds, self.failures.reasons)
 
     def _chunks(self) -> Iterator[None]:
         """Trains chunk after chunk, each up to the next step at which something is due."""
         length = FIRST_CHUNK
-        while self.step < self.config.updates and self.good_seeds and self.interruption.signal is None:
+        while self.step < self.config.updates and self.good_seeds and not self._must_stop():
             updates = min(length, self._next_stop() - self.step)
             start = time.perf_counter()
             self.state = training.run_chunk(
@@ -171,6 +176,9 @@ class Session:
             length = max(1, int(updates * CHUNK_SECONDS / seconds))
             self.progress.advance(updates)
             yield
+
+    def _must_stop(self) -> bool:
+        return self.interruption.signal is not None or self.failures.repeated
 
     def _next_stop(self) -> int:
         config = self.config
@@ -245,6 +253,10 @@ class Session:
         self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
+        if isinstance(found.results, Exception):
+            self._note_failure(found.state, found.results)
+            return
+        self.failures.made_up_for(found.step)
         results = [result for own in found.results.values() for result in own]
         rows = {
             seed: {name: value for result in own for name, value in _row(result).items()}
@@ -256,6 +268,14 @@ class Session:
             shown = float(np.mean([result.success.mean() for result in results]))
             self.progress.show({"success": shown})
             self._success = {found.step: shown}
+
+    def _note_failure(self, state: training.TrainState, error: Exception) -> None:
+        """Saves the state that was evaluated: a run that is stopped soon plays that evaluation again on resume."""
+        self._save(state)
+        reason = self.failures.add(int(state.step), error)
+        self.progress.message(
+            f"warning: the evaluation at update {int(state.step)} failed and has no row: {reason} The state is saved."
+        )
 
     def _networks(self, seed: int, state: training.TrainState) -> Any:
         index = self.config.seeds.index(seed)
@@ -269,8 +289,13 @@ class Session:
             self.evaluations.in_order(lambda began: self._save(self.state if began is None else began))
 
     def _save(self, state: training.TrainState) -> None:
-        """Rows first, then the checkpoint that stands for them, then the policies that are made from it."""
+        """Rows first, then the checkpoint that stands for them, then the policies that are made from it.
+
+        A step that is saved already, because its evaluation failed, is left alone.
+        """
         start, step = time.perf_counter(), int(state.step)
+        if self.checkpoints.latest_step() == step:
+            return
         self.log.sync()
         success = self._success.get(step)
         self.checkpoints.save(step, state, None if success is None else {"success": success})

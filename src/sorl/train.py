@@ -17,11 +17,11 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-from sorl import compilation, entry, evaluate, presets, runs
+from sorl import compilation, entry, evaluate, failed_evaluations, presets, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
-from sorl.environment_pool import DEFAULT_WORKERS
+from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.normalisation import Normalisation
@@ -115,7 +115,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     if selection.options.resume:
-        changed = changes(default, parsed.train) - {"updates", "evaluation.workers"}
+        changed = changes(default, parsed.train) - {"updates", "evaluation.workers", "evaluation.step_timeout"}
         if parsed.train.updates < default.updates:
             raise ValueError(
                 f"--updates is {parsed.train.updates} but the run was started with {default.updates}; give as many or "
@@ -212,10 +212,12 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; go on with:\n  {_resume(directory)}")
         return 128 + ending.signal
-    _show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
+    complete = _show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
     for seed, step in ending.bad_seeds.items():
         print(f"Seed {seed} stopped at update {step}, where its losses were not finite; it is not in the table.")
-    return 1 if ending.bad_seeds else 0
+    if ending.failed_evaluations:
+        print(failed_evaluations.missing(ending.failed_evaluations, ending.step, _resume(directory)))
+    return 0 if complete and not ending.bad_seeds and not ending.failed_evaluations else 1
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -255,25 +257,18 @@ def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -
     return load_ogbench(config.env, generated=wanted)
 
 
-def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
-    """The headline, the table over budgets, where everything is, and what to do next."""
-    evaluation = config.evaluation
-    if evaluation.interval and seeds:
-        print("Headline, the mean over the last three evaluations while training:")
-        noise_scale = config.agent.budgets.usual.noise_scale
-        rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
-        print(table(headline(evaluation_rows(rows, evaluation.episodes, noise_scale))))
-        evaluate.main(
-            evaluate.Config(
-                run=directory,
-                seeds=tuple(seeds),
-                workers=evaluation.workers or DEFAULT_WORKERS,
-                inference_steps=evaluation.final_inference_steps,
-                candidates=evaluation.final_candidates,
-                episodes=evaluation.final_episodes,
-                success_timing=evaluation.success_timing,
-            )
-        )
+def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> bool:
+    """The headline, the table over budgets, where everything is, and what to do next.
+
+    **Returns:** whether the table was made; where it was not, says why and how to make it.
+    """
+    failure = None
+    if config.evaluation.interval and seeds:
+        _show_headline(config, directory, seeds)
+        try:
+            evaluate.main(_table_options(config, directory, seeds))
+        except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
+            failure = error
     lines = [
         f"Policy:       {runs.policy_path(directory, [*seeds, *config.seeds][0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
@@ -282,6 +277,36 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
         f"  {_resume(directory)} --updates {2 * config.updates}",
     ]
     print("\n".join(lines))
+    if failure is not None:
+        print(
+            f"error: the table over budgets was not made, but the run is finished and saved: {failure} Make it with:"
+            f"\n  python -m sorl.evaluate {directory} --episodes {config.final_episodes}",
+            file=sys.stderr,
+        )
+    return failure is None
+
+
+def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+    rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
+    noise_scale = config.agent.budgets.usual.noise_scale
+    found = headline(evaluation_rows(rows, config.evaluation.episodes, noise_scale))
+    if found:
+        print("Headline, the mean over the last three evaluations while training:")
+        print(table(found))
+
+
+def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> evaluate.Config:
+    evaluation = config.evaluation
+    return evaluate.Config(
+        run=directory,
+        seeds=tuple(seeds),
+        workers=evaluation.workers or DEFAULT_WORKERS,
+        inference_steps=evaluation.final_inference_steps,
+        candidates=evaluation.final_candidates,
+        episodes=config.final_episodes,
+        step_timeout=evaluation.step_timeout,
+        success_timing=evaluation.success_timing,
+    )
 
 
 def _other_budgets(agent: AbstractAgent) -> str:

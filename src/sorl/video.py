@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
+from tqdm import tqdm
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.environments import SerialEnvironments, SuccessTiming
@@ -37,6 +38,8 @@ def record(
 ) -> list[Path]:
     """Films the first episodes of an evaluation, exactly as `evaluate` plays them with the same arguments.
 
+    A bar on standard error counts the steps.
+
     **Arguments:** as for `evaluate`; `directory`, made if need be; `first`, how many episodes to film; `label`, which
     the files' names begin with.
 
@@ -61,7 +64,7 @@ def record(
     )
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_film(path)) for path in paths]
-        for moment in moments:
+        for moment in tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False):
             for episode, slot in zip(moment.episodes, moment.slots, strict=True):
                 writers[episode].append_data(environments[slot].render())
     return paths
