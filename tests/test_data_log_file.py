@@ -2,10 +2,13 @@
 
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sorl.data import load_logs
+from sorl.normalisation import Normalisation
 
 
 def _log(**changes):
@@ -115,7 +118,7 @@ def test_a_missing_key_is_refused_with_what_resembles_it(tmp_path):
         ({"actions": np.zeros((9, 1), bool)}, "actions of .* are booleans"),
         ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0: column 0 is 1e\+30, beyond 1e\+12"),
         ({"actions": np.full((9, 1), -1e38)}, r"actions of .* in row 0: column 0 is -1e\+38, beyond 1e\+30"),
-        ({"masks": np.ones(9), "timeouts": None, "terminations": np.zeros(9), "terminals": None}, "not marked as an"),
+        ({"masks": np.ones(9), "timeouts": None, "terminations": np.zeros(9), "terminals": None}, "ations and masks"),
     ],
 )
 def test_bad_arrays_are_refused_in_one_sentence(tmp_path, changes, sentence):
@@ -149,3 +152,17 @@ def test_of_a_wide_row_only_the_bad_number_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as refused:
         load_logs(tmp_path / "wide.npz")
     assert "\n" not in str(refused.value)
+
+
+def test_whole_numbers_are_warned_of_as_actions(tmp_path):
+    with pytest.warns(UserWarning, match="actions of .* are whole numbers, but the policy acts with real numbers"):
+        load_logs(_save(tmp_path / "log.npz", actions=np.arange(9)[:, None]))
+
+
+def test_everything_is_single_precision_where_jax_takes_double(tmp_path):
+    with jax.enable_x64(True):
+        data = load_logs(_save(tmp_path / "log.npz"))
+        identity = Normalisation.identity(2, 1)
+        found = data.normalisation.observation(jnp.zeros(2, jnp.float32))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((data.train, data.normalisation))} == {"float32", "int32"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(identity)} == {"float32"} and found.dtype == jnp.float32

@@ -115,6 +115,7 @@ def test_the_largest_single_precision_numbers_are_scaled(tmp_path):
     np.testing.assert_allclose(_network_observations(data).std(axis=0), 1, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:actions of .* are whole numbers")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
 def test_no_action_leaves_the_logged_range(tmp_path, dtype):
     actions = (np.random.default_rng(2).uniform(-3, 7, (ROWS, 2)) * 10).astype(dtype)

@@ -88,6 +88,15 @@ def test_normalisation_changes_nothing(tmp_path):
     np.testing.assert_array_equal(units.environment_action(jnp.array([0.5, -1.0])), [0.5, -1.0])
 
 
+def test_the_training_split_is_summarised(tmp_path):
+    data = load_ogbench(ENV, data_dir=_save(tmp_path))
+    found, own = data.provenance["summary"], data.provenance
+    assert (found["episodes"], found["transitions"]) == (own["episodes"], own["transitions"])
+    assert found["validation"] == {name: own["validation"][name] for name in ("episodes", "transitions")}
+    assert "summary" not in own["validation"]
+    assert found["reward_min"] == float(data.train.rewards.min())
+
+
 def test_loading_leaves_numpys_generator_alone(tmp_path):
     _save(tmp_path)
     np.random.seed(7)
@@ -193,7 +202,10 @@ def test_an_unknown_environment_is_refused():
     ("changes", "sentence"),
     [
         ({"qpos": None}, "lacks qpos: it holds observations, actions, terminals, qvel"),
-        ({"actions": np.full((12, 2), 1.5)}, r"leave \[-1, 1\] in row 0: column 0 is 1.5, and no action scale is stored"),
+        (
+            {"actions": np.full((12, 2), 1.5)},
+            r"leave \[-1, 1\] in row 0: column 0 is 1.5, and no action scale is stored",
+        ),
         ({"actions": np.zeros((12, 5))}, "actions of .* have size 5, but the environment's have 2"),
         ({"observations": np.zeros((12, 28))}, "observations of .* have size 28, but the environment's have 2"),
         ({"observations": np.zeros((12, 64, 64, 3), np.uint8)}, r"has shape \[12, 64, 64, 3\]; give \[rows, size\]"),

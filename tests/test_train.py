@@ -91,6 +91,17 @@ def test_own_logs_need_no_environment(logs):
     assert config.env is None and config.data.path == logs and config.evaluation.interval == 0
 
 
+def test_own_logs_take_limits(logs):
+    options = ["--data.action-low", "-1", "-2.5", "--data.action-high", "11", "--data.observation-margin", "None"]
+    config, _, _ = train.parse(["--data", str(logs), *options])
+    assert (config.data.action_low, config.data.action_high) == ((-1.0, -2.5), (11.0,))
+    units = train.load_data(config).normalisation
+    assert units.action_low.tolist() == [-1.0, -2.5] and units.action_high.tolist() == [11.0, 11.0]
+    assert units.observation_low is None
+    with pytest.raises(ValueError, match="data.action_low and data.action_high are for your own logs"):
+        train.parse(["--env", presets.QUICKSTART_ENV, *options])
+
+
 def test_help_documents_every_option(capsys):
     with pytest.raises(SystemExit) as stop:
         train.parse(["--help"])
@@ -123,7 +134,10 @@ def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
     command = ["--data", str(logs), "--run-dir", str(run), "--seeds", "0", "1", *SMALL, *SHORT]
     command = [*command, "--no-compilation-cache"]
     assert train.main([*command, "--updates", "20"]) == 0
-    assert str(run / "policy-seed-0.sorl") in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert str(run / "policy-seed-0.sorl") in output
+    assert re.search(r"Data to train on:\n  episodes   7: \d ended, \d cut; \d+ transitions\n", output)
+    assert json.loads((run / "versions.json").read_text())["data"]["summary"]["episodes"] == 7
     actions = load_policy(run / "policy-seed-1.sorl")(np.full((4, 3), 50.0), key=_key(), steps=2, candidates=3)
     assert actions.shape == (4, 2) and np.all((actions >= 0) & (actions <= 10))
 

@@ -65,6 +65,8 @@ def read_log(path: pathlib.Path) -> Log:
     ends, terminated = _ends(path, arrays)
     door.refuse_open_end(path, ends)
     successors, has_successor, notes = _successors(path, arrays, ends)
+    if arrays["actions"].dtype.kind in "iu":
+        notes.append(f"actions of {path} are whole numbers, but the policy acts with real numbers between them.")
     if unused:
         notes.append(f"{path} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
     for note in notes:
@@ -83,6 +85,10 @@ def _resolve(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], l
         if found:
             stored[name] = found[0]
     unused = [key for key in keys if key not in stored.values()]
+    if stored.get("terminals") == "terminations" and "masks" in stored:
+        raise ValueError(
+            f"{path} holds terminations and masks; give terminations with truncations, or terminals with masks."
+        )
     missing = [name for name in REQUIRED if name not in stored]
     if missing:
         raise ValueError(
