@@ -222,7 +222,7 @@ def _print(rows: Sequence[Row]) -> None:
     for row in rows:
         q, policy_q = (f"{row[name]:.4g}" if name in row else "-" for name in ("q_mean", "policy_q_mean"))
         print(
-            f"{row['kind']:<16}{row['setting']:<44}{row.get('updates', ''):>6} return {row['return']:>7.2f} "
+            f"{row['kind']:<16}{row['setting']:<60}{row.get('updates', ''):>6} return {row['return']:>7.2f} "
             f"reached {row['reached']:.2f} Q {q} policy's {policy_q}{' WARNED' if row.get('warned') else ''}",
             flush=True,
         )

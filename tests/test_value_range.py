@@ -43,7 +43,7 @@ def test_the_first_departure_of_each_seed_is_warned_of_once():
     rows = _rows(q_mean=2.0, target_q_mean=-1.0, policy_q_mean=9.5) | {7: inside[0]}
     assert watch.check(20, rows) == [
         "Seed 0: training/policy_q_mean is 9.5 at update 20, but the data's rewards allow only -100 to 0, so the "
-        "critic diverges; try a lower --agent.q-coefficient (now 100)."
+        "critic is not to be trusted; try a lower --agent.q-coefficient (now 100)."
     ]
     assert rows[0]["training/value_excess"] == 0.095
     assert watch.check(30, _rows(q_mean=9.0)) == []
@@ -81,7 +81,7 @@ def test_departures_tell_whether_the_last_row_is_outside():
 )
 def test_the_remedy_is_a_setting_of_the_agent(agent, remedy):
     (warning,) = ValueWatch(agent, np.array([0.5, 0.25], np.float32)).check(5, _rows(q_mean=99.0))
-    assert warning.endswith(f"so the critic diverges; try {remedy}.")
+    assert warning.endswith(f"so the critic is not to be trusted; try {remedy}.")
 
 
 def test_where_all_rewards_are_small_larger_ones_are_the_remedy():

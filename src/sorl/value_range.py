@@ -109,7 +109,8 @@ class ValueWatch:
     def _warning(self, step: int, seed: int, name: str, value: float) -> str:
         return (
             f"Seed {seed}: {name} is {value:.4g} at update {step}, but the data's rewards allow only "
-            f"{self._allowed.low:.4g} to {self._allowed.high:.4g}, so the critic diverges; try {self._remedy}."
+            f"{self._allowed.low:.4g} to {self._allowed.high:.4g}, so the critic is not to be trusted; "
+            f"try {self._remedy}."
         )
 
     @property
