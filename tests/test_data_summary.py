@@ -65,7 +65,7 @@ def test_the_lines():
         "  actions    -1..2",
         "  constant   observations[1]",
         "  not used   qpos",
-        "  held out   1 episodes, 1,200 transitions",
+        "  held out   1 episode, 1,200 transitions",
     ]
 
 

@@ -1,5 +1,6 @@
 """How a policy of own logs acts: in double precision, within limits, and counted."""
 
+import copy
 import warnings
 
 import jax
@@ -112,6 +113,17 @@ def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):
     assert run.report() == (
         "3 decisions; outside of their limits, and clipped: observations[1] 2 times, observations[0] 1 times."
     )
+
+
+def test_a_runner_needs_a_key(policy):
+    with pytest.raises(ValueError, match="key"):
+        policy.runner(key=0)
+
+
+def test_a_copy_acts_the_same_after_a_decision(policy):
+    key = jax.random.key(1)
+    action = policy(_inside(), key=key)
+    np.testing.assert_array_equal(copy.deepcopy(policy)(_inside(), key=key), action)
 
 
 def test_without_limits_nothing_is_outside():

@@ -90,10 +90,11 @@ def text(summary: Mapping[str, Any]) -> str:
     ]
     lines += [(title, ", ".join(names)) for title, names in named if names]
     held_out = summary["validation"]
-    found = (
-        "nothing" if held_out is None else f"{held_out['episodes']:,} episodes, {held_out['transitions']:,} transitions"
-    )
-    lines.append(("held out", found))
+    if held_out is None:
+        lines.append(("held out", "nothing"))
+    else:
+        plural = "s" * (held_out["episodes"] != 1)
+        lines.append(("held out", f"{held_out['episodes']:,} episode{plural}, {held_out['transitions']:,} transitions"))
     return "\n".join(["Data to train on:", *(_line(title, words) for title, words in lines)])
 
 

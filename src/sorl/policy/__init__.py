@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from sorl.policy._file import bad_seeds as bad_seeds, policy_path as policy_path
     from sorl.policy._planning import Plan as Plan
     from sorl.policy._policy import Policy as Policy, load_policy as load_policy
+    from sorl.policy._runner import PolicyRunner as PolicyRunner
 
 _HOMES = {
     "Plan": "_planning",
     "Policy": "_policy",
+    "PolicyRunner": "_runner",
     "act": "_acting",
     "bad_seeds": "_file",
     "decide": "_acting",
@@ -24,7 +26,7 @@ _HOMES = {
     "policy_path": "_file",
 }
 
-__all__ = ["Plan", "Policy", "act", "bad_seeds", "decide", "load_policy", "policy_path"]
+__all__ = ["Plan", "Policy", "PolicyRunner", "act", "bad_seeds", "decide", "load_policy", "policy_path"]
 
 
 def __getattr__(name: str) -> Any:

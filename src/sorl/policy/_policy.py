@@ -164,12 +164,13 @@ class Policy:
         networks, normalisation = jax.device_put((self.networks, self.normalisation), device)
         return dataclasses.replace(self, networks=networks, normalisation=normalisation, plan=None)
 
-    def runner(self, *, key: Key[Array, ""], **budget: Any) -> PolicyRunner:
+    def runner(self, *, key: Key[Array, ""] | Any = None, **budget: Any) -> PolicyRunner:
         """A control loop's way to act: it makes the key of each decision from `key`, and counts what it sees.
 
         **Arguments:** `key`, of the whole loop; `budget`, what else a call of the policy takes (`steps`, `candidates`,
-        `noise_scale`, `budget`).
+        `noise_scale`, `budget`). Raises a `ValueError` for what is no random key.
         """
+        _refuse_other_keys(key)
         return PolicyRunner(self, key, budget)
 
     def for_latency(
