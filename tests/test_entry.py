@@ -113,6 +113,15 @@ def test_a_command_line_that_does_not_fit_is_one_sentence(arguments, said):
     assert str(refusal.value).startswith(said) and "\n" not in str(refusal.value)
 
 
+def test_a_terminal_without_unicode_shows_the_same_sentence(tmp_path):
+    code = "from tests.test_entry import Config; from sorl import entry; entry.guarded(lambda: entry.parse(Config, "
+    code += "['a', '--rate', '1e'], prog='a.command'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert done.stderr == "error: --rate: '1e' is not a number; a.command --help lists the options.\n"
+
+
 def test_help_says_what_exit_codes_mean(capsys):
     with pytest.raises(SystemExit) as stop:
         entry.parse(Config, ["--help"], prog="a.command")

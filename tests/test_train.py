@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sorl import load_policy, presets, runs, train
-from sorl.agents import Fql, SorlReleased
+from sorl.agents import Fql, Sorl, SorlReleased
 from sorl.config import TrainConfig, read_config
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
@@ -222,3 +222,47 @@ def test_kill_9_and_resume_is_bit_identical(logs, tmp_path):
 def test_the_quickstart_is_what_the_default_configuration_claims():
     assert TrainConfig().env == presets.QUICKSTART_ENV
     assert presets.quickstart().data.episodes == 100
+
+
+def test_next_commands_work_where_they_are_printed(tmp_path):
+    directory = tmp_path / "a run; rm"
+    place = f"'{directory}'"
+    logs_only = train._next_commands(presets.own_logs(tmp_path / "logs.npz"), directory)
+    assert logs_only == [
+        f"python -m sorl.policy {place}",
+        f"python -m sorl.export {place}",
+        f"python -m sorl.report {place}",
+        f"python -m sorl.train --run-dir {place} --resume --updates 2000000",
+    ]
+    commands = train._next_commands(presets.quickstart(), directory)
+    assert commands == [
+        f"python -m sorl.evaluate {place} --inference-steps 1 2 4 8 16",
+        f"python -m sorl.scaling {place}",
+        f"python -m sorl.train --run-dir {place} --resume --updates 80000",
+    ]
+
+
+def test_own_logs_heed_the_quickstart(logs):
+    config, _, source = train.parse(["--data", str(logs), "--preset", "quickstart"])
+    usual, _, _ = train.parse(["--data", str(logs)])
+    agent, own = config.agent, usual.agent
+    assert isinstance(agent, Sorl) and isinstance(own, Sorl)
+    assert (config.updates, config.batch_size, agent.hidden_sizes) == (40_000, 128, (256, 256))
+    assert (agent.q_coefficient, agent.act_with_average) == (own.q_coefficient, own.act_with_average)
+    assert source.startswith("those for own logs, small networks, few updates; ")
+    with pytest.raises(ValueError, match="--preset paper has settings for OGBench's environments"):
+        train.parse(["--data", str(logs), "--preset", "paper"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["agent:sacc"], "There is no agent:sacc (do you mean 'agent:cac'?); give one of agent:sorl, "),
+        (["--agent.q-coeficient", "3"], "--agent.q-coeficient (do you mean '--agent.q-coefficient'?); python -m"),
+        (["--updates", "many"], "--updates: 'many' is not a whole number; python -m sorl.train --help"),
+    ],
+)
+def test_unknown_words_name_the_nearest(arguments, message, capsys):
+    assert train.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1

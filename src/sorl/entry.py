@@ -194,9 +194,13 @@ def _of_the_system(error: OSError) -> str:
 
 def _refusal(box: str, prog: str) -> str:
     """The sentence of the box in which tyro tells a refusal."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    rules = [index for index, line in enumerate(lines) if line.startswith("─")]
-    text = " ".join(" ".join(lines[: rules[0] if rules else None]).split())
+    words: list[str] = []
+    # The title is part of the frame, or a line with a rule below it where the terminal has no Unicode.
+    for line in box.splitlines()[1 if "╭" in box else 2 :]:
+        if line.strip("│ ").startswith(("──", "---")):
+            break
+        words += line.strip("│ ").split()
+    text = " ".join(words)
     if own := re.match(r"Error parsing (?!-)[^:]*: (.*)", text):
         return own[1]  # of a dataclass's own check, not about one option
     text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)

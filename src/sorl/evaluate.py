@@ -17,14 +17,14 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from sorl import entry
+from sorl import compilation, entry
 from sorl.agents import Budget
 from sorl.config import MAX_EPISODES, MAX_WORKERS
 from sorl.decision_options import DecisionOptions
 from sorl.environment_pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
 from sorl.environments import SuccessTiming
 from sorl.evaluation import EvaluationResult, evaluate
-from sorl.files import whole_file
+from sorl.files import make_directory, refuse_unwritable, whole_file
 from sorl.playing_time import amount, duration, measured_speed
 from sorl.ranges import refuse_outside
 from sorl.runs import Run, load_run
@@ -36,34 +36,39 @@ class Config:
     """Plays a trained run at every pair of inference steps and candidates, and tabulates its success.
 
     All pairs and all training seeds meet the same episodes. The table is printed, and written into the run directory
-    as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
+    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default the agent's own."""
+    """Sequential budgets M^inf, in jumps or integration steps from noise to action (default: the agent's own)."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in actions drawn, of which the critic picks one; by default the agent's own."""
+    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own). Best of N lowered
+    success in every comparison made so far; `sorl.scaling` measures it with paired differences."""
     episodes: int = 50
     """Episodes of each training seed at each budget."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to play; by default all whose losses stayed finite."""
+    """Training seeds to play (default: all whose losses stayed finite)."""
     seed: int = 0
     """Decides the episodes, and the policy's noise in them."""
     success_timing: SuccessTiming | None = None
-    """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
-    run's own."""
+    """State on which success is judged: before a step (pre: OGBench >= 1.2) or after it (post: OGBench 1.1 and the
+    papers' numbers) (default: the run's own)."""
     decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
     """How a decision is made, whatever its budget."""
     workers: int = DEFAULT_WORKERS
     """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a simulator's step or reset counts as hung and ends the evaluation."""
+    out: Path | None = None
+    """Directory of the files, such as for a run that you may only read (default: the run directory)."""
     video: Path | None = None
-    """Directory for films of the first training seed, one for each budget; by default none are made."""
+    """Directory for films of the first training seed, one for each budget (default: no films)."""
     video_episodes: int = 1
     """Episodes to film at each budget."""
+    compilation_cache: bool = True
+    """Keep compiled programs in a private directory, so that a second start need not compile."""
 
     def __post_init__(self):
         counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "video_episodes": (1, MAX_EPISODES)}
@@ -73,7 +78,13 @@ class Config:
 
 def main(config: Config) -> list[dict[str, Any]]:
     """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
+    if config.compilation_cache:
+        compilation.enable_cache()
     run = load_run(config.run)
+    for directory in (config.out or config.run, config.video):  # before the episodes are played, not after
+        if directory is not None:
+            make_directory(directory)
+            refuse_unwritable(directory)
     with jax.default_matmul_precision(run.config.matmul_precision):
         return _evaluate_run(config, run)
 
@@ -91,7 +102,7 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
         ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
         ("evaluation.csv", lambda file: _write_csv(rows, file)),
     ):
-        path = run.directory / name
+        path = (config.out or run.directory) / name
         print(f"{'Replaced' if path.exists() else 'Wrote'} {path}")
         with whole_file(path) as file:
             write(file)

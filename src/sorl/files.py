@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,12 @@ def make_directory(directory: Path, remedy: str | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # it may carry a parent's name
         raise _in_a_sentence(error, directory, "made", remedy) from error
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """Raises a `PermissionError`, one sentence, if a directory cannot be written: before long work, not after it."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written; {WRITABLE} with --out.")
 
 
 def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
@@ -187,7 +194,13 @@ def user_cache(name: str) -> Path:
 
 
 def make_private(directory: Path, remedy: str) -> None:
-    """Makes a directory that only its user can enter; raises a `PermissionError` if it is there and another user's."""
+    """Makes a directory that only its user can enter, or takes away what others may do in one that is there.
+
+    Raises a `PermissionError`, one sentence that ends in `remedy`, if it is another user's, or a link of theirs.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if directory.stat().st_uid != os.getuid():
+    if not {directory.lstat().st_uid, directory.stat().st_uid} <= {os.getuid()}:
         raise PermissionError(f"{directory} belongs to another user; {remedy}.")
+    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        directory.chmod(0o700)
+        print(f"{directory} could be written by other users; from now on only by you.", file=sys.stderr)

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import re
+import shlex
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
 
     path = config.run / "evaluation.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {config.run} first.")
+        raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {shlex.quote(str(config.run))} first.")
     bad = bad_seeds(config.run)
     again = f"run python -m sorl.evaluate {config.run} again"
     rows = [row for row in read_rows(path, "rows", COLUMNS, again) if row["training_seed"] not in bad]

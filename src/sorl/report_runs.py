@@ -1,6 +1,7 @@
 """What a report reads of runs: their options, evaluations and grids, and which of them are the same method."""
 
 import dataclasses
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class ReportedRun:
     @property
     def command(self) -> str:
         """What makes the run again."""
-        return f"python -m sorl.train --config {config_path(self.directory)} --run-dir NEW"
+        return f"python -m sorl.train --config {shlex.quote(str(config_path(self.directory)))} --run-dir NEW"
 
     @property
     def seeds(self) -> list[int]:

@@ -121,7 +121,7 @@ class Report:
             if run.pairs:
                 self._grid(run)
         if not any(run.pairs for run in self._runs):
-            run = self._runs[0].directory
+            run = shlex.quote(str(self._runs[0].directory))
             self._page.text(f"For a grid of steps and candidates with latencies: python -m sorl.scaling {run}")
 
     def ablations(self) -> None:
@@ -234,8 +234,9 @@ class Report:
         return success_interval(np.array([round(row["success"] * episodes)]), np.array([episodes]))
 
     def _grid(self, run: ReportedRun) -> None:
+        place = shlex.quote(str(run.directory))
         self._page.text(
-            f"{run.task}, {run.method}: python -m sorl.scaling {run.directory}, {run.pairs[0]['seeds']} training "
+            f"{run.task}, {run.method}: python -m sorl.scaling {place}, {run.pairs[0]['seeds']} training "
             f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs met the same episodes."
         )
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -184,7 +185,7 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     if not seeds:
         raise FileNotFoundError(
             f"{directory} holds no policy yet; wait for the first checkpoint, or continue the run with "
-            f"python -m sorl.train --run-dir {directory} --resume."
+            f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume."
         )
     policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
     first, steps = policies[seeds[0]], {seed: policy.provenance["step"] for seed, policy in policies.items()}

@@ -21,7 +21,7 @@ from sorl.config import MAX_EPISODES, MAX_WORKERS
 from sorl.decision_options import DecisionOptions
 from sorl.environment_pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.environments import SuccessTiming
-from sorl.files import whole_file
+from sorl.files import make_directory, refuse_unwritable, whole_file
 from sorl.json_form import to_json
 from sorl.policy import Policy, load_policy, policy_path
 from sorl.ranges import refuse_outside
@@ -40,19 +40,19 @@ class Config:
     """Plays and times a trained run at every pair of inference steps and candidates, on the same episodes.
 
     One step and one candidate are always among the pairs, as what the others are compared with. A grid that was
-    stopped, in whatever way, goes on where it was when the same command is given again. The table is printed, and
-    written into the run directory with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
+    stopped, in whatever way, is continued when the same command is given again. The table is printed, and written into
+    the run directory (or --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
     scaling.png and pareto.png.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets M^inf, in jumps or integration steps from noise to action; by default 1 2 4 8 16 and the
-    agent's own, where it can act with any."""
+    """Sequential budgets M^inf, in jumps or integration steps from noise to action (default: the agent's own, and 1 2
+    4 8 16 where it can act with any)."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in actions drawn, of which the critic picks one; by default 1 2 4 8 16 32 and the agent's
-    own, where it can choose among any."""
+    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own, and 1 2 4 8 16 32
+    where it can choose among any)."""
     episodes: int = 50
     """Episodes of each training seed at each pair."""
     seeds: tuple[int, ...] | None = None
@@ -60,8 +60,8 @@ class Config:
     seed: int = 0
     """Decides the episodes, and the policy's noise in them."""
     success_timing: SuccessTiming | None = None
-    """State that success is judged on: before a step (OGBench since 1.2) or after it (1.1, the paper); by default the
-    run's own."""
+    """State on which success is judged: before a step (pre: OGBench >= 1.2) or after it (post: OGBench 1.1 and the
+    papers' numbers) (default: the run's own)."""
     decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
     """How a decision is made, whatever its budget."""
     batch_size: int = 64
@@ -69,13 +69,16 @@ class Config:
     timing_seconds: float = 1.0
     """How long the decisions of a pair are timed, for one observation and for a batch each."""
     store_scores: bool = True
-    """Put the pairs into the run's policy files, which choose a budget for a time limit by them."""
+    """Put the pairs into the run's policy files (with --out: into copies there), which choose a budget for a time limit
+    by them."""
+    out: Path | None = None
+    """Directory of all files, such as for a run that you may only read (default: the run directory)."""
     workers: int = DEFAULT_WORKERS
     """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a simulator's step or reset counts as hung and ends the grid; finished pairs are kept."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+    """Keep compiled programs in a private directory, so that a second start need not compile."""
     quiet: bool = False
     """No progress bar."""
 
@@ -90,6 +93,9 @@ def main(config: Config) -> list[Pair]:
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run)
+    directory = config.out or config.run
+    make_directory(directory)
+    refuse_unwritable(directory)
     grid = _grid(config, run)
     if left_out := run.left_out(config.seeds):
         print(left_out)
@@ -102,10 +108,10 @@ def main(config: Config) -> list[Pair]:
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
     settings = grid.settings | {"step": run.step, "data": run.data}
     rows = [{"step": run.step_of(row["training_seed"])} | row for record in records for row in record["rows"]]
-    _write(run.directory, {"settings": settings, "pairs": pairs, "rows": rows})
-    _picture(run, pairs)
+    _write(directory, {"settings": settings, "pairs": pairs, "rows": rows})
+    _picture(run, pairs, directory)
     if config.store_scores:
-        store_scores(run, config.seeds, pairs)
+        store_scores(run, config.seeds, pairs, directory)
     return pairs
 
 
@@ -130,8 +136,11 @@ def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
     return reference + [budget for budget in grid if budget != reference[0]]
 
 
-def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair]) -> None:
-    """Puts the pairs into the policy files of these training seeds, but says so where one is not what was played."""
+def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], directory: Path | None = None) -> None:
+    """Puts the pairs into the policy files of these training seeds, but says so where one is not what was played.
+
+    With `directory` they are put into copies of the files there.
+    """
     for seed, networks in run.chosen(seeds).items():
         path = policy_path(run.directory, seed)
         policy = load_policy(path)
@@ -139,8 +148,9 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair]) -
         if played.digest != policy.digest:
             print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
             continue
-        policy.with_scores(pairs).save(path)
-        print(f"Put the pairs into {path}")
+        scored = policy_path(directory or run.directory, seed)
+        policy.with_scores(pairs).save(scored)
+        print(f"Put the pairs into {scored}")
 
 
 def _grid(config: Config, run: Run) -> Grid:
@@ -154,7 +164,7 @@ def _grid(config: Config, run: Run) -> Grid:
         "matmul_precision": run.config.matmul_precision,
         "versions": {name: place[name] for name in _DEPENDED_ON},
     }
-    return Grid(run.directory / "scaling", subject, effort, budgets(config, run.agent), circumstances)
+    return Grid((config.out or run.directory) / "scaling", subject, effort, budgets(config, run.agent), circumstances)
 
 
 _DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
@@ -163,7 +173,7 @@ _DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench"
 def _beginning(grid: Grid) -> str:
     finished, number = len(grid.finished()), len(grid.budgets)
     if finished:
-        return f"{finished} of {number} pairs are finished in {grid.directory}; going on with the others."
+        return f"{finished} of {number} pairs are finished in {grid.directory}; continuing with the others."
     others = grid.directory.parent.exists()
     return f"Playing {number} pairs; each that is finished is kept in {grid.directory}." + (
         " Earlier results beside it are of other policies or settings, and are not used." if others else ""
@@ -197,9 +207,9 @@ def _write(directory: Path, content: dict[str, Any]) -> None:
     print(f"Wrote {directory / 'scaling.json'} and scaling.csv")
 
 
-def _picture(run: Run, pairs: Sequence[Pair]) -> None:
+def _picture(run: Run, pairs: Sequence[Pair], directory: Path) -> None:
     try:
-        paths = save_pictures(pairs, _title(run, pairs).replace("; ", "\n"), run.directory)
+        paths = save_pictures(pairs, _title(run, pairs).replace("; ", "\n"), directory)
     except ImportError:
         print("No pictures without matplotlib; to get them, pip install 'sorl[plots]' and give the same command again.")
         return

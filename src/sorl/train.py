@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import inspect
+import shlex
 import signal
 import sys
 import time
@@ -33,17 +34,22 @@ from sorl.statistics import evaluation_rows, headline, table
 
 PROG = "python -m sorl.train"
 
+BEST_OF_N = (
+    "More candidates (best of N) lowered success in every comparison made so far; sorl.scaling measures what they do "
+    "here, as paired differences."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where the run goes and how it speaks; none of these changes its numbers."""
+    """Output and logging; none of these options changes the numbers."""
 
     run_dir: Path | None = None
-    """The run's directory; none makes runs/ENV_AGENT_TIME. A run that is there is never overwritten."""
+    """The run's directory (default: runs/ENV_AGENT_TIME); an existing run is never overwritten."""
     resume: bool = False
     """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
     config: Path | None = None
-    """Take the options of a run's config.json; others on the command line go over them."""
+    """Take the options from a run's config.json; options on the command line override them."""
     preset: Literal["quickstart", "paper"] | None = None
     """Where defaults come from: paper (the default with --env), which judges success after a step (post), or quickstart
     (the default without), which judges it before (pre)."""
@@ -52,7 +58,7 @@ class RunOptions:
     wandb: bool = False
     """Log to Weights & Biases too (pip install 'sorl[wandb]'; WANDB_MODE=offline keeps it on this machine)."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+    """Keep compiled programs in a private directory, so that a second start need not compile."""
     quiet: bool = False
     """No progress bar."""
 
@@ -154,7 +160,11 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.config is not None:
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
-        return presets.own_logs(selection.data, agent), "those for own logs; there is no environment to evaluate in."
+        if options.preset == "paper":
+            raise ValueError("--preset paper has settings for OGBench's environments; leave it out with --data.")
+        small = options.preset == "quickstart"
+        source = f"those for own logs{', small networks, few updates' if small else ''}; there is no environment to "
+        return presets.own_logs(selection.data, agent, quickstart=small), f"{source}evaluate in."
     if options.preset == "quickstart" or (options.preset is None and env is None):
         config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
         return config, "the quickstart's: generated data, small networks, few updates."
@@ -210,7 +220,7 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
     ending = Session(config, directory, data, resume=options.resume, make_sinks=make_sinks, quiet=options.quiet).run()
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
-        print(f"Stopped by {name} at update {ending.step}, which is saved; go on with:\n  {_resume(directory)}")
+        print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {_resume(directory)}")
         return 128 + ending.signal
     complete = _show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
     for seed, step in ending.bad_seeds.items():
@@ -273,9 +283,10 @@ def _show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) ->
         f"Policy:       {runs.policy_path(directory, [*seeds, *config.seeds][0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
-        f"  python -m sorl.evaluate {directory}{_other_budgets(config.agent)}",
-        f"  {_resume(directory)} --updates {2 * config.updates}",
+        *(f"  {command}" for command in _next_commands(config, directory)),
     ]
+    if config.env is not None and config.agent.budgets.other_candidates:
+        lines.append(BEST_OF_N)
     print("\n".join(lines))
     if failure is not None:
         print(
@@ -309,16 +320,20 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
     )
 
 
-def _other_budgets(agent: AbstractAgent) -> str:
-    """Options that evaluate beyond the agent's own budgets, where it can act there."""
-    own, options = agent.budgets, ""
-    if own.other_inference_steps:
-        options += f" --inference-steps {' '.join(map(str, [*own.inference_steps, 2 * max(own.inference_steps)]))}"
-    return options + (" --candidates 1 4 16" if own.other_candidates else "")
+def _next_commands(config: TrainConfig, directory: Path) -> list[str]:
+    """Commands that work on this run."""
+    place, own = shlex.quote(str(directory)), config.agent.budgets
+    more = f"{_resume(directory)} --updates {2 * config.updates}"
+    if config.env is None:
+        return [f"python -m sorl.{name} {place}" for name in ("policy", "export", "report")] + [more]
+    steps = [*own.inference_steps, 2 * max(own.inference_steps)]
+    other = f" --inference-steps {' '.join(map(str, steps))}" if own.other_inference_steps else ""
+    scaling = [f"python -m sorl.scaling {place}"] if own.other_inference_steps or own.other_candidates else []
+    return [f"python -m sorl.evaluate {place}{other}", *scaling, more]
 
 
 def _resume(directory: Path) -> str:
-    return f"python -m sorl.train --run-dir {directory} --resume"
+    return f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume"
 
 
 def _new_directory(config: TrainConfig) -> Path:

@@ -20,7 +20,10 @@ class Budget(eqx.Module):
     inference_steps: int = eqx.field(static=True, default=4)
     """Sequential budget M^inf: jumps or integration steps from noise to action, >= 1; 1 for a policy without steps."""
     candidates: int = eqx.field(static=True, default=1)
-    """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1."""
+    """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1.
+
+    Best of N lowered success in every comparison made so far; `sorl.scaling` measures it with paired differences.
+    """
     noise_scale: float = eqx.field(static=True, default=1.0)
     """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path.
 
