@@ -30,7 +30,7 @@ _MOST_CHARACTERS = 4_000
 
 
 class Started(NamedTuple):
-    """The first message of a worker."""
+    """The first message about a worker, from the process that forked it."""
 
     pid: int
 
@@ -80,24 +80,33 @@ def work() -> None:
 
 
 def _fork(connections: list[Connection], environment: Environment) -> int:
-    """Forks a worker for the first of the connections, which it takes off the list, and **returns** its process id."""
+    """Forks a worker for the first of the connections, which it takes off the list, and **returns** its process id.
+
+    The pool is told that id first: it can name a worker that is stopped before it does anything.
+    """
+    told, tell = os.pipe()
     child = os.fork()
     connection = connections.pop(0)
     if child == 0:
         for other in connections:
             other.close()  # its end must be seen when its own worker ends
         try:
+            os.close(tell)
+            os.read(told, 1)
             serve(connection, environment)
         finally:
             os._exit(0)
+    with contextlib.suppress(OSError):  # the parent has ended
+        connection.send(Started(child))
+    for descriptor in (tell, told):
+        os.close(descriptor)
     connection.close()
     return child
 
 
 def serve(connection: Connection, environment: Environment) -> None:
-    """Says that it has started, then answers a pool's calls to one environment until the pool closes its end."""
+    """Answers a pool's calls to one environment until the pool closes its end."""
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), connection:
-        connection.send(Started(os.getpid()))
         while True:
             method, arguments = connection.recv()
             reply: Any
