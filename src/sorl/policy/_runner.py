@@ -43,10 +43,10 @@ class PolicyRunner:
         """One sentence on the observations that were outside of their limits."""
         worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
         if not worst:
-            return f"{self.decisions} decisions; no observation was outside of its limits."
-        named = ", ".join(f"observations[{index}] {self.outside[index]} times" for index in worst[:NAMED])
+            return f"Of {self.decisions} decisions, no observation was outside of its limits."
+        named = ", ".join(f"observations[{index}] in {self.outside[index]}" for index in worst[:NAMED])
         others = f", and {len(worst) - NAMED} others" if len(worst) > NAMED else ""
-        return f"{self.decisions} decisions; outside of their limits, and clipped: {named}{others}."
+        return f"Of {self.decisions} decisions, outside of their limits and clipped: {named}{others}."
 
 
 def outside_sentence(
