@@ -190,3 +190,12 @@ def test_a_reader_that_leaves_ends_the_command_silently(tmp_path):
     os.close(reader)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 141
+
+
+def test_a_warning_is_one_line(tmp_path):
+    (tmp_path / "warns.py").write_text(
+        "import warnings\ndef command():\n    warnings.warn('Some keys\\nare not used.')\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sorl import entry; entry.run('warns')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "warning: Some keys are not used.\n")

@@ -19,6 +19,7 @@ import re
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -50,6 +51,7 @@ def run(module: str, *, stopped: str = "") -> NoReturn:
     guarded part.
     """
     _on_signals(_end_at_once)
+    warnings.showwarning = _show_warning
     code = guarded(lambda: _command(module), stopped=stopped)
     _on_signals(signal.SIG_DFL)  # there is nothing left to close
     sys.exit(code)
@@ -151,6 +153,11 @@ def _command(module: str) -> int | None:
     command = importlib.import_module(module).command
     _on_signals(_raise)
     return command()
+
+
+def _show_warning(message: Any, category: Any, *place: Any, **stream: Any) -> None:
+    """Prints a warning on one line, without the line of code that gave it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _on_signals(handler: Any) -> None:
