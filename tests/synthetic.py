@@ -65,16 +65,16 @@ def tiny_options(agent_class: type[AbstractAgent]) -> list[str]:
     return options
 
 
-def write_logs(path, trajectories: int = 8, length: int = 25) -> None:
-    """A user's log in units of its own: observations far from 0, actions in [0, 10], time-outs and terminations."""
-    generator = np.random.default_rng(1)
+def write_logs(path, trajectories: int = 8, length: int = 25, seed: int = 1, scale: float = 1.0) -> None:
+    """A user's log in units of its own: observations far from 0, actions 5 +- 5 * scale, time-outs and terminations."""
+    generator = np.random.default_rng(seed)
     rows = trajectories * length
     ends = np.arange(rows) % length == length - 1
     terminated = ends & (np.arange(rows) // length % 2 == 0)
     np.savez(
         path,
         observations=generator.normal(50.0, 5.0, (rows, 3)).astype(np.float32),
-        actions=generator.uniform(0.0, 10.0, (rows, 2)).astype(np.float32),
+        actions=(5 + scale * (generator.uniform(0.0, 10.0, (rows, 2)) - 5)).astype(np.float32),
         rewards=generator.normal(size=rows).astype(np.float32),
         terminals=terminated,
         timeouts=ends & ~terminated,

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from sorl import load_policy, presets, runs, train
+from sorl import load_policy, presets, run_directory, train
 from sorl.agents import Fql, Sorl, SorlReleased
 from sorl.config import TrainConfig, read_config
 from sorl.json_form import to_json
@@ -146,7 +146,7 @@ def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
     again = ["--run-dir", str(run), "--resume", "--no-compilation-cache", "--quiet"]
     assert train.main([*again, "--batch-size", "32"]) == 2
     assert "batch_size differ from its config.json" in capsys.readouterr().err
-    with runs.sole_trainer(run):
+    with run_directory.sole_trainer(run):
         assert train.main([*again, "--updates", "30"]) == 2
     assert f"Another process trains the run in {run}; wait for it" in capsys.readouterr().err
     assert read_config(run / "config.json").updates == 20

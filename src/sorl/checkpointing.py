@@ -170,11 +170,14 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> None:
         """Takes out the checkpoints of later steps; they are deleted when the next one is saved."""
-        replaced, self._saved = self._directory / _REPLACED, False
+        replaced, later_steps = self._directory / _REPLACED, [found for found in self.steps() if found > step]
+        if not later_steps:
+            return
+        self._saved = False
         with self._clear_errors(f"The checkpoints after step {step} in {self._directory} cannot be set aside"):
             replaced.mkdir(exist_ok=True)
             # The last first: whatever a kill leaves, the checkpoints that remain are those of one training.
-            for later in [found for found in reversed(self.steps()) if found > step]:
+            for later in reversed(later_steps):
                 if (replaced / str(later)).exists():
                     shutil.rmtree(replaced / str(later))
                 os.replace(self._directory / str(later), replaced / str(later))

@@ -1,6 +1,7 @@
 """Metrics of a run: one JSON object per row is the truth; CSV and the sinks are copies of it."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -95,9 +96,12 @@ class MetricLog:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sinks = tuple(sinks)
         self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step)
+        self._rows = RowsDigest()
         self._timings = _open_rows(self._directory / "timings.jsonl", resume_step)
         rows = read_metrics(self._directory)
         self._written = {(row["step"], row["seed"], name) for row in rows for name in row}
+        for row in rows:
+            self._rows.add(_to_line(row))
         self._write_csv()
 
     def __enter__(self) -> "MetricLog":
@@ -120,7 +124,7 @@ class MetricLog:
             if self.has(step, seed, name):
                 raise ValueError(f"{name} of step {step} and seed {seed} is logged already; log each step once.")
         row = {name: float(value) for name, value in metrics.items()}
-        _append(self._metrics, {"step": step, "seed": seed} | row)
+        self._rows.add(_append(self._metrics, {"step": step, "seed": seed} | row))
         self._written.update((step, seed, name) for name in row)
         for sink in self._sinks:
             sink.write(step, seed, row)
@@ -135,6 +139,10 @@ class MetricLog:
             if name not in TIMINGS:
                 raise ValueError(f"The figure {name} is not documented; give it a line in sorl.logs.TIMINGS.")
         _append(self._timings, {"step": step} | {name: float(value) for name, value in timings.items()})
+
+    def digest(self) -> dict[str, Any]:
+        """What `check_rows` needs to notice that rows written so far are missing, doubled or edited; ready for JSON."""
+        return self._rows.to_json()
 
     def sync(self) -> None:
         """Puts all rows on the disk; call it before each checkpoint."""
@@ -177,6 +185,49 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path))
 
 
+class RowsDigest:
+    """A count and a running SHA-256 of rows in the order written."""
+
+    def __init__(self):
+        self._count, self._sha256 = 0, hashlib.sha256()
+
+    def add(self, line: str) -> None:
+        """Adds a row, as it stands in the file."""
+        self._count += 1
+        self._sha256.update(line.encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """The count and the digest of all rows added."""
+        return {"count": self._count, "sha256": self._sha256.hexdigest()}
+
+
+def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
+    """Checks the rows up to a step against `MetricLog.digest` of the time when its checkpoint was saved.
+
+    Only rows of evaluations may have been added since: one that was cut short is played again after a checkpoint.
+
+    Raises a `ValueError`, one sentence, if rows are missing, doubled or edited.
+    """
+    path = directory / "metrics.jsonl"
+    rows = [row for row in _read_rows(path) if row["step"] <= step] if path.exists() else []
+    then, count = RowsDigest(), digest["count"]
+    for row in rows[:count]:
+        then.add(_to_line(row))
+    names = [(row["step"], row["seed"], name) for row in rows for name in row if name not in ("step", "seed")]
+    added = [name for row in rows[count:] for name in row if name not in ("step", "seed")]
+    other = len(rows) != count and not all(name.startswith("evaluation/") for name in added)
+    if len(rows) < count or other or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path} has {len(rows)} rows up to update {step}, and the checkpoint of update {step} was saved with "
+            f"{count}: rows are missing or doubled; put the file back as it was."
+        )
+    if then.to_json() != digest:
+        raise ValueError(
+            f"{path} has other rows up to update {step} than those that the checkpoint of update {step} was saved "
+            "with; put the file back as it was."
+        )
+
+
 def _is_documented(name: str) -> bool:
     return _BUDGET.sub("", name) in _DOCUMENTED
 
@@ -205,10 +256,12 @@ def _open_rows(path: Path, resume_step: int | None) -> TextIO:
     return path.open("a", encoding="utf-8", newline="\n")
 
 
-def _append(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(_to_line(row))
+def _append(file: TextIO, row: Mapping[str, Any]) -> str:
+    line = _to_line(row)
+    file.write(line)
     # One write per line: a killed process leaves at most its last line unfinished.
     file.flush()
+    return line
 
 
 def _to_line(row: Mapping[str, Any]) -> str:

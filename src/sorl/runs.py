@@ -8,8 +8,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from jaxtyping import PyTree
 from sorl import bad_seeds
 from sorl.agents import AbstractAgent
 from sorl.config import TrainConfig, read_config
-from sorl.files import write_json
+from sorl.files import make_directory, read_json, write_json
 from sorl.json_form import to_json
-from sorl.locks import exclusive
 from sorl.normalisation import Normalisation
+from sorl.phases import phases
 from sorl.policy import Policy, load_policy, policy_path
 
 
@@ -91,64 +90,84 @@ def config_path(directory: Path) -> Path:
 
 
 def create(directory: Path, config: TrainConfig) -> None:
-    """Makes a run directory with `config.json`, before anything that takes long, so that a killed run can be resumed.
+    """Makes a run directory with `config.json`, so that a run that is killed can be resumed.
 
     Raises a `FileExistsError` if there is a run in it already.
     """
     refuse_existing(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     write_json(config_path(directory), to_json(config))
 
 
-@contextmanager
-def sole_trainer(directory: Path) -> Iterator[None]:
-    """A context in which no other process trains in the run directory, which is made if it is missing.
-
-    Raises a `BlockingIOError` if another one does. The system frees the lock however a process ends.
-    """
-    busy = f"Another process trains the run in {directory}; wait for it, or stop it before this one goes on."
-    with exclusive(directory / ".lock", busy):
-        yield
-
-
-def record_versions(directory: Path, config: TrainConfig, provenance: dict[str, Any]) -> None:
+def record_versions(
+    directory: Path, config: TrainConfig, provenance: dict[str, Any], *, step: int = 0, new_phase: bool = False
+) -> None:
     """Writes `versions.json`, to which a run that goes on under other versions adds theirs.
 
-    Raises a `ValueError` if the run began on other data.
+    **Arguments:** `provenance` of the data; `step` that the run continues from; `new_phase`, whether it continues on
+    other data, which are recorded with the step.
+
+    Raises a `ValueError` if the data are not those that the run was trained on, and it is no new phase.
     """
     path, now = directory / "versions.json", versions(config)
     if not path.exists():
         write_json(path, now | {"data": provenance})
         return
-    recorded = json.loads(path.read_text())
-    if recorded["data"]["sha256"] != provenance["sha256"]:
+    recorded = read_json(path)
+    before = [phase for phase in phases(directory) if phase["from_step"] <= step or not step]
+    if new_phase:
+        before = [phase for phase in before if phase["from_step"] < step] or before[:1]
+        before.append({"from_step": step, "data": provenance})
+    last = before[-1]["data"]
+    if last["sha256"] != provenance["sha256"]:
         raise ValueError(
-            f"The data in {provenance['path']} are not those that the run in {directory} began on (their SHA-256 is "
-            f"{provenance['sha256'][:12]}.., it was {recorded['data']['sha256'][:12]}..); put the old file back."
+            f"The data in {provenance['path']} are not those that the run in {directory} was trained on (their SHA-256 "
+            f"is {provenance['sha256'][:12]}.., it was {last['sha256'][:12]}..); put the old file back."
         )
     sessions = [recorded, *recorded.get("resumed", [])]
+    updated = dict(recorded)
     if any(sessions[-1].get(name) != value for name, value in now.items()):
-        write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), now]})
+        updated["resumed"] = [*recorded.get("resumed", []), now]
+    if before[1:] or "phases" in recorded:
+        updated["phases"] = before[1:]
+    if updated != recorded:
+        write_json(path, updated)
+
+
+def refuse_other_numerics(directory: Path) -> None:
+    """Raises a `ValueError` if JAX is configured to compute other numbers than when the run began.
+
+    Runs of version 0.1.0 did not record how it was configured, and are not checked.
+    """
+    recorded = read_json(directory / "versions.json")
+    for name, value in numerics().items():
+        if name in recorded and recorded[name] != value:
+            raise ValueError(
+                f"The run in {directory} was trained with {name} = {recorded[name]!r}, and here it is {value!r}; set "
+                f"it back (the environment variable {name.upper()} may change it) to continue."
+            )
 
 
 def refuse_existing(directory: Path) -> None:
     """Raises a `FileExistsError` if there is a run in the directory already."""
-    if config_path(directory).exists():
+    if any((directory / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
         raise FileExistsError(
             f"{directory} holds a run already; add --resume to continue it, or give another --run-dir."
         )
 
 
 def update_config(directory: Path, config: TrainConfig) -> None:
-    """Writes the options of a run that goes on with more updates."""
-    write_json(config_path(directory), to_json(config))
+    """Writes the options of a run where they are new, such as its number of updates."""
+    path, options = config_path(directory), to_json(config)
+    if not path.exists() or read_json(path) != json.loads(json.dumps(options)):
+        write_json(path, options)
 
 
 def save_policies(
     directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
 ) -> None:
     """Writes one policy file per seed, whole or not at all, but leaves alone one that is this policy already."""
-    recorded = json.loads((directory / "versions.json").read_text())
+    recorded = _without_paths(read_json(directory / "versions.json"))
     for seed, one in networks.items():
         provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
         path, policy = policy_path(directory, seed), Policy(config.agent, one, normalisation, provenance)
@@ -156,14 +175,36 @@ def save_policies(
             policy.save(path)
 
 
-def stored_normalisation(directory: Path, config: TrainConfig) -> Normalisation | None:
-    """The normalisation that a run began with; None if it has no policy that can be read yet."""
+def normalisation(directory: Path, config: TrainConfig, *, new_phase: bool) -> Normalisation | None:
+    """The units that a run on own logs began with, and keeps whatever it is continued on.
+
+    **Returns:** those of its policies; None where they are the data's own: of OGBench's, or where no policy is whole.
+    Raises a `ValueError` if no policy is whole and there are, or will be, data of more than one phase.
+    """
+    if config.data.path is None:
+        return None
     for seed in config.seeds:
         try:
             return load_policy(policy_path(directory, seed)).normalisation
-        except (FileNotFoundError, ValueError):  # none, or damaged: it is written again
+        except (FileNotFoundError, ValueError):  # none, or damaged
             continue
+    if new_phase or len(phases(directory)) > 1:
+        raise ValueError(
+            f"{directory} has no policy file that can be read, and its units are needed; put a copy of one back."
+        )
     return None
+
+
+def _without_paths(recorded: Any) -> Any:
+    """With the files' names in place of their paths, which would tell whoever gets a policy about this computer."""
+    if isinstance(recorded, list):
+        return [_without_paths(item) for item in recorded]
+    if not isinstance(recorded, dict):
+        return recorded
+    return {
+        name: Path(value).name if name == "path" and isinstance(value, str) else _without_paths(value)
+        for name, value in recorded.items()
+    }
 
 
 def _holds(path: Path, policy: Policy) -> bool:
@@ -210,8 +251,20 @@ def versions(config: TrainConfig) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "source_sha256": source_digest(Path(__file__).parent),
         "success_timing": config.evaluation.success_timing,
+        **numerics(),
         **{package: _installed(package) for package in PACKAGES},
     }
+
+
+def numerics() -> dict[str, Any]:
+    """JAX's options that change the numbers of a training."""
+    names = (
+        "jax_enable_x64",
+        "jax_default_prng_impl",
+        "jax_threefry_partitionable",
+        "jax_default_matmul_precision",
+    )
+    return {name: getattr(jax.config, name) for name in names}
 
 
 def _installed(package: str) -> str | None:

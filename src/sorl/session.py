@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sorl import runs, training
+from sorl import resuming, runs, training
 from sorl.bad_seeds import write_bad_seeds
 from sorl.checkpointing import Checkpoints
 from sorl.config import TrainConfig
@@ -72,6 +72,8 @@ class Session:
         data: LoadedData,
         *,
         resume: bool = False,
+        from_step: int | None = None,
+        new_phase: bool = False,
         make_sinks: Callable[[int | None], Sequence[Sink]] = lambda resume_step: (),
         quiet: bool = False,
     ):
@@ -87,13 +89,19 @@ class Session:
         self._start = time.perf_counter()
         with ExitStack() as stack:
             self.interruption = stack.enter_context(Interruption())
-            self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
             self.state = training.init(config.agent, data.train, config.seeds, batch_size=config.batch_size)
-            last = self.checkpoints.latest_step()
-            if last is not None:
-                self.state = self.checkpoints.restore(self.state)
+            restored = None
+            if resume:  # whatever is refused is refused here, before anything is written
+                restored = resuming.restore(
+                    directory, config, data.provenance, self.state, from_step=from_step, new_phase=new_phase
+                )
+            self.state = self.state if restored is None else restored
+            runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
+            runs.update_config(directory, config)
+            self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
+            self.checkpoints.set_aside_after(self.step)
             self._logged_step = self.step
-            resume_step = (-1 if last is None else last) if resume else None
+            resume_step = (-1 if restored is None else self.step) if resume else None
             sinks = make_sinks(resume_step)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.watch = self._make_watch()
@@ -298,7 +306,9 @@ class Session:
             return
         self.log.sync()
         success = self._success.get(step)
-        self.checkpoints.save(step, state, None if success is None else {"success": success})
+        metrics = None if success is None else {"success": success}
+        record = resuming.record(self.config, self.data.provenance, self.log.digest())
+        self.checkpoints.save(step, state, metrics, record=record)
         self._save_policies(state)
         self.log.write_timings(step, {"checkpoint_seconds": time.perf_counter() - start})
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-from sorl import compilation, entry, evaluate, failed_evaluations, presets, runs
+from sorl import compilation, entry, evaluate, failed_evaluations, presets, resuming, runs
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.config import TrainConfig, changes, read_config
 from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
@@ -27,6 +27,7 @@ from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.normalisation import Normalisation
 from sorl.published import environment_of, published
+from sorl.run_directory import sole_trainer
 from sorl.session import Session
 from sorl.sinks import Sink, TensorBoardSink, WandbSink
 from sorl.statistics import evaluation_rows, headline, table
@@ -48,6 +49,10 @@ class RunOptions:
     """The run's directory (default: runs/ENV_AGENT_TIME); an existing run is never overwritten."""
     resume: bool = False
     """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
+    from_step: int | None = None
+    """With --resume: the update of an older checkpoint to continue from; what came after it is made anew."""
+    new_phase: bool = False
+    """With --resume and --data: continue on other logs, in the units that the run began with; this is recorded."""
     config: Path | None = None
     """Take the options from a run's config.json; options on the command line override them."""
     preset: Literal["quickstart", "paper"] | None = None
@@ -121,7 +126,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     if selection.options.resume:
-        changed = changes(default, parsed.train) - {"updates", "evaluation.workers", "evaluation.step_timeout"}
+        changed = changes(default, parsed.train) - resuming.FREE
         if parsed.train.updates < default.updates:
             raise ValueError(
                 f"--updates is {parsed.train.updates} but the run was started with {default.updates}; give as many or "
@@ -151,6 +156,8 @@ def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
 
 def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:
     options, env = selection.options, selection.env
+    if not options.resume and (options.from_step is not None or options.new_phase):
+        raise ValueError("--from-step and --new-phase continue a run; give --run-dir and --resume too.")
     if options.resume:
         if options.run_dir is None:
             raise ValueError("--resume does not say what to resume; give --run-dir too.")
@@ -191,7 +198,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
     jax.devices()  # a platform that is not there is refused now, not after minutes of generating data
     directory = options.run_dir or _new_directory(config)
-    with runs.sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
+    with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
         return _train_in(directory, config, options, source)
 
 
@@ -202,11 +209,10 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
         compilation.enable_cache()
     print(f"Settings: {source}\nRun directory: {directory}", flush=True)
     if options.resume:
-        runs.update_config(directory, config)
+        data = load_data(config, runs.normalisation(directory, config, new_phase=options.new_phase))
     else:
+        data = load_data(config)
         runs.create(directory, config)
-    data = _load_to_resume(directory, config) if options.resume else load_data(config)
-    runs.record_versions(directory, config, data.provenance)
     print(summary.text(data.provenance["summary"]), flush=True)
 
     def make_sinks(resume_step: int | None) -> list[Sink]:
@@ -217,7 +223,17 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
             sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
         return sinks
 
-    ending = Session(config, directory, data, resume=options.resume, make_sinks=make_sinks, quiet=options.quiet).run()
+    session = Session(
+        config,
+        directory,
+        data,
+        resume=options.resume,
+        from_step=options.from_step,
+        new_phase=options.new_phase,
+        make_sinks=make_sinks,
+        quiet=options.quiet,
+    )
+    ending = session.run()
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {_resume(directory)}")
@@ -237,17 +253,10 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
 
 
-def _load_to_resume(directory: Path, config: TrainConfig) -> LoadedData:
-    """Loads the data with the scales that the run began with, whatever the version of sorl that computed them."""
-    if config.data.path is None:
-        return load_data(config)
-    return load_data(config, runs.stored_normalisation(directory, config))
-
-
 def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:
     """Loads the data that a configuration names, generating them first where it says so.
 
-    **Arguments:** `normalisation`, for own logs: instead of one computed from the file.
+    **Arguments:** `normalisation`, the units of a run that is continued on own logs.
     """
     data = config.data
     if data.path is not None:

@@ -50,6 +50,19 @@ def action_range(
     return _rounded(logged if stated is None else stated[1], logged, constant)
 
 
+def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
+    """The action range of a run that is continued; raises a `ValueError` for an action outside of it."""
+    low, high = (np.asarray(bound, np.float64) for bound in (kept.action_low, kept.action_high))
+    for log in logs:
+        size = log.rows["actions"].shape[1]
+        if size != len(low):
+            raise ValueError(f"The actions of {log.path} have size {size}, those of the run {len(low)}; give its logs.")
+        # What was constant when the run began may vary by a few rounding steps.
+        slack = np.where(low == high, 8 * _eps(log.rows["actions"].dtype) * np.abs(low), 0)
+        _refuse_outside(log, ("run's", Range(low - slack, high + slack)), "leave such episodes out, or start a new run")
+    return Range(low, high)
+
+
 def normalisation(observations: Columns, actions: Range, margin: float | None) -> Normalisation:
     """The maps from the logs' units to the networks'.
 
@@ -144,7 +157,7 @@ def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.nd
         )
 
 
-def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
+def _refuse_outside(log: Log, stated: tuple[str, Range], remedy: str = "correct the range") -> None:
     """Raises a `ValueError` that names the first row with an action outside of the stated range."""
     source, (low, high) = stated
     # One of the two may have been rounded to single precision, the other not.
@@ -156,7 +169,7 @@ def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
             row, column = (int(place) for place in np.argwhere(~inside)[0])
             raise ValueError(
                 f"actions of {log.path} leave the {source} range {low[column]} to {high[column]} in row "
-                f"{block.start + row}: column {column} is {actions[block][row, column]}; correct the range."
+                f"{block.start + row}: column {column} is {actions[block][row, column]}; {remedy}."
             )
 
 

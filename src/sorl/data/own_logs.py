@@ -55,7 +55,7 @@ def load_logs(
     the policy sees: each observation is clipped to centre +- margin * half range, in the user's units, where centre and
     half range are those of the training rows and their successors (a constant to itself; None: no limits);
     `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `normalisation`,
-    that of a run that continues, instead of one computed from this file.
+    the units of a run that is continued, instead of those of the file: actions outside of its range are refused.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.
@@ -70,10 +70,17 @@ def load_logs(
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
     log = read_log(path)
     split = _split(log, validation_fraction, seed)
-    limits = log_scales.action_range([log, *split.beside], action_low, action_high)
+    logs = [log, *split.beside]
+    if normalisation is None:
+        limits = log_scales.action_range(logs, action_low, action_high)
+    else:
+        limits = log_scales.kept_range(logs, normalisation)
     observations, actions = _observations(log, split.train), _actions(log, split.train, limits)
     if normalisation is None:
         normalisation = log_scales.normalisation(observations, limits, observation_margin)
+    elif len(normalisation.observation_mean) != len(observations.mean):
+        size, expected = len(observations.mean), len(normalisation.observation_mean)
+        raise ValueError(f"The observations of {path} have size {size}, those of the run {expected}; give its logs.")
     found = _summary(log, split.train, observations, actions)  # before the conversion, which removes the rows
 
     train_set, validation_set = _datasets(log, [split.train, ~split.train], normalisation)

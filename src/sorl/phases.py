@@ -1,0 +1,35 @@
+"""Which data a run was trained on from which update: those it began with, and those of later phases."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sorl.files import read_json
+
+
+def phases(directory: Path) -> list[dict[str, Any]]:
+    """The phases of a run, each `{"from_step": ..., "data": provenance}`, by `from_step`; empty for a new directory.
+
+    Raises a `ValueError` that names `versions.json` if it is damaged.
+    """
+    path = directory / "versions.json"
+    if not path.exists():
+        return []
+    recorded = read_json(path)
+    found = [{"from_step": 0, "data": recorded.get("data")}, *recorded.get("phases", [])]
+    for phase in found:
+        if not isinstance(phase["data"], dict) or not isinstance(phase["data"].get("sha256"), str):
+            raise ValueError(f"{path} does not say what the data were; put a copy of it back.")
+    return found
+
+
+def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
+    """The SHA-256 of the training data and of the validation data, where those have a file of their own."""
+    validation = provenance.get("validation") or {}
+    return {"training": provenance["sha256"], "validation": validation.get("sha256")}
+
+
+def expected_data(directory: Path, step: int, saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fingerprint of the data to continue with: `saved` with the checkpoint, unless a phase begins at its step."""
+    begins = [phase for phase in phases(directory) if phase["from_step"] == step]
+    return fingerprint(begins[-1]["data"]) if begins else saved
