@@ -14,6 +14,7 @@ WRITTEN = (
     "config.json",
     "versions.json",
     "bad_seeds.json",
+    "failed_evaluations.json",
     "metrics.jsonl",
     "metrics.csv",
     "timings.jsonl",
