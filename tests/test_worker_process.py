@@ -40,6 +40,13 @@ def test_the_current_directory_is_not_searched(trap, tmp_path, monkeypatch, entr
     assert not (tmp_path / "executed").exists()
 
 
+def test_what_a_worker_starts_is_safe_too(trap, tmp_path, monkeypatch):
+    monkeypatch.chdir(trap)
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import json; print(7)'], check=True)"
+    assert _run(*worker_command(nested)) == "7\n"
+    assert not (tmp_path / "executed").exists()
+
+
 def test_the_directory_of_the_script_is_not_searched(trap, tmp_path):
     # The script itself runs before its directory is searched for anything that the trap holds.
     script = trap / "script.py"

@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Environment variable with which Python does not search the current directory for modules. Unlike the flag -P it holds
+for the programs that a worker starts too, as glfw does to look for its library."""
+
+
 def worker_command(code: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """The command and the environment variables of a worker, for `subprocess.Popen`.
 
@@ -19,8 +24,8 @@ def worker_command(code: str, *arguments: str) -> tuple[list[str], dict[str, str
     trusted = [path for path in paths if os.path.realpath(path) not in unsafe]
     # Last, so that nothing beside the package shadows the standard library.
     home = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*trusted, home])}
-    return [sys.executable, "-P", "-c", code, *arguments], environment
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*trusted, home]), **SAFE_PATH}
+    return [sys.executable, "-c", code, *arguments], environment
 
 
 def _current_directory() -> str | None:

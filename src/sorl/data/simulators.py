@@ -1,11 +1,14 @@
 """OGBench's environments, made so that they can be seeded, without the warnings that mean nothing to a user."""
 
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from sorl.worker_process import SAFE_PATH
 
 
 HARMLESS = (
@@ -33,7 +36,7 @@ def make_environment(gymnasium_id: str, **settings: Any) -> Any:
     and draw from it at reset, so that no seed would decide the episode. Raises an `ImportError` without OGBench.
     """
     require_simulators()
-    with quiet():
+    with quiet(), _safe_path():
         import gymnasium
         import ogbench  # noqa: F401  (registers the environments)
 
@@ -42,6 +45,18 @@ def make_environment(gymnasium_id: str, **settings: Any) -> Any:
         original = type(unwrapped)
         unwrapped.__class__ = type(original.__name__, (original,), {"action_space": unwrapped.action_space})
         return environment
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keeps the programs that glfw starts when it is imported from executing what lies in the current directory."""
+    before = {name: os.environ.get(name) for name in SAFE_PATH}
+    os.environ.update(SAFE_PATH)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
