@@ -309,6 +309,16 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys):
     ]
 
 
+def test_there_is_no_estimate_from_the_steps_that_compiled(capsys):
+    clock = Clock()
+    with Progress(1000, clock=clock) as progress:
+        clock.now += 100
+        progress.advance(1)
+        clock.now += 40
+        progress.advance(400)
+    assert capsys.readouterr().err == "401/1000 updates, 10/s, 00:59 left\n"
+
+
 def test_the_end_has_its_line(capsys):
     clock = Clock()
     with Progress(1000, unit="episodes", clock=clock) as progress:
@@ -337,11 +347,16 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with Progress(10, 4) as progress:
-        progress.advance(6)
+        progress.advance(2)
+        progress.show({"success": 0.75})
+        first = terminal.getvalue().split("\r")[-1]
+        # What the first steps took includes compilation, and says nothing about the others.
+        assert "6/10" in first and "/s" not in first and "<" not in first
+        progress.advance(4)
         progress.show({"q_loss": -0.98765, "success": 0.75})
         progress.message("A checkpoint is damaged.")
     last = terminal.getvalue().split("\r")[-1]
-    assert "100%" in last and "10/10" in last and "updates/s" in last and "q_loss -0.988, success 0.75" in last
+    assert "100%" in last and "10/10" in last and "updates/s" in last and "success 0.75, q_loss -0.988" in last
     assert "A checkpoint is damaged.\n" in terminal.getvalue()
 
 

@@ -157,10 +157,32 @@ def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp
     lone = make_run(tmp_path / "lone", seeds=(1,), final=(0.5,))
     _, words = read_page(report.main(report.Config((lone,), out=tmp_path / "report")))
     assert "0.500" in words and "0.377 .. 0.623" in words  # of 30 in 60
-    bare = tmp_path / "bare"
-    runs.create(bare, TrainConfig(seeds=(0,)))
+    bare = make_run(tmp_path / "bare")
+    for name in ("metrics.jsonl", "evaluation.json", "scaling.json"):
+        (bare / name).unlink(missing_ok=True)
+    (bare / "checkpoints" / "30").mkdir(parents=True)
     _, words = read_page(report.main(report.Config((bare,), out=tmp_path / "report")))
     assert "None of the runs was evaluated while it trained" in words
+
+
+def test_updates_are_those_that_were_made_and_failed_starts_are_left_out(tmp_path, capsys):
+    made, failed = make_run(tmp_path / "made"), tmp_path / "failed"
+    runs.create(failed, TrainConfig(seeds=(0,)))
+    (made / "checkpoints" / "77777").mkdir(parents=True)
+    _, words = read_page(report.main(report.Config((failed, made), out=tmp_path / "report")))
+    assert "1 method on 1 task" in words and "77777" in words
+    assert f"{failed} is left out: it was started and never trained.\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="None of the runs was ever trained"):
+        report.main(report.Config((failed,), out=tmp_path / "report"))
+
+
+def test_odd_and_equal_names_are_no_obstacle(tmp_path):
+    odd = ["a b; <c> $x$ ü", "n" * 150, "\udcff", "x/same", "y/same"]
+    made = [make_run(tmp_path / name, seeds=(i,), final=(0.5,)) for i, name in enumerate(odd)]
+    page, words = read_page(report.main(report.Config(tuple(made), out=tmp_path / "report")))
+    pictures = list((tmp_path / "report").glob("*.png"))
+    assert len([source for source in page.sources if source.startswith("data:image/png")]) == len(pictures)
+    assert "'" + str(made[0] / "config.json") + "'" in words
 
 
 def test_what_stands_on_the_page_is_escaped_and_numbers_are_set_right():

@@ -3,12 +3,16 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tqdm import tqdm
 
 
 LINE_SECONDS = 30.0
 """Where there is no terminal, the time from one line to the next."""
+
+BAR: dict[str, Any] = {"smoothing": 0, "bar_format": "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"}
+"""How a bar begins: without a speed, which is the mean since the first steps once there is one."""
 
 
 class Progress:
@@ -35,10 +39,11 @@ class Progress:
         self._total, self._initial, self._done, self._told = total, initial, initial, initial
         self._unit, self._quiet, self._clock = unit, quiet, clock
         self._figures: dict[str, float] = {}
+        self._is_measured = False
         self._start = self._last_line = clock()
         self._bar: tqdm | None = None
         if not quiet and sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=initial, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr)
+            self._bar = tqdm(total=total, initial=initial, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr, **BAR)
 
     def __enter__(self) -> "Progress":
         return self
@@ -49,7 +54,14 @@ class Progress:
     def advance(self, steps: int) -> None:
         """Counts `steps` more as done."""
         self._done += steps
-        if self._bar is not None:
+        if not self._is_measured:
+            # The first steps take the time of compilation, too: the speed is measured from here on.
+            self._is_measured, self._start, self._initial = True, self._clock(), self._done
+            if self._bar is not None:
+                self._bar.update(steps)
+                self._bar.initial, self._bar.start_t = self._done, time.time()
+        elif self._bar is not None:
+            self._bar.bar_format = None
             self._bar.update(steps)
         elif not self._quiet and self._clock() - self._last_line >= LINE_SECONDS:
             self._write_line()
@@ -78,7 +90,9 @@ class Progress:
     def _write_line(self) -> None:
         self._last_line, self._told = self._clock(), self._done
         rate = (self._done - self._initial) / max(self._last_line - self._start, 1e-9)
-        parts = [f"{self._done}/{self._total} {self._unit}", f"{rate:.3g}/s"]
+        parts = [f"{self._done}/{self._total} {self._unit}"]
+        if rate > 0:
+            parts.append(f"{rate:.3g}/s")
         if self._done < self._total and rate > 0:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / rate)} left")
         if self._figures:

@@ -58,21 +58,23 @@ class Page:
 
     def html(self) -> str:
         """The page."""
+        # Names of files may hold bytes that are no UTF-8, which Python keeps as surrogates.
+        return "\n".join(self._lines()).encode("utf-8", "backslashreplace").decode()
+
+    def _lines(self) -> list[str]:
         links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title in self._sections)
         heading, *rest = self._parts
-        return "\n".join(
-            [
-                "<!doctype html>",
-                '<html lang="en"><head><meta charset="utf-8">',
-                '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                '<link rel="icon" href="data:,">',  # or a browser asks for one
-                f"<title>{escape(self._title)}</title><style>{STYLE}</style></head><body>",
-                heading,
-                f"<nav>{links}</nav>",
-                *rest,
-                "</body></html>\n",
-            ]
-        )
+        return [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',  # or a browser asks for one
+            f"<title>{escape(self._title)}</title><style>{STYLE}</style></head><body>",
+            heading,
+            f"<nav>{links}</nav>",
+            *rest,
+            "</body></html>\n",
+        ]
 
 
 def _cell(value: str) -> str:

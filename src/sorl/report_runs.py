@@ -81,6 +81,11 @@ class ReportedRun:
         return f"python -m sorl.train --config {shlex.quote(str(config_path(self.directory)))} --run-dir NEW"
 
     @property
+    def updates(self) -> int:
+        """Updates made, by the last checkpoint or row of metrics."""
+        return max([_last_checkpoint(self.directory), *(row["step"] for row in self.metrics)])
+
+    @property
     def seeds(self) -> list[int]:
         """Training seeds that have an evaluation, or a row of the table."""
         found = [row["training_seed"] for row in [*self.evaluations, *self.table]]
@@ -95,7 +100,7 @@ def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
     """
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ValueError("A run directory is given twice; give each once.")
-    runs = [_read(directory) for directory in directories]
+    runs = _trained([_read(directory) for directory in directories])
     named = [dataclasses.replace(run, method=name) for run, name in zip(runs, method_names(runs), strict=True)]
     taken: dict[tuple[str, str, int], Path] = {}
     for run in named:
@@ -123,6 +128,24 @@ def _read(directory: Path) -> ReportedRun:
         _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
     )
+
+
+def _trained(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
+    """Those that made an update; one line names the others, whose start failed."""
+    found = []
+    for run in runs:
+        if run.metrics or run.table or _last_checkpoint(run.directory) or any(run.directory.glob("policy-seed-*.sorl")):
+            found.append(run)
+        else:
+            print(f"{run.directory} is left out: it was started and never trained.")
+    if not found:
+        raise ValueError("None of the runs was ever trained; give the directory of one that sorl.train finished.")
+    return found
+
+
+def _last_checkpoint(directory: Path) -> int:
+    steps = [path.name for path in (directory / "checkpoints").glob("*") if path.name.isdecimal()]
+    return max(map(int, steps), default=0)
 
 
 def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dict[str, Any]]:

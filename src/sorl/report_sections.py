@@ -1,7 +1,9 @@
 """The sections of a report: what is shown of the runs, and the sentences, tables and pictures that show it."""
 
 import itertools
+import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ class Report:
     def __init__(self, page: Page, runs: Sequence[ReportedRun], directory: Path):
         self._page, self._runs, self._directory = page, runs, directory
         self._scores: Scores = scores(runs)
+        self._taken: Counter[str] = Counter()
         self._tasks = list(dict.fromkeys(run.task for run in runs))
 
     def untrusted(self) -> None:
@@ -189,7 +192,7 @@ class Report:
                 run.method,
                 run.task,
                 " ".join(map(str, run.config.seeds)),
-                f"{run.config.updates}",
+                f"{run.updates}",
                 _data(run.versions),
                 run.config.evaluation.success_timing,
                 *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
@@ -265,8 +268,14 @@ class Report:
         )
 
     def _draw(self, name: str, draw: Callable[..., None], **sizes: Any) -> None:
-        path = pictures.save(self._directory / f"{name}.png", draw, **sizes)
+        path = pictures.save(self._directory / f"{self._file_name(name)}.png", draw, **sizes)
         self._page.picture(path, name.replace("-", " "))
+
+    def _file_name(self, name: str) -> str:
+        """The name with what a file's name may not hold replaced, and a number where it is taken already."""
+        plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:80]
+        self._taken[plain] += 1
+        return plain if self._taken[plain] == 1 else f"{plain}-{self._taken[plain]}"
 
 
 def _estimates(rows: Mapping[str, Any], label: str, middle: float | None = None) -> Callable[[Any], None]:

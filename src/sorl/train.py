@@ -326,6 +326,7 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
         episodes=config.final_episodes,
         step_timeout=evaluation.step_timeout,
         success_timing=evaluation.success_timing,
+        compilation_cache=False,  # train switched it on, or was told not to
     )
 
 
