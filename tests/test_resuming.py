@@ -91,7 +91,15 @@ def recorded(name: str, value):
     return lambda directory: edit_json(directory / "versions.json", name, value)
 
 
+def recorded_later(directory: Path) -> None:
+    """As a run of version 0.1.0 that was continued in double precision."""
+    path = directory / "versions.json"
+    versions = {name: x for name, x in json.loads(path.read_text()).items() if not name.startswith("jax_")}
+    path.write_text(json.dumps(versions | {"resumed": [{"jax_enable_x64": True}]}))
+
+
 EDITS = {
+    "later double precision": (recorded_later, "was trained with jax_enable_x64 = True, and here it is False"),
     "learning rate": (option("agent/learning_rate", 0.25), r"agent\.learning_rate was \S+ and is 0\.25;"),
     "seeds": (option("seeds", [0, 6]), r"seeds was \[0, 5\] and is \[0, 6\];"),
     "batch size": (option("batch_size", 8), "batch_size was 16 and is 8;"),

@@ -137,14 +137,16 @@ def record_versions(
 def refuse_other_numerics(directory: Path) -> None:
     """Raises a `ValueError` if JAX is configured to compute other numbers than when the run began.
 
-    Runs of version 0.1.0 did not record how it was configured, and are not checked.
+    Version 0.1.0 did not record how it was configured; the first later session that continued its run did.
     """
     recorded = read_json(directory / "versions.json")
+    sessions = [recorded, *recorded.get("resumed", [])]
     for name, value in numerics().items():
-        if name in recorded and recorded[name] != value:
+        before = next((session[name] for session in sessions if name in session), value)
+        if before != value:
             raise ValueError(
-                f"The run in {directory} was trained with {name} = {recorded[name]!r}, and here it is {value!r}; set "
-                f"it back (the environment variable {name.upper()} may change it) to continue."
+                f"The run in {directory} was trained with {name} = {before!r}, and here it is {value!r}; set it back "
+                f"(the environment variable {name.upper()} may change it) to continue."
             )
 
 
