@@ -161,6 +161,20 @@ def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
     assert (copy / "config.json").read_bytes() == (run / "config.json").read_bytes()
 
 
+def test_fewer_updates_than_the_interval_still_have_a_row(logs, tmp_path):
+    run, every = tmp_path / "run", tmp_path / "every"
+    options = ["--data", str(logs), *SMALL, *TINY, "--checkpoint-interval", "10", "--no-compilation-cache"]
+    assert train.main([*options, "--run-dir", str(run), "--updates", "3", "--log-interval", "10"]) == 0
+    assert train.main([*options, "--run-dir", str(every), "--updates", "3", "--log-interval", "1"]) == 0
+    (row,) = read_metrics(run)
+    assert row["step"] == 3
+    single = [one["training/critic_loss"] for one in read_metrics(every)]
+    np.testing.assert_allclose(row["training/critic_loss"], np.mean(single), rtol=1e-6)
+    again = ["--run-dir", str(run), "--resume", "--updates", "10", "--no-compilation-cache", "--quiet"]
+    assert train.main(again) == 0
+    assert [row["step"] for row in read_metrics(run)] == [3, 10]
+
+
 def test_products_have_the_precision_of_the_run(logs, tmp_path, monkeypatch):
     seen, run_session = [], train.Session.run
 

@@ -214,10 +214,19 @@ class Session:
             )
 
     def _log_if_due(self) -> None:
-        if self.step % self.config.log_interval or self.step == 0:
+        """Writes a row at each multiple of the interval, and at the last update: means since the last multiple.
+
+        A run that is continued beyond a last update between two multiples has a row there, and the next row's means
+        cover its updates too.
+        """
+        covered = self.step % self.config.log_interval
+        if self.step == 0 or (covered and self.step != self.config.updates):
             return
         start = time.perf_counter()
-        means = {name: np.asarray(sums) / self.config.log_interval for name, sums in self.state.metric_sums.items()}
+        means = {
+            name: np.asarray(sums) / (covered or self.config.log_interval)
+            for name, sums in self.state.metric_sums.items()
+        }
         held_out = self._validation()
         validation_seconds = time.perf_counter() - start
         rows = {
