@@ -55,6 +55,7 @@ def _raising(error):
         (FileNotFoundError("x holds no run; give one."), "x holds no run; give one."),
         (MemoryError(), "Memory ran out; lower --batch-size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes"), "Memory ran out; lower --batch-size"),
+        (RuntimeError("INVALID_ARGUMENT: Disallowed host-to-device transfer: aval=.."), "; unset it."),
         (RecursionError("maximum recursion depth exceeded"), "The input is nested too deeply; "),
         (RuntimeError("Could not determine home directory."), "The home directory is unknown; set HOME"),
         (ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib"), "pip install 'sorl[plots]'."),

@@ -100,6 +100,8 @@ def sentence(error: Exception) -> str | None:
             f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200]}); install "
             "sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
         )
+    elif "Disallowed" in text and "transfer" in text:
+        text = "JAX_TRANSFER_GUARD forbids copies between host and device, which every command makes; unset it."
     elif isinstance(error, RuntimeError) and "home directory" in text:
         text = "The home directory is unknown; set HOME, or both XDG_CACHE_HOME and XDG_DATA_HOME."
     elif isinstance(error, ImportError):
