@@ -151,3 +151,7 @@ def test_paired_difference_of_a_budget_with_itself_is_nothing_and_reverses_with_
     there, back = paired_difference(one, other), paired_difference(other, one)
     assert there.difference == -back.difference == pytest.approx(one.mean() - other.mean())
     np.testing.assert_allclose((there.difference_low, there.difference_high), (-back[2], -back[1]), atol=1e-12)
+
+
+def test_a_table_of_nothing_has_no_empty_halves():
+    assert table([]) == "No evaluation was made."

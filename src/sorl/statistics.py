@@ -164,6 +164,8 @@ def _rate(steps_per_second: float) -> str:
 
 def table(summary: Sequence[Row]) -> str:
     """The rows of `summarise` or `headline` as lines of text."""
+    if not summary:
+        return "No evaluation was made."
     lines = [" M^inf    N  success   95 % interval    return   length  steps/s"]
     for row in summary:
         lines.append(
