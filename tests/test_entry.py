@@ -76,6 +76,19 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch):
     assert text.endswith("unset JAX_PLATFORMS.") and "\n" not in text
 
 
+def test_a_bare_assertion_of_jax_about_a_platform_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    (tmp_path / "xla_bridge.py").write_text("def backends():\n    assert False\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import xla_bridge  # pyright: ignore[reportMissingImports]
+
+    with pytest.raises(AssertionError) as found:
+        xla_bridge.backends()
+    text = entry.sentence(found.value)
+    assert text is not None and text.startswith("JAX_PLATFORMS is 'cuda', which jax cannot use here (no device)")
+    assert entry.sentence(AssertionError()) is None
+
+
 def test_the_message_of_another_library_is_cut():
     text = entry.sentence(ValueError("long " * 1000))
     assert text is not None and len(text) == entry.MAX_SENTENCE + 2

@@ -19,6 +19,7 @@ import re
 import select
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -80,8 +81,6 @@ def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
             return 128 + signal.SIGPIPE
         text = sentence(error)
         if text is None:
-            import traceback
-
             traceback.print_exc()
             text = f"{type(error).__name__}, which sorl did not expect; please report it with the lines above."
         print(f"error: {text}", file=sys.stderr)
@@ -95,10 +94,10 @@ def sentence(error: Exception) -> str | None:
         text = "Memory ran out; lower --batch-size, the number of seeds or workers, or the sizes of the networks."
     elif isinstance(error, RecursionError):
         text = "The input is nested too deeply; give an input of fewer levels."
-    elif isinstance(error, RuntimeError) and "backend" in text and os.environ.get("JAX_PLATFORMS"):
+    elif os.environ.get("JAX_PLATFORMS") and _is_about_a_platform(error):
         text = (
-            f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200]}); install "
-            "sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
+            f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200] or 'no device'}); "
+            "install sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
         )
     elif "Disallowed" in text and "transfer" in text:
         text = "JAX_TRANSFER_GUARD forbids copies between host and device, which every command makes; unset it."
@@ -185,6 +184,14 @@ def _reader_is_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
+
+
+def _is_about_a_platform(error: Exception) -> bool:
+    """Whether jax found no device: a `RuntimeError` that says so or, in some versions, a bare assertion of its own."""
+    if isinstance(error, RuntimeError):
+        return "backend" in str(error)
+    frames = traceback.extract_tb(error.__traceback__) if isinstance(error, AssertionError) else []
+    return bool(frames) and os.path.basename(frames[-1].filename) == "xla_bridge.py"
 
 
 def _is_told_by_sorl(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from sorl.checkpointing import CheckpointError, Checkpoints
 from sorl.config import TrainConfig
 from sorl.json_form import to_json
-from sorl.logs import check_rows
+from sorl.logs import check_rows, read_metrics
 from sorl.phases import expected_data, fingerprint
 from sorl.runs import refuse_other_numerics
 from sorl.training import TrainState
@@ -58,11 +58,13 @@ def restore(
     if not path.is_dir():
         if from_step is not None:
             raise CheckpointError(f"{directory} has no checkpoint of update {from_step}; leave --from-step out.")
+        _refuse_rows_alone(directory)
         return None
     refuse_other_numerics(directory)
     with Checkpoints(path, read_only=True) as saved:
         step = saved.latest_step() if from_step is None else from_step
         if step is None:
+            _refuse_rows_alone(directory)
             return None
         found = saved.record(step)
         if found is None:
@@ -77,6 +79,15 @@ def restore(
                 _check_data(directory, step, found["data"], provenance)
             check_rows(directory, step, found["rows"])
         return saved.restore(template, step)
+
+
+def _refuse_rows_alone(directory: Path) -> None:
+    """Raises a `CheckpointError` if rows were written: the first checkpoint was saved before them, so it was removed."""
+    path = directory / "metrics.jsonl"
+    if path.exists() and read_metrics(path):
+        raise CheckpointError(
+            f"{directory} has rows of metrics but no checkpoint; put its checkpoints back, or start a new run."
+        )
 
 
 def _check_options(directory: Path, step: int, before: Mapping[str, Any], config: TrainConfig) -> None:

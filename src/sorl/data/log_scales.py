@@ -1,6 +1,7 @@
 """The scales of a user's own logs: the range of each action, and the normalisation of observations."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,15 +52,28 @@ def action_range(
 
 
 def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
-    """The action range of a run that is continued; raises a `ValueError` for an action outside of it."""
+    """The action range of a run that is continued, to which the actions of new logs are clipped, with a warning.
+
+    Raises a `ValueError` for actions of another size.
+    """
     low, high = (np.asarray(bound, np.float64) for bound in (kept.action_low, kept.action_high))
     for log in logs:
-        size = log.rows["actions"].shape[1]
-        if size != len(low):
-            raise ValueError(f"The actions of {log.path} have size {size}, those of the run {len(low)}; give its logs.")
+        actions = log.rows["actions"]
+        if actions.shape[1] != len(low):
+            raise ValueError(
+                f"The actions of {log.path} have size {actions.shape[1]}, those of the run {len(low)}; give its logs."
+            )
         # What was constant when the run began may vary by a few rounding steps.
-        slack = np.where(low == high, 8 * _eps(log.rows["actions"].dtype) * np.abs(low), 0)
-        _refuse_outside(log, ("run's", Range(low - slack, high + slack)), "leave such episodes out, or start a new run")
+        slack = 8 * _eps(actions.dtype) * np.maximum(np.abs(low), np.abs(high))
+        outside = (actions < low - slack) | (actions > high + slack)
+        if outside.any():
+            row, column = (int(place) for place in np.argwhere(outside)[0])
+            warnings.warn(
+                f"Actions of {log.path} leave the run's range in {int(outside.any(axis=1).sum())} of {len(actions)} "
+                f"rows and are clipped to it (first in row {row}: column {column} is {actions[row, column]}, the range "
+                f"{low[column]} to {high[column]}).",
+                stacklevel=3,
+            )
     return Range(low, high)
 
 
@@ -157,7 +171,7 @@ def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.nd
         )
 
 
-def _refuse_outside(log: Log, stated: tuple[str, Range], remedy: str = "correct the range") -> None:
+def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
     """Raises a `ValueError` that names the first row with an action outside of the stated range."""
     source, (low, high) = stated
     # One of the two may have been rounded to single precision, the other not.
@@ -169,7 +183,7 @@ def _refuse_outside(log: Log, stated: tuple[str, Range], remedy: str = "correct 
             row, column = (int(place) for place in np.argwhere(~inside)[0])
             raise ValueError(
                 f"actions of {log.path} leave the {source} range {low[column]} to {high[column]} in row "
-                f"{block.start + row}: column {column} is {actions[block][row, column]}; {remedy}."
+                f"{block.start + row}: column {column} is {actions[block][row, column]}; correct the range."
             )
 
 
