@@ -10,7 +10,10 @@ from jaxtyping import Float
 WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")
 """Metrics that are means of discounted sums of rewards."""
 TOLERANCE = 0.01
-"""The excess, a share of the range's width, up to which a mean value counts as inside."""
+"""The excess, a share of the range's width, up to which a mean value counts as inside.
+
+With rewards of 1 and a discount of 0.99 that is a value of 1, as large as the mean value of untrained critics becomes.
+"""
 REMEDIES = {
     "q_coefficient": "lower",
     "distillation_coefficient": "higher",
