@@ -44,8 +44,9 @@ class Config:
     inference_steps: tuple[int, ...] | None = None
     """Sequential budgets M^inf, in jumps or integration steps from noise to action (default: the agent's own)."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own). Best of N lowered
-    success in every comparison made so far; `sorl.scaling` measures it with paired differences."""
+    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own). With the
+    published and the quickstart's settings, best of N lowered SORL's success at every budget measured; `sorl.scaling`
+    measures it with paired differences."""
     episodes: int = 50
     """Episodes of each training seed at each budget."""
     seeds: tuple[int, ...] | None = None

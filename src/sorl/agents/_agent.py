@@ -22,7 +22,8 @@ class Budget(eqx.Module):
     candidates: int = eqx.field(static=True, default=1)
     """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1.
 
-    Best of N lowered success in every comparison made so far; `sorl.scaling` measures it with paired differences.
+    With the published and the quickstart's settings, best of N lowered SORL's success at every budget measured;
+    `sorl.scaling` measures it with paired differences.
     """
     noise_scale: float = eqx.field(static=True, default=1.0)
     """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path.
