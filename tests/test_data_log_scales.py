@@ -189,6 +189,15 @@ def test_what_is_trained_on_is_never_clipped(tmp_path):
     np.testing.assert_allclose(with_limits.train.observations, without.train.observations, rtol=1e-6)
 
 
+def test_the_logs_that_a_run_began_with_are_inside_its_range(tmp_path):
+    """Without a warning, although the range and the constant are rounded to single precision."""
+    actions = np.random.default_rng(0).uniform(-0.7, 2.1, (ROWS, 2))
+    actions[:, 1] = 0.3
+    data, _ = _load(tmp_path, actions=actions)
+    again = load_logs(tmp_path / "log.npz", validation_fraction=0.0, normalisation=data.normalisation)
+    np.testing.assert_array_equal(again.train.actions, data.train.actions)
+
+
 def test_a_run_of_version_0_1_0_continues_on_the_same_bits(tmp_path):
     """The formulas of that version, in single precision."""
     data, arrays = _load(tmp_path, observations=np.random.default_rng(0).normal(50, 5, (ROWS, 3)))

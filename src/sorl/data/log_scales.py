@@ -14,6 +14,9 @@ from sorl.data.log_file import Log
 from sorl.normalisation import Normalisation
 
 
+SINGLE_EPS = float(np.finfo(np.float32).eps)
+
+
 class Range(NamedTuple):
     """The lowest and the highest value of each column, equal for a constant."""
 
@@ -63,13 +66,15 @@ def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
             raise ValueError(
                 f"The actions of {log.path} have size {actions.shape[1]}, those of the run {len(low)}; give its logs."
             )
-        # What was constant when the run began may vary by a few rounding steps.
-        slack = 8 * _eps(actions.dtype) * np.maximum(np.abs(low), np.abs(high))
+        # The range was rounded to single precision, and a constant may vary by a few rounding steps of its dtype.
+        slack = 8 * max(_eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
         outside = (actions < low - slack) | (actions > high + slack)
         if outside.any():
-            row, column = (int(place) for place in np.argwhere(outside)[0])
+            rows = outside.any(axis=1)
+            row = int(np.argmax(rows))
+            column = int(np.argmax(outside[row]))
             warnings.warn(
-                f"Actions of {log.path} leave the run's range in {int(outside.any(axis=1).sum())} of {len(actions)} "
+                f"Actions of {log.path} leave the run's range in {int(rows.sum())} of {len(actions)} "
                 f"rows and are clipped to it (first in row {row}: column {column} is {actions[row, column]}, the range "
                 f"{low[column]} to {high[column]}).",
                 stacklevel=3,
@@ -175,7 +180,7 @@ def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
     """Raises a `ValueError` that names the first row with an action outside of the stated range."""
     source, (low, high) = stated
     # One of the two may have been rounded to single precision, the other not.
-    slack = 2 * _eps(np.dtype(np.float32)) * np.maximum(np.abs(low), np.abs(high))
+    slack = 2 * SINGLE_EPS * np.maximum(np.abs(low), np.abs(high))
     actions = log.rows["actions"]
     for block in blocks(actions):
         inside = (low - slack <= actions[block]) & (actions[block] <= high + slack)
