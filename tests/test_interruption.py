@@ -7,6 +7,10 @@ import pytest
 from sorl.interruption import SIGNALS, Interrupted, Interruption
 
 
+def test_a_closed_terminal_asks_a_run_to_stop():
+    assert signal.SIGHUP in SIGNALS
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted_and_handlers_come_back(number):
     before = signal.getsignal(number)
@@ -22,6 +26,18 @@ def test_ctrl_c_after_any_signal_is_obeyed(first):
     with pytest.raises(KeyboardInterrupt), Interruption():
         signal.raise_signal(first)
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(number)
+            assert interruption.signal is None
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_second_signal_of_another_kind_changes_nothing():

@@ -150,6 +150,18 @@ def test_a_signal_saves_and_the_run_goes_on_later(tmp_path, data, monkeypatch, n
     assert _same(_policies(tmp_path / "run", config), _policies(tmp_path / "whole", config))
 
 
+def test_a_signal_while_the_last_checkpoint_is_written_counts(tmp_path, data, monkeypatch):
+    original = Checkpoints.close
+
+    def close(checkpoints):
+        if not checkpoints._read_only:
+            signal.raise_signal(signal.SIGTERM)
+        original(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "close", close)
+    assert _run(_config(tmp_path), tmp_path / "run", data).signal == signal.SIGTERM
+
+
 def test_more_updates_go_on_where_a_finished_run_ended(tmp_path, data):
     short, long = _config(tmp_path, updates=20), _config(tmp_path, updates=30)
     _run(short, tmp_path / "run", data)

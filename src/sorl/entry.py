@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from sorl.interruption import SIGNALS
+
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 finished, but something in it failed; 2 refused or failed, as one sentence on standard "
@@ -163,9 +165,8 @@ def _show_warning(message: Any, category: Any, *place: Any, **stream: Any) -> No
 
 def _on_signals(handler: Any) -> None:
     """Sets what the ending signals do, but for those that whoever started the process had it ignore (as nohup does)."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""The signals that end a command, as far as the system has them."""
 
 
 class Interrupted(BaseException):
@@ -14,10 +15,11 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """A context in which SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
+    """A context in which `SIGNALS` are noted instead of ending the process, so that the run saves first.
 
-    A SIGINT after that ends it as usual, for whoever does not want to wait. Outside the main thread, where Python lets
-    no one handle signals, nothing is noted.
+    A SIGINT after that raises `KeyboardInterrupt` at once, for whoever does not want to wait. A signal that the process
+    was started to ignore (as nohup does with SIGHUP) stays ignored. Outside the main thread, where Python forbids signal
+    handlers, nothing is noted.
     """
 
     def __init__(self):
@@ -28,7 +30,8 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *exception: object) -> None:

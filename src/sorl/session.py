@@ -158,10 +158,11 @@ class Session:
             self._save(self.state)
             for verdict in self.watch.verdicts() if self.watch else ():
                 self.progress.message(verdict)
-            signal = self.interruption.signal
-            if signal is None:
-                self.failures.refuse_repeated(self.step)
-            return Ending(self.step, None if signal is None else int(signal), self.bad_seeds, self.failures.reasons)
+        # After the checkpoint is on the disk, which takes time: a signal of that time counts too.
+        signal = self.interruption.signal
+        if signal is None:
+            self.failures.refuse_repeated(self.step)
+        return Ending(self.step, None if signal is None else int(signal), self.bad_seeds, self.failures.reasons)
 
     def _chunks(self) -> Iterator[None]:
         """Trains chunk after chunk, each up to the next step at which something is due."""
