@@ -53,9 +53,9 @@ def saved(monkeypatch):
     """The steps at which checkpoints are made."""
     steps, original = [], Checkpoints.save
 
-    def save(checkpoints, step, *arguments):
+    def save(checkpoints, step, *arguments, **options):
         steps.append(step)
-        original(checkpoints, step, *arguments)
+        original(checkpoints, step, *arguments, **options)
 
     monkeypatch.setattr(Checkpoints, "save", save)
     return steps
@@ -135,6 +135,27 @@ def test_two_failures_in_a_row_stop_the_run_which_goes_on_later(fault, saved, tm
     assert read_metrics(tmp_path / "run") == without(read_metrics(tmp_path / "undisturbed"), 10)
 
 
+def test_a_failure_that_is_played_again_from_before_is_forgotten(once, tmp_path):
+    once.write_text("die")
+    assert list(run(tmp_path / "run", configuration(updates=10)).failed_evaluations) == [10]
+    for start in (0, None):
+        ending = Session(
+            configuration(updates=10), tmp_path / "run", data(), resume=True, from_step=start, quiet=True
+        ).run()
+        assert ending.failed_evaluations == {}
+    assert json.loads((tmp_path / "run" / "failed_evaluations.json").read_text()) == {}
+
+
+def test_rows_that_are_there_are_not_played_again(fault, pools, tmp_path):
+    run(tmp_path / "run", configuration(updates=10))
+    timings = (tmp_path / "run" / "timings.jsonl").read_text()
+    pools.clear()
+    fault.write_text("die")
+    ending = run(tmp_path / "run", configuration(updates=10), resume=True)
+    assert ending.failed_evaluations == {} and pools == []
+    assert (tmp_path / "run" / "timings.jsonl").read_text() == timings
+
+
 def test_a_damaged_record_of_failures_is_one_sentence(tmp_path):
     path = tmp_path / "failed_evaluations.json"
     for text in ("", "[]", '{"ten": "died"}', '{"10": 3}'):
@@ -171,7 +192,7 @@ def test_a_hung_worker_costs_a_row(once, tmp_path):
 def options(fault, tmp_path, monkeypatch):
     """The command line of a run of 10 updates in `tmp_path / "run"`."""
     (tmp_path / "options.json").write_text(json.dumps(train.to_json(configuration(updates=10))))
-    monkeypatch.setattr(train, "load_data", lambda config: data())
+    monkeypatch.setattr(train, "load_data", lambda config, normalisation=None: data())
     monkeypatch.setattr(train.summary, "text", lambda summary: "")
     return ["--config", str(tmp_path / "options.json"), "--run-dir", str(tmp_path / "run"), "--quiet"]
 

@@ -113,6 +113,14 @@ EDITS = {
     "edited row": (edit_rows(lambda rows: [rows[0].replace(": 0.", ": 1.", 1), *rows[1:]]), "has other rows up to up"),
     "swapped rows": (edit_rows(lambda rows: [rows[1], rows[0], *rows[2:]]), "has other rows up to update 20"),
     "damaged row": (edit_rows(lambda rows: ["{\n", *rows[1:]]), r"Line 1 of .*metrics\.jsonl is damaged"),
+    "damaged timings": (
+        lambda directory: (directory / "timings.jsonl").write_text("{\n"),
+        r"Line 1 of .*timings\.jsonl is damaged",
+    ),
+    "damaged failures": (
+        lambda directory: (directory / "failed_evaluations.json").write_text("[]"),
+        r"failed_evaluations\.json holds a JSON list instead of an object",
+    ),
     "double precision": (
         recorded("jax_enable_x64", True),
         "was trained with jax_enable_x64 = True, and here it is Fal",
@@ -201,11 +209,80 @@ def test_a_kill_after_later_checkpoints_were_set_aside_loses_nothing(run, traine
     assert results(directory) == results(trained[0])
 
 
-def test_a_run_of_version_0_1_0_continues_with_one_warning(run, trained):
+@pytest.mark.parametrize("step", ["set_aside_after", "reload"])
+def test_a_kill_before_a_new_phase_from_an_older_checkpoint_loses_nothing(run, trained, tmp_path, monkeypatch, step):
+    """Before and after the later checkpoints leave, the run is still on its first data."""
+
+    class Kill(Exception):
+        pass
+
     directory, data = run
+    synthetic.write_logs(tmp_path / "more.npz", seed=2, scale=0.5)
+    units = runs.normalisation(directory, read_config(directory / "config.json"), new_phase=True)
+    more = load_logs(tmp_path / "more.npz", validation_fraction=0.25, normalisation=units)
+
+    def dies(*arguments, **options):
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        if step == "set_aside_after":
+            patch.setattr(Checkpoints, "set_aside_after", dies)
+        else:
+            patch.setattr(runs, "record_versions", dies)
+        with pytest.raises(Kill):
+            train(directory, more, resume=True, from_step=10, new_phase=True)
+    assert train(directory, data, resume=True).step == 20
+    assert results(directory) == results(trained[0])
+
+
+def test_a_start_that_was_killed_before_its_versions_were_written_begins_anew(trained, tmp_path):
+    directory = tmp_path / "killed"
+    runs.create(directory, read_config(trained[0] / "config.json"))
+    (directory / "checkpoints").mkdir()
+    assert train(directory, trained[1], resume=True).step == 20
+    assert results(directory) == results(trained[0])
+
+
+def test_a_run_without_a_checkpoint_is_refused_other_data_before_anything_is_written(trained, tmp_path):
+    directory, data = tmp_path / "killed", trained[1]
+    config = read_config(trained[0] / "config.json")
+    runs.create(directory, config)
+    runs.record_versions(directory, config, data.provenance)
+    synthetic.write_logs(tmp_path / "other.npz", seed=2)
+    other = load_logs(tmp_path / "other.npz", validation_fraction=0.25)
+    before = snapshot(directory)
+    with pytest.raises(ValueError, match=r"The training data .*other\.npz are not those"):
+        train(directory, other, dataclasses.replace(config, updates=30), resume=True)
+    assert snapshot(directory) == before
+
+
+def _as_version_0_1_0(directory: Path) -> None:
     for path in (directory / "checkpoints").glob("*/description/metadata"):
         description = json.loads(path.read_text())
         path.write_text(json.dumps({name: description[name] for name in ("format_version", "leaves")}))
+
+
+@pytest.mark.filterwarnings("ignore:The checkpoint of update 20")
+def test_a_run_of_version_0_1_0_is_refused_before_anything_is_written(run, tmp_path):
+    directory, data = run
+    _as_version_0_1_0(directory)
+    synthetic.write_logs(tmp_path / "other.npz", seed=2)
+    other = load_logs(tmp_path / "other.npz", validation_fraction=0.25)
+    config = dataclasses.replace(read_config(directory / "config.json"), updates=30)
+    before = snapshot(directory)
+    with pytest.raises(ValueError, match=r"The training data .*other\.npz are not those"):
+        train(directory, other, config, resume=True)
+    assert snapshot(directory) == before
+    edit_rows(lambda rows: ["{\n", *rows[1:]])(directory)
+    before = snapshot(directory)
+    with pytest.raises(ValueError, match=r"Line 1 of .*metrics\.jsonl is damaged"):
+        train(directory, data, config, resume=True)
+    assert snapshot(directory) == before
+
+
+def test_a_run_of_version_0_1_0_continues_with_one_warning(run, trained):
+    directory, data = run
+    _as_version_0_1_0(directory)
     versions = json.loads((directory / "versions.json").read_text())
     old = {name: value for name, value in versions.items() if not name.startswith("jax_")}
     (directory / "versions.json").write_text(json.dumps(old))
@@ -273,10 +350,9 @@ def test_a_new_phase_keeps_the_units_is_recorded_and_continues_bit_for_bit(train
         train(tmp_path / "whole", trained[1], resume=True, from_step=20)
     train(tmp_path / "whole", data, resume=True, from_step=20)
     assert results(tmp_path / "whole") == results(tmp_path / "parts")
-    runs.record_versions(
-        tmp_path / "whole", read_config(tmp_path / "whole" / "config.json"), trained[1].provenance, step=10
-    )
-    assert [phase["from_step"] for phase in phases.phases(tmp_path / "whole")] == [0]
+    for directory, step in ((tmp_path / "whole", 10), (tmp_path / "parts", 0)):
+        runs.record_versions(directory, read_config(directory / "config.json"), trained[1].provenance, step=step)
+        assert [phase["from_step"] for phase in phases.phases(directory)] == [0]
 
 
 def test_a_new_phase_clips_actions_to_the_range_of_the_run_with_a_warning(trained, tmp_path):

@@ -116,6 +116,19 @@ def test_a_failed_resume_leaves_the_run_as_it_was_and_moved_logs_continue(tmp_pa
     assert not [path for path in run.iterdir() if path.name.endswith(".tmp")]
 
 
+def test_a_resume_that_lacks_a_package_leaves_the_run_as_it_was(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    synthetic.write_logs(tmp_path / "logs.npz")
+    begin = ["--data", str(tmp_path / "logs.npz"), "--run-dir", str(run), "--updates", "2", *TINY]
+    assert train.main(begin) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr(sinks, "_import", _no_package)
+    again = ["--run-dir", str(run), "--resume", "--quiet", "--no-compilation-cache", "--updates", "4", "--wandb"]
+    assert train.main(again) == 2
+    assert "needs wandb" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_options_that_continue_a_run_need_one(capsys):
     for option in (["--from-step", "3"], ["--new-phase"]):
         assert train.main(option) == 2

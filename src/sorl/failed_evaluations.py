@@ -16,10 +16,12 @@ class EvaluationError(RuntimeError):
 
 
 class FailedEvaluations:
-    """The steps whose evaluation failed, with the reason, one sentence each; on the disk where there is any.
+    """The steps whose evaluation failed, with the reason, one sentence each; the file is there once there is any.
 
-    **Arguments:** `directory` of the run; `resume_step`, None for a new run, else the step that it goes on from: the
+    **Arguments:** `directory` of the run; `resume_step`, None for a new run, else the step that it continues from: the
     evaluations of later steps are played again.
+
+    Raises a `ValueError`, one sentence, if the file is damaged. Nothing is written before the first other call.
     """
 
     def __init__(self, directory: Path, resume_step: int | None):
@@ -41,14 +43,14 @@ class FailedEvaluations:
         told = isinstance(error, EnvironmentWorkerError | FloatingPointError)
         self.reasons[step] = text if told else f"{type(error).__name__}: {text}"
         self._in_a_row += 1
-        self._write()
+        self.write()
         return self.reasons[step]
 
     def made_up_for(self, step: int) -> None:
         """Notes that an evaluation succeeded, perhaps one that had failed before."""
         self._in_a_row = 0
         if self.reasons.pop(step, None) is not None:
-            self._write()
+            self.write()
 
     def refuse_repeated(self, step: int) -> None:
         """Raises an `EvaluationError`, one sentence, if the run stopped at `step` because its evaluations fail."""
@@ -60,8 +62,10 @@ class FailedEvaluations:
                 f"the run stopped at update {step}, which is saved; mend the cause and continue the run with --resume."
             )
 
-    def _write(self) -> None:
-        write_json(self._path, {str(step): why for step, why in self.reasons.items()})
+    def write(self) -> None:
+        """Writes the file if its content changed: on resume, without the failures of later steps."""
+        if self.reasons != (_read(self._path) if self._path.exists() else {}):
+            write_json(self._path, {str(step): why for step, why in self.reasons.items()})
 
 
 def missing(reasons: Mapping[int, str], step: int, resume: str) -> str:

@@ -29,7 +29,12 @@ def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
     return {"training": provenance["sha256"], "validation": validation.get("sha256")}
 
 
-def expected_data(directory: Path, step: int, saved: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fingerprint of the data to continue with: `saved` with the checkpoint, unless a phase begins at its step."""
-    begins = [phase for phase in phases(directory) if phase["from_step"] == step]
-    return fingerprint(begins[-1]["data"]) if begins else saved
+def expected_data(directory: Path, step: int, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The fingerprint of the data to continue with from a step: `saved` with its checkpoint, unless a phase begins there.
+
+    Where nothing was saved, that of the phase which the step is in; None if the run has no record of its data yet.
+    """
+    earlier = [phase for phase in phases(directory) if phase["from_step"] <= step]
+    if not earlier:
+        return saved
+    return fingerprint(earlier[-1]["data"]) if saved is None or earlier[-1]["from_step"] == step else saved

@@ -58,15 +58,19 @@ def restore(
     if not path.is_dir():
         if from_step is not None:
             raise CheckpointError(f"{directory} has no checkpoint of update {from_step}; leave --from-step out.")
-        _refuse_rows_alone(directory)
+        _check_beginning(directory, provenance, new_phase)
         return None
-    refuse_other_numerics(directory)
     with Checkpoints(path, read_only=True) as saved:
         step = saved.latest_step() if from_step is None else from_step
         if step is None:
-            _refuse_rows_alone(directory)
+            _check_beginning(directory, provenance, new_phase)
             return None
+        refuse_other_numerics(directory)
         found = saved.record(step)
+        # Damaged rows are refused now, before the files are opened to be written.
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            if (directory / name).exists():
+                read_metrics(directory / name)
         if found is None:
             warnings.warn(
                 f"The checkpoint of update {step} in {directory} was written by sorl 0.1.0, which recorded neither "
@@ -75,14 +79,20 @@ def restore(
             )
         else:
             _check_options(directory, step, found["config"], config)
-            if not new_phase:
-                _check_data(directory, step, found["data"], provenance)
             check_rows(directory, step, found["rows"])
+        if not new_phase:
+            _check_data(directory, step, None if found is None else found["data"], provenance)
         return saved.restore(template, step)
 
 
-def _refuse_rows_alone(directory: Path) -> None:
-    """Raises a `CheckpointError` if rows were written: the first checkpoint was saved before them, so it was removed."""
+def _check_beginning(directory: Path, provenance: Mapping[str, Any], new_phase: bool) -> None:
+    """Refuses what a run without a checkpoint, which begins anew, must not begin with.
+
+    Rows raise a `CheckpointError`: the first checkpoint is saved before them, so it was removed. Data other than those
+    recorded raise a `ValueError`.
+    """
+    if not new_phase:
+        _check_data(directory, 0, None, provenance)
     path = directory / "metrics.jsonl"
     if path.exists() and read_metrics(path):
         raise CheckpointError(
@@ -105,8 +115,8 @@ def _check_options(directory: Path, step: int, before: Mapping[str, Any], config
         )
 
 
-def _check_data(directory: Path, step: int, before: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    expected, found = expected_data(directory, step, before), fingerprint(provenance)
+def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
+    expected, found = expected_data(directory, step, saved) or {}, fingerprint(provenance)
     for split in expected:
         if expected[split] != found[split]:
             raise ValueError(

@@ -107,23 +107,17 @@ def record_versions(
     **Arguments:** `provenance` of the data; `step` that the run continues from; `new_phase`, whether it continues on
     other data, which are recorded with the step.
 
-    Raises a `ValueError` if the data are not those that the run was trained on, and it is no new phase.
+    That the data may be these is checked before (`sorl.resuming.restore`).
     """
     path, now = directory / "versions.json", versions(config)
     if not path.exists():
         write_json(path, now | {"data": provenance})
         return
     recorded = read_json(path)
-    before = [phase for phase in phases(directory) if phase["from_step"] <= step or not step]
+    before = [phase for phase in phases(directory) if phase["from_step"] <= step]
     if new_phase:
         before = [phase for phase in before if phase["from_step"] < step] or before[:1]
         before.append({"from_step": step, "data": provenance})
-    last = before[-1]["data"]
-    if last["sha256"] != provenance["sha256"]:
-        raise ValueError(
-            f"The data in {provenance['path']} are not those that the run in {directory} was trained on (their SHA-256 "
-            f"is {provenance['sha256'][:12]}.., it was {last['sha256'][:12]}..); put the old file back."
-        )
     sessions = [recorded, *recorded.get("resumed", [])]
     updated = dict(recorded)
     if any(sessions[-1].get(name) != value for name, value in now.items()):

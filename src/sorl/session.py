@@ -96,16 +96,18 @@ class Session:
                     directory, config, data.provenance, self.state, from_step=from_step, new_phase=new_phase
                 )
             self.state = self.state if restored is None else restored
-            runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
-            runs.update_config(directory, config)
+            resume_step = (-1 if restored is None else self.step) if resume else None
+            self.failures = FailedEvaluations(directory, resume_step)
+            sinks = make_sinks(resume_step)
+            # Later checkpoints leave first: until they do, the run is still the one that made them.
             self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
             self.checkpoints.set_aside_after(self.step)
-            self._logged_step = self.step
-            resume_step = (-1 if restored is None else self.step) if resume else None
-            sinks = make_sinks(resume_step)
+            runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
+            runs.update_config(directory, config)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
+            self.failures.write()
+            self._logged_step = self.step
             self.watch = self._make_watch()
-            self.failures = FailedEvaluations(directory, resume_step)
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
@@ -267,8 +269,10 @@ class Session:
         if not interval or step == 0 or step % interval or not self.evaluations.finish():
             return
         first = f"evaluation/success/{self.config.budgets(final=False)[0].name}"
+        # None is missing on resume at a step whose rows were written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
-        self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
+        if missing:
+            self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
         if isinstance(found.results, Exception):
