@@ -104,6 +104,19 @@ def test_unused_keys_are_named_with_what_they_resemble(tmp_path):
     assert data.provenance["summary"]["unused_keys"] == list(unused)
 
 
+def test_notes_do_not_tell_the_directory(tmp_path):
+    """They are written into every policy file."""
+    observations = _log()["observations"]
+    shifted = np.concatenate([observations[1:], observations[:1]])
+    path = _save(tmp_path / "log.npz", actions=np.arange(18).reshape(9, 2), next_observations=shifted, obs=np.zeros(9))
+    with pytest.warns(UserWarning) as caught:
+        summary = load_logs(path).provenance["summary"]
+    assert [str(warning.message) for warning in caught] == summary["notes"]
+    assert len(summary["notes"]) == 3
+    for note in summary["notes"]:
+        assert "log.npz" in note and str(tmp_path) not in note
+
+
 def test_a_missing_key_is_refused_with_what_resembles_it(tmp_path):
     path = _save(tmp_path / "log.npz", rewards=None, reward=np.zeros(9))
     with pytest.raises(ValueError, match=r"lacks rewards: it holds .*, reward \(did you mean rewards\?\)"):

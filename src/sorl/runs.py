@@ -163,7 +163,7 @@ def save_policies(
     directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
 ) -> None:
     """Writes one policy file per seed, whole or not at all, but leaves alone one that is this policy already."""
-    recorded = _without_paths(read_json(directory / "versions.json"))
+    recorded = read_json(directory / "versions.json")
     for seed, one in networks.items():
         provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
         path, policy = policy_path(directory, seed), Policy(config.agent, one, normalisation, provenance)
@@ -189,18 +189,6 @@ def normalisation(directory: Path, config: TrainConfig, *, new_phase: bool) -> N
             f"{directory} has no policy file that can be read, and its units are needed; put a copy of one back."
         )
     return None
-
-
-def _without_paths(recorded: Any) -> Any:
-    """With the files' names in place of their paths, which would tell whoever gets a policy about this computer."""
-    if isinstance(recorded, list):
-        return [_without_paths(item) for item in recorded]
-    if not isinstance(recorded, dict):
-        return recorded
-    return {
-        name: Path(value).name if name == "path" and isinstance(value, str) else _without_paths(value)
-        for name, value in recorded.items()
-    }
 
 
 def _holds(path: Path, policy: Policy) -> bool:

@@ -44,7 +44,7 @@ class Log:
     """`action_low` and `action_high`, if the file stores them."""
     unused_keys: tuple[str, ...]
     notes: tuple[str, ...]
-    """Sentences about what was mended."""
+    """Sentences about what was mended or is not used. They name the file without its directory: policies carry them."""
 
     def has_outcome(self) -> Bool[np.ndarray, " rows"]:
         """Which rows can be learned from: their successor is known, or they need none."""
@@ -66,9 +66,9 @@ def read_log(path: pathlib.Path) -> Log:
     door.refuse_open_end(path, ends)
     successors, has_successor, notes = _successors(path, arrays, ends)
     if arrays["actions"].dtype.kind in "iu":
-        notes.append(f"actions of {path} are whole numbers, but the policy acts with real numbers between them.")
+        notes.append(f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them.")
     if unused:
-        notes.append(f"{path} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
+        notes.append(f"{path.name} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
     for note in notes:
         warnings.warn(note, stacklevel=3)
     rows = {key: arrays[key] for key in ("observations", "actions", "rewards")}
@@ -173,7 +173,7 @@ def _successors(
     if not foreign.any():
         return successors, ~foreign, []
     note = (
-        f"next_observations of {path} reach into the next episode behind {int(foreign.sum())} of {len(last)} episodes "
+        f"next_observations of {path.name} reach into the next episode behind {int(foreign.sum())} of {len(last)} episodes "
         f"(first in row {int(last[np.argmax(foreign)])}), so these last successors are taken for unknown; store what "
         "was seen after the last step before the reset."
     )
