@@ -40,3 +40,20 @@ def test_the_agents_own():
     assert _pairs(Fql().budgets.grid(None, None, final=True)) == [(1, 1), (1, 8)]
     assert _pairs(Ifql(flow_steps=5, candidates=16).budgets.grid(None, None, final=False)) == [(5, 16)]
     assert _pairs(Ifql(candidates=1).budgets.grid(None, None, final=True)) == [(10, 1), (10, 8)]
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("inference_steps", 2.0, "inference_steps is 2.0; give a whole number"),
+        ("candidates", True, "candidates is True; give a whole number"),
+        ("critic_conditioning", "2", "critic_conditioning is '2'; give a whole number"),
+        ("noise_scale", "low", "noise_scale is 'low'; give a number"),
+    ],
+)
+def test_numbers_of_other_types_are_refused(name, value, message):
+    """2.0 equals 2, so the two would share one compiled program. (The tests' type checks would refuse it earlier.)"""
+    budget = Budget()
+    object.__setattr__(budget, name, value)
+    with pytest.raises(ValueError, match=message):
+        budget.__check_init__()

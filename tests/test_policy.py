@@ -242,6 +242,11 @@ def test_budgets_that_the_agent_cannot_act_at_are_refused():
         policy.with_budget(Budget(1, 8))
 
 
+def test_numpys_numbers_make_a_budget(policy):
+    found = _act(policy, np.ones(3), steps=np.int64(2), candidates=np.int32(3), noise_scale=np.float32(0.5))
+    np.testing.assert_array_equal(found, _act(policy, np.ones(3), steps=2, candidates=3, noise_scale=0.5))
+
+
 def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_path):
     for seed in (10, 2):
         dataclasses.replace(policy, provenance={"seed": seed}).save(policy_path(tmp_path, seed))

@@ -98,8 +98,8 @@ def sentence(error: Exception) -> str | None:
         text = "The input is nested too deeply; give an input of fewer levels."
     elif os.environ.get("JAX_PLATFORMS") and _is_about_a_platform(error):
         text = (
-            f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200] or 'no device'}); "
-            "install sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
+            f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200] or 'no device'}"
+            "); install sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
         )
     elif "Disallowed" in text and "transfer" in text:
         text = "JAX_TRANSFER_GUARD forbids copies between host and device, which every command makes; unset it."

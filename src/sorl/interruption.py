@@ -18,8 +18,8 @@ class Interruption:
     """A context in which `SIGNALS` are noted instead of ending the process, so that the run saves first.
 
     A SIGINT after that raises `KeyboardInterrupt` at once, for whoever does not want to wait. A signal that the process
-    was started to ignore (as nohup does with SIGHUP) stays ignored. Outside the main thread, where Python forbids signal
-    handlers, nothing is noted.
+    was started to ignore (as nohup does with SIGHUP) stays ignored. Outside the main thread, where Python forbids
+    signal handlers, nothing is noted.
     """
 
     def __init__(self):

@@ -36,8 +36,8 @@ from sorl.statistics import evaluation_rows, headline, table
 PROG = "python -m sorl.train"
 
 BEST_OF_N = (
-    "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every budget "
-    "measured; sorl.scaling measures what they do here, as paired differences."
+    "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every "
+    "budget measured; sorl.scaling measures what they do here, as paired differences."
 )
 
 

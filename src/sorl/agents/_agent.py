@@ -14,6 +14,17 @@ from sorl.ranges import MAX_NUMBER, refuse_outside
 from sorl.transitions import Transition
 
 
+BUDGET_TYPES = {
+    "inference_steps": (int,),
+    "candidates": (int,),
+    "policy_conditioning": (int, type(None)),
+    "critic_conditioning": (int, type(None)),
+    "noise_scale": (float, int),
+    "softmax_temperature": (float, int),
+}
+"""By the field of a `Budget`, the types that it may have."""
+
+
 class Budget(eqx.Module):
     """The compute that one decision may spend; static, so that each budget is one compiled program."""
 
@@ -48,6 +59,11 @@ class Budget(eqx.Module):
     """
 
     def __check_init__(self):
+        # 2.0 equals 2: the program that cannot be made of the one would be found, and used, for the other.
+        for name, kinds in BUDGET_TYPES.items():
+            if type(getattr(self, name)) not in kinds:
+                expected = "a number" if float in kinds else "a whole number"
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give {expected}.")
         if self.inference_steps < 1 or self.candidates < 1:
             raise ValueError(
                 f"A budget of {self.inference_steps} inference steps and {self.candidates} candidates cannot act; "

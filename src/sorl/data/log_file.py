@@ -173,9 +173,9 @@ def _successors(
     if not foreign.any():
         return successors, ~foreign, []
     note = (
-        f"next_observations of {path.name} reach into the next episode behind {int(foreign.sum())} of {len(last)} episodes "
-        f"(first in row {int(last[np.argmax(foreign)])}), so these last successors are taken for unknown; store what "
-        "was seen after the last step before the reset."
+        f"next_observations of {path.name} reach into the next episode behind {int(foreign.sum())} of {len(last)} "
+        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these last successors are taken for unknown; "
+        "store what was seen after the last step before the reset."
     )
     return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
 

@@ -128,8 +128,8 @@ def _merit(option: Option, passed_over: int) -> str:
     score = option.score
     if score is None and option.budget.candidates == 1:
         return (
-            "the largest trained number of steps, with one candidate, because best of N lowered success wherever it was "
-            "measured with the default settings and this policy carries no scores"
+            "the largest trained number of steps, with one candidate, because best of N lowered success wherever it "
+            "was measured with the default settings and this policy carries no scores"
         )
     if score is None:
         return "the largest that its method uses (this policy carries no scores)"

@@ -104,9 +104,9 @@ class Policy:
         observation: Shaped[Array | np.ndarray, "*batch observation"],
         *,
         key: Key[Array, ""] | Any = None,
-        steps: int | None = None,
-        candidates: int | None = None,
-        noise_scale: float | None = None,
+        steps: int | np.integer | None = None,
+        candidates: int | np.integer | None = None,
+        noise_scale: float | np.floating | None = None,
         budget: Budget | None = None,
     ) -> Float[np.ndarray, "*batch action"]:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
@@ -272,13 +272,12 @@ class Policy:
     def _programs(self) -> dict[tuple[Any, ...], _acting.Program]:
         return {}
 
-    def _program(
-        self, budget: Budget, steps: int | None, candidates: int | None, noise_scale: float | None
-    ) -> _acting.Program:
+    def _program(self, budget: Budget, steps: Any, candidates: Any, noise_scale: Any) -> _acting.Program:
         asked = (budget, steps, candidates, noise_scale)
         if asked not in self._programs:
             given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
-            budget = dataclasses.replace(budget, **{name: x for name, x in given.items() if x is not None})
+            plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items() if x is not None}
+            budget = dataclasses.replace(budget, **plain)
             self.agent.budgets.refuse(budget)
             structure = jax.tree.structure((self.networks, self._program_normalisation))
             self._programs[asked] = _acting.program(self.agent, structure, budget)
