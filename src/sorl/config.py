@@ -24,30 +24,32 @@ FINAL_EPISODES = 50
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which data to train on: OGBench's, generated in its place, or your own."""
+    """Training data: OGBench's official files, generated episodes, or your own logs."""
 
     path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Your own logs, an npz file (`sorl.load_logs` documents its keys); no simulator is needed then."""
+    """Your own logs, an npz file (`sorl.load_logs` documents its keys); no simulator is needed; default: none."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
-    """Directory that holds OGBench's files, looked in first; then OGBench's own cache."""
+    """Directory to look for OGBench's files in before OGBench's own cache; default: only that cache."""
     episodes: int | None = None
-    """Generate so many episodes with OGBench's oracles (or find them generated); none takes the official data set."""
+    """Number of episodes to generate with OGBench's oracles, or to reuse if generated already; default: the official
+    data set."""
     generation_seed: int = 0
     """Seed of the generated episodes."""
     mirrors: tuple[str, ...] = ()
-    """Base addresses to download OGBench's files from where the official host fails, in this order, such as
+    """Base addresses to try in this order if the official host of OGBench's files fails, such as
     https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main (OGBench's issue 49)."""
     download: bool = True
-    """Whether files that are not found may be downloaded."""
+    """Download OGBench's files that are not found."""
     validation_fraction: float = 0.1
-    """Share of your own logs' episodes that is held out for validation losses, in [0, 1)."""
+    """Fraction of your own logs' episodes held out for validation losses, in [0, 1)."""
     observation_margin: float | None = dataclasses.field(default=1.5, metadata={ABSENT: None})
-    """With your own logs, the policy's observations are clipped to centre +- margin * half of each logged range
-    (>= 1; None: not at all), so that a sensor beyond what was logged cannot drive the networks anywhere."""
+    """With your own logs: observations are clipped to centre +- margin * half of each logged range (>= 1; None does not
+    clip), so that a sensor far outside the logs cannot drive the networks to an arbitrary output."""
     action_low: tuple[float, ...] | None = None
-    """With your own logs, the lowest actions, one number for each or one for all; default: the file's or the logged."""
+    """With your own logs: lower limits of the actions, one number for each or one for all; default: the file's, or the
+    lowest logged."""
     action_high: tuple[float, ...] | None = None
-    """The highest actions; see --data.action-low, with which it goes."""
+    """Upper limits of the actions, given with --data.action-low; default: the file's, or the highest logged."""
 
     def __post_init__(self):
         refuse_outside(
@@ -64,34 +66,35 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how the policy is rolled out in the environment."""
+    """When and how the policy is rolled out in the environment while training and after it."""
 
     interval: int = 100_000
-    """Updates between evaluations; 0 never evaluates."""
+    """Updates between evaluations; 0 disables them."""
     episodes: int = 50
     """Episodes of each evaluation, for each seed and budget."""
     inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets M^inf, in jumps or integration steps; none takes the agent's own."""
+    """Numbers of inference steps M^inf (jumps or integration steps) while training; default: the agent's own."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in candidate actions of which the best by Q is taken; none takes the agent's usual one."""
+    """Numbers of candidate actions N, of which the best by Q is taken, while training; default: the agent's usual."""
     final_inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets of the table after the last update; none takes the agent's own."""
+    """Numbers of inference steps of the table after the last update; default: the agent's own."""
     final_candidates: tuple[int, ...] | None = None
-    """Parallel budgets of the table after the last update; none takes the agent's own."""
+    """Numbers of candidates of the table after the last update; default: the agent's own."""
     final_episodes: int | None = None
-    """Episodes of each row of the table after the last update, for each seed; default: 50, and fewer in proportion
-    where `episodes` is below 20 or the run has fewer updates than `interval`."""
+    """Episodes of each row of the table after the last update, for each seed; default: 50, proportionally fewer where
+    `episodes` is below 20 or the run has fewer updates than `interval`."""
     success_timing: Literal["pre", "post"] = "pre"
-    """State on which success is judged: before a step (pre: OGBench >= 1.2, the quickstart) or after it (post: OGBench
-    1.1 and the papers' numbers, so the paper preset too)."""
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2 and the quickstart) or after it (post,
+    as in OGBench 1.1, the papers and the paper preset)."""
     workers: int | None = None
-    """Processes that simulate one environment each, at most one an episode; default: 50. Results do not depend on
-    it."""
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it; default:
+    50."""
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a simulator's step or reset counts as hung: its process is killed and the evaluation
     fails."""
     overlap: bool | None = None
-    """Train on while an evaluation plays, with its policy on the CPU; default: where training is not on the CPU."""
+    """Continue training while an evaluation runs, with its policy on the CPU; default: True unless training
+    is on the CPU."""
 
     def __post_init__(self):
         refuse_outside(
@@ -119,15 +122,15 @@ class TrainConfig:
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"
-    """OGBench's name of a single-task data set; none when training on your own logs."""
+    """OGBench's name of a single-task data set; None with your own logs."""
     agent: AnyAgent = dataclasses.field(default_factory=Sorl)
     """The algorithm and its hyper-parameters."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    """Which data to train on."""
+    """Training data."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     """When and how to evaluate."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds, trained side by side: they share the data and the jump counts, and nothing else."""
+    """Training seeds, trained side by side; they share only the data and the jump counts."""
     updates: int = 1_000_000
     """Number of updates."""
     batch_size: int = 256
@@ -137,11 +140,11 @@ class TrainConfig:
     checkpoint_interval: int = 100_000
     """Updates between checkpoints; one more is written at the end and when a signal stops the run."""
     seed_mapping: Literal["auto", "map", "vmap"] = "auto"
-    """Seeds one after the other (map: bit-equal to each alone) or at once (vmap); auto takes map on CPU."""
+    """Seeds one after the other (map, bit-equal to each alone) or at once (vmap); auto is map on CPU, else vmap."""
     matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """Precision of the factors in matrix products, in JAX's words, which a CPU does not heed: tensorfloat32 is TF32 on
-    a GPU and three passes of bfloat16 on a TPU; bfloat16 is the device's fastest, TF32 on a GPU and one pass on a TPU.
-    Sums, states and all else are float32 always. Evaluations of the run take the same."""
+    """Input precision of matrix products, in JAX's terms; ignored on a CPU. tensorfloat32: TF32 on a GPU, three
+    bfloat16 passes on a TPU. bfloat16: the device's fastest, which is TF32 on a GPU and one pass on a TPU. Everything
+    else is float32. Evaluations use the same precision."""
 
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:

@@ -9,25 +9,25 @@ from sorl.agents import AbstractAgent, Budget
 
 @dataclasses.dataclass(frozen=True)
 class DecisionOptions:
-    """The options of a decision beside the two sizes of its budget; see `sorl.agents.Budget` for when each helps."""
+    """How a decision is made at any number of steps and candidates; see `sorl.agents.Budget`."""
 
     noise_scale: float | None = None
-    """Scale of the policy's noise; 1 as trained, 0 for the deterministic path; by default the agent's own."""
+    """Factor on the policy's noise: 1 as trained, 0 for the deterministic path; default: the agent's own."""
     q_aggregation: Literal["mean", "min"] | None = None
-    """How critic heads become the value that candidates are judged by; by default as in the agent's targets."""
+    """How the critic heads are combined to rank candidates; default: as in the agent's TD target."""
     softmax_temperature: float = 0.0
-    """0 takes the best candidate; above 0 candidates are drawn with weights exp(Q / temperature), in units of Q."""
+    """At 0 the best candidate is taken; above 0 one is drawn with weights exp(Q / temperature); in units of Q."""
     policy_conditioning: int | Literal["exact"] | None = None
-    """Number of steps shown to the policy, or exactly the inference steps; by default the largest trained one not above
-    them."""
+    """Number of steps the policy is conditioned on: a number, or exact for the inference steps themselves; default: the
+    largest trained number not above the inference steps."""
     critic_conditioning: int | Literal["exact"] | None = None
-    """Number of steps shown to the critic, or exactly the inference steps; by default the largest trained one not above
-    them."""
+    """Number of steps the critic is conditioned on: a number, or exact for the inference steps themselves; default: the
+    largest trained number not above the inference steps."""
 
     def budgets(
         self, agent: AbstractAgent, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None
     ) -> list[Budget]:
-        """Every pair of the two, or of what stands in for None: the agent's own.
+        """Every pair of the two; the agent's own replace None.
 
         Raises a `ValueError`, one sentence, for a budget that cannot act, or that the agent cannot act on.
         """

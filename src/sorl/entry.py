@@ -134,10 +134,16 @@ def read(config: Any, arguments: Sequence[str] | None, /, *, prog: str, **settin
     """As `parse`, but returns the words that mean nothing to `config` beside it."""
     import tyro
 
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(words) and settings.get("add_help", True):
+        from sorl.help_text import help_text
+
+        print(help_text(config, words, prog, settings))
+        raise SystemExit(0)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, args=arguments, prog=prog, return_unknown_args=True, **settings)
+            return tyro.cli(config, args=words, prog=prog, return_unknown_args=True, **settings)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -33,43 +33,43 @@ from sorl.statistics import summarise, table
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plays a trained run at every pair of inference steps and candidates, and tabulates its success.
+    """Evaluates a trained run at every pair of inference steps and candidates, and tabulates its success.
 
-    All pairs and all training seeds meet the same episodes. The table is printed, and written into the run directory
+    All pairs and all training seeds play the same episodes. The table is printed, and written into the run directory
     (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets M^inf, in jumps or integration steps from noise to action (default: the agent's own)."""
+    """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own). With the
-    published and the quickstart's settings, best of N lowered SORL's success at every budget measured; `sorl.scaling`
-    measures it with paired differences."""
+    """Numbers of candidate actions N, of which the critic picks one. With the published and the quickstart's settings,
+    best of N lowered SORL's success at every budget measured; `sorl.scaling` measures it with paired differences;
+    default: the agent's own."""
     episodes: int = 50
-    """Episodes of each training seed at each budget."""
+    """Episodes for each training seed and budget."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to play (default: all whose losses stayed finite)."""
+    """Training seeds to evaluate; default: all whose losses stayed finite."""
     seed: int = 0
-    """Decides the episodes, and the policy's noise in them."""
+    """Seed of the episodes and of the policy's noise in them."""
     success_timing: SuccessTiming | None = None
-    """State on which success is judged: before a step (pre: OGBench >= 1.2) or after it (post: OGBench 1.1 and the
-    papers' numbers) (default: the run's own)."""
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2) or after it (post, as in OGBench 1.1
+    and the papers); default: the run's own."""
     decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
-    """How a decision is made, whatever its budget."""
+    """How a decision is made, at any budget."""
     workers: int = DEFAULT_WORKERS
-    """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it."""
     step_timeout: float = STEP_TIMEOUT
-    """Seconds after which a simulator's step or reset counts as hung and ends the evaluation."""
+    """Seconds after which a simulator's step or reset counts as hung and the evaluation fails."""
     out: Path | None = None
-    """Directory of the files, such as for a run that you may only read (default: the run directory)."""
+    """Directory for the files, for instance if the run directory is read-only; default: the run directory."""
     video: Path | None = None
-    """Directory for films of the first training seed, one for each budget (default: no films)."""
+    """Directory for videos of the first training seed, one for each budget; default: no videos."""
     video_episodes: int = 1
-    """Episodes to film at each budget."""
+    """Episodes in the video of each budget."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start need not compile."""
+    """Cache compiled programs in a private directory, which makes later starts faster."""
 
     def __post_init__(self):
         counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "video_episodes": (1, MAX_EPISODES)}

@@ -41,19 +41,19 @@ class Config:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     out: Path = Path("policy.stablehlo")
-    """File to write."""
+    """File to write; its directory is made if missing."""
     steps: int | None = None
-    """Sequential budget M^inf, in jumps from noise to action; none takes what the policy acts at."""
+    """Number of inference steps M^inf; default: the policy's own budget."""
     candidates: int | None = None
-    """Parallel budget N, in actions drawn, of which the critic picks one; none takes what the policy acts at."""
+    """Number of candidate actions N, of which the critic picks one; default: the policy's own budget."""
     noise_scale: float | None = None
-    """Factor on the noise: 1 as trained, 0 for the deterministic path; none takes what the policy acts at."""
+    """Factor on the noise: 1 as trained, 0 for the deterministic path; default: the policy's own budget."""
     platforms: tuple[str, ...] = ("cpu", "cuda")
-    """Where it is to run, of cpu, cuda, rocm and tpu."""
+    """Platforms that the program can run on: any of cpu, cuda, rocm and tpu."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; none takes the lowest."""
+    """Training seed of the policy in a run directory; default: the lowest."""
     with_loader: bool = False
-    """Write the loader beside it, `exported.py`, which needs jax, flatbuffers and numpy only."""
+    """Also write the loader `exported.py` next to it, which needs only jax, flatbuffers and numpy."""
 
 
 def main(config: Config) -> None:

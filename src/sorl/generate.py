@@ -19,28 +19,28 @@ from sorl.data.recipes import GeneratedSet
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Generates the data sets that need no trained expert (cube, scene, puzzle, pointmaze), in OGBench's file format.
+    """Generates data sets that need no trained expert (cube, scene, puzzle, pointmaze), in OGBench's file format.
 
-    Their distribution is the official one's, but they are not the official files: tables say "generated" and name the
-    number of episodes.
+    They have the official distribution but are not the official files: tables say "generated" and give the number of
+    episodes.
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
     """Data set (cube-single-play-v0) or one of its tasks (cube-single-play-singletask-task1-v0)."""
     episodes: int | None = None
-    """Training episodes; by default as many as the official set has. A tenth as many come on top for validation."""
+    """Training episodes; a tenth as many are added for validation; default: as many as in the official set."""
     seed: int = 0
-    """Decides every episode, together with the episode's number."""
+    """Seed; it and an episode's number determine the episode."""
     workers: int | None = None
-    """Processes at a time; by default one a core. The data do not depend on it."""
+    """Number of worker processes; the data do not depend on it; default: one per core."""
     worker_timeout: float = WORKER_TIMEOUT
-    """Seconds for one episode after which a worker process is taken to hang, and generation stops."""
+    """Seconds for one episode after which a worker process counts as hung and generation stops."""
     out: pathlib.Path | None = None
-    """Directory of the files; by default one of its own below $XDG_DATA_HOME/sorl/generated."""
+    """Directory of the files; default: one below $XDG_DATA_HOME/sorl/generated."""
 
 
 def main(config: Config) -> pathlib.Path:
-    """Generates the data set, or goes on from the episodes that an earlier run left."""
+    """Generates the data set; continues with the missing episodes if an earlier run was stopped."""
     wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
     directory = generate(wanted, directory=config.out, workers=config.workers, worker_timeout=config.worker_timeout)
     print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")

@@ -37,12 +37,12 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Draws what a run learned: success while it trained, and success at every compute budget after it."""
+    """Plots the success of a run while it trained, and at every compute budget after it."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, evaluated by `sorl.train` or `sorl.evaluate`."""
     out: Path = Path("run.png")
-    """The picture, in any format that matplotlib writes."""
+    """File of the picture, in any format that matplotlib writes; its directory is made if missing."""
 
 
 def main(config: Config) -> None:

@@ -22,26 +22,25 @@ from sorl.report_sections import Report
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compares runs on a page of HTML that needs nothing beside it, and writes its pictures as PNG too.
+    """Compares runs on one self-contained HTML page, and writes its pictures as PNG too.
 
-    Runs of one agent are one method, unless options set them apart on the same task; their seeds count together. What
-    a section shows depends on what the runs hold: it names what is missing. Pictures need matplotlib (pip install
-    'sorl[plots]').
+    Runs of one agent are one method unless their options differ on the same task; the seeds of a method are pooled. A
+    section names what the runs lack for it. Pictures need matplotlib (pip install 'sorl[plots]').
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
     """Run directories that `sorl.train` made."""
     out: Path = Path("report")
-    """Directory for index.html and the pictures."""
+    """Directory for index.html and the pictures; it is made if missing."""
     runtime: tuple[Path, ...] = ()
-    """JSON files of `benchmarks/runtime.py`, for the figures of time."""
+    """JSON files that `benchmarks/runtime.py` wrote, for the section on time."""
     film: bool = False
-    """Show one episode of the first run with an environment, frame by frame, at few steps and at many (needs an
+    """Show frames of one episode of the first run that has an environment, at few and at many inference steps (needs an
     off-screen renderer)."""
     film_steps: tuple[int, ...] = (1, 8)
-    """The numbers of inference steps of the film."""
+    """Numbers of inference steps of those frames."""
     film_episode: int = 0
-    """Which episode of an evaluation the film shows."""
+    """Number of the episode, as in an evaluation."""
 
     def __post_init__(self):
         if not self.runs:

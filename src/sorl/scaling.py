@@ -37,50 +37,50 @@ CANDIDATES = (1, 2, 4, 8, 16, 32)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plays and times a trained run at every pair of inference steps and candidates, on the same episodes.
+    """Measures success and latency of a trained run at every pair of inference steps and candidates.
 
-    One step and one candidate are always among the pairs, as what the others are compared with. A grid that was
-    stopped, in whatever way, is continued when the same command is given again. The table is printed, and written into
-    the run directory (or --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
+    All pairs play the same episodes. One step with one candidate is always included: the other pairs are compared with
+    it. The same command continues a grid that was stopped. The table is printed, and written into the run directory (or
+    --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
     scaling.png and pareto.png.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
     inference_steps: tuple[int, ...] | None = None
-    """Sequential budgets M^inf, in jumps or integration steps from noise to action (default: the agent's own, and 1 2
-    4 8 16 where it can act with any)."""
+    """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own, and
+    1 2 4 8 16 for an agent that can act with any."""
     candidates: tuple[int, ...] | None = None
-    """Parallel budgets N, in actions drawn, of which the critic picks one (default: the agent's own, and 1 2 4 8 16 32
-    where it can choose among any)."""
+    """Numbers of candidate actions N, of which the critic picks one; default: the agent's own, and 1 2 4 8 16 32 for an
+    agent that can choose among any number."""
     episodes: int = 50
-    """Episodes of each training seed at each pair."""
+    """Episodes for each training seed and pair."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to play; by default all whose losses stayed finite."""
+    """Training seeds to evaluate; default: all whose losses stayed finite."""
     seed: int = 0
-    """Decides the episodes, and the policy's noise in them."""
+    """Seed of the episodes and of the policy's noise in them."""
     success_timing: SuccessTiming | None = None
-    """State on which success is judged: before a step (pre: OGBench >= 1.2) or after it (post: OGBench 1.1 and the
-    papers' numbers) (default: the run's own)."""
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2) or after it (post, as in OGBench 1.1
+    and the papers); default: the run's own."""
     decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
-    """How a decision is made, whatever its budget."""
+    """How a decision is made, at any budget."""
     batch_size: int = 64
-    """Observations of the timed decisions beside those for one."""
+    """Observations in a batch; decisions are timed for one observation and for a batch."""
     timing_seconds: float = 1.0
-    """How long the decisions of a pair are timed, for one observation and for a batch each."""
+    """Seconds of timing for each pair, once for one observation and once for a batch."""
     store_scores: bool = True
-    """Put the pairs into the run's policy files (with --out: into copies there), which choose a budget for a time limit
-    by them."""
+    """Store the results in the run's policy files (with --out: in copies there), which use them to choose a budget for
+    a time limit."""
     out: Path | None = None
-    """Directory of all files, such as for a run that you may only read (default: the run directory)."""
+    """Directory for all files, for instance if the run directory is read-only; default: the run directory."""
     workers: int = DEFAULT_WORKERS
-    """Processes that simulate an environment each, at most one an episode; the results do not depend on it."""
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it."""
     step_timeout: float = STEP_TIMEOUT
-    """Seconds after which a simulator's step or reset counts as hung and ends the grid; finished pairs are kept."""
+    """Seconds after which a simulator's step or reset counts as hung and the command fails; finished pairs are kept."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start need not compile."""
+    """Cache compiled programs in a private directory, which makes later starts faster."""
     quiet: bool = False
-    """No progress bar."""
+    """Hide the progress bar."""
 
     def __post_init__(self):
         counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "batch_size": (1, 2**20)}

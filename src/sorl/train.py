@@ -46,26 +46,27 @@ class RunOptions:
     """Output and logging; none of these options changes the numbers."""
 
     run_dir: Path | None = None
-    """The run's directory (default: runs/ENV_AGENT_TIME); an existing run is never overwritten."""
+    """Directory of the run; an existing run is never overwritten; default: runs/ENV_AGENT_TIME."""
     resume: bool = False
     """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
     from_step: int | None = None
-    """With --resume: the update of an older checkpoint to continue from; what came after it is made anew."""
+    """With --resume: the update of an older checkpoint to continue from; later updates are repeated; default: the last
+    checkpoint."""
     new_phase: bool = False
-    """With --resume and --data: continue on other logs, in the units that the run began with; this is recorded."""
+    """With --resume and --data: continue on other logs, in the run's original units; the change is recorded."""
     config: Path | None = None
-    """Take the options from a run's config.json; options on the command line override them."""
+    """A run's config.json to take options from; options on the command line override them; default: none."""
     preset: Literal["quickstart", "paper"] | None = None
-    """Where defaults come from: paper (the default with --env), which judges success after a step (post), or quickstart
-    (the default without), which judges it before (pre)."""
+    """Source of the other defaults: paper (published settings; success judged after a step) or quickstart (small
+    networks, generated data; success judged before a step); default: paper with --env, else quickstart."""
     tensorboard: bool = False
-    """Write TensorBoard events too (pip install 'sorl[tensorboard]')."""
+    """Also write TensorBoard events (pip install 'sorl[tensorboard]')."""
     wandb: bool = False
-    """Log to Weights & Biases too (pip install 'sorl[wandb]'; WANDB_MODE=offline keeps it on this machine)."""
+    """Also log to Weights & Biases (pip install 'sorl[wandb]'; WANDB_MODE=offline keeps it on this machine)."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start need not compile."""
+    """Cache compiled programs in a private directory, which makes later starts faster."""
     quiet: bool = False
-    """No progress bar."""
+    """Hide the progress bar."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,22 +18,22 @@ from sorl.policy import Plan, Policy
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Prints what a policy is; with a time limit, measures what each budget costs here, and chooses one."""
+    """Describes a policy; with a time limit, measures the latency of each budget on this machine and chooses one."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     latency_ms: float | None = None
-    """Time that a decision on one observation may take, in milliseconds; none chooses no budget."""
+    """Time limit of a decision on one observation, in milliseconds; default: no budget is chosen."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; none takes the lowest."""
+    """Training seed of the policy in a run directory; default: the lowest."""
     device: str | None = None
-    """Platform to act on, such as cpu or gpu; none takes jax's default."""
+    """Platform to act on, such as cpu or gpu; default: JAX's."""
     out: Path | None = None
-    """File to write the policy to, which then acts at the chosen budget unless told otherwise."""
+    """File to write the policy to, with the chosen budget as its default; default: no file."""
     measure_again: bool = False
-    """Measure, whatever the user's cache remembers of earlier measurements."""
+    """Measure again instead of using earlier measurements from the user's cache."""
     compilation_cache: bool = True
-    """Keep compiled programs in a private directory, so that a second start compiles nothing."""
+    """Cache compiled programs in a private directory, which makes later starts faster."""
 
 
 def main(config: Config) -> Policy:
