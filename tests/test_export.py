@@ -196,12 +196,20 @@ def test_noise_is_standard_normal_and_fits(loaded):
         (np.zeros(3), np.zeros((7, 2)), r"the noise \(7, 2\); .* \(.., 8, 2\)"),
         (np.zeros((2, 3)), np.zeros((8, 2)), r"shape \(2, 3\)"),
         (np.array([0.0, np.nan, 0.0]), np.zeros((8, 2)), r"shape \(3,\) or its noise is not finite"),
+        (np.array([0.0, 1e39, 0.0]), np.zeros((8, 2)), r"shape \(3,\) or its noise is not finite"),
+        (["0", "high", "0"], np.zeros((8, 2)), "The observation is not an array of numbers"),
+        (np.zeros(3), [[0.0], [0.0, 1.0]], "The noise is not an array of numbers"),
         (np.zeros(3), np.full((8, 2), np.inf), "not finite"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(loaded, observation, noise, message):
     with pytest.raises(ValueError, match=message):
         loaded(observation, noise)
+
+
+def test_no_observations_are_no_actions(loaded):
+    assert loaded(np.zeros((0, 3)), np.zeros((0, 8, 2))).shape == (0, 2)
+    assert loaded(np.zeros((2, 0, 3)), np.zeros((2, 0, 8, 2))).shape == (2, 0, 2)
 
 
 def _sealed(header: bytes, payload: bytes) -> bytes:

@@ -241,7 +241,10 @@ def test_the_cache_is_private(cache):
 WRONG_TIMES = ("3", '{"a": "fast"}', '{"a": -1}', '{"a": NaN}')
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", *(f'{{"milliseconds": {x}}}' for x in WRONG_TIMES)])
+DAMAGED_CACHES = ("", "{", "[]", "{}", "[" * 100_000, *(f'{{"milliseconds": {x}}}' for x in WRONG_TIMES))
+
+
+@pytest.mark.parametrize("content", DAMAGED_CACHES)
 def test_a_damaged_cache_is_measured_again_and_that_is_said(cache, content):
     clock = Clock()
     path = latency.cache_path({})
@@ -255,7 +258,10 @@ def test_a_damaged_cache_is_measured_again_and_that_is_said(cache, content):
 def test_a_cache_that_cannot_be_written_is_done_without_and_that_is_said(cache):
     cache.write_text("a file where a directory should be")
     clock = Clock()
-    with pytest.warns(UserWarning, match="the next process measures again"):
+    reason = rf"{cache}/sorl/latency cannot be made: not a directory; set XDG_CACHE_HOME to a directory of your own"
+    with pytest.warns(
+        UserWarning, match=rf"^The costs cannot be kept \({reason}\), so the next process measures again"
+    ):
         assert latency.costs({}, {"a": clock.takes(1.0)}, clock=clock) == pytest.approx({"a": 1.0})
 
 

@@ -105,7 +105,7 @@ class ExportedPolicy:
         Raises a `ValueError` that names the shapes if they do not fit, or if a number is not finite, and a
         `RuntimeError` if this jax cannot run the program.
         """
-        observations, noises = (np.asarray(x, np.float32) for x in (observation, noise))
+        observations, noises = _single_precision(observation, "observation"), _single_precision(noise, "noise")
         batch = observations.shape[:-1]
         if observations.shape[-1:] != (self.observation_size,) or noises.shape != (*batch, *self.noise_shape):
             raise ValueError(
@@ -115,6 +115,8 @@ class ExportedPolicy:
         if not (np.isfinite(observations).all() and np.isfinite(noises).all()):
             raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
         rows = math.prod(batch)
+        if not rows:  # exported programs take one row at least
+            return np.zeros((*batch, self.header["action_size"]), np.float32)
         observations = observations.reshape(rows, self.observation_size)
         try:
             actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
@@ -125,6 +127,14 @@ class ExportedPolicy:
                 f"{jax.default_backend()} ({reason}); export the policy again with this jax."
             ) from error
         return actions.reshape(*batch, actions.shape[-1])
+
+
+def _single_precision(values: Any, name: str) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, which is refused
+            return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The {name} is not an array of numbers ({error}); give real numbers.") from error
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:

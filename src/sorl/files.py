@@ -49,10 +49,10 @@ def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -
         raise _in_a_sentence(error, path, deed, remedy) from error
 
 
-def make_directory(directory: Path, remedy: str | None = None) -> None:
+def make_directory(directory: Path, remedy: str | None = None, mode: int = 0o777) -> None:
     """Makes a directory and its parents where missing; raises an `OSError`, one sentence, if that fails."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True, mode=mode)
     except OSError as error:  # it may carry a parent's name
         raise _in_a_sentence(error, directory, "made", remedy) from error
 
@@ -196,9 +196,10 @@ def user_cache(name: str) -> Path:
 def make_private(directory: Path, remedy: str) -> None:
     """Makes a directory that only its user can enter, or takes away what others may do in one that is there.
 
-    Raises a `PermissionError`, one sentence that ends in `remedy`, if it is another user's, or a link of theirs.
+    Raises a `PermissionError`, one sentence that ends in `remedy`, if it is another user's, or a link of theirs, and
+    another `OSError`, one sentence too, if it cannot be made.
     """
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(directory, remedy, mode=0o700)
     if not {directory.lstat().st_uid, directory.stat().st_uid} <= {os.getuid()}:
         raise PermissionError(f"{directory} belongs to another user; {remedy}.")
     if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):

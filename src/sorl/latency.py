@@ -107,8 +107,9 @@ def _read(path: Path) -> dict[str, float]:
         return milliseconds
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        warnings.warn(f"{path} cannot be used ({error}), so it is measured again.", stacklevel=3)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(f"{path} cannot be used ({reason}), so the costs are measured again.", stacklevel=3)
         return {}
 
 
@@ -117,4 +118,5 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         make_private(path.parent, "set XDG_CACHE_HOME to a directory of your own")
         write_json(path, content)
     except OSError as error:  # a machine of deployment may have no place to write to
-        warnings.warn(f"The costs cannot be kept ({error}), so the next process measures again.", stacklevel=3)
+        reason = str(error).removesuffix(".")
+        warnings.warn(f"The costs cannot be kept ({reason}), so the next process measures again.", stacklevel=3)

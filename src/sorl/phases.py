@@ -30,7 +30,7 @@ def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def expected_data(directory: Path, step: int, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The fingerprint of the data to continue with from a step: `saved` with its checkpoint, unless a phase begins.
+    """The fingerprint of the data to continue with: `saved` with the step's checkpoint, unless a phase begins there.
 
     Where nothing was saved, that of the phase which the step is in; None if the run has no record of its data yet.
     """
