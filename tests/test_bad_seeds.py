@@ -67,6 +67,12 @@ def test_a_damaged_record_is_one_sentence_with_its_name(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_training_writes_a_damaged_record_anew(tmp_path):
+    (tmp_path / "bad_seeds.json").write_text("{")
+    write_bad_seeds(tmp_path, {4: 17})
+    assert json.loads((tmp_path / "bad_seeds.json").read_text()) == {"4": 17}
+
+
 def test_reports_and_plots_leave_it_out(tmp_path, capsys):
     directory = make_run(tmp_path / "run", {0: 10, 4: 30}, record={0: 17})
     with MetricLog(directory) as log:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sorl.logs import METRICS, MetricLog, read_metrics
+from sorl.logs import METRICS, MetricLog, read_metrics, read_timings
 from sorl.progress import Progress
 from sorl.sinks import TensorBoardSink, WandbSink
 
@@ -149,7 +149,16 @@ def test_a_half_written_last_line_is_tolerated_only_at_the_end(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "seed": 0}\n{"step": 2, "se')
     assert read_metrics(tmp_path) == [{"step": 1, "seed": 0}]
-    for damaged in ('{"step": 2, "se\n', "[2]\n", '{"seed": 0}\n', '{"step": 2, "training/q_loss": "high"}\n'):
+    wrong = (
+        '"training/q_loss": "high"',
+        '"training/q_loss": [1]',
+        '"training/q_loss": null',
+        '"training/q_loss": true',
+    )
+    rows = ['{"step": 2, "se', "[2]", '{"seed": 0}', '{"step": 2}', '{"step": 2.5, "seed": 0}', "[" * 100_000]
+    rows += ['{"step": 2, "seed": "NaN"}', '{"step": "Infinity", "seed": 0}', '{"step": 1e999, "seed": 0}']
+    rows += [f'{{"step": 2, "seed": 0, {one}}}' for one in wrong]
+    for damaged in [f"{row}\n" for row in rows]:
         path.write_text('{"step": 1, "seed": 0}\n' + damaged + '{"step": 3, "seed": 0}\n')
         with pytest.raises(ValueError, match=r"Line 2 of .*metrics.jsonl is damaged"):
             MetricLog(tmp_path, resume_step=9)
@@ -172,7 +181,7 @@ def test_timings_have_their_own_file(tmp_path):
         log.write_timings(20, {"updates_per_second": 100.0})
     with MetricLog(tmp_path, resume_step=10) as log:
         log.write_timings(20, {"updates_per_second": 99.0})
-    rows = read_metrics(tmp_path / "timings.jsonl")
+    rows = read_timings(tmp_path)
     assert rows == [{"step": 10, "updates_per_second": 105.5}, {"step": 20, "updates_per_second": 99.0}]
     assert "second" not in (tmp_path / "metrics.jsonl").read_text()
 

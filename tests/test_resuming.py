@@ -129,6 +129,9 @@ EDITS = {
     "partitionable": (recorded("jax_threefry_partitionable", False), "jax_threefry_partitionable = False, and here"),
     "precision": (recorded("jax_default_matmul_precision", "bfloat16"), "jax_default_matmul_precision = 'bfloat16'"),
     "empty versions": (lambda directory: (directory / "versions.json").write_text(""), r"versions\.json is empty"),
+    "no phase": (recorded("phases", [{}]), r"versions\.json does not say what the data were"),
+    "no phases": (recorded("phases", 3), r"versions\.json does not say what the data were"),
+    "no session": (recorded("resumed", [3]), r"versions\.json does not say under which versions"),
     "no data": (recorded("data", None), r"versions\.json does not say what the data were"),
 }
 

@@ -1,11 +1,13 @@
 """A run directory is held by one training, holds no links, and is left as it was if a start fails."""
 
+import json
 import os
 import shutil
 
 import pytest
 
-from sorl import sinks, train
+from sorl import presets, sinks, train
+from sorl.json_form import to_json
 from sorl.run_directory import WRITTEN, sole_trainer
 
 from . import synthetic
@@ -20,6 +22,7 @@ def test_what_a_failed_start_wrote_is_removed(tmp_path):
     with pytest.raises(KeyboardInterrupt), sole_trainer(directory):
         (directory / "config.json").write_text("{}")
         (directory / "checkpoints" / "replaced").mkdir(parents=True)
+        (directory / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir()
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -127,6 +130,16 @@ def test_a_resume_that_lacks_a_package_leaves_the_run_as_it_was(tmp_path, capsys
     assert train.main(again) == 2
     assert "needs wandb" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("other", [["--preset", "paper"], ["--config", "config.json"]])
+def test_options_from_two_places_are_refused(tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
+    with pytest.raises(ValueError, match="leave out --config and --preset"):
+        train.parse(["--run-dir", str(tmp_path), "--resume", *other])
+    with pytest.raises(ValueError, match="--config and --preset each say where defaults come from"):
+        train.parse(["--config", "config.json", "--preset", "quickstart"])
 
 
 def test_options_that_continue_a_run_need_one(capsys):

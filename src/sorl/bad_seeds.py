@@ -11,9 +11,7 @@ from sorl.files import read_json, write_json
 
 def write_bad_seeds(directory: Path, first_bad_updates: Mapping[int, int]) -> None:
     """Records the bad seeds of a run with their first non-finite update; an empty record says that all are good."""
-    path, record = _path(directory), {str(seed): update for seed, update in first_bad_updates.items()}
-    if not path.exists() or _read(path) != record:
-        write_json(path, record)
+    write_json(_path(directory), {str(seed): update for seed, update in first_bad_updates.items()})
 
 
 def find_bad_seeds(directory: Path, policy_steps: Mapping[int, int]) -> set[int]:

@@ -61,6 +61,9 @@ TIMINGS: Mapping[str, str] = {
 }
 """Every wall-clock figure that may be logged. They differ from run to run, so they never stand among the metrics."""
 
+METRIC_KEYS, TIMING_KEYS = ("step", "seed"), ("step",)
+"""What each row has besides its figures, whole numbers."""
+
 _DOCUMENTED = tuple(f"{phase}/{name}" for phase in PHASES for name in METRICS)
 
 _BUDGET = re.compile(r"/M\d+N\d+$")
@@ -95,9 +98,9 @@ class MetricLog:
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sinks = tuple(sinks)
-        self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step)
+        self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step, METRIC_KEYS)
         self._rows = RowsDigest()
-        self._timings = _open_rows(self._directory / "timings.jsonl", resume_step)
+        self._timings = _open_rows(self._directory / "timings.jsonl", resume_step, TIMING_KEYS)
         rows = read_metrics(self._directory)
         self._written = {(row["step"], row["seed"], name) for row in rows for name in row}
         for row in rows:
@@ -182,7 +185,13 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     **Raises:** `FileNotFoundError`; `ValueError` if a line is damaged other than a last one that is half written.
     """
     path = Path(path)
-    return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path))
+    return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path, METRIC_KEYS))
+
+
+def read_timings(directory: Path) -> list[dict[str, Any]]:
+    """Reads the wall-clock figures of a run, as `read_metrics` reads its rows; empty if there are none."""
+    path = directory / "timings.jsonl"
+    return list(_read_rows(path, TIMING_KEYS)) if path.exists() else []
 
 
 class RowsDigest:
@@ -209,7 +218,7 @@ def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
     Raises a `ValueError`, one sentence, if rows are missing, doubled or edited.
     """
     path = directory / "metrics.jsonl"
-    rows = [row for row in _read_rows(path) if row["step"] <= step] if path.exists() else []
+    rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
     then, count = RowsDigest(), digest["count"]
     for row in rows[:count]:
         then.add(_to_line(row))
@@ -232,25 +241,27 @@ def _is_documented(name: str) -> bool:
     return _BUDGET.sub("", name) in _DOCUMENTED
 
 
-def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
             row = {name: _NON_FINITE[value] if isinstance(value, str) else value for name, value in row.items()}
-            int(row["step"])
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            # By type, because True is an int and infinity a float.
+            if {type(row[key]) for key in keys} != {int} or not {type(value) for value in row.values()} <= {int, float}:
+                raise ValueError("something else than numbers")
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"Line {number} of {path} is damaged: a JSON object of a step and numbers was expected; remove it."
             ) from error
         yield row
 
 
-def _open_rows(path: Path, resume_step: int | None) -> TextIO:
+def _open_rows(path: Path, resume_step: int | None, keys: Sequence[str]) -> TextIO:
     """Opens a file of rows to append to, after dropping those that a resumed run will write again."""
     if path.exists() and path.stat().st_size > 0:
         if resume_step is None:
             raise FileExistsError(f"{path} holds rows already; resume that run, or choose another directory.")
-        kept = [_to_line(row) for row in _read_rows(path) if row["step"] <= resume_step]
+        kept = [_to_line(row) for row in _read_rows(path, keys) if row["step"] <= resume_step]
         with whole_file(path) as file:
             file.writelines(kept)
     return path.open("a", encoding="utf-8", newline="\n")

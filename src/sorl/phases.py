@@ -16,11 +16,19 @@ def phases(directory: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     recorded = read_json(path)
-    found = [{"from_step": 0, "data": recorded.get("data")}, *recorded.get("phases", [])]
-    for phase in found:
-        if not isinstance(phase["data"], dict) or not isinstance(phase["data"].get("sha256"), str):
-            raise ValueError(f"{path} does not say what the data were; put a copy of it back.")
-    return found
+    first, later = {"from_step": 0, "data": recorded.get("data")}, recorded.get("phases", [])
+    if not isinstance(later, list) or not all(map(_is_phase, [first, *later])):
+        raise ValueError(f"{path} does not say what the data were; put a copy of it back.")
+    return [first, *later]
+
+
+def _is_phase(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and type(found.get("from_step")) is int
+        and isinstance(found.get("data"), dict)
+        and isinstance(found["data"].get("sha256"), str)
+    )
 
 
 def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:

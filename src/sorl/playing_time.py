@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sorl.config import TrainConfig
-from sorl.logs import read_metrics
+from sorl.logs import read_timings
 
 
 def amount(budgets: int, seeds: int, episodes: int, seconds_per_episode: float | None) -> str:
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 def measured_speed(directory: Path, config: TrainConfig) -> float | None:
     """Seconds for an episode in the last evaluation while the run trained, or None where none was timed."""
     try:
-        timings = read_metrics(directory / "timings.jsonl")
+        timings = read_timings(directory)
     except (OSError, ValueError):  # no estimate is worth an error
         return None
     seconds = [row["evaluation_seconds"] for row in timings if row.get("evaluation_seconds", 0.0) > 0]

@@ -9,7 +9,7 @@ from typing import Any
 from sorl.checkpointing import CheckpointError, Checkpoints
 from sorl.config import TrainConfig
 from sorl.json_form import to_json
-from sorl.logs import check_rows, read_metrics
+from sorl.logs import check_rows, read_metrics, read_timings
 from sorl.phases import expected_data, fingerprint
 from sorl.runs import refuse_other_numerics
 from sorl.training import TrainState
@@ -68,10 +68,9 @@ def restore(
         refuse_other_numerics(directory)
         found = saved.record(step)
         # Damaged rows are refused now, before the files are opened to be written.
-        for name in ("metrics.jsonl", "timings.jsonl"):
-            if (directory / name).exists():
-                read_metrics(directory / name)
+        read_timings(directory)
         if found is None:
+            _rows(directory)
             warnings.warn(
                 f"The checkpoint of update {step} in {directory} was written by sorl 0.1.0, which recorded neither "
                 "options nor rows with it: they are not checked.",
@@ -93,11 +92,14 @@ def _check_beginning(directory: Path, provenance: Mapping[str, Any], new_phase: 
     """
     if not new_phase:
         _check_data(directory, 0, None, provenance)
-    path = directory / "metrics.jsonl"
-    if path.exists() and read_metrics(path):
+    if _rows(directory):
         raise CheckpointError(
             f"{directory} has rows of metrics but no checkpoint; put its checkpoints back, or start a new run."
         )
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    return read_metrics(directory) if (directory / "metrics.jsonl").exists() else []
 
 
 def _check_options(directory: Path, step: int, before: Mapping[str, Any], config: TrainConfig) -> None:

@@ -36,7 +36,7 @@ def sole_trainer(directory: Path) -> Iterator[None]:
     lock = directory / ".lock"
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     created = not os.path.lexists(lock)
-    busy = f"Another process trains the run in {directory}; wait for it, or stop it before this one goes on."
+    busy = f"Another process trains the run in {directory}; wait for it, or stop it first."
     try:
         with exclusive(lock, busy):
             refuse_links(directory)
@@ -66,7 +66,8 @@ def _removed_unless_begun(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not list((directory / "checkpoints").glob("[0-9]*")):
+        # One that was not finished has a longer name.
+        if not any(path.name.isdecimal() for path in (directory / "checkpoints").glob("*")):
             for name in _written(directory) - before:
                 path = directory / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -118,9 +118,8 @@ def record_versions(
     if new_phase:
         before = [phase for phase in before if phase["from_step"] < step] or before[:1]
         before.append({"from_step": step, "data": provenance})
-    sessions = [recorded, *recorded.get("resumed", [])]
     updated = dict(recorded)
-    if any(sessions[-1].get(name) != value for name, value in now.items()):
+    if any(_sessions(directory)[-1].get(name) != value for name, value in now.items()):
         updated["resumed"] = [*recorded.get("resumed", []), now]
     if before[1:] or "phases" in recorded:
         updated["phases"] = before[1:]
@@ -133,8 +132,7 @@ def refuse_other_numerics(directory: Path) -> None:
 
     Version 0.1.0 did not record how it was configured; the first later session that continued its run did.
     """
-    recorded = read_json(directory / "versions.json")
-    sessions = [recorded, *recorded.get("resumed", [])]
+    sessions = _sessions(directory)
     for name, value in numerics().items():
         before = next((session[name] for session in sessions if name in session), value)
         if before != value:
@@ -142,6 +140,16 @@ def refuse_other_numerics(directory: Path) -> None:
                 f"The run in {directory} was trained with {name} = {before!r}, and here it is {value!r}; set it back "
                 f"(the environment variable {name.upper()} may change it) to continue."
             )
+
+
+def _sessions(directory: Path) -> list[dict[str, Any]]:
+    """What `versions.json` records of the start of a run and of each later session under other versions."""
+    path = directory / "versions.json"
+    recorded = read_json(path)
+    later = recorded.get("resumed", [])
+    if not isinstance(later, list) or not all(isinstance(one, dict) for one in later):
+        raise ValueError(f"{path} does not say under which versions the run was resumed; put a copy of it back.")
+    return [recorded, *later]
 
 
 def refuse_existing(directory: Path) -> None:

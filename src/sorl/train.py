@@ -162,10 +162,14 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.resume:
         if options.run_dir is None:
             raise ValueError("--resume does not say what to resume; give --run-dir too.")
+        if options.config is not None or options.preset is not None:
+            raise ValueError("--resume takes the options of the run itself; leave out --config and --preset.")
         if not runs.config_path(options.run_dir).exists():
             raise ValueError(f"{options.run_dir} holds no run to resume; leave --resume out to start one there.")
         return read_config(runs.config_path(options.run_dir)), f"those of the run in {options.run_dir}."
     if options.config is not None:
+        if options.preset is not None:
+            raise ValueError("--config and --preset each say where defaults come from; leave one of them out.")
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
         if options.preset == "paper":
