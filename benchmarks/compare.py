@@ -22,7 +22,8 @@ from ceilings import interleaved, median
 from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
-from sorl import Normalisation, entry, train
+from sorl import Normalisation, entry
+from sorl.command_line import AGENT_WORDS, parse
 from sorl.config import TrainConfig, changes, read_config
 from sorl.environments import Environment
 from sorl.files import whole_file, write_json
@@ -47,7 +48,7 @@ class Config:
     prints the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
     """
 
-    agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in train.AGENT_WORDS)
+    agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in AGENT_WORDS)
     """Agents as `sorl.train` names them, each with options of its own behind it if it is to have any, such as
     "sorl --agent.no-critic-sees-steps"."""
     tasks: tuple[str, ...] = (QUICKSTART_ENV,)
@@ -98,7 +99,7 @@ class Member:
     @property
     def config(self) -> TrainConfig:
         """The options that the arguments stand for."""
-        return train.parse(self.arguments)[0]
+        return parse(self.arguments)[0]
 
     @property
     def finished(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from sorl import load_policy, train, training
 from sorl.agents import AGENTS
+from sorl.command_line import dashed
 from sorl.config import read_config
 from sorl.data import load_logs
 from sorl.logs import read_metrics
@@ -35,7 +36,7 @@ def test_the_command_line_trains_stops_and_goes_on_bit_for_bit(name, logs, tmp_p
     common = ["--seeds", "0", "1", "--batch-size", str(BATCH), "--log-interval", str(LOG_INTERVAL)]
     common += ["--checkpoint-interval", "5", "--quiet", "--no-compilation-cache"]
     common += synthetic.tiny_options(AGENTS[name])
-    start = [f"agent:{train.dashed(name)}", "--data", str(logs)]
+    start = [f"agent:{dashed(name)}", "--data", str(logs)]
     assert train.main([*start, "--run-dir", str(tmp_path / "whole"), "--updates", "12", *common]) == 0
     assert train.main([*start, "--run-dir", str(tmp_path / "parts"), "--updates", "7", *common]) == 0
     again = ["--run-dir", str(tmp_path / "parts"), "--resume", "--quiet", "--no-compilation-cache"]

@@ -14,7 +14,8 @@ import jax
 import pytest
 from jobs import Jobs
 
-from sorl import runs, train, training
+from sorl import runs, training
+from sorl.command_line import AGENT_WORDS
 from sorl.logs import MetricLog
 from sorl.normalisation import Normalisation
 
@@ -46,7 +47,7 @@ def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_a
 
 
 def test_all_agents_are_compared_unless_it_is_told_which():
-    assert len(compare.Config().agents) == len(train.AGENT_WORDS) == 12
+    assert len(compare.Config().agents) == len(AGENT_WORDS) == 12
 
 
 @pytest.mark.parametrize("change", [{"jobs": 0}, {"rounds": 0}])

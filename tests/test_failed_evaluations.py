@@ -210,16 +210,25 @@ def test_the_command_says_what_is_missing_and_resume_makes_up_for_it(once, optio
     assert "failed" not in capsys.readouterr().out
 
 
-def test_a_final_table_that_fails_leaves_a_finished_run(options, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (EnvironmentWorkerError("Worker 3 died."), "Worker 3 died."),
+        (OSError(28, "No space left on device", "a.csv"), "a.csv: No space left on device; free some disk space"),
+    ],
+)
+def test_a_final_table_that_fails_leaves_a_finished_run(options, tmp_path, capsys, monkeypatch, error, told):
     def fails(config):
-        raise EnvironmentWorkerError("Worker 3 died.")
+        raise error
 
+    directory = tmp_path / "one run"
+    options[options.index("--run-dir") + 1] = str(directory)
     monkeypatch.setattr(evaluate, "main", fails)
     assert train.main(options) == 1
     said = capsys.readouterr().err
-    assert "error: the table over budgets was not made, but the run is finished and saved: Worker 3 died." in said
-    assert f"python -m sorl.evaluate {tmp_path / 'run'} --episodes 8\n" in said
-    assert runs.load_run(tmp_path / "run").step == 10
+    assert f"error: the table over budgets was not made, but the run is finished and saved: {told}" in said
+    assert f"python -m sorl.evaluate '{directory}' --episodes 8\n" in said
+    assert runs.load_run(directory).step == 10
 
 
 @pytest.mark.parametrize("command", [evaluate, scaling])

@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from sorl import entry, evaluate, export, generate, plots, report, scaling, train
+from sorl.command_line import AGENT_WORDS
 from sorl.policy import __main__ as policy
 
 
@@ -47,7 +48,7 @@ def test_help_fits_the_terminal_and_fills_it(capsys, monkeypatch, name, width):
 def test_help_of_train_names_the_agents_in_a_sentence_each_and_one_agent_in_full(capsys, monkeypatch):
     text = _help(capsys, monkeypatch, 80, ["--help"])
     assert text.startswith("usage: python -m sorl.train [-h] [OPTIONS] [agent:NAME]\n")
-    assert all(word in text.split() for word in train.AGENT_WORDS) and "Differences from" not in text
+    assert all(word in text.split() for word in AGENT_WORDS) and "Differences from" not in text
     text = _help(capsys, monkeypatch, 80, ["agent:srpo", "--help"])
     assert "Differences from" in text and "--agent.pretraining-updates" in text
 

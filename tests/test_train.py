@@ -19,6 +19,7 @@ from sorl.agents import Fql, Sorl, SorlReleased
 from sorl.config import TrainConfig, read_config
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
+from sorl.run_summary import next_commands
 
 from . import synthetic
 
@@ -241,14 +242,14 @@ def test_the_quickstart_is_what_the_default_configuration_claims():
 def test_next_commands_work_where_they_are_printed(tmp_path):
     directory = tmp_path / "a run; rm"
     place = f"'{directory}'"
-    logs_only = train._next_commands(presets.own_logs(tmp_path / "logs.npz"), directory)
+    logs_only = next_commands(presets.own_logs(tmp_path / "logs.npz"), directory)
     assert logs_only == [
         f"python -m sorl.policy {place}",
         f"python -m sorl.export {place}",
         f"python -m sorl.report {place}",
         f"python -m sorl.train --run-dir {place} --resume --updates 2000000",
     ]
-    commands = train._next_commands(presets.quickstart(), directory)
+    commands = next_commands(presets.quickstart(), directory)
     assert commands == [
         f"python -m sorl.evaluate {place} --inference-steps 1 2 4 8 16",
         f"python -m sorl.scaling {place}",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sorl.agents import Budget
+from sorl.command_line import dashed
 from sorl.config import TrainConfig, read_config
 from sorl.files import read_json, read_rows
 from sorl.json_form import to_json
@@ -17,7 +18,6 @@ from sorl.logs import read_metrics
 from sorl.policy import bad_seeds
 from sorl.runs import config_path
 from sorl.statistics import Row, evaluation_rows
-from sorl.train import dashed
 from sorl.value_range import Departure, departures
 
 
