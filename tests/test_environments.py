@@ -254,7 +254,7 @@ def test_a_start_that_hangs_has_a_time_out_of_its_own(fault, monkeypatch):
 
 def test_only_the_pools_own_waits_count(fault, monkeypatch):
     """Neither the time between two calls counts nor, beyond a slice, that for which the whole computer slept."""
-    hours = itertools.count(step=3600)
+    hours = itertools.count(0.0, 3600.0)
     with begin() as pool:
         monkeypatch.setattr(environment_pool.time, "monotonic", lambda: next(hours))
         pool.step_async(SLOTS, np.zeros((2, 2), np.float32))

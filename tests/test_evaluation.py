@@ -152,6 +152,32 @@ def test_observations_and_actions_pass_through_the_normalisation(scripted):
     np.testing.assert_allclose(found.returns, action * (2 + seeds % 5), rtol=1e-6)
 
 
+def test_a_small_variation_on_an_offset_is_seen_as_in_training(scripted, monkeypatch):
+    """In single precision 1 + 1e-12 would be 1."""
+    reset, step = Scripted.reset, Scripted.step
+
+    def show(numbers):
+        return 1 + 1e-12 * numbers.astype(np.float64)
+
+    def shown_step(self, action):
+        numbers, *rest = step(self, action)
+        return show(numbers), *rest
+
+    monkeypatch.setattr(Scripted, "reset", lambda self, seed: show(reset(self, seed)))
+    monkeypatch.setattr(Scripted, "step", shown_step)
+    normalisation = Normalisation(
+        observation_mean=jnp.ones(2),
+        observation_scale=jnp.full(2, 1e-10),
+        action_low=-jnp.ones(2),
+        action_high=jnp.ones(2),
+        observation_mean_remainder=jnp.zeros(2),
+    )
+    playing = {"normalisation": normalisation, "budget": Budget(), "episodes": 2}
+    found = evaluate(Echo(0.5), jnp.zeros(0), SerialEnvironments(CUBE), **playing)
+    seeds = episode_seeds(0, 2)
+    np.testing.assert_allclose(found.returns, 0.5 * (seeds % 100) / 100 * (2 + seeds % 5), rtol=1e-3)
+
+
 def noise_by_episode(side_by_side, first=None):
     """The noise that the policy drew at each step of each of 5 episodes."""
     moments = play(

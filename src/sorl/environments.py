@@ -65,13 +65,13 @@ class Environment:
         self._action_space.seed(int(words[1]))
         with self._global_generator():
             observation, _ = self._environment.reset(seed=int(words[2]))
-        return np.asarray(observation, np.float32)
+        return np.asarray(observation, np.float64)
 
     def step(self, action: Float[np.ndarray, " action"]) -> tuple[np.ndarray, float, bool, bool]:
         """Takes one step; an episode that is done must be reset before the next. **Returns:** a row of `Outcome`."""
         with self._global_generator():
             observation, reward, terminated, truncated, info = self._environment.step(action)
-        return np.asarray(observation, np.float32), float(reward), bool(info["success"]), bool(terminated or truncated)
+        return np.asarray(observation, np.float64), float(reward), bool(info["success"]), bool(terminated or truncated)
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """A picture of the present state; needs an off-screen renderer (MUJOCO_GL)."""

@@ -79,6 +79,13 @@ class Normalisation(eqx.Module):
         low, high = (jnp.expand_dims(x, range(action.ndim - 1)) for x in (self.action_low, self.action_high))
         return jnp.clip(environment, low, high)
 
+    def split(self) -> tuple["Standardisation | None", "Normalisation"]:
+        """What is done to observations from numpy before a program, and the maps that are left to the program.
+
+        Only observations of own logs are standardised before; for others the first is None.
+        """
+        return (self.standardisation(), self.without_observation_map()) if self.is_of_own_logs else (None, self)
+
     def without_observation_map(self) -> "Normalisation":
         """The same map of actions, for observations that are in network units already."""
         zeros = jnp.zeros_like(self.observation_mean)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents import AbstractAgent, Budget
 from sorl.environment_pool import Environments
 from sorl.environments import Outcome
-from sorl.normalisation import Normalisation
+from sorl.normalisation import Normalisation, Standardisation
 from sorl.policy import decide
 
 
@@ -51,7 +51,7 @@ def play(
     **Arguments:** as for `sorl.evaluation.evaluate`; `first`, to play only the first so many of the `episodes` (the
     same as they are among all).
     """
-    batch = _Batch(agent, policy, normalisation, budget, batch_rows(episodes), jax.random.key(seed))
+    batch = _Batch.of(agent, policy, normalisation, budget, batch_rows(episodes), seed)
     rollouts = _Rollouts(environments, batch, episode_seeds(seed, episodes), episodes if first is None else first)
     try:
         while rollouts.start():
@@ -78,7 +78,7 @@ def compile_policy(
     agent: AbstractAgent, policy: PyTree, *, normalisation: Normalisation, budget: Budget, episodes: int
 ) -> None:
     """Compiles what `play` decides with, unless it is compiled already."""
-    batch = _Batch(agent, policy, normalisation, budget, batch_rows(episodes), jax.random.key(0))
+    batch = _Batch.of(agent, policy, normalisation, budget, batch_rows(episodes), seed=0)
     nothing = np.arange(0)
     batch.actions(nothing, nothing, np.zeros((0, len(normalisation.observation_mean)), np.float32))
 
@@ -88,10 +88,19 @@ class _Batch(NamedTuple):
 
     agent: AbstractAgent
     policy: Any
+    standardisation: Standardisation | None
+    """How observations are standardised before the program, as `Policy` does it; None where the program does it."""
     normalisation: Normalisation
+    """What is left to the program."""
     budget: Budget
     rows: int
     key: Array
+
+    @classmethod
+    def of(
+        cls, agent: AbstractAgent, policy: Any, normalisation: Normalisation, budget: Budget, rows: int, seed: int
+    ) -> "_Batch":
+        return cls(agent, policy, *normalisation.split(), budget, rows, jax.random.key(seed))
 
     def first_of_each_row(
         self, ready: Int[np.ndarray, " ready"]
@@ -107,6 +116,8 @@ class _Batch(NamedTuple):
         observations: Float[np.ndarray, "chosen observation"],
     ) -> Float[np.ndarray, "chosen action"]:
         """The next action of each episode, no two of which have the same row; a row that is not taken holds zeros."""
+        if self.standardisation is not None:
+            observations = self.standardisation(observations)
         places, size = episodes % self.rows, observations.shape[1]
         columns = np.zeros(self.rows, np.int32), np.zeros(self.rows, np.int32), np.zeros((self.rows, size), np.float32)
         for column, values in zip(columns, (episodes, steps, observations), strict=True):
@@ -122,7 +133,7 @@ class _Rollouts:
 
     def __init__(self, environments: Environments, batch: _Batch, seeds: Int[np.ndarray, " episodes"], play: int):
         self._environments, self._batch, self._seeds = environments, batch, seeds
-        self._observations = np.zeros((len(seeds), len(batch.normalisation.observation_mean)), np.float32)
+        self._observations = np.zeros((len(seeds), len(batch.normalisation.observation_mean)))
         self._steps = np.zeros(len(seeds), np.int32)
         self._slot_of, self._episode_in = np.zeros(len(seeds), np.int64), np.zeros(len(environments), np.int64)
         self._unplayed, self._free = np.arange(play), np.arange(len(environments))

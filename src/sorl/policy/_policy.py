@@ -257,12 +257,11 @@ class Policy:
     @functools.cached_property
     def _standardisation(self) -> Standardisation | None:
         """How observations are standardised before the program; None where the program does it."""
-        return self.normalisation.standardisation() if self.normalisation.is_of_own_logs else None
+        return self.normalisation.split()[0]
 
     @functools.cached_property
     def _program_normalisation(self) -> Normalisation:
-        own = self.normalisation.is_of_own_logs
-        return self.normalisation.without_observation_map() if own else self.normalisation
+        return self.normalisation.split()[1]
 
     @functools.cached_property
     def _arrays(self) -> tuple[Array, ...]:
