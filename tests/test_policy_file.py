@@ -208,13 +208,21 @@ WRONG_HEADERS = {
     "a normalisation of another size": (_with([0.0], "normalisation", "observation_mean"), "normalisation"),
     "a scale of zero": (_with([1.0, 0.0, 1.0], "normalisation", "observation_scale"), "positive"),
     "a mean that is not a number": (_with([0, 0, float("nan")], "normalisation", "observation_mean"), "finite"),
-    "an unknown unit": (_with([0.0], "normalisation", "volume"), "volume"),
+    "an unknown unit": (
+        _with([0.0], "normalisation", "volume"),
+        "has the unknown 'volume', perhaps of a newer version",
+    ),
     "no normalisation": (_with([], "normalisation"), "makes no policy"),
     "a budget that cannot act": (_with(0, "budget", "candidates"), "cannot act"),
     "an unknown budget": (_with({"patience": 3}, "budget"), "patience"),
     "scores without success": (_with([{"inference_steps": 1, "candidates": 1}], "scores"), "success"),
     "scores that are no list": (_with(5, "scores"), "scores"),
     "a provenance that is no object": (_with("here", "provenance"), "provenance"),
+    "a long list for a size": (
+        _with([0] * 100_000, "observation_size"),
+        "the sizes of observation and action are ([0, 0",
+    ),
+    "a long list in a score": (_with([0] * 100_000, "scores", 0, "success"), "The score {"),
 }
 
 
@@ -226,6 +234,7 @@ def test_sealed_headers_that_make_no_policy(path, change, message):
     path.write_bytes(_sealed(json.dumps(header).encode(), payload))
     found = _one_sentence(path)
     assert "makes no policy" in found and message in found
+    assert len(found) < 600 + len(str(path))
 
 
 def test_missing_fields_of_a_header_take_their_defaults_with_one_warning(path):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Normalisation, Policy, export, exported, load_logs, load_policy
+from sorl import Budget, Normalisation, Policy, export, exported, load_logs, load_policy
 from sorl.agents import AGENTS
+from sorl.policy import decide
 
 from . import synthetic
 from .random_networks import make_policy
@@ -151,6 +152,32 @@ def test_an_exported_program_clips_too_and_its_digits_are_warned_of(policy, tmp_
     far = _inside(constant=5.0, small=-1.0)
     at_limit = _inside(small=policy.normalisation.standardisation().limits()[0][SMALL])
     np.testing.assert_allclose(program(far, noise), program(at_limit, noise), rtol=1e-5)
+
+
+def test_policy_decision_and_exported_program_agree_on_ordinary_logs(tmp_path):
+    """Three ways to act: standardised by numpy, inside of a program, and in an exported one."""
+    random, rows = np.random.default_rng(1), 400
+    np.savez(
+        tmp_path / "log.npz",
+        observations=random.normal([5, -3, 1000, 0.3], [1, 10, 100, 0], (rows, 4)),
+        actions=random.uniform([-2, 0.3], [5, 0.3], (rows, 2)),
+        rewards=np.zeros(rows),
+        terminals=np.zeros(rows),
+        timeouts=np.arange(rows) % 100 == 99,
+    )
+    agent, budget, key = synthetic.agent(), Budget(2, 4), jax.random.key(1)
+    networks = make_policy(agent, 4, 2, seed=0, scale=0.2)
+    policy = Policy(agent, networks, load_logs(tmp_path / "log.npz").normalisation, budget=budget)
+    observations = np.load(tmp_path / "log.npz")["observations"][:50]
+    expected = policy(observations, key=key)
+    keys = jax.random.split(key, 50)
+    decided = decide(agent, networks, policy.normalisation, observations.astype(np.float32), keys, budget)
+    np.testing.assert_allclose(decided, expected, atol=2e-5)
+    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+    noise = jax.vmap(lambda one: agent.draw_action(2, budget, key=one))(keys)
+    exported_actions = exported.load_exported(tmp_path / "policy.stablehlo")(observations, noise)
+    np.testing.assert_allclose(exported_actions, expected, atol=2e-5)
+    assert (expected[:, 1] == np.float32(0.3)).all() and np.ptp(expected[:, 0]) > 0.5
 
 
 def test_observations_beyond_single_precision_are_refused(policy):

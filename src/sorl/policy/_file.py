@@ -36,6 +36,8 @@ MOST_OBSERVATIONS = 2**22
 """The most numbers of an observation or an action."""
 ARRAY_BYTES = 128
 """What an array takes in the payload at least; so many times fewer layers than bytes are possible."""
+LONGEST_REASON = 300
+"""Characters of a sentence about a header, which may repeat parts of it."""
 _PREFIX, _SUFFIX = "policy-seed-", ".sorl"
 
 
@@ -147,6 +149,8 @@ def read(path: str | os.PathLike[str]) -> Content:
             content = _content(header, payload)
     except Exception as error:  # what sorl did not write can fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        if len(reason) > LONGEST_REASON:
+            reason = f"{reason[:LONGEST_REASON]} .."
         raise ValueError(
             f"{path} was sealed over a content that makes no policy ({reason}); write it again with Policy.save."
         ) from error
@@ -224,6 +228,9 @@ def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> P
 
 
 def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisation:
+    unknown = sorted(units.keys() - {field.name for field in dataclasses.fields(Normalisation)})
+    if unknown:
+        raise ValueError(f"the normalisation has the unknown {unknown[0]!r}, perhaps of a newer version of sorl")
     arrays = {name: np.asarray(values, np.float32) for name, values in units.items()}
     normalisation = Normalisation(**{name: jnp.asarray(array) for name, array in arrays.items()})
     observation_size, action_size = sizes
