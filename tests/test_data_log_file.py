@@ -76,6 +76,18 @@ def test_a_shifted_copy_is_no_successor(tmp_path, last, dtype):
     assert "reach into the next episode" in data.provenance["summary"]["notes"][0]
 
 
+@pytest.mark.parametrize("unit, offset", [(1.0, 0.0), (1e-9, 0.0), (1.0, 1.7e9)])
+def test_successors_of_other_rows_are_refused_in_any_unit(tmp_path, unit, offset):
+    observations = offset + unit * _log()["observations"].astype(np.float64)
+    nexts = offset + unit * _true_successors()
+    fits = _save(tmp_path / "fits.npz", observations=observations, next_observations=nexts)
+    assert len(load_logs(fits, validation_fraction=0.0).train) == 9
+    nexts[0] = nexts[1]
+    path = _save(tmp_path / "log.npz", observations=observations, next_observations=nexts)
+    with pytest.raises(ValueError, match="in row 0 is not the observation of row 1"):
+        load_logs(path)
+
+
 def test_one_coincidence_costs_one_step_and_no_more(tmp_path):
     nexts = _true_successors()
     nexts[2] = _log()["observations"][3]

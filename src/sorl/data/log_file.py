@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from sorl.data import arrays as door
-from sorl.data.columns import blocks
+from sorl.data.columns import blocks, columns
 
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -24,6 +24,8 @@ SYNONYMS = {"done": "terminals", "dones": "terminals", "acts": "actions"}
 LARGEST_REWARD = 1e12
 """Values of such rewards, squared in a loss, still fit in single precision."""
 LARGEST_ACTION = 1e30
+SUCCESSOR_TOLERANCE = 1e-5
+"""The share of a column's range by which a stored successor may differ from the next row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,11 +182,15 @@ def _successors(
     return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
 
 
-def _same(one: Shaped[np.ndarray, "rows size"], other: Shaped[np.ndarray, "rows size"]) -> Bool[np.ndarray, " rows"]:
-    """Which rows are equal up to rounding to the coarser of the two dtypes."""
+def _same(
+    one: Shaped[np.ndarray, "rows size"],
+    other: Shaped[np.ndarray, "rows size"],
+    allowed: float | Float[np.ndarray, " size"] = 0.0,
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows are equal up to rounding to the coarser of the two dtypes, and `allowed` in each column."""
     eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
     one, other = one.astype(np.float64), other.astype(np.float64)
-    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other), axis=1)
+    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
 
 
 def _refuse_other_successors(
@@ -193,16 +199,21 @@ def _refuse_other_successors(
     observations: Shaped[np.ndarray, "rows observation"],
     ends: Bool[np.ndarray, " rows"],
 ) -> None:
-    """Raises a `ValueError` unless the successor of each row within a trajectory is the next row."""
+    """Raises a `ValueError` unless the successor of each row within a trajectory is the next row.
+
+    They may differ by rounding, and by a small share of what their column varies by, so that units do not matter.
+    """
     if nexts.shape != observations.shape:
         raise ValueError(
             f"next_observations of {path} have shape {list(nexts.shape)}, observations {list(observations.shape)}; "
             "give the same shape."
         )
+    found = columns(observations)
+    allowed = SUCCESSOR_TOLERANCE * (found.high - found.low)
     before = observations[:-1]
     for block in blocks(before):
         after = slice(block.start + 1, min(block.stop, len(before)) + 1)
-        agree = np.isclose(nexts[:-1][block], observations[after]).all(axis=1) | ends[:-1][block]
+        agree = _same(nexts[:-1][block], observations[after], allowed) | ends[:-1][block]
         if not agree.all():
             row = block.start + int(np.argmin(agree))
             raise ValueError(
