@@ -37,6 +37,10 @@ from sorl.statistics import evaluation_rows, headline, success_interval
 Row = dict[str, Any]
 
 
+class FailedRuns(RuntimeError):
+    """Some runs failed; the others are finished."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Trains every agent with every seed on every task by `sorl.train`, and tabulates success, time and memory.
@@ -175,7 +179,7 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
 
 
 def train_missing(config: Config, members: Sequence[Member]) -> None:
-    """Trains the runs that are not finished; raises a `RuntimeError` at the end if any of them failed."""
+    """Trains the runs that are not finished; raises a `FailedRuns` at the end if any of them failed."""
     missing = [member for member in members if not member.finished]
     print(f"{len(members) - len(missing)} of {len(members)} runs are finished.", flush=True)
     pool = Jobs(config.jobs)
@@ -185,7 +189,7 @@ def train_missing(config: Config, members: Sequence[Member]) -> None:
         pool.stop()
     failed = [str(member.directory) for member, code in zip(missing, codes, strict=True) if code]
     if failed:
-        raise RuntimeError(f"{len(failed)} runs failed; read log.txt in {', '.join(failed)}, and run it again.")
+        raise FailedRuns(f"{len(failed)} runs failed; read log.txt in {', '.join(failed)}, and run it again.")
 
 
 def _command(member: Member) -> list[str]:
@@ -306,6 +310,11 @@ def machine(members: Sequence[Member]) -> Row:
     return versions(members[0].config) | {"platform": platform.platform(), "cores": cores}
 
 
-def command() -> None:
-    """The command line."""
-    main(entry.parse(Config, prog="python benchmarks/compare.py"))
+def command() -> int:
+    """The command line; **returns** 1 if some of the runs failed."""
+    try:
+        main(entry.parse(Config, prog="python benchmarks/compare.py"))
+    except FailedRuns as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    return 0

@@ -164,6 +164,16 @@ def test_a_run_that_fails_is_named_after_the_others_are_done(tmp_path, monkeypat
     assert (members[1].directory / "memory.json").exists()
 
 
+def test_a_comparison_of_which_a_run_failed_ends_with_1(monkeypatch, capsys):
+    def fail(config):
+        raise compare.FailedRuns("1 runs failed.")
+
+    monkeypatch.setattr(compare, "main", fail)
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    assert compare.command() == 1
+    assert capsys.readouterr().err == "error: 1 runs failed.\n"
+
+
 def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path):
     jobs, sleep = Jobs(1), [sys.executable, "-c", "import time; time.sleep(60)"]
     start = time.monotonic()

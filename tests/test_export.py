@@ -14,6 +14,7 @@ import pytest
 from sorl import Budget, Normalisation, Policy, export, exported
 from sorl.agents import AGENTS
 from sorl.json_form import to_json
+from sorl.policy import __main__ as policy_command
 
 from . import synthetic
 from .alone import run_alone
@@ -293,6 +294,13 @@ def test_the_file_and_its_directory_are_made_without_the_directories_of_the_data
     export.main(export.Config(tmp_path / "policy.sorl", out, platforms=("cpu",), with_loader=True))
     assert exported.load_exported(out).header["provenance"] == {"data": {"path": "logs.npz"}}
     assert (out.parent / "exported.py").exists()
+
+
+@pytest.mark.parametrize("command", [export, policy_command])
+def test_a_directory_that_cannot_be_made_is_refused_before_the_work(command, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/below cannot be made: [^\n]*\.$"):
+        command.main(command.Config(tmp_path / "no run", out=tmp_path / "file" / "below" / "out"))
 
 
 def test_a_missing_file_is_not_found(tmp_path):

@@ -1,13 +1,15 @@
 """Pictures show the numbers that they are made from."""
 
 import json
+import re
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 
-from sorl import plots
+from sorl import pictures, plots, runs
+from sorl.config import DataConfig, EvaluationConfig, TrainConfig
 
 
 matplotlib.use("agg")
@@ -48,12 +50,47 @@ def test_learning_curves_are_means_over_seeds(axes: Any):
 
 def test_command_writes_the_picture_or_says_what_is_missing(tmp_path):
     out = tmp_path / "run.png"
-    with pytest.raises(FileNotFoundError, match="run python -m sorl.evaluate"):
+    with pytest.raises(FileNotFoundError, match=r"holds no config.json; give the run directory"):
+        plots.main(plots.Config(tmp_path, out))
+    runs.create(tmp_path, TrainConfig())
+    with pytest.raises(FileNotFoundError, match=r"run python -m sorl.evaluate \S+ first\.$"):
         plots.main(plots.Config(tmp_path, out))
     (tmp_path / "evaluation.json").write_text(json.dumps({"rows": ROWS}))
     (tmp_path / "metrics.jsonl").write_text("")
     plots.main(plots.Config(tmp_path, out))
     assert out.read_bytes().startswith(b"\x89PNG")
+    plots.main(plots.Config(tmp_path, tmp_path / "missing" / "below" / "run"))
+    assert (tmp_path / "missing" / "below" / "run").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"run\.xyz ends in \.xyz, which matplotlib does not write; end it in \.\w+, "):
+        plots.main(plots.Config(tmp_path, tmp_path / "run.xyz"))
+
+
+def test_a_run_on_own_logs_has_nothing_to_draw(tmp_path):
+    config = TrainConfig(env=None, data=DataConfig(path=tmp_path / "a.npz"), evaluation=EvaluationConfig(interval=0))
+    runs.create(tmp_path / "run", config)
+    with pytest.raises(ValueError, match=r"without an environment, so it has no evaluations to draw; [^\n]*\.$"):
+        plots.main(plots.Config(tmp_path / "run", tmp_path / "run.png"))
+
+
+def test_printed_commands_are_quoted_for_the_shell(tmp_path):
+    run = tmp_path / "a b; $c"
+    runs.create(run, TrainConfig())
+    with pytest.raises(FileNotFoundError, match=re.escape(f"sorl.evaluate '{run}' first.")):
+        plots.main(plots.Config(run, tmp_path / "run.png"))
+    (run / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match=re.escape(f"sorl.evaluate '{run}' again.")):
+        plots.main(plots.Config(run, tmp_path / "run.png"))
+
+
+@pytest.mark.parametrize(
+    "name", ["$x$ $", r"$\frac$", "_a", "<b>", "ü 机器人", "two\nlines", "\udcff", "a\\$b", "^{", "%"]
+)
+def test_any_name_is_drawn_literally(axes: Any, tmp_path, name):
+    axes.set_title(pictures.plain(name))
+    axes.plot([1], [1], label=pictures.plain(name))
+    pictures.legend(axes)
+    pictures.write_picture(axes.figure, tmp_path / "a.png")
+    assert not axes.title.get_parse_math() or "$" not in axes.title.get_text().replace(r"\$", "")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": [{"training_seed": 0}]}', '{"rows": 3}', '{"rows": [3]}'])

@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from sorl import report, runs
 from sorl.agents import Bc, Sorl
-from sorl.config import EvaluationConfig, TrainConfig
+from sorl.bad_seeds import write_bad_seeds
+from sorl.config import DataConfig, EvaluationConfig, TrainConfig
 from sorl.logs import MetricLog
-from sorl.report_page import Page
+from sorl.report_page import STYLE, Page
 from sorl.report_runs import read_runs, scores
 
 from . import synthetic
@@ -183,6 +185,61 @@ def test_odd_and_equal_names_are_no_obstacle(tmp_path):
     pictures = list((tmp_path / "report").glob("*.png"))
     assert len([source for source in page.sources if source.startswith("data:image/png")]) == len(pictures)
     assert "'" + str(made[0] / "config.json") + "'" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [("logs.npz", ()), ("$a_{ <b> & ü 机.npz", (1,)), (r"$\frac$.npz", (1, 2)), ("_a\nb.npz", ())],
+)
+def test_a_run_on_own_logs_has_a_page_without_empty_halves(tmp_path, name, bad):
+    data = DataConfig(path=tmp_path / name)
+    config = TrainConfig(env=None, data=data, evaluation=EvaluationConfig(interval=0), seeds=(1, 2), updates=40)
+    run, other = tmp_path / name[:-4], make_run(tmp_path / "b" / name[:-4], env=SCENE)
+    runs.create(run, config)
+    with MetricLog(run) as log:
+        for seed in config.seeds:
+            log.write(10, seed, {"training/q_loss": 1.0})
+    write_bad_seeds(run, dict.fromkeys(bad, 20))
+    (run / "policy-seed-1.sorl").touch()
+    for made in ((run,), (run, other)):
+        page, words = read_page(report.main(report.Config(made, out=tmp_path / "report")))
+        shown = " ".join(text for text in page.words if text != STYLE)
+        assert ": ." not in shown and "nan" not in shown
+    _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))
+    assert "None of the runs has an environment, so none was evaluated." in words
+    assert "sorl.scaling" not in words and f"sorl.policy {shlex.quote(str(run))} --latency-ms" in words
+
+
+def test_runs_of_evaluations_at_several_candidates_alone_are_drawn(tmp_path):
+    run = make_run(tmp_path / "run")
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
+    (run / "evaluation.json").write_text(json.dumps({"rows": [row for row in rows if row["candidates"] == 8]}))
+    (run / "versions.json").write_text('{"data": []}')
+    read_page(report.main(report.Config((run,), out=tmp_path / "missing" / "report")))
+
+
+def test_a_file_of_no_times_is_one_sentence(tmp_path):
+    path = tmp_path / "runtime.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{path} has no command, decisions, machine, [^\n]*runtime.py\.$"):
+        report.main(report.Config((make_run(tmp_path / "run"),), out=tmp_path / "report", runtime=(path,)))
+
+
+def test_what_is_no_run_is_one_sentence(tmp_path):
+    policy, file, empty = tmp_path / "policy-seed-0.sorl", tmp_path / "file", tmp_path / "empty"
+    policy.touch()
+    file.touch()
+    empty.mkdir()
+    for path, said in (
+        (policy, "is a policy file; give the run directory that it is in."),
+        (file, "is a file; give the run directory that sorl.train printed."),
+        (empty, "holds no config.json; give the run directory that sorl.train printed."),
+    ):
+        for read in (runs.load_run, lambda path: read_runs([path])):
+            with pytest.raises(FileNotFoundError, match=f"^{path} {said}$"):
+                read(path)
+    with pytest.raises(FileNotFoundError, match=f"^There is no directory {tmp_path / 'none'}; give the run directory"):
+        runs.load_run(tmp_path / "none")
 
 
 def test_what_stands_on_the_page_is_escaped_and_numbers_are_set_right():

@@ -58,6 +58,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Exports, and prints what was written."""
+    make_directory(config.out.parent)  # before the work, not after it
     policy = load_policy(config.run, config.seed)
     given = {"inference_steps": config.steps, "candidates": config.candidates, "noise_scale": config.noise_scale}
     budget = dataclasses.replace(policy.budget, **{name: x for name, x in given.items() if x is not None})

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sorl.agents import Budget
+from sorl.pictures import write_picture
 from sorl.rollouts import play
 from sorl.runs import Run, load_run
 from sorl.video import renderable
@@ -91,5 +92,4 @@ def draw_strips(strips: Sequence[Strip], out: Path) -> None:
             place.set_title(f"step {step}", fontsize=8)
         ending = "succeeds" if strip.success else "fails"
         row[0].set_title(f"$M^{{inf}}$ {strip.budget.inference_steps}, {ending}; step {strip.steps[0]}", fontsize=8)
-    figure.savefig(out, dpi=110)
-    pyplot.close(figure)
+    write_picture(figure, out, dpi=110)

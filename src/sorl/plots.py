@@ -16,9 +16,12 @@ import numpy as np
 import tyro
 
 from sorl import entry
-from sorl.files import read_rows
+from sorl.config import read_config
+from sorl.files import make_directory, read_rows
 from sorl.logs import read_metrics
+from sorl.pictures import legend, plain, write_picture
 from sorl.policy import bad_seeds
+from sorl.runs import config_path, refuse_no_run
 from sorl.statistics import success_interval
 
 
@@ -52,14 +55,24 @@ def main(config: Config) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    evaluate = f"python -m sorl.evaluate {shlex.quote(str(config.run))}"
     path = config.run / "evaluation.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; run python -m sorl.evaluate {shlex.quote(str(config.run))} first.")
+        refuse_no_run(config.run)
+        if read_config(config_path(config.run)).env is None:
+            raise ValueError(
+                f"{config.run} was trained on logs without an environment, so it has no evaluations to draw; read its "
+                "losses in metrics.csv."
+            )
+        raise FileNotFoundError(f"{path} is missing; run {evaluate} first.")
+    make_directory(config.out.parent)
     bad = bad_seeds(config.run)
-    again = f"run python -m sorl.evaluate {config.run} again"
+    again = f"run {evaluate} again"
     rows = [row for row in read_rows(path, "rows", COLUMNS, again) if row["training_seed"] not in bad]
     if not rows:
-        raise ValueError(f"{path} has no rows of seeds whose losses stayed finite; run sorl.evaluate again.")
+        raise ValueError(
+            f"{path} has no rows of seeds whose losses stayed finite; train again with a lower agent.learning_rate."
+        )
     if bad:
         print(f"Left out because losses became non-finite in training: seed {', '.join(map(str, sorted(bad)))}.")
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -67,9 +80,9 @@ def main(config: Config) -> None:
     draw_budgets(right, rows)
     seeds = sorted({row["training_seed"] for row in rows})
     data = f"{rows[0]['data_source']} data, {rows[0]['data_episodes']} episodes"
-    figure.suptitle(f"{rows[0]['env']}, {data}, training seeds {', '.join(map(str, seeds))}", fontsize=10)
-    figure.savefig(config.out, dpi=150)
-    pyplot.close(figure)
+    title = f"{rows[0]['env']}, {data}, training seeds {', '.join(map(str, seeds))}"
+    figure.suptitle(plain(title), fontsize=10)
+    write_picture(figure, config.out)
     print(f"Wrote {config.out}")
 
 
@@ -87,8 +100,7 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
             axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
     axes.set(xlabel="updates", ylabel="success (%)", ylim=(-3, 103), title="while training")
     axes.locator_params(axis="x", nbins=5)
-    if curves:
-        axes.legend(frameon=False)
+    legend(axes)
 
 
 def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
@@ -107,7 +119,7 @@ def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
     ticks = sorted({steps for _, steps in groups})
     axes.set_xticks(np.log2(ticks), [str(tick) for tick in ticks])
     axes.set(xlabel="inference steps $M^{inf}$", ylim=(-3, 103), title="at every compute budget")
-    axes.legend(frameon=False)
+    legend(axes)
 
 
 def _budget_label(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from sorl import entry
-from sorl.files import whole_file
+from sorl.files import make_directory, whole_file
 from sorl.report_page import Page
 from sorl.report_runs import ReportedRun, read_runs
 from sorl.report_sections import Report
@@ -50,7 +50,7 @@ class Config:
 def main(config: Config) -> Path:
     """Writes the page and its pictures; **returns** the page's path."""
     runs = read_runs(config.runs)
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_directory(config.out)
     page = Page(_title(runs))
     report = Report(page, runs, config.out)
     for section in (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sorl.aggregates import Estimate
+from sorl.pictures import legend, plain, write_picture
 from sorl.report_runs import ReportedRun
 from sorl.statistics import Interval, Row, success_interval
 
@@ -24,8 +25,7 @@ def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: floa
 
     figure, axes = pyplot.subplots(1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False)
     draw(*axes[0])
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    write_picture(figure, path)
     return path
 
 
@@ -38,12 +38,12 @@ def learning_curves(axes: Any, runs: Sequence[ReportedRun]) -> None:
                 points[row["step"]].append(row)
         steps = sorted(points)
         intervals = [_interval(points[step]) for step in steps]
-        (line,) = axes.plot(steps, [100 * interval.success for interval in intervals], label=method)
+        (line,) = axes.plot(steps, [100 * interval.success for interval in intervals], label=plain(method))
         low, high = ([100 * interval[end] for interval in intervals] for end in (1, 2))
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.set(xlabel="updates", title=runs[0].task, **SUCCESS_AXIS)
+    axes.set(xlabel="updates", title=plain(runs[0].task), **SUCCESS_AXIS)
     axes.locator_params(axis="x", nbins=5)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def estimates(axes: Any, rows: Mapping[str, Estimate | Interval], label: str, middle: float | None = None) -> None:
@@ -52,7 +52,7 @@ def estimates(axes: Any, rows: Mapping[str, Estimate | Interval], label: str, mi
         axes.plot([100 * low, 100 * high], [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
         axes.plot(100 * value, place, "|", color="C0", markersize=14, markeredgewidth=2)
         axes.annotate(f"{100 * value:.0f}", (100 * value, place), (0, 9), textcoords="offset points", fontsize=7)
-    axes.set_yticks(range(len(rows)), list(rows)[::-1], fontsize=8)
+    axes.set_yticks(range(len(rows)), [plain(name) for name in rows][::-1], fontsize=8)
     axes.set(xlabel=label, xlim=(-3, 103), ylim=(-0.7, len(rows) - 0.3))
     if middle is not None:
         axes.axvline(100 * middle, color="0.6", linestyle=":", linewidth=1)
@@ -62,10 +62,10 @@ def success_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
     """Success against M^inf of the table after training: a line for each method (the paper's Fig. 1)."""
     for method, own in _by_method(runs).items():
         intervals = {steps: _interval(found) for (steps, n), found in _budgets(own).items() if n == 1}
-        _line(axes, sorted(intervals.items()), method)
+        _line(axes, sorted(intervals.items()), plain(method))
     _log_ticks(axes, sorted({row["inference_steps"] for run in runs for row in run.table}))
     axes.set(xlabel="inference steps $M^{inf}$", title="more steps", **SUCCESS_AXIS)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
@@ -94,7 +94,7 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
             )
     axes.set_xticks(range(len(steps)), [str(tick) for tick in steps])
     axes.set(xlabel="inference steps $M^{inf}$ (hatched: beyond $M^{BTT}$, best of N)", **SUCCESS_AXIS)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
@@ -109,7 +109,7 @@ def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
         _line(axes, points, label)
     _log_ticks(axes, sorted(groups))
     axes.set(xlabel="$M^{BTT}$", **SUCCESS_AXIS)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
@@ -123,7 +123,7 @@ def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
         _line(axes, [(width, _interval(rows)) for width, rows in sorted(widths.items()) if rows], agent)
     _log_ticks(axes, sorted({width for widths in agents.values() for width in widths}))
     axes.set(xlabel="units of the policy's hidden layers", **SUCCESS_AXIS)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def update_times(axes: Any, found: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def update_times(axes: Any, found: dict[str, Any]) -> None:
         axes.plot([row["backprop_steps"] for row in rows], [row["milliseconds"] for row in rows], "o-", label=label)
     _log_ticks(axes, sorted({row["backprop_steps"] for row in found["updates"]}), logarithm=False)
     axes.set(xlabel="$M^{BTT}$", ylabel="ms an update", title="training", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def decision_times(axes: Any, found: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def decision_times(axes: Any, found: dict[str, Any]) -> None:
         axes.plot([row["inference_steps"] for row in own], [row["milliseconds"] for row in own], "o-", label=label)
     _log_ticks(axes, sorted({row["inference_steps"] for row in rows}), logarithm=False)
     axes.set(xlabel="$M^{inf}$", ylabel="ms a decision", title="acting", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def backprop_steps_of(run: ReportedRun) -> int | None:

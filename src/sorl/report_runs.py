@@ -16,7 +16,7 @@ from sorl.files import read_json, read_rows
 from sorl.json_form import to_json
 from sorl.logs import read_metrics
 from sorl.policy import bad_seeds
-from sorl.runs import config_path
+from sorl.runs import config_path, refuse_no_run
 from sorl.statistics import Row, evaluation_rows
 from sorl.value_range import Departure, departures
 
@@ -114,8 +114,7 @@ def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
 
 
 def _read(directory: Path) -> ReportedRun:
-    if not config_path(directory).exists():
-        raise FileNotFoundError(f"{directory} holds no config.json; give the run directory that sorl.train printed.")
+    refuse_no_run(directory)
     versions, table, grid = (directory / name for name in ("versions.json", "evaluation.json", "scaling.json"))
     bad = bad_seeds(directory)
     metrics = read_metrics(directory) if (directory / "metrics.jsonl").exists() else []
@@ -128,6 +127,15 @@ def _read(directory: Path) -> ReportedRun:
         _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
     )
+
+
+def read_runtime(path: Path) -> dict[str, Any]:
+    """What `benchmarks/runtime.py` wrote; raises a `ValueError` for another file."""
+    remedy = "write it again with benchmarks/runtime.py"
+    found = read_json(path, remedy)
+    if missing := {"updates", "decisions", "machine", "settings", "command"} - found.keys():
+        raise ValueError(f"{path} has no {', '.join(sorted(missing))}; {remedy}.")
+    return found
 
 
 def _trained(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
@@ -149,7 +157,7 @@ def _last_checkpoint(directory: Path) -> int:
 
 
 def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dict[str, Any]]:
-    remedy = f"run python -m {module} {path.parent} again"
+    remedy = f"run python -m {module} {shlex.quote(str(path.parent))} again"
     return read_rows(path, key, columns, remedy) if path.exists() else []
 
 

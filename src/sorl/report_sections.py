@@ -12,9 +12,8 @@ import numpy as np
 
 from sorl import report_pictures as pictures
 from sorl.aggregates import interquartile_mean, probability_of_improvement
-from sorl.files import read_json
 from sorl.report_page import Page
-from sorl.report_runs import ReportedRun, scores
+from sorl.report_runs import ReportedRun, read_runtime, scores
 from sorl.scaling_pictures import draw_pareto_front, draw_success_against_candidates, draw_success_against_steps
 from sorl.statistics import Interval, bootstrap_interval, headline, success_interval
 
@@ -49,7 +48,12 @@ class Report:
         self._page.section("Learning curves")
         evaluated = [run for run in self._runs if run.evaluations]
         if not evaluated:
-            self._page.text("None of the runs was evaluated while it trained (--evaluation.interval of sorl.train).")
+            if self._played():
+                self._page.text(
+                    "None of the runs was evaluated while it trained (--evaluation.interval of sorl.train)."
+                )
+            else:
+                self._page.text("None of the runs has an environment, so none was evaluated.")
             return
         self._page.text(
             "Success of the evaluations while training, at the budget that each run names first; the mean over "
@@ -123,9 +127,14 @@ class Report:
         for run in self._runs:
             if run.pairs:
                 self._grid(run)
-        if not any(run.pairs for run in self._runs):
-            run = shlex.quote(str(self._runs[0].directory))
-            self._page.text(f"For a grid of steps and candidates with latencies: python -m sorl.scaling {run}")
+        if any(run.pairs for run in self._runs):
+            return
+        place = shlex.quote(str((self._played() or self._runs)[0].directory))
+        if self._played():
+            self._page.text(f"For a grid of steps and candidates with latencies: python -m sorl.scaling {place}")
+        else:
+            limit = f"python -m sorl.policy {place} --latency-ms 10"
+            self._page.text(f"Without an environment only latencies can be measured: {limit}")
 
     def ablations(self) -> None:
         """What the runs that differ in M^BTT, or in width, say of it."""
@@ -150,7 +159,7 @@ class Report:
             return
         self._page.section("Time")
         for index, path in enumerate(files):
-            found = read_json(path, "write it again with benchmarks/runtime.py")
+            found = read_runtime(path)
             panels = [
                 lambda axes, found=found: pictures.update_times(axes, found),
                 lambda axes, found=found: pictures.decision_times(axes, found),
@@ -171,14 +180,15 @@ class Report:
         """One episode of the first run with an environment, frame by frame; raises a `ValueError` if none has one."""
         from sorl.film_strip import film_strip
 
-        played = [run for run in self._runs if run.config.env is not None]
+        played = self._played()
         if not played:
             raise ValueError("None of the runs has an environment, so no episode can be filmed; leave --film out.")
         run = played[0]
         path = film_strip(run.directory, steps, episode, self._directory / "film.png")
+        seed = next(seed for seed in run.config.seeds if seed not in run.bad_seeds)
         self._page.section("One episode")
         self._page.text(
-            f"{run.task}, {run.method}, seed {run.seeds[0]}: episode {episode} of an evaluation, from its beginning "
+            f"{run.task}, {run.method}, seed {seed}: episode {episode} of an evaluation, from its beginning "
             f"(left) to its end, at {' and '.join(map(str, steps))} inference steps."
         )
         self._page.picture(path, "Frames of one episode, a row for each number of inference steps")
@@ -208,6 +218,10 @@ class Report:
         self._page.text("Each run is made again by its command here, and this page by the last.")
         self._page.command([run.command for run in self._runs])
         self._page.command([command])
+
+    def _played(self) -> list[ReportedRun]:
+        """The runs that have an environment."""
+        return [run for run in self._runs if run.config.env is not None]
 
     def _over_tasks(self, everywhere: Scores) -> None:
         means = {method: interquartile_mean([own[task] for task in self._tasks]) for method, own in everywhere.items()}
@@ -287,7 +301,9 @@ def _range(low: float, high: float) -> str:
 
 
 def _data(versions: dict[str, Any]) -> str:
-    data = versions.get("data", {})
+    data = versions.get("data")
+    if not isinstance(data, dict):
+        return "unknown"
     return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
 
 

@@ -56,7 +56,8 @@ class Run:
         """The environment to play in; raises a `ValueError` if there is none."""
         if self.config.env is None:
             raise ValueError(
-                f"{self.directory} was trained on logs without an environment, so no episode can be played."
+                f"{self.directory} was trained on logs without an environment, so no episode can be played; give a run "
+                "that was trained with --env."
             )
         return self.config.env
 
@@ -208,11 +209,24 @@ def _holds(path: Path, policy: Policy) -> bool:
     return found.provenance.get("step") == policy.provenance["step"] and found.digest == policy.digest
 
 
+def refuse_no_run(directory: Path) -> None:
+    """Raises a `FileNotFoundError`, one sentence, for anything but a run directory."""
+    if config_path(directory).exists():
+        return
+    remedy = "give the run directory that sorl.train printed"
+    if directory.is_file():
+        kind, remedy = (
+            ("policy file", "give the run directory that it is in") if directory.suffix == ".sorl" else ("file", remedy)
+        )
+        raise FileNotFoundError(f"{directory} is a {kind}; {remedy}.")
+    found = f"{directory} holds no config.json" if directory.is_dir() else f"There is no directory {directory}"
+    raise FileNotFoundError(f"{found}; {remedy}.")
+
+
 def load_run(directory: str | os.PathLike[str]) -> Run:
     """Reads a run directory; raises a `FileNotFoundError` if it holds no run, or none with a policy yet."""
     directory = Path(directory)
-    if not config_path(directory).exists():
-        raise FileNotFoundError(f"{directory} holds no config.json; give the run directory that sorl.train printed.")
+    refuse_no_run(directory)
     config = read_config(config_path(directory))
     seeds = [seed for seed in config.seeds if policy_path(directory, seed).exists()]
     if not seeds:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sorl.pictures import plain, write_picture
 from sorl.scaling_summary import Pair, best_pair, pareto_front, sizes
 
 
@@ -65,9 +66,8 @@ def save_pictures(pairs: Sequence[Pair], title: str, directory: Path) -> list[Pa
         figure, axes = pyplot.subplots(1, len(drawings), figsize=(4.5 * len(drawings) + 1, 3.8), layout="constrained")
         for draw, one in zip(drawings, np.atleast_1d(axes), strict=True):
             draw(one, pairs)
-        figure.suptitle(title, fontsize=8)
-        figure.savefig(directory / name, dpi=150)
-        pyplot.close(figure)
+        figure.suptitle(plain(title), fontsize=8)
+        write_picture(figure, directory / name)
         paths.append(directory / name)
     return paths
 

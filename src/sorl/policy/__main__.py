@@ -13,6 +13,7 @@ import jax
 import tyro
 
 from sorl import compilation, entry, load_policy
+from sorl.files import make_directory
 from sorl.policy import Plan, Policy
 
 
@@ -38,6 +39,8 @@ class Config:
 
 def main(config: Config) -> Policy:
     """Prints the policy and the plan; **returns** the policy at the chosen budget."""
+    if config.out is not None:
+        make_directory(config.out.parent)  # before the work, not after it
     policy = load_policy(config.run, config.seed)
     print(_description(policy))
     if config.latency_ms is not None:
