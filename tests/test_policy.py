@@ -164,6 +164,8 @@ def test_it_shows_its_budget(policy):
         ({"key": 0}, "0"),
         ({"key": jax.random.PRNGKey(0)}, r"an array of uint32 and shape \(2,\)"),
         ({"key": jax.random.split(jax.random.key(0))}, r"an array of key<fry> and shape \(2,\)"),
+        ({"key": np.zeros((30, 2))}, r"an array of float64 and shape \(30, 2\)"),
+        ({"key": [np.zeros((30, 2))]}, r"\[array\(\[\[0\., 0\.\], \[0\., 0\.\][^\n]*"),
     ],
 )
 def test_what_is_no_key_is_refused(policy, key, found):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
@@ -21,6 +20,7 @@ from sorl.agents import AbstractAgent, Budget
 from sorl.json_form import to_json
 from sorl.normalisation import Normalisation, Standardisation
 from sorl.policy import _acting, _file, _planning
+from sorl.policy._inputs import checked_observation, refuse_other_keys
 from sorl.policy._runner import PolicyRunner, outside_sentence
 
 
@@ -124,7 +124,7 @@ class Policy:
         `FloatingPointError` if an action is not finite.
         """
         values = self._checked(observation)
-        _refuse_other_keys(key)
+        refuse_other_keys(key)
         program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
         if self._standardisation is not None:
             self._warn_once_of_clipping(self._standardisation, values)
@@ -170,7 +170,7 @@ class Policy:
         **Arguments:** `key`, of the whole loop; `budget`, what else a call of the policy takes (`steps`, `candidates`,
         `noise_scale`, `budget`). Raises a `ValueError` for what is no random key.
         """
-        _refuse_other_keys(key)
+        refuse_other_keys(key)
         return PolicyRunner(self, key, budget)
 
     def for_latency(
@@ -219,28 +219,7 @@ class Policy:
     def _checked(self, observation: Any) -> np.ndarray:
         # In double precision where it is standardised here; else in that of the program.
         kind = np.float32 if self._standardisation is None else np.float64
-        try:
-            with np.errstate(over="ignore"):  # what overflows is refused below
-                values = np.asarray(observation, dtype=kind)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The observation is not an array of numbers ({error}); this policy acts on shape "
-                f"({self.observation_size},) or a batch (.., {self.observation_size})."
-            ) from error
-        if values.shape[-1:] != (self.observation_size,):
-            raise ValueError(
-                f"The observation has shape {values.shape}; this policy acts on shape ({self.observation_size},) or a "
-                f"batch (.., {self.observation_size}): give what the environment of training gives."
-            )
-        finite = np.abs(values) <= np.finfo(np.float32).max
-        if not finite.all():
-            first = np.argwhere(~finite)[0].tolist()
-            raise ValueError(
-                f"The observation of shape {values.shape} holds {values[tuple(first)]} at index {first}; the policy of "
-                f"shape ({self.observation_size},) -> ({self.action_size},) needs finite numbers: check the sensor or "
-                "simulator that made it."
-            )
-        return values
+        return checked_observation(observation, self.observation_size, self.action_size, kind)
 
     def _warn_once_of_clipping(self, standardisation: Standardisation, values: np.ndarray) -> None:
         outside = standardisation.outside(values)
@@ -281,12 +260,6 @@ class Policy:
             structure = jax.tree.structure((self.networks, self._program_normalisation))
             self._programs[asked] = _acting.program(self.agent, structure, budget)
         return self._programs[asked]
-
-
-def _refuse_other_keys(key: Any) -> None:
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
-        found = f"an array of {key.dtype} and shape {key.shape}" if isinstance(key, jax.Array) else repr(key)[:100]
-        raise ValueError(f"The key is {found}; give one typed random key, such as key=jax.random.key(0).")
 
 
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:

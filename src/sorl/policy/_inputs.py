@@ -1,0 +1,46 @@
+"""What a policy takes: observations of its size, of finite numbers, and typed random keys."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def checked_observation(observation: Any, size: int, action_size: int, kind: type) -> np.ndarray:
+    """An observation, or a batch of them, as a numpy array of dtype `kind`.
+
+    **Arguments:** `size` of an observation; `action_size`, for the sentence.
+
+    Raises a `ValueError`, one sentence, for what is no array of numbers, of another size, or not finite in single
+    precision.
+    """
+    try:
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            values = np.asarray(observation, dtype=kind)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The observation is not an array of numbers ({error}); this policy acts on shape ({size},) or a batch "
+            f"(.., {size})."
+        ) from error
+    if values.shape[-1:] != (size,):
+        raise ValueError(
+            f"The observation has shape {values.shape}; this policy acts on shape ({size},) or a batch (.., {size}): "
+            "give what the environment of training gives."
+        )
+    finite = np.abs(values) <= np.finfo(np.float32).max
+    if not finite.all():
+        first = np.argwhere(~finite)[0].tolist()
+        raise ValueError(
+            f"The observation of shape {values.shape} holds {values[tuple(first)]} at index {first}; the policy of "
+            f"shape ({size},) -> ({action_size},) needs finite numbers: check the sensor or simulator that made it."
+        )
+    return values
+
+
+def refuse_other_keys(key: Any) -> None:
+    """Raises a `ValueError`, one sentence, for what is not one typed random key."""
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        is_array = isinstance(key, jax.Array | np.ndarray)
+        found = f"an array of {key.dtype} and shape {key.shape}" if is_array else " ".join(repr(key).split())[:100]
+        raise ValueError(f"The key is {found}; give one typed random key, such as key=jax.random.key(0).")
