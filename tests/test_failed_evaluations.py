@@ -156,6 +156,14 @@ def test_rows_that_are_there_are_not_played_again(fault, pools, tmp_path):
     assert (tmp_path / "run" / "timings.jsonl").read_text() == timings
 
 
+def test_a_reason_is_a_sentence(tmp_path):
+    failures = FailedEvaluations(tmp_path, None)
+    assert failures.add(10, EnvironmentWorkerError("Worker 3 died; give fewer workers.")).startswith("Worker 3 died;")
+    full = OSError(28, "No space left on device", "/dev/shm")
+    assert failures.add(20, full).startswith("/dev/shm: No space left on device; free some disk space")
+    assert failures.add(30, TypeError("one\ntwo")) == "TypeError: one two."
+
+
 def test_a_damaged_record_of_failures_is_one_sentence(tmp_path):
     path = tmp_path / "failed_evaluations.json"
     for text in ("", "[]", '{"ten": "died"}', '{"10": 3}'):

@@ -38,9 +38,9 @@ class Evaluated:
     results: Results | Exception
     """Or why there are none."""
     seconds: float
-    """From its beginning to its end."""
+    """Wall-clock time of the evaluation."""
     stall_seconds: float
-    """For which training waited."""
+    """Part of it for which training waited."""
 
     @property
     def step(self) -> int:
@@ -116,7 +116,7 @@ class Evaluations:
             self._write(Evaluated(state, found, seconds, seconds))
 
     def _outcome(self, wait: Callable[[], Outcome]) -> Outcome | Exception | None:
-        """Waits for something. **Returns:** it, or why it failed, or None if a signal came."""
+        """Calls `wait`; **returns** its result, the exception that it raised, or None if a signal came."""
         try:
             with self._interruption.at_once():
                 return wait()
@@ -127,7 +127,7 @@ class Evaluations:
             return error
 
     def in_order(self, write: Callable[[training.TrainState | None], None]) -> None:
-        """Calls `write(None)` now if no evaluation plays; otherwise, after its rows, with the state it began at."""
+        """Calls `write(None)` now; while an evaluation plays, calls it after its rows with the state evaluated."""
         playing = self._playing
         if playing is None:
             write(None)

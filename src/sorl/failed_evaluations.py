@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from sorl.environment_pool import EnvironmentWorkerError
+from sorl import entry
 from sorl.files import read_json, write_json
 
 
@@ -38,10 +38,9 @@ class FailedEvaluations:
 
     def add(self, step: int, error: Exception) -> str:
         """Notes the failure at a step, and **returns** the reason."""
-        text = (str(error) or "no message").splitlines()[0]
-        # Errors of these kinds are sentences; others say little without their kind.
-        told = isinstance(error, EnvironmentWorkerError | FloatingPointError)
-        self.reasons[step] = text if told else f"{type(error).__name__}: {text}"
+        # Errors that no user can cause say little without their kind.
+        text = entry.sentence(error) or f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        self.reasons[step] = f"{text.rstrip('.')}."
         self._in_a_row += 1
         self.write()
         return self.reasons[step]

@@ -1,7 +1,7 @@
 """One training session: compiled chunks on an absolute grid of steps, and between them logs, evaluations, checkpoints.
 
-Everything that a resumed run must repeat is decided by the step alone; the clock decides only how long a chunk is, and
-that changes nothing but when the session looks up from its work.
+Everything that a resumed run must repeat depends on the step alone. Wall-clock time sets only the length of a chunk,
+which never affects results.
 """
 
 import dataclasses
@@ -27,25 +27,13 @@ from sorl.interruption import Interruption
 from sorl.logs import MetricLog, read_metrics
 from sorl.progress import Progress
 from sorl.sinks import Sink
-from sorl.value_range import ValueWatch
+from sorl.training_rows import TrainingRows
 
 
 CHUNK_SECONDS = 1.0
 """How long a chunk should take, so that a signal is answered within two."""
 FIRST_CHUNK = 1
 """Updates of the first chunk, before their speed is known."""
-SHOWN = (
-    "critic_loss",
-    "value_loss",
-    "flow_matching_loss",
-    "self_consistency_loss",
-    "distillation_loss",
-    "noise_prediction_loss",
-    "consistency_loss",
-    "cloning_loss",
-    "q_loss",
-)
-"""The losses beside the progress bar, where the agent has them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +76,12 @@ class Session:
         self._success: dict[int, float] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
+            # From here on a signal waits until there is something to save.
             self.interruption = stack.enter_context(Interruption())
             self.state = training.init(config.agent, data.train, config.seeds, batch_size=config.batch_size)
+            # All that may refuse comes before the first write, so that a refused run stays as it was.
             restored = None
-            if resume:  # whatever is refused is refused here, before anything is written
+            if resume:
                 restored = resuming.restore(
                     directory, config, data.provenance, self.state, from_step=from_step, new_phase=new_phase
                 )
@@ -106,20 +96,13 @@ class Session:
             runs.update_config(directory, config)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.failures.write()
+            # What the run needs while it trains; the evaluations end first, the checkpoints and signals last.
             self._logged_step = self.step
-            self.watch = self._make_watch()
+            self.rows = TrainingRows(config, data, read_metrics(directory))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
             self._open = stack.pop_all()
-
-    def _make_watch(self) -> ValueWatch | None:
-        """None for an agent without values."""
-        if not hasattr(self.config.agent, "discount"):
-            return None
-        train = self.data.train
-        rewards = np.asarray(train.rewards)[np.asarray(train.starts)]
-        return ValueWatch(self.config.agent, rewards, read_metrics(self.directory))
 
     @property
     def step(self) -> int:
@@ -158,7 +141,7 @@ class Session:
                 # A signal came while it played: back to where it began, so that it is done again on resume.
                 self.state = self.evaluations.give_up() or self.state
             self._save(self.state)
-            for verdict in self.watch.verdicts() if self.watch else ():
+            for verdict in self.rows.verdicts():
                 self.progress.message(verdict)
         # After the checkpoint is on the disk, which takes time: a signal of that time counts too.
         signal = self.interruption.signal
@@ -217,47 +200,21 @@ class Session:
             )
 
     def _log_if_due(self) -> None:
-        """Writes a row at each multiple of the interval, and at the last update: means since the last multiple.
-
-        A run that is continued beyond a last update between two multiples has a row there, and the next row's means
-        cover its updates too.
-        """
-        covered = self.step % self.config.log_interval
-        if self.step == 0 or (covered and self.step != self.config.updates):
+        if not self.rows.are_due(self.step):
             return
-        start = time.perf_counter()
-        means = {
-            name: np.asarray(sums) / (covered or self.config.log_interval)
-            for name, sums in self.state.metric_sums.items()
-        }
-        held_out = self._validation()
-        validation_seconds = time.perf_counter() - start
-        rows = {
-            seed: {f"training/{name}": mean[index] for name, mean in means.items()}
-            | {f"validation/{name}": loss[index] for name, loss in held_out.items()}
-            for seed, index in self.good_seeds.items()
-        }
-        for warning in self.watch.check(self.step, rows) if self.watch else ():
+        logged = self.rows.make(self.state, self.good_seeds)
+        for warning in logged.warnings:
             self.progress.message(warning)
         timings = {
             "elapsed_seconds": time.perf_counter() - self._start,
             "training_seconds": self._training_seconds,
             "updates_per_second": (self.step - self._logged_step) / max(self._training_seconds, 1e-9),
-            "validation_seconds": validation_seconds,
+            "validation_seconds": logged.validation_seconds,
         }
         step = self.step
-        self.evaluations.in_order(lambda _: self._write(step, rows, timings))
+        self.evaluations.in_order(lambda _: self._write(step, logged.rows, timings))
         self._training_seconds, self._logged_step = 0.0, self.step
-        places = list(self.good_seeds.values())
-        self.progress.show({name: float(means[name][places].mean()) for name in SHOWN if name in means and places})
-
-    def _validation(self) -> dict[str, np.ndarray]:
-        if self.data.validation is None:
-            return {}
-        losses = training.validation_losses(
-            self.config.agent, self.state, self.data.validation, batch_size=self.config.batch_size
-        )
-        return {name: np.asarray(loss) for name, loss in losses.items()}
+        self.progress.show(logged.shown)
 
     def _write(self, step: int, rows: dict[int, dict[str, Any]], timings: dict[str, float]) -> None:
         for seed, row in rows.items():
@@ -311,7 +268,7 @@ class Session:
             self.evaluations.in_order(lambda began: self._save(self.state if began is None else began))
 
     def _save(self, state: training.TrainState) -> None:
-        """Rows first, then the checkpoint that stands for them, then the policies that are made from it.
+        """Rows first, then the checkpoint that covers them, then the policies of that checkpoint.
 
         A step that is saved already, because its evaluation failed, is left alone.
         """
