@@ -23,6 +23,7 @@ def test_what_a_failed_start_wrote_is_removed(tmp_path):
         (directory / "config.json").write_text("{}")
         (directory / "checkpoints" / "replaced").mkdir(parents=True)
         (directory / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir()
+        (directory / "policy-seed-0.sorl").write_text("written before its checkpoint failed")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
@@ -30,10 +31,16 @@ def test_what_a_failed_start_wrote_is_removed(tmp_path):
 def test_a_directory_that_was_there_keeps_what_was_in_it(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "versions.json").write_text("{}")
+    (tmp_path / "policy-seed-1.sorl").write_text("mine")
     with pytest.raises(RuntimeError), sole_trainer(tmp_path):
         (tmp_path / "config.json").write_text("{}")
         raise RuntimeError
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes.txt", "versions.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "notes.txt",
+        "policy-seed-1.sorl",
+        "versions.json",
+    ]
 
 
 def test_a_run_that_has_begun_stays(tmp_path):

@@ -1,4 +1,4 @@
-"""The evaluations of a run while it trains: each at once, or in a thread while training goes on.
+"""The evaluations of a run while it trains: training waits for each, or continues while a thread plays it.
 
 The order in which a run writes is the same for both: rows of later steps, and the checkpoint of its own step, wait for
 those of an evaluation that still plays. It plays on the CPU then, whose actions may differ in the last bits.

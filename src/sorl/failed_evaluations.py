@@ -68,7 +68,7 @@ class FailedEvaluations:
 
 
 def missing(reasons: Mapping[int, str], step: int, resume: str) -> str:
-    """Says which evaluations of a run that ended at `step` are missing, why, and how the last one is made up for."""
+    """Says which evaluations of a run that ended at `step` are missing, why, and how to play the last one again."""
     failed = [f"The evaluation at update {one} failed and has no row: {why}" for one, why in sorted(reasons.items())]
     if step in reasons:
         return "\n".join([*failed, f"Play that at update {step} again with:", f"  {resume}"])

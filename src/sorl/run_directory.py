@@ -75,4 +75,5 @@ def _removed_unless_begun(directory: Path) -> Iterator[None]:
 
 
 def _written(directory: Path) -> set[str]:
-    return {name for name in WRITTEN if os.path.lexists(directory / name)}
+    policies = {path.name for path in directory.glob("policy-seed-*.sorl")}
+    return policies | {name for name in WRITTEN if os.path.lexists(directory / name)}

@@ -103,7 +103,7 @@ def create(directory: Path, config: TrainConfig) -> None:
 def record_versions(
     directory: Path, config: TrainConfig, provenance: dict[str, Any], *, step: int = 0, new_phase: bool = False
 ) -> None:
-    """Writes `versions.json`, to which a run that goes on under other versions adds theirs.
+    """Writes `versions.json`; a run that is resumed under other versions adds those.
 
     **Arguments:** `provenance` of the data; `step` that the run continues from; `new_phase`, whether it continues on
     other data, which are recorded with the step.
