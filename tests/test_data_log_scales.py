@@ -148,6 +148,9 @@ def test_stated_limits_go_over_the_files(tmp_path):
         ({"action_low": -0.5, "action_high": 2.0}, r"leave the given range .* in row \d+: column"),
         ({"observation_margin": 0.5}, "margin is 0.5; give a finite number >= 1"),
         ({"observation_margin": float("nan")}, "margin is nan"),
+        # Single precision has no number for the limits, or for the width of the range.
+        ({"observation_margin": 1e300}, r"margin is 1e\+300; give a finite number >= 1, up to 1e\+12"),
+        ({"action_low": -3e38, "action_high": 3e38}, r"span no range; give finite low < high, up to 1e\+30"),
     ],
 )
 def test_bad_limits_are_refused_in_one_sentence(tmp_path, options, sentence):

@@ -75,6 +75,8 @@ def test_long_lines_end_at_a_whole_name():
     text = summary.text(_summary(observations=wide, actions=columns(random.normal(size=(5, 30)))))
     assert max(map(len, text.splitlines())) <= 100
     assert text.splitlines()[6].endswith("observations[3], ..")
+    text = summary.text(_summary(unused_keys=["k" * 300]))
+    assert text.splitlines()[-2] == f"  not used   {'k' * 84} .."
 
 
 @pytest.mark.parametrize(

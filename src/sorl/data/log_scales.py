@@ -1,6 +1,5 @@
 """The scales of a user's own logs: the range of each action, and the normalisation of observations."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from sorl.data.columns import Columns, blocks, columns, is_constant
-from sorl.data.log_file import Log
+from sorl.data.log_file import LARGEST_ACTION, Log
 from sorl.normalisation import Normalisation
+from sorl.ranges import MAX_NUMBER
 
 
 SINGLE_EPS = float(np.finfo(np.float32).eps)
@@ -25,9 +25,12 @@ class Range(NamedTuple):
 
 
 def refuse_bad_margin(margin: float | None) -> None:
-    """Raises a `ValueError` unless the margin is None or a finite number >= 1."""
-    if margin is not None and not 1 <= margin < math.inf:
-        raise ValueError(f"The observation margin is {margin}; give a finite number >= 1, or None for no limits.")
+    """Raises a `ValueError` unless the margin is None or a number >= 1 that single precision can multiply by."""
+    if margin is not None and not 1 <= margin <= MAX_NUMBER:
+        raise ValueError(
+            f"The observation margin is {margin}; give a finite number >= 1, up to {MAX_NUMBER:g}, or None for no "
+            "limits."
+        )
 
 
 def action_range(
@@ -167,12 +170,13 @@ def _stated(
 
 def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.ndarray, " action"]) -> None:
     _, (low, high) = stated
-    good = np.isfinite(low) & np.isfinite(high) & ((low < high) | (constant & (low == high)))
+    representable = (np.abs(low) <= LARGEST_ACTION) & (np.abs(high) <= LARGEST_ACTION)
+    good = representable & ((low < high) | (constant & (low == high)))
     if not good.all():
         column = int(np.argmin(good))
         raise ValueError(
             f"action_low {low[column]} and action_high {high[column]} of column {column} of the actions of {log.path} "
-            "span no range; give finite low < high."
+            f"span no range; give finite low < high, up to {LARGEST_ACTION:g} in size."
         )
 
 

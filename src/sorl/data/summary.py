@@ -139,4 +139,5 @@ def _line(title: str, words: str) -> str:
     line = f"  {title:<10} {words}"
     if len(line) <= WIDTH:
         return line
-    return line[: line.rfind(", ", 0, WIDTH - 4)] + ", .."
+    end = line.rfind(", ", 0, WIDTH - 4)
+    return f"{line[:end]}, .." if end > 0 else f"{line[: WIDTH - 3]} .."
