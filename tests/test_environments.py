@@ -284,6 +284,15 @@ def test_a_worker_that_dies_while_it_steps_is_named(fault):
     assert_nothing_is_left_of(pool)
 
 
+def test_a_worker_that_fails_between_two_calls_says_why(fault, capfd):
+    pool = begin()
+    pool._connections[0].send("no call")
+    with pytest.raises(EnvironmentWorkerError, match="Worker 0 .* died"):
+        pool.reset(SLOTS, SLOTS)
+    assert_nothing_is_left_of(pool)
+    assert "ValueError: too many values to unpack" in capfd.readouterr().err
+
+
 def test_another_thread_can_end_a_wait_for_a_hung_worker(fault):
     pool = begin()
     os.kill(pool._pids[0], signal.SIGSTOP)
@@ -353,6 +362,13 @@ def test_pools_of_nothing_are_refused():
         EnvironmentPool(CUBE, workers=0)
 
 
+class TwoLines:
+    """What cannot be added, as two lines say."""
+
+    def __add__(self, other):
+        raise ValueError("first\n  second")
+
+
 class Adder(Environment):
     def __init__(self):
         pass
@@ -365,12 +381,13 @@ def test_worker_loop_answers_reports_errors_and_ends_with_its_pipe():
     ours, theirs = Pipe()
     thread = threading.Thread(target=serve, args=(theirs, Adder()), daemon=True)
     thread.start()
-    for numbers in ((2, 3), (2, "3"), (4, 5)):
+    for numbers in ((2, 3), (2, "3"), (4, 5), (TwoLines(), 0)):
         ours.send(("add", numbers))
     assert ours.poll(timeout=60)
     assert ours.recv() == 5
     assert ours.recv().message.startswith("TypeError: unsupported operand")
     assert ours.recv() == 9
+    assert ours.recv().message == "ValueError: first second"
     ours.close()
     thread.join(timeout=60)
     assert not thread.is_alive()

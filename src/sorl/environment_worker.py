@@ -43,8 +43,9 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """Cuts both texts: a message of up to 16 KB is sent in one piece, so a reader never waits for half of one."""
-        message = f"{type(error).__name__}: {error}"
+        """The message on one line, and both texts cut: up to 16 KB are sent in one piece, so that a reader never waits
+        for half of a message."""
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return cls(message[:_MOST_CHARACTERS], "".join(traceback.format_exception(error))[-_MOST_CHARACTERS:])
 
 
@@ -90,12 +91,16 @@ def _fork(connections: list[Connection], environment: Environment) -> int:
     if child == 0:
         for other in connections:
             other.close()  # its end must be seen when its own worker ends
+        code = 1
         try:
             os.close(tell)
             os.read(told, 1)
             serve(connection, environment)
+            code = 0
+        except BaseException:
+            traceback.print_exc()  # the pool sees no more than that the worker died
         finally:
-            os._exit(0)
+            os._exit(code)
     with contextlib.suppress(OSError):  # the parent has ended
         connection.send(Started(child))
     for descriptor in (tell, told):

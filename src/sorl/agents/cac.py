@@ -170,13 +170,12 @@ class Cac(AbstractAgent):
         """Noise and times of one update."""
         consistency_key, place_key, policy_key, target_key = jax.random.split(key, 4)
         sample_shape = (self.sampling_steps, action_size)
+        backup_shape = (batch_size, self.backup_candidates, *sample_shape)
         return CacDraws(
             consistency_noise=jax.random.normal(consistency_key, (batch_size, action_size), jnp.float32),
             consistency_place=jax.random.uniform(place_key, (batch_size,), jnp.float32),
             policy_noise=jax.random.normal(policy_key, (batch_size, *sample_shape), jnp.float32),
-            target_noise=jax.random.normal(
-                target_key, (batch_size, self.backup_candidates, *sample_shape), jnp.float32
-            ),
+            target_noise=jax.random.normal(target_key, backup_shape, jnp.float32),
         )
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> CacSharedDraws:
