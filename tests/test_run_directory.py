@@ -1,5 +1,6 @@
 """A run directory is held by one training, holds no links, and is left as it was if a start fails."""
 
+import errno
 import json
 import os
 import shutil
@@ -26,6 +27,24 @@ def test_what_a_failed_start_wrote_is_removed(tmp_path):
         (directory / "policy-seed-0.sorl").write_text("written before its checkpoint failed")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failures", [2, 1000])
+def test_a_checkpoint_that_is_still_written_does_not_hide_why_the_start_failed(tmp_path, monkeypatch, failures):
+    left, remove = [failures], shutil.rmtree
+
+    def busy(path):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", "ocdbt.process_0")
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    directory = tmp_path / "one"
+    with pytest.raises(RuntimeError, match="the disk is full"), sole_trainer(directory):
+        (directory / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(parents=True)
+        raise RuntimeError("the disk is full")
+    assert directory.exists() == (failures > 20)
 
 
 def test_a_directory_that_was_there_keeps_what_was_in_it(tmp_path):

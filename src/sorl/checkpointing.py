@@ -20,6 +20,7 @@ from sorl.checkpoint_content import CheckpointError as CheckpointError
 
 _DELETED = "deleted"
 _REPLACED = "replaced"
+_AFTER_SPACE = "free some space and give the command again, with --resume if there was a checkpoint before"
 _DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 """What TensorStore and the system say then."""
 
@@ -262,7 +263,7 @@ class Checkpoints:
         except Exception as error:
             reason = _reason(error)
             if any(words in str(error) for words in _DISK_IS_FULL):
-                reason, remedy = "the disk is full", "free some space, then continue with --resume"
+                reason, remedy = "the disk is full", _AFTER_SPACE
             raise CheckpointError(f"{failure} ({reason}); {remedy}.") from error
 
 

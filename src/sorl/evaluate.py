@@ -104,9 +104,10 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
         ("evaluation.csv", lambda file: _write_csv(rows, file)),
     ):
         path = (config.out or run.directory) / name
-        print(f"{'Replaced' if path.exists() else 'Wrote'} {path}")
+        deed = "Replaced" if path.exists() else "Wrote"
         with whole_file(path) as file:
             write(file)
+        print(f"{deed} {path}")
     if config.video is not None:
         _film(config, run, config.video)
     return summary

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,9 +70,21 @@ def _removed_unless_begun(directory: Path) -> Iterator[None]:
         # One that was not finished has a longer name.
         if not any(path.name.isdecimal() for path in (directory / "checkpoints").glob("*")):
             for name in _written(directory) - before:
-                path = directory / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(directory / name)
         raise
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or directory; what cannot be removed stays, so that the error before it is the one that is told.
+
+    Threads of a checkpoint that failed may write for a moment yet: a directory is tried for a second.
+    """
+    for _ in range(20):
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            return
+        except OSError:
+            time.sleep(0.05)
 
 
 def _written(directory: Path) -> set[str]:
