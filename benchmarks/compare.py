@@ -29,9 +29,9 @@ from sorl.environments import Environment
 from sorl.files import whole_file, write_json
 from sorl.logs import read_metrics
 from sorl.presets import QUICKSTART_ENV
-from sorl.runs import versions
 from sorl.scaling_grid import Subject, time_decisions
 from sorl.statistics import evaluation_rows, headline, success_interval
+from sorl.versions import versions
 
 
 Row = dict[str, Any]

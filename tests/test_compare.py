@@ -18,6 +18,7 @@ from sorl import runs, training
 from sorl.command_line import AGENT_WORDS
 from sorl.logs import MetricLog
 from sorl.normalisation import Normalisation
+from sorl.versions import versions
 
 from . import synthetic
 
@@ -93,7 +94,7 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     assert (tmp_path / "comparison.md").read_text() in printed
     lines = (tmp_path / "comparison.csv").read_text().splitlines()
     assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes,commit,peak_bytes"
-    source = runs.versions(compare.make_members(settings)[0].config)["git_commit"]
+    source = versions(compare.make_members(settings)[0].config)["git_commit"]
     made = f"{'' if source is None else source},{3 * 2**20}"
     assert lines[1:3] == [
         f"sorl,{TASK},1,last three evaluations,4,1,36,60,{made}",

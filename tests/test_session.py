@@ -17,6 +17,7 @@ from sorl.config import DataConfig, EvaluationConfig, TrainConfig
 from sorl.data import load_logs
 from sorl.logs import read_metrics
 from sorl.session import Session
+from sorl.versions import source_digest
 
 from . import synthetic
 
@@ -71,7 +72,7 @@ def test_rows_checkpoints_and_policies(tmp_path, data):
     assert run.config == config
     recorded = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert recorded["data"]["source"] == "own logs" and recorded["jax"] == jax.__version__
-    assert recorded["source_sha256"] == runs.source_digest(Path(runs.__file__).parent)
+    assert recorded["source_sha256"] == source_digest(Path(runs.__file__).parent)
 
 
 def test_code_is_told_apart_by_names_and_contents_of_its_modules(tmp_path):
@@ -79,9 +80,9 @@ def test_code_is_told_apart_by_names_and_contents_of_its_modules(tmp_path):
     (tmp_path / "room" / "one.py").write_text("a = 1\n")
     (tmp_path / "notes.txt").write_text("no code")
     expected = hashlib.sha256(b"room/one.py 6\na = 1\n").hexdigest()
-    assert runs.source_digest(tmp_path) == expected
+    assert source_digest(tmp_path) == expected
     (tmp_path / "room" / "one.py").rename(tmp_path / "one.py")
-    assert runs.source_digest(tmp_path) != expected
+    assert source_digest(tmp_path) != expected
 
 
 def test_logged_means_are_the_losses_of_their_interval(tmp_path, data):

@@ -25,10 +25,11 @@ from sorl.files import make_directory, refuse_unwritable, whole_file
 from sorl.json_form import to_json
 from sorl.policy import Policy, load_policy, policy_path
 from sorl.ranges import refuse_outside
-from sorl.runs import Run, load_run, versions
+from sorl.runs import Run, load_run
 from sorl.scaling_grid import Effort, Grid, Subject
 from sorl.scaling_pictures import save_pictures
 from sorl.scaling_summary import Pair, best_pair, grid_table, sizes, summarise_grid
+from sorl.versions import versions
 
 
 INFERENCE_STEPS = (1, 2, 4, 8, 16)
