@@ -23,7 +23,7 @@ policy = sorl.load_policy("policy.sorl")  # or a run directory
 environment = gymnasium.make("cube-single-singletask-task1-v0")
 observation, info = environment.reset(seed=0)
 for key in jax.random.split(jax.random.key(0), 200):
-    action = policy(observation, key=key, steps=4, candidates=8)
+    action = policy(observation, key=key, steps=4)
     observation, reward, terminated, truncated, info = environment.step(action)
     if terminated or truncated:
         break
@@ -39,7 +39,7 @@ policy = sorl.load_policy("policy.sorl")
 environments = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("cube-single-singletask-task1-v0")] * 4)
 observations, infos = environments.reset(seed=0)
 for key in jax.random.split(jax.random.key(0), 200):
-    actions = policy(observations, key=key, steps=4, candidates=8)
+    actions = policy(observations, key=key, steps=4)
     observations, rewards, terminated, truncated, infos = environments.step(actions)
 """
 
