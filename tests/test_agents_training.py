@@ -43,9 +43,10 @@ def test_the_command_line_trains_stops_and_goes_on_bit_for_bit(name, logs, tmp_p
     assert train.main([*again, "--updates", "12"]) == 0
     capsys.readouterr()
     assert read_config(tmp_path / "whole" / "config.json").agent == synthetic.tiny(AGENTS[name])
-    whole, parts = (tmp_path / run / "metrics.jsonl" for run in ("whole", "parts"))
-    assert whole.read_bytes() == parts.read_bytes()
-    assert [row["step"] for row in read_metrics(tmp_path / "whole")] == [4, 4, 8, 8, 12, 12]
+    whole, parts = ((tmp_path / run / "metrics.jsonl").read_bytes().splitlines() for run in ("whole", "parts"))
+    # The last update of the first part has a row too.
+    assert [row["step"] for row in read_metrics(tmp_path / "parts")] == [4, 4, 7, 7, 8, 8, 12, 12]
+    assert whole == parts[:2] + parts[4:]
     for seed in (0, 1):
         one, other = (load_policy(tmp_path / run / f"policy-seed-{seed}.sorl") for run in ("whole", "parts"))
         assert _same(_arrays(one.networks), _arrays(other.networks))
