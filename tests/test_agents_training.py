@@ -3,12 +3,14 @@
 The command line and the library train with the same shapes here, so that each agent's programs compile once.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import load_policy, train, training
+from sorl import load_policy, presets, train, training
 from sorl.agents import AGENTS
 from sorl.command_line import dashed
 from sorl.config import read_config
@@ -42,7 +44,8 @@ def test_the_command_line_trains_stops_and_goes_on_bit_for_bit(name, logs, tmp_p
     again = ["--run-dir", str(tmp_path / "parts"), "--resume", "--quiet", "--no-compilation-cache"]
     assert train.main([*again, "--updates", "12"]) == 0
     capsys.readouterr()
-    assert read_config(tmp_path / "whole" / "config.json").agent == synthetic.tiny(AGENTS[name])
+    agent = dataclasses.replace(synthetic.tiny(AGENTS[name]), **presets.OWN_LOGS.get(name, {}))
+    assert read_config(tmp_path / "whole" / "config.json").agent == agent
     whole, parts = ((tmp_path / run / "metrics.jsonl").read_bytes().splitlines() for run in ("whole", "parts"))
     # The last update of the first part has a row too.
     assert [row["step"] for row in read_metrics(tmp_path / "parts")] == [4, 4, 7, 7, 8, 8, 12, 12]
