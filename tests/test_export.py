@@ -245,6 +245,7 @@ WRONG_HEADERS = {
         {"calling_convention_version": 99, "jax": "9.1.0"},
         "by jax 9.1.0 with calling convention 99, and jax",
     ),
+    "a newer release of jax": ({"jax": "99.0.1"}, "exported by jax 99.0.1, and jax .* here is older; install that jax"),
     "an older jax": ({"calling_convention_version": 1}, "calling convention 1, and jax .* export the policy again"),
     "no number": ({"calling_convention_version": "10"}, "whose calling_convention_version is '10', not a whole number"),
     "another platform": ({"platforms": ["cuda", "tpu"]}, "for cuda, tpu and jax runs on cpu here; .* --platforms cpu"),

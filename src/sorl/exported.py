@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -179,6 +180,17 @@ def _refuse_other_jax(path: str | os.PathLike[str], header: dict[str, Any]) -> N
             f"{path} was exported by jax {header['jax']} with calling convention {found}, and jax {jax.__version__} "
             f"here reads {least} to {most}; {remedy}."
         )
+    if _release(header["jax"]) > _release(jax.__version__):
+        # Newer operations have the same calling convention, and fail only when the program is compiled.
+        raise ValueError(
+            f"{path} was exported by jax {header['jax']}, and jax {jax.__version__} here is older; install that jax or "
+            "a newer one, or export the policy again with this one."
+        )
+
+
+def _release(version: str) -> list[int]:
+    """The first two numbers of a version, such as [0, 12] of 0.12.1."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 def _refuse_other_platforms(path: str | os.PathLike[str], platforms: list[str]) -> None:
