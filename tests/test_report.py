@@ -215,7 +215,9 @@ def test_runs_of_evaluations_at_several_candidates_alone_are_drawn(tmp_path):
     rows = json.loads((run / "evaluation.json").read_text())["rows"]
     (run / "evaluation.json").write_text(json.dumps({"rows": [row for row in rows if row["candidates"] == 8]}))
     (run / "versions.json").write_text('{"data": []}')
-    read_page(report.main(report.Config((run,), out=tmp_path / "missing" / "report")))
+    out = tmp_path / "missing" / "report"
+    read_page(report.main(report.Config((run,), out=out)))
+    assert [path.name for path in out.glob("steps-*.png")]
 
 
 def test_a_file_of_no_times_is_one_sentence(tmp_path):
