@@ -208,12 +208,20 @@ def begin(step_timeout=environment_pool.STEP_TIMEOUT):
 
 
 def assert_nothing_is_left_of(pool):
-    """No process of its group runs or is stopped any more."""
+    """No process of its group runs or is stopped any more, once the system has carried out the kills."""
     assert pool.closed
-    # Processes whose parent was killed may wait to be reaped: state Z.
+    deadline = time.monotonic() + 30
+    while found := states_of(pool._template.pid):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+
+
+def states_of(group):
+    """The states of a group's processes, without those that only wait to be reaped because their parent was killed."""
     found = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in found.splitlines()]
-    assert [state for group, state in rows if int(group) == pool._template.pid and state[0] != "Z"] == []
+    return [
+        state for row in found.splitlines() for pgid, state in [row.split()] if int(pgid) == group and state[0] != "Z"
+    ]
 
 
 def test_a_hung_worker_is_named_and_all_are_ended(fault):

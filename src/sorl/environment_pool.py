@@ -178,6 +178,7 @@ class EnvironmentPool:
             # Until the template is waited for, its process id, which is the group's, belongs to no other.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._template.pid, signal.SIGKILL)
+            self._await_end(PATIENCE)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._template.wait(PATIENCE)
 
