@@ -1,7 +1,7 @@
 """How well do all agents do on the same data, with like networks and as many updates, and at what cost?"""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("compare", stopped="the same command continues with what is not finished")
 
@@ -22,16 +22,17 @@ from ceilings import interleaved, median
 from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
-from sorl import Normalisation, entry
-from sorl.command_line import AGENT_WORDS, parse
-from sorl.config import TrainConfig, changes, read_config
-from sorl.environments import Environment
-from sorl.files import whole_file, write_json
-from sorl.logs import read_metrics
-from sorl.presets import QUICKSTART_ENV
-from sorl.scaling_grid import Subject, time_decisions
-from sorl.statistics import evaluation_rows, headline, success_interval
-from sorl.versions import versions
+from sorl import Normalisation
+from sorl.config.options import TrainConfig, changes, read_config
+from sorl.config.presets import QUICKSTART_ENV
+from sorl.environments.environments import Environment
+from sorl.runs.metrics import read_metrics
+from sorl.runs.versions import versions
+from sorl.scaling.grid import Subject, time_decisions
+from sorl.statistics.intervals import evaluation_rows, headline, success_interval
+from sorl.system import entry
+from sorl.system.files import whole_file, write_json
+from sorl.train.cli import AGENT_WORDS, parse
 
 
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
 """How much faster is an evaluation than a serial loop that decides for one observation at a time?"""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("evaluation")
 
@@ -17,13 +17,14 @@ import jax
 import numpy as np
 import tyro
 
-from sorl import Budget, Normalisation, Sorl, entry, load_run
+from sorl import Budget, Normalisation, Sorl, load_run
 from sorl.agents import AbstractAgent
-from sorl.environment_pool import DEFAULT_WORKERS, EnvironmentPool
-from sorl.environments import Environment
-from sorl.evaluation import evaluate
+from sorl.environments.environments import Environment
+from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool
+from sorl.evaluate.episodes import episode_seeds
+from sorl.evaluate.evaluation import evaluate
 from sorl.policy import decide
-from sorl.rollouts import episode_seeds
+from sorl.system import entry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How do time and memory of an update grow with seeds, batch, width, M^BTT and the data set?"""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("growth")
 
@@ -16,7 +16,8 @@ from pictures import logarithmic, pyplot_without_screen
 from runtime import machine, peak_bytes, timed
 from updates import Chunks, made_up_dataset, make_agent
 
-from sorl import entry, training
+from sorl.system import entry
+from sorl.train import loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Config:
     """M^BTT; the discretisation M^disc is 8, or as many if that is more."""
     rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     """Rows of the data set on the device."""
-    seed_mapping: training.SeedMapping | None = None
+    seed_mapping: loop.SeedMapping | None = None
     """How seeds run side by side; by default mapped on a CPU, vmapped elsewhere."""
     usual_batch_size: int = 256
     """Where the batch is not varied."""

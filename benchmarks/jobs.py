@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sorl.files import write_json
+from sorl.system.files import write_json
 
 
 class Jobs:

@@ -1,7 +1,7 @@
 """Whether a policy that was planned for a time limit keeps it: plans for several, and measures each choice again."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("latency")
 
@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import tyro
 
-from sorl import entry, load_policy
+from sorl import load_policy
+from sorl.system import entry
 
 
 @dataclasses.dataclass(frozen=True)

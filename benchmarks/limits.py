@@ -4,7 +4,7 @@ All times of a part are taken in turns in one process. FLOPs are XLA's count of 
 """
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("limits")
 
@@ -26,7 +26,8 @@ from ceilings import interleaved, matmul_chain, median, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import entry, train
+from sorl.system import entry
+from sorl.train import __main__ as train
 
 
 Part = Literal["floor", "baselines", "textbook", "chain", "seeds", "start", "run"]

@@ -15,12 +15,13 @@ import tyro
 from jaxtyping import Float
 from reaching_arm import Arms
 
-from sorl import Policy, load_policy, train
-from sorl.config import read_config
-from sorl.files import write_json
-from sorl.logs import read_metrics
-from sorl.runs import policy_path
-from sorl.value_range import departures
+from sorl import Policy, load_policy
+from sorl.config.options import read_config
+from sorl.runs.metrics import read_metrics
+from sorl.runs.run import policy_path
+from sorl.system.files import write_json
+from sorl.train import __main__ as train
+from sorl.train.value_range import departures
 
 
 Row = dict[str, Any]

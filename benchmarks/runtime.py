@@ -5,7 +5,7 @@ device's own ceilings are measured at the same shapes, so that a time can be tol
 """
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("runtime")
 
@@ -26,10 +26,11 @@ from ceilings import matmul_chain, median, seconds_of, stream
 from pictures import logarithmic, pyplot_without_screen
 from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
-from sorl import entry, training
 from sorl.agents import Budget
-from sorl.normalisation import Normalisation
+from sorl.data.normalisation import Normalisation
 from sorl.policy import decide
+from sorl.system import entry
+from sorl.train import loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +224,7 @@ def print_machine(config: Config, ceilings: dict[str, float]) -> None:
     print(f"{here['device']} ({here['backend']}), jax {here['jax']}; {networks}")
     print(
         f"ceilings: {ceilings['flops_per_second'] / 1e9:.0f} GFLOP/s in a chain of products, "
-        f"{ceilings['bytes_per_second'] / 1e9:.1f} GB/s in a stream; seeds: {training.default_seed_mapping()}"
+        f"{ceilings['bytes_per_second'] / 1e9:.1f} GB/s in a stream; seeds: {loop.default_seed_mapping()}"
     )
 
 

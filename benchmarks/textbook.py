@@ -1,6 +1,6 @@
 """The yardstick: SORL's training as a textbook writes it, with plain losses and optax, and nothing done for speed.
 
-Same networks, same mathematics and same numbers drawn as in `sorl.training` with `sorl.Sorl`; the benchmark's test
+Same networks, same mathematics and same numbers drawn as in `sorl.train.loop` with `sorl.Sorl`; the benchmark's test
 compares their results.
 """
 
@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sorl import Dataset, Sorl, critics, shortcut, training
-from sorl.agents._shortcut_agent import consistency_levels
-from sorl.optimisation import AdamState
+from sorl import Dataset, Sorl
+from sorl.agents.shared.shortcut_agent import consistency_levels
+from sorl.functional import shortcut, td
+from sorl.functional.optimisation import AdamState
+from sorl.train import loop
 
 
 def field_velocity(field, observation, action, time, log2_steps):
@@ -45,8 +47,8 @@ def train(
 
     def step(number, carry):
         state, sums = carry
-        batch, draws = training._draw(agent, key, number, dataset, batch_size=batch_size)
-        state, metrics = update(agent, state, batch, draws, training._draw_shared(agent, number))
+        batch, draws = loop._draw(agent, key, number, dataset, batch_size=batch_size)
+        state, metrics = update(agent, state, batch, draws, loop._draw_shared(agent, number))
         return state, jax.tree.map(jnp.add, sums, metrics)
 
     names = "critic_loss", "critic_grad_norm", "policy_loss", "policy_grad_norm"
@@ -68,11 +70,11 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
 
     def critic_loss(critic, *, steps):
         next_q = values(state.target_critic, field, batch.next_observation, draws.target_noise, steps)
-        target = critics.td_target(
+        target = td.td_target(
             batch.reward, batch.mask, next_q, discount=agent.discount, aggregation=agent.q_aggregation
         )
         q = jax.vmap(lambda x, a: critic_values(critic, x, a, jnp.float32(steps)))(batch.observation, batch.action)
-        return critics.td_loss(q, target)
+        return td.td_loss(q, target)
 
     def policy_loss(network, *, critic, steps):
         field, teacher = partial(field_velocity, network), partial(field_velocity, state.target_field)
@@ -94,7 +96,7 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
             levels,
         )
         q = values(critic, field, batch.observation, draws.policy_noise, steps)
-        q_loss = critics.policy_q_loss(q)
+        q_loss = td.policy_q_loss(q)
         cloning = agent.flow_matching_coefficient * flow + agent.self_consistency_coefficient * consistency
         return cloning + agent.q_coefficient * q_loss
 

@@ -1,7 +1,7 @@
 """Which agents keep two modes of the data when they clone, and which move to the better one when they use values."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("two_modes")
 
@@ -19,8 +19,10 @@ import numpy as np
 from jaxtyping import Float
 from pictures import pyplot_without_screen
 
-from sorl import Dataset, Normalisation, Policy, entry, training
+from sorl import Dataset, Normalisation, Policy
 from sorl.agents import AGENTS
+from sorl.system import entry
+from sorl.train import loop
 
 
 MODES = np.array([[-0.5, -0.5], [0.5, 0.5]])
@@ -154,8 +156,8 @@ def drawn_actions(
 ) -> Float[np.ndarray, "samples 2"]:
     """Trains the agent with these settings, and draws from its policy."""
     agent = _make_agent(name, fields, config)
-    state = training.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
-    state = training.run_chunk(
+    state = loop.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
+    state = loop.run_chunk(
         agent,
         state,
         dataset,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import textbook
 
-from sorl import Dataset, Sorl, training
+from sorl import Dataset, Sorl
 from sorl.agents import AGENTS, AbstractAgent, Budget
-from sorl.agents._agent import Budgets
-from sorl.agents._shortcut_agent import SorlSharedDraws
-from sorl.optimisation import AdamState
+from sorl.agents.budget import Budgets
+from sorl.agents.shared.shortcut_agent import SorlSharedDraws
+from sorl.functional.optimisation import AdamState
+from sorl.train import loop
 
 
 class AbstractVariant(AbstractAgent):
@@ -100,28 +101,28 @@ class Chunks:
         *,
         seeds: int = 1,
         batch_size: int = 256,
-        seed_mapping: training.SeedMapping | None = None,
+        seed_mapping: loop.SeedMapping | None = None,
         updates: int = 1,
     ):
-        self.state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
+        self.state = loop.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
         self.updates = updates
         self.dataset = dataset
         self._agent = agent
         self._settings: Any = {
             "batch_size": batch_size,
             "log_interval": 1000,
-            "seed_mapping": seed_mapping or training.default_seed_mapping(),
+            "seed_mapping": seed_mapping or loop.default_seed_mapping(),
         }
 
     def __call__(self) -> Any:
         """One chunk of `updates` updates."""
         updates = jnp.int32(self.updates)
-        self.state = training.run_chunk(self._agent, self.state, self.dataset, updates, **self._settings)
+        self.state = loop.run_chunk(self._agent, self.state, self.dataset, updates, **self._settings)
         return self.state
 
     def compiled(self) -> Any:
         """The program, for its analyses."""
-        lowered = training.run_chunk.lower(self._agent, self.state, self.dataset, jnp.int32(1), **self._settings)
+        lowered = loop.run_chunk.lower(self._agent, self.state, self.dataset, jnp.int32(1), **self._settings)
         return lowered.compile()
 
 
@@ -130,8 +131,8 @@ class TextbookChunks:
 
     def __init__(self, agent: AbstractAgent, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
         assert isinstance(agent, Sorl)  # the only one in that book
-        state = training.init(agent, dataset, (0,), batch_size=batch_size)
-        self.state = training.of_seed(state.agent, jnp.int32(0))
+        state = loop.init(agent, dataset, (0,), batch_size=batch_size)
+        self.state = loop.of_seed(state.agent, jnp.int32(0))
         self.updates = updates
         self._step = 0
         self._train = partial(textbook.train, agent, dataset=dataset, key=state.keys[0], batch_size=batch_size)
@@ -149,11 +150,11 @@ def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_
 
     **Arguments:** `seeds`, vmapped if there is more than one; they share the jump counts.
     """
-    state = training.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
+    state = loop.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
 
     def step(agent, agent_state, key, dataset):
-        drawn = training._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
-        return agent.update(agent_state, *drawn, training._draw_shared(agent, jnp.int32(0)))
+        drawn = loop._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
+        return agent.update(agent_state, *drawn, loop._draw_shared(agent, jnp.int32(0)))
 
     grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
     alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))

@@ -19,7 +19,7 @@ gc.set_threshold(50_000, 20, 50)
 @pytest.fixture(scope="session", autouse=True)
 def _programs_of_all_files(tmp_path_factory):
     """Keeps compiled programs for the files that come later and the processes they start; never the user's own."""
-    from sorl.compilation import enable_cache  # not above: jaxtyping's hook comes before the package
+    from sorl.system.compilation import enable_cache  # not above: jaxtyping's hook comes before the package
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))

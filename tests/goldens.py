@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sorl.agents._shortcut_agent import SorlDraws, SorlSharedDraws
+from sorl.agents.shared.shortcut_agent import SorlDraws, SorlSharedDraws
+from sorl.data.transitions import Transition
 from sorl.networks import CriticEnsemble, ShortcutField
-from sorl.transitions import Transition
 
 
 OURS = Path(__file__).with_name("goldens.npz")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sorl.data.transitions import Transition
 from sorl.networks import CriticEnsemble, ShortcutField
-from sorl.transitions import Transition
 
 
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sorl import environments, runs, training
-from sorl.config import TrainConfig
-from sorl.environments import SerialEnvironments
-from sorl.normalisation import Normalisation
+from sorl.config.options import TrainConfig
+from sorl.data.normalisation import Normalisation
+from sorl.environments import environments
+from sorl.environments.environments import SerialEnvironments
+from sorl.runs import run as runs
+from sorl.train import loop
 
 from . import synthetic
 
@@ -55,11 +57,9 @@ def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
     """A run directory with policies that were trained for so many updates."""
     config = TrainConfig(env=CUBE, agent=agent, seeds=seeds)
     data = synthetic.dataset(observation_size=sizes[0], action_size=sizes[1])
-    state = training.init(agent, data, seeds, batch_size=8)
+    state = loop.init(agent, data, seeds, batch_size=8)
     if updates:
-        state = training.run_chunk(
-            agent, state, data, jnp.int32(updates), batch_size=8, log_interval=2, seed_mapping="map"
-        )
+        state = loop.run_chunk(agent, state, data, jnp.int32(updates), batch_size=8, log_interval=2, seed_mapping="map")
     runs.create(directory, config)
     runs.record_versions(directory, config, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
     networks = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sorl.agents import AbstractAgent, Sorl
-from sorl.transitions import Dataset
+from sorl.data.transitions import Dataset
 
 
 def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, action_size: int = 2) -> Dataset:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Budget, Normalisation, Policy, export, exported
+from sorl import Budget, Normalisation, Policy, export
 from sorl.agents import AGENTS
-from sorl.json_form import to_json
-from sorl.policy import __main__ as policy_command
+from sorl.config.json_form import to_json
+from sorl.policy import __main__ as policy_command, exported
 
 from . import synthetic
 from .alone import run_alone

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Budget, load_policy, train, training
+from sorl import Budget, load_policy
 from sorl.agents import AGENTS
-from sorl.checkpointing import Checkpoints
-from sorl.config import read_config
+from sorl.config.json_form import to_json
+from sorl.config.options import read_config
 from sorl.data import load_logs
 from sorl.data.loaded import LoadedData, to_device
-from sorl.json_form import to_json
-from sorl.normalisation import Normalisation
+from sorl.data.normalisation import Normalisation
+from sorl.train import __main__ as train, loop as training
+from sorl.train.checkpoints import Checkpoints
 
 
 FILES = Path(__file__).parent / "files_0_1_0"

@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sorl import pictures, plots, runs
-from sorl.config import DataConfig, EvaluationConfig, TrainConfig
+from sorl import plots
+from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
+from sorl.runs import run as runs
+from sorl.system import pictures
 
 
 matplotlib.use("agg")

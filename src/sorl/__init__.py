@@ -25,16 +25,16 @@ if TYPE_CHECKING:
         SorlReleased as SorlReleased,
         Srpo as Srpo,
     )
-    from sorl.config import TrainConfig as TrainConfig
+    from sorl.config.options import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
-    from sorl.evaluation import EvaluationResult as EvaluationResult
-    from sorl.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
+    from sorl.data.normalisation import Normalisation as Normalisation
+    from sorl.data.transitions import Dataset as Dataset, Transition as Transition
+    from sorl.evaluate.evaluation import EvaluationResult as EvaluationResult
     from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
-    from sorl.normalisation import Normalisation as Normalisation
     from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
-    from sorl.runs import Run as Run, load_run as load_run
-    from sorl.training import TrainState as TrainState, run_chunk as run_chunk
-    from sorl.transitions import Dataset as Dataset, Transition as Transition
+    from sorl.policy.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
+    from sorl.runs.run import Run as Run, load_run as load_run
+    from sorl.train.loop import TrainState as TrainState, run_chunk as run_chunk
 
 __version__ = "0.1.0"
 
@@ -44,35 +44,35 @@ _HOMES = {
     "Budget": "agents",
     "Cac": "agents",
     "CriticEnsemble": "networks",
-    "Dataset": "transitions",
-    "EvaluationResult": "evaluation",
+    "Dataset": "data.transitions",
+    "EvaluationResult": "evaluate.evaluation",
     "Fawac": "agents",
     "Fbrac": "agents",
     "Fql": "agents",
     "Idql": "agents",
     "Ifql": "agents",
     "Iql": "agents",
-    "ExportedPolicy": "exported",
+    "ExportedPolicy": "policy.exported",
     "LoadedData": "data",
     "MLP": "networks",
-    "Normalisation": "normalisation",
+    "Normalisation": "data.normalisation",
     "Plan": "policy",
     "Policy": "policy",
     "Rebrac": "agents",
-    "Run": "runs",
+    "Run": "runs.run",
     "ShortcutField": "networks",
     "Sorl": "agents",
     "SorlReleased": "agents",
     "Srpo": "agents",
-    "TrainConfig": "config",
-    "TrainState": "training",
-    "Transition": "transitions",
-    "load_exported": "exported",
+    "TrainConfig": "config.options",
+    "TrainState": "train.loop",
+    "Transition": "data.transitions",
+    "load_exported": "policy.exported",
     "load_logs": "data",
     "load_ogbench": "data",
     "load_policy": "policy",
-    "load_run": "runs",
-    "run_chunk": "training",
+    "load_run": "runs.run",
+    "run_chunk": "train.loop",
 }
 
 __all__ = [*_HOMES, "__version__"]

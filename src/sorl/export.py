@@ -1,7 +1,7 @@
 """`python -m sorl.export RUN`: a policy at one budget as a StableHLO program that runs without sorl."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("sorl.export")
 
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from sorl import entry, exported
-from sorl.files import make_directory, whole_file, write_sealed
-from sorl.json_form import to_json
-from sorl.policy import Policy, act, load_policy
-from sorl.policy._file import without_directories
+from sorl.config.json_form import to_json
+from sorl.policy import Policy, act, exported, load_policy
+from sorl.policy.file import without_directories
+from sorl.system import entry
+from sorl.system.files import make_directory, whole_file, write_sealed
 
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -74,7 +74,7 @@ def main(config: Config) -> None:
 def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
     """Writes the policy, at the budget that it acts at unless told otherwise, as one sealed file.
 
-    `sorl.exported.load_exported` reads it. **Arguments:** `platforms`, of `PLATFORMS`. Raises a `ValueError` for
+    `sorl.policy.exported.load_exported` reads it. **Arguments:** `platforms`, of `PLATFORMS`. Raises a `ValueError` for
     another platform, or for a budget whose decisions draw more than noise. Warns of observations whose offset is so
     large that the program, which takes single precision, loses digits of them.
     """

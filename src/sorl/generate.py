@@ -1,7 +1,7 @@
 """`python -m sorl.generate ENV`: makes an OGBench data set with OGBench's own environments and oracles."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("sorl.generate", stopped="the same command continues after the last finished episode")
 
@@ -11,10 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from sorl import entry
-from sorl.data.generation import generate
-from sorl.data.generation_pool import WORKER_TIMEOUT
-from sorl.data.recipes import GeneratedSet
+from sorl.data.generation.generate import generate
+from sorl.data.generation.pool import WORKER_TIMEOUT
+from sorl.data.generation.recipes import GeneratedSet
+from sorl.system import entry
 
 
 @dataclasses.dataclass(frozen=True)

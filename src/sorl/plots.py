@@ -1,7 +1,7 @@
 """Pictures of a run: `python -m sorl.plots RUN --out picture.png` (needs matplotlib: pip install 'sorl[plots]')."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("sorl.plots")
 
@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from sorl import entry
-from sorl.config import read_config
-from sorl.files import make_directory, read_rows
-from sorl.logs import read_metrics
-from sorl.pictures import legend, plain, write_picture
+from sorl.config.options import read_config
 from sorl.policy import bad_seeds
-from sorl.runs import config_path, refuse_no_run
-from sorl.statistics import success_interval
+from sorl.runs.metrics import read_metrics
+from sorl.runs.run import config_path, refuse_no_run
+from sorl.statistics.intervals import success_interval
+from sorl.system import entry
+from sorl.system.files import make_directory, read_rows
+from sorl.system.pictures import legend, plain, write_picture
 
 
 COLUMNS = (

@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING, Union
 
-from sorl.agents._agent import AbstractAgent as AbstractAgent, Budget as Budget, Budgets as Budgets
 from sorl.agents.bc import Bc as Bc
+from sorl.agents.budget import Budget as Budget, Budgets as Budgets
 from sorl.agents.cac import Cac as Cac
 from sorl.agents.fawac import Fawac as Fawac
 from sorl.agents.fbrac import Fbrac as Fbrac
 from sorl.agents.fql import Fql as Fql
 from sorl.agents.idql import Idql as Idql
 from sorl.agents.ifql import Ifql as Ifql
+from sorl.agents.interface import AbstractAgent as AbstractAgent
 from sorl.agents.iql import Iql as Iql
 from sorl.agents.rebrac import Rebrac as Rebrac
 from sorl.agents.sorl import Sorl as Sorl

@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import optimisation
-from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
-from sorl.agents._settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
+from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation
 from sorl.networks import GaussianActor
-from sorl.transitions import Transition
 
 
 class BcState(eqx.Module):

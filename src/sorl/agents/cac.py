@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import consistency, critics, optimisation
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._settings import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -18,9 +18,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
-from sorl.denoisers import ConsistencyNetwork
-from sorl.networks import CriticEnsemble
-from sorl.transitions import Transition
+from sorl.data.transitions import Transition
+from sorl.functional import consistency, optimisation, td, verifiers
+from sorl.networks import ConsistencyNetwork, CriticEnsemble
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -97,7 +97,7 @@ class Cac(AbstractAgent):
     """Widths of each critic head's hidden layers, in units."""
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, in the TD target and in the choice among candidates."""
     sampling_steps: int = eqx.field(static=True, default=2)
     """Steps from noise to action, in training and, unless a budget says otherwise, when acting."""
@@ -240,7 +240,7 @@ class Cac(AbstractAgent):
         def value(action):
             return policy.critic(observation, action)
 
-        return critics.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+        return verifiers.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
 
     def _critic_loss(
         self, critic: CriticEnsemble, state: CacState, batch: Transition, draws: CacDraws
@@ -253,7 +253,7 @@ class Cac(AbstractAgent):
 
             return jnp.max(jax.vmap(next_q)(noises), axis=0)
 
-        target = critics.td_target(
+        target = td.td_target(
             batch.reward,
             batch.mask,
             jax.vmap(best_next_q)(batch.next_observation, draws.target_noise),
@@ -261,7 +261,7 @@ class Cac(AbstractAgent):
             aggregation=self.q_aggregation,
         )
         q = jax.vmap(critic)(batch.observation, batch.action)
-        loss = critics.td_loss(q, target)
+        loss = td.td_loss(q, target)
         return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
     def _policy_loss(
@@ -289,7 +289,7 @@ class Cac(AbstractAgent):
             jax.vmap(cloning)(batch.observation, batch.action, draws.consistency_noise, draws.consistency_place)
         )
         q = jax.vmap(q_of)(batch.observation, draws.policy_noise)
-        q_loss = critics.policy_q_loss(q)
+        q_loss = td.policy_q_loss(q)
         loss = consistency_loss + self.q_coefficient * q_loss
         metrics = {
             "policy_loss": loss,

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation, values
-from sorl.agents import _implicit_values as implicit
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._flow_agent import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import implicit_values as implicit
+from sorl.agents.shared.flow_agent import (
     FlowDraws,
     FlowPolicy,
     Metrics,
@@ -19,7 +19,7 @@ from sorl.agents._flow_agent import (
     flow_matching_errors,
     td_loss,
 )
-from sorl.agents._settings import (
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -27,8 +27,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import expectile, optimisation, verifiers
 from sorl.networks import CriticEnsemble, Value, VelocityField
-from sorl.transitions import Transition
 
 
 MEAN_EXPECTILE = 0.5
@@ -85,7 +86,7 @@ class Fawac(AbstractAgent):
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True, default=10)
     """Euler steps of the policy, in the TD target and when it acts."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value, in targets, advantages and best-of-N."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
@@ -195,7 +196,7 @@ class Fawac(AbstractAgent):
 
     def _target_q(self, state: FawacState, batch: Transition) -> Float[Array, " batch"]:
         q = jax.vmap(state.target_critic)(batch.observation, batch.action)
-        return critics.aggregate(q, self.q_aggregation)
+        return verifiers.aggregate(q, self.q_aggregation)
 
     def _critic_loss(self, critic: CriticEnsemble, state: FawacState, batch: Transition, draws: FawacDraws):
         return td_loss(
@@ -210,7 +211,7 @@ class Fawac(AbstractAgent):
     def _policy_loss(
         self, field: VelocityField, value: Value, batch: Transition, q: Float[Array, " batch"], draws: FawacDraws
     ) -> tuple[Float[Array, ""], Metrics]:
-        weight = values.advantage_weight(q - jax.vmap(value)(batch.observation), self.temperature)
+        weight = expectile.advantage_weight(q - jax.vmap(value)(batch.observation), self.temperature)
         errors = flow_matching_errors(field, batch, draws.flow)
         loss = jnp.mean(weight * errors)
         return loss, {

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._flow_agent import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
     FlowPolicy,
     Metrics,
@@ -18,7 +18,7 @@ from sorl.agents._flow_agent import (
     flow_matching_errors,
     td_loss,
 )
-from sorl.agents._settings import (
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -26,8 +26,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation, td, verifiers
 from sorl.networks import CriticEnsemble, VelocityField
-from sorl.transitions import Transition
 
 
 class FbracState(eqx.Module):
@@ -68,7 +69,7 @@ class Fbrac(AbstractAgent):
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True, default=10)
     """Euler steps of the policy while it trains, all of which the Q loss backpropagates through."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
     normalise_q: bool = eqx.field(static=True, default=False)
     """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
@@ -186,7 +187,7 @@ class Fbrac(AbstractAgent):
         flow_matching = jnp.mean(flow_matching_errors(field, batch, draws.flow))
         action = flow_actions(field, batch.observation, draws.policy_noise, self.flow_steps)
         q = jax.vmap(critic)(batch.observation, action)
-        q_loss = critics.policy_q_loss(q, normalised=self.normalise_q)
+        q_loss = td.policy_q_loss(q, normalised=self.normalise_q)
         loss = self.flow_matching_coefficient * flow_matching + q_loss
         return loss, {
             "flow_matching_loss": flow_matching,

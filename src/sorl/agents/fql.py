@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._flow_agent import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
     Metrics,
     draw_flow_actor_critic,
@@ -17,7 +17,7 @@ from sorl.agents._flow_agent import (
     flow_matching_errors,
     td_loss,
 )
-from sorl.agents._settings import (
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -25,8 +25,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation, td, verifiers
 from sorl.networks import CriticEnsemble, OneStepField, VelocityField
-from sorl.transitions import Transition
 
 
 class FqlState(eqx.Module):
@@ -79,7 +80,7 @@ class Fql(AbstractAgent):
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True, default=10)
     """Euler steps of the flow whose end the one-step policy imitates."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
     normalise_q: bool = eqx.field(static=True, default=False)
     """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
@@ -183,7 +184,7 @@ class Fql(AbstractAgent):
         budget: Budget,
     ) -> Float[Array, " action"]:
         """Makes `budget.candidates` actions in one pass each and returns the one that the critic values most."""
-        return critics.choose(
+        return verifiers.choose(
             lambda noise: jnp.clip(policy.one_step(observation, noise), -1.0, 1.0),
             lambda action: policy.critic(observation, action),
             budget.noise_scale * draws,
@@ -215,7 +216,7 @@ class Fql(AbstractAgent):
         action = jax.vmap(one_step)(batch.observation, draws.policy_noise)
         distillation = jnp.mean((action - taught) ** 2)
         q = jax.vmap(critic)(batch.observation, jnp.clip(action, -1.0, 1.0))
-        q_loss = critics.policy_q_loss(q, normalised=self.normalise_q)
+        q_loss = td.policy_q_loss(q, normalised=self.normalise_q)
         loss = flow_matching + self.distillation_coefficient * distillation + q_loss
         return loss, {
             "flow_matching_loss": flow_matching,

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, diffusion, optimisation
-from sorl.agents import _diffusion_behaviour as behaviour, _implicit_values as implicit
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._schedules import cosine_decay, no_metrics
-from sorl.agents._settings import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
+from sorl.agents.shared.schedules import cosine_decay, no_metrics
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -19,9 +19,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
-from sorl.denoisers import NoisePredictor
-from sorl.networks import CriticEnsemble
-from sorl.transitions import Transition
+from sorl.data.transitions import Transition
+from sorl.functional import diffusion, optimisation, verifiers
+from sorl.networks import CriticEnsemble, NoisePredictor
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -63,7 +63,7 @@ class Idql(AbstractAgent):
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
     - critic: (Q(x, a) - r - discount * mask * V(x'))^2
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on {1 / T, .., 1}
-      for T = `denoising_steps`, alpha_bar(t) as in `sorl.diffusion.alpha_bar`
+      for T = `denoising_steps`, alpha_bar(t) as in `sorl.functional.diffusion.alpha_bar`
 
     One update: a step of the model and its moving average; at every `value_interval`-th also a step of V, a critic step
     towards that V, and the critic's average. The model's learning rate falls to 0 along half a cosine. Logged:
@@ -90,7 +90,7 @@ class Idql(AbstractAgent):
     """Widths of the hidden layers of V and of each critic head, in units."""
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, for V and in the choice among candidates."""
     value_interval: int = eqx.field(static=True, default=2)
     """Updates of the model for each of the values."""
@@ -220,7 +220,7 @@ class Idql(AbstractAgent):
         def value(action):
             return policy.critic(observation, action)
 
-        return critics.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+        return verifiers.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
 
     def _grid_time(self, time: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """From [0, 1) to {1 / T, .., 1}, evenly."""

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
-from sorl.agents import _implicit_values as implicit
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._flow_agent import FlowDraws, FlowPolicy, Metrics, act, budgets, draw_flow, flow_matching_errors
-from sorl.agents._settings import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import implicit_values as implicit
+from sorl.agents.shared.flow_agent import FlowDraws, FlowPolicy, Metrics, act, budgets, draw_flow, flow_matching_errors
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -17,8 +17,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation, verifiers
 from sorl.networks import VelocityField
-from sorl.transitions import Transition
 
 
 class IfqlState(eqx.Module):
@@ -60,7 +61,7 @@ class Ifql(AbstractAgent):
     """Euler steps of the flow when it acts."""
     candidates: int = eqx.field(static=True, default=32)
     """N of best-of-N, unless the budget of a decision says otherwise."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, for V to regress on and in best-of-N (the FQL authors' code: min)."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""

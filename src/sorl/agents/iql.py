@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation, values
-from sorl.agents import _implicit_values as implicit
-from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
-from sorl.agents._settings import (
+from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import implicit_values as implicit
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -16,8 +16,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import expectile as values, optimisation, verifiers
 from sorl.networks import GaussianActor, Value
-from sorl.transitions import Transition
 
 
 class IqlState(eqx.Module):
@@ -57,7 +58,7 @@ class Iql(AbstractAgent):
     """Widths of the hidden layers of V and of each critic head, in units."""
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value for V and the advantage."""
     learned_std: bool = eqx.field(static=True, default=False)
     """Whether the policy's standard deviation of each action dimension is learned, rather than 1."""

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation
-from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
-from sorl.agents._schedules import every, no_metrics
-from sorl.agents._settings import (
+from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.schedules import every, no_metrics
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -19,8 +19,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation, td, verifiers
 from sorl.networks import CriticEnsemble, GaussianActor
-from sorl.transitions import Transition
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -85,7 +86,7 @@ class Rebrac(AbstractAgent):
     """Widths of each critic head's hidden layers, in units."""
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, in the TD target and in the actor's loss."""
     policy_interval: int = eqx.field(static=True, default=2)
     """Updates of the critic for each of the actor and of the moving averages."""
@@ -209,7 +210,7 @@ class Rebrac(AbstractAgent):
         next_action = jnp.clip(jax.vmap(state.target_actor.mean)(batch.next_observation) + noise, -1.0, 1.0)
         distance = jnp.sum((next_action - batch.next_action) ** 2, axis=-1)
         next_q = jax.vmap(state.target_critic)(batch.next_observation, next_action)
-        target = critics.td_target(
+        target = td.td_target(
             batch.reward,
             batch.mask,
             next_q - self.critic_cloning_coefficient * distance[:, None],
@@ -217,15 +218,15 @@ class Rebrac(AbstractAgent):
             aggregation=self.q_aggregation,
         )
         q = jax.vmap(critic)(batch.observation, batch.action)
-        loss = critics.td_loss(q, target)
+        loss = td.td_loss(q, target)
         return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
     def _actor_loss(
         self, actor: GaussianActor, critic: CriticEnsemble, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         action = jax.vmap(actor.mean)(batch.observation)
-        q = critics.aggregate(jax.vmap(critic)(batch.observation, action), self.q_aggregation)
-        q_loss = critics.policy_q_loss(q[:, None])
+        q = verifiers.aggregate(jax.vmap(critic)(batch.observation, action), self.q_aggregation)
+        q_loss = td.policy_q_loss(q[:, None])
         cloning_loss = jnp.mean(jnp.sum((action - batch.action) ** 2, axis=-1))
         loss = self.q_coefficient * q_loss + self.actor_cloning_coefficient * cloning_loss
         metrics = {

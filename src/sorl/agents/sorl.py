@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, optimisation, shortcut
-from sorl.agents._agent import AbstractAgent, Budget, Budgets
-from sorl.agents._schedules import linear_decay
-from sorl.agents._settings import ANY_WEIGHT, refuse_outside
-from sorl.agents._shortcut_agent import (
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.schedules import linear_decay
+from sorl.agents.shared.settings import ANY_WEIGHT, refuse_outside
+from sorl.agents.shared.shortcut_agent import (
     ActionDraws,
     SorlDraws,
     SorlPolicy,
@@ -25,9 +25,10 @@ from sorl.agents._shortcut_agent import (
     refuse_bad_settings,
     step_counts,
 )
-from sorl.agents._shortcut_losses import gradient_of_one, one_of, policy_gradient, td_loss
+from sorl.agents.shared.shortcut_losses import gradient_of_one, one_of, policy_gradient, td_loss
+from sorl.data.transitions import Transition
+from sorl.functional import optimisation, shortcut, verifiers
 from sorl.networks import CriticEnsemble, ShortcutField
-from sorl.transitions import Transition
 
 
 class SorlState(eqx.Module):
@@ -74,7 +75,7 @@ class Sorl(AbstractAgent):
     """M^disc: steps of the finest grid in training; a power of two, at least 2."""
     backprop_steps: int = eqx.field(static=True, default=8)
     """M^BTT: most jumps that the Q loss backpropagates through; a power of two, at most `discretization_steps`."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="mean")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps of the acting policy is an input of the critic."""

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl import critics, diffusion, optimisation
-from sorl.agents import _diffusion_behaviour as behaviour, _implicit_values as implicit
-from sorl.agents._agent import ONE_PASS, AbstractAgent, Budget, Budgets
-from sorl.agents._schedules import cosine_decay, no_metrics
-from sorl.agents._settings import (
+from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
+from sorl.agents.shared.schedules import cosine_decay, no_metrics
+from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
     refuse_counts_below_one,
@@ -19,9 +19,9 @@ from sorl.agents._settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
-from sorl.denoisers import NoisePredictor
-from sorl.networks import GaussianActor
-from sorl.transitions import Transition
+from sorl.data.transitions import Transition
+from sorl.functional import diffusion, optimisation, verifiers
+from sorl.networks import GaussianActor, NoisePredictor
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -59,7 +59,7 @@ class Srpo(AbstractAgent):
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
     - critic: (Q(x, a) - r - discount * mask * V(x'))^2
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on [0.001, 1],
-      alpha_bar(t) as in `sorl.diffusion.alpha_bar`
+      alpha_bar(t) as in `sorl.functional.diffusion.alpha_bar`
     - policy: pi(x) . ((1 - alpha_bar) (model(x, sqrt(alpha_bar) pi(x) + sqrt(1 - alpha_bar) z, t) - z) - q_coefficient
       * g), the second factor held fixed, t uniform on [0.02, 0.98]; g is the gradient of mean Qbar(x, a) at a = pi(x),
       with `normalise_guidance` divided by its root mean square over action dimensions
@@ -88,7 +88,7 @@ class Srpo(AbstractAgent):
     """Widths of the hidden layers of V and of each critic head, in units."""
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
-    q_aggregation: critics.Aggregation = eqx.field(static=True, default="min")
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value for V; the policy follows their mean."""
     value_interval: int = eqx.field(static=True, default=2)
     """Updates of the model for each of the values."""
@@ -252,7 +252,7 @@ class Srpo(AbstractAgent):
             return diffusion.score_gradient(state.model, observation, action, noise, time, self.most_noise_rate)
 
         def q_of(observation, action):
-            return critics.aggregate(state.values.target_critic(observation, action), "mean")
+            return verifiers.aggregate(state.values.target_critic(observation, action), "mean")
 
         time = 0.02 + 0.96 * draws.time
         score = jax.vmap(away_from_data)(batch.observation, action, draws.noise, time)

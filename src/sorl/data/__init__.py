@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from sorl.data.generation import generate as generate
+    from sorl.data.generation.generate import generate as generate
+    from sorl.data.generation.recipes import GeneratedSet as GeneratedSet
     from sorl.data.loaded import LoadedData as LoadedData
-    from sorl.data.names import Task as Task
-    from sorl.data.ogbench import load_ogbench as load_ogbench
-    from sorl.data.own_logs import load_logs as load_logs
-    from sorl.data.recipes import GeneratedSet as GeneratedSet
+    from sorl.data.ogbench.load import load_ogbench as load_ogbench
+    from sorl.data.own_logs.load import load_logs as load_logs
+    from sorl.environments.names import Task as Task
 
 _HOMES = {
-    "GeneratedSet": "sorl.data.recipes",
+    "GeneratedSet": "sorl.data.generation.recipes",
     "LoadedData": "sorl.data.loaded",
-    "Task": "sorl.data.names",
-    "generate": "sorl.data.generation",
-    "load_logs": "sorl.data.own_logs",
-    "load_ogbench": "sorl.data.ogbench",
+    "Task": "sorl.environments.names",
+    "generate": "sorl.data.generation.generate",
+    "load_logs": "sorl.data.own_logs.load",
+    "load_ogbench": "sorl.data.ogbench.load",
 }
 
 __all__ = ["GeneratedSet", "LoadedData", "Task", "generate", "load_logs", "load_ogbench"]

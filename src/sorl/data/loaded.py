@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from sorl.normalisation import Normalisation
-from sorl.transitions import Dataset
+from sorl.data.normalisation import Normalisation
+from sorl.data.transitions import Dataset
 
 
 ACTION_LIMIT = 1 - 1e-5

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from sorl.files import named_errors, read_json, write_json
+from sorl.system.files import named_errors, read_json, write_json
 
 
 def record_path(path: pathlib.Path) -> pathlib.Path:

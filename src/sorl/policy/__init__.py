@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from sorl.policy._acting import act as act, decide as decide
-    from sorl.policy._file import bad_seeds as bad_seeds, policy_path as policy_path
-    from sorl.policy._planning import Plan as Plan
-    from sorl.policy._policy import Policy as Policy, load_policy as load_policy
-    from sorl.policy._runner import PolicyRunner as PolicyRunner
+    from sorl.policy.acting import act as act, decide as decide
+    from sorl.policy.file import bad_seeds as bad_seeds, policy_path as policy_path
+    from sorl.policy.planning import Plan as Plan
+    from sorl.policy.policy import Policy as Policy, load_policy as load_policy
+    from sorl.policy.runner import PolicyRunner as PolicyRunner
 
 _HOMES = {
-    "Plan": "_planning",
-    "Policy": "_policy",
-    "PolicyRunner": "_runner",
-    "act": "_acting",
-    "bad_seeds": "_file",
-    "decide": "_acting",
-    "load_policy": "_policy",
-    "policy_path": "_file",
+    "Plan": "planning",
+    "Policy": "policy",
+    "PolicyRunner": "runner",
+    "act": "acting",
+    "bad_seeds": "file",
+    "decide": "acting",
+    "load_policy": "policy",
+    "policy_path": "file",
 }
 
 __all__ = ["Plan", "Policy", "PolicyRunner", "act", "bad_seeds", "decide", "load_policy", "policy_path"]

@@ -1,7 +1,7 @@
 """`python -m sorl.policy RUN`: what a policy is, and the budget it should act at where a decision may take so long."""
 
 if __name__ == "__main__":
-    from sorl import entry  # before the other imports, which take seconds
+    from sorl.system import entry  # before the other imports, which take seconds
 
     entry.run("sorl.policy.__main__")
 
@@ -12,9 +12,10 @@ from typing import Annotated
 import jax
 import tyro
 
-from sorl import compilation, entry, load_policy
-from sorl.files import make_directory
+from sorl import load_policy
 from sorl.policy import Plan, Policy
+from sorl.system import compilation, entry
+from sorl.system.files import make_directory
 
 
 @dataclasses.dataclass(frozen=True)

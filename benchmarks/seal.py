@@ -1,0 +1,174 @@
+"""Seals behaviour: `python benchmarks/seal.py OUT.json [BEFORE.json]` writes digests of twelve short trainings.
+
+Each agent trains 300 updates with two seeds on made-up rows in OGBench's format and identity units (pointmaze-medium),
+through the command line of sorl.train, with an evaluation of 4 episodes. With BEFORE.json, prints what differs, exit 1.
+It goes on with the agents that OUT.json lacks: remove it to begin anew. Digests hold for one machine and one jax.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from sorl import Budget, load_policy  # noqa: E402
+from sorl.agents import AGENTS  # noqa: E402
+from sorl.config.options import read_config  # noqa: E402
+from sorl.train import __main__ as train, loop  # noqa: E402
+from sorl.train.checkpoints import Checkpoints  # noqa: E402
+
+
+ENV = "pointmaze-medium-navigate-singletask-task1-v0"
+SIZES = {
+    "hidden_sizes": (16, 16),
+    "critic_hidden_sizes": (16, 16),
+    "flow_steps": 2,
+    "width": 8,
+    "blocks": 1,
+    "denoising_steps": 2,
+    "backup_candidates": 2,
+    "pretraining_updates": 50,
+    "candidates": 3,
+}
+
+
+def digest(*arrays) -> str:
+    """Of arrays or JSON: types, shapes and bits."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        array = np.asarray(array)
+        found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()[:16]
+
+
+def write_data(directory: Path) -> None:
+    """Random walks in the maze's sizes."""
+    for name, trajectories, seed in (("", 8, 0), ("-val", 2, 1)):
+        random, length = np.random.default_rng(seed), 50
+        rows = trajectories * length
+        position = random.uniform(0, 20, (rows, 2)).astype(np.float32)
+        position[::7] = (20.2, 19.9)  # the goal
+        np.savez(
+            directory / f"pointmaze-medium-navigate-v0{name}.npz",
+            observations=position,
+            actions=random.uniform(-1, 1, (rows, 2)).astype(np.float32),
+            terminals=np.arange(rows) % length == length - 1,
+            qpos=position,
+            qvel=np.zeros_like(position),
+        )
+
+
+def options(agent) -> list[str]:
+    """The agent's word and small sizes, as words of the command line."""
+    name = agent.__name__
+    words = ["agent:" + "".join(f"-{x.lower()}" if x.isupper() else x for x in name).lstrip("-")]
+    known = {field.name for field in dataclasses.fields(agent)}
+    for key, value in SIZES.items():
+        if key in known:
+            words += ["--agent." + key.replace("_", "-"), *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def budgets(agent) -> list[Budget]:
+    """All that the final table has, and one of each other kind."""
+    own = agent.budgets
+    found = [*own.grid(None, None, final=True), dataclasses.replace(own.usual, noise_scale=0.5)]
+    if own.other_inference_steps:
+        found.append(dataclasses.replace(own.usual, inference_steps=3))
+    if own.other_candidates:
+        found.append(dataclasses.replace(own.usual, candidates=4))
+    if own.other_verifiers:
+        found += [Budget(2, 4, q_aggregation="min"), Budget(2, 4, softmax_temperature=0.5)]
+        found += [Budget(4, 2, policy_conditioning=2, critic_conditioning=1)]
+    return list(dict.fromkeys(found))
+
+
+def seal(agent, directory: Path, data: Path) -> dict:
+    """Trains one agent, and reads back what it left."""
+    own = agent().budgets
+    steps = ["1", "4"] if own.other_inference_steps else [str(own.inference_steps[0])]
+    candidates = ["1", "4"] if own.other_candidates else [str(own.candidates[0])]
+    words = [
+        "--env", ENV, *options(agent), "--data-dir", str(data), "--run-dir", str(directory),
+        "--seeds", "0", "1", "--updates", "300", "--batch-size", "32", "--log-interval", "50",
+        "--checkpoint-interval", "150", "--seed-mapping", "map", "--evaluation.interval", "300",
+        "--evaluation.episodes", "4", "--evaluation.workers", "4", "--evaluation.final-episodes", "4",
+        "--evaluation.final-inference-steps", steps[-1], "--evaluation.final-candidates", candidates[-1],
+        "--evaluation.inference-steps", steps[-1], "--evaluation.success-timing", "pre", "--quiet",
+    ]  # fmt: skip
+    code = train.main(words)
+    assert code == 0, f"{agent.__name__} ended with {code}"
+    config = read_config(directory / "config.json")
+    state = train.load_data(config)
+    template = loop.init(config.agent, state.train, config.seeds, batch_size=config.batch_size)
+    with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        state = checkpoints.restore(template, 300)
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    columns = sorted({name for row in rows for name in row})
+    random = np.random.default_rng(5)
+    observations = random.uniform(0, 20, (5, 2)).astype(np.float32)
+    actions = {}
+    for seed in config.seeds:
+        policy = load_policy(directory, seed)
+        for budget in budgets(policy.agent):
+            found = policy(observations, key=jax.random.key(3), budget=budget)
+            actions[f"{seed} {budget}"] = digest(found)
+    played = json.loads((directory / "evaluation.json").read_text())["rows"]
+    return {
+        "state": {jax.tree_util.keystr(path): digest(x) for path, x in jax.tree_util.tree_leaves_with_path(state)},
+        "metrics": {name: digest(json.dumps([row.get(name) for row in rows])) for name in columns},
+        "actions": actions,
+        "evaluation": {
+            f"{row['training_seed']} {row['inference_steps']} {row['candidates']}": digest(
+                json.dumps([row[name] for name in ("episode_seeds", "success", "returns", "lengths")])
+            )
+            for row in played
+        },
+    }
+
+
+def differences(before, after, where=""):
+    """Paths at which two seals differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            if name not in before or name not in after:
+                yield f"{where}/{name} is only {'after' if name in after else 'before'}"
+            else:
+                yield from differences(before[name], after[name], f"{where}/{name}")
+    elif before != after:
+        yield f"{where} differs"
+
+
+def main() -> int:
+    """All agents."""
+    out = Path(sys.argv[1])
+    found = json.loads(out.read_text()) if out.exists() else {}  # goes on where it was stopped
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place) / "data"
+        data.mkdir()
+        write_data(data)
+        for name, agent in AGENTS.items():
+            if name in found:
+                continue
+            found[name] = seal(agent, Path(place) / name, data)
+            print(f"sealed {name}", flush=True)
+            out.write_text(json.dumps(found, indent=1))
+    if len(sys.argv) < 3:
+        return 0
+    lines = list(differences(json.loads(Path(sys.argv[2]).read_text()), found))
+    print("\n".join(lines) or "No bit moved.")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

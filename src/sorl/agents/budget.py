@@ -1,0 +1,150 @@
+"""Budgets: the compute that one decision may spend, and those that an agent acts on."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+
+from sorl.agents.shared.settings import MAX_CANDIDATES, MAX_STEPS
+from sorl.functional.verifiers import Aggregation
+from sorl.system.ranges import MAX_NUMBER, refuse_outside
+
+
+BUDGET_TYPES = {
+    "inference_steps": (int,),
+    "candidates": (int,),
+    "policy_conditioning": (int, type(None)),
+    "critic_conditioning": (int, type(None)),
+    "noise_scale": (float, int),
+    "softmax_temperature": (float, int),
+}
+"""By the field of a `Budget`, the types that it may have."""
+
+
+class Budget(eqx.Module):
+    """The compute that one decision may spend; static, so that each budget is one compiled program."""
+
+    inference_steps: int = eqx.field(static=True, default=4)
+    """Sequential budget M^inf: jumps or integration steps from noise to action, >= 1; 1 for a policy without steps."""
+    candidates: int = eqx.field(static=True, default=1)
+    """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1.
+
+    With the published and the quickstart's settings, best of N lowered SORL's success at every budget measured;
+    `sorl.scaling` measures it with paired differences.
+    """
+    noise_scale: float = eqx.field(static=True, default=1.0)
+    """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path.
+
+    Below 1 helps where a task forgives less noise than the data hold; at 0 all candidates are the same.
+    """
+    policy_conditioning: int | None = eqx.field(static=True, default=None)
+    """Number of steps shown to the policy; None: the largest trained count not above `inference_steps`."""
+    critic_conditioning: int | None = eqx.field(static=True, default=None)
+    """Number of steps shown to the critic; None: the largest trained count not above `inference_steps`."""
+    q_aggregation: Aggregation | None = eqx.field(static=True, default=None)
+    """How critic heads become the value that candidates are judged by; None: as the agent's own targets.
+
+    `min` helps where best of N lowers success: it passes over what one head alone over-estimates. `mean` helps where
+    the heads differ more in noise than in knowledge, since it averages the noise out.
+    """
+    softmax_temperature: float = eqx.field(static=True, default=0.0)
+    """Above 0, candidate i is taken with a probability proportional to exp(Q_i / temperature); in units of Q.
+
+    It helps where the candidates' values differ by less than the critic errs: then 0, which takes the best, follows the
+    errors. A large temperature is one plain sample.
+    """
+
+    def __check_init__(self):
+        # 2.0 equals 2: the program that cannot be made of the one would be found, and used, for the other.
+        for name, kinds in BUDGET_TYPES.items():
+            if type(getattr(self, name)) not in kinds:
+                expected = "a number" if float in kinds else "a whole number"
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give {expected}.")
+        if self.inference_steps < 1 or self.candidates < 1:
+            raise ValueError(
+                f"A budget of {self.inference_steps} inference steps and {self.candidates} candidates cannot act; "
+                "give at least 1 of each."
+            )
+        refuse_outside(
+            self,
+            inference_steps=(1, MAX_STEPS),
+            candidates=(1, MAX_CANDIDATES),
+            policy_conditioning=(1, MAX_STEPS),
+            critic_conditioning=(1, MAX_STEPS),
+            noise_scale=(0.0, MAX_NUMBER),
+            softmax_temperature=(0.0, MAX_NUMBER),
+        )
+        if self.q_aggregation not in (None, "mean", "min"):
+            raise ValueError(f"q_aggregation is {self.q_aggregation!r}; give 'mean', 'min' or None.")
+
+    @property
+    def name(self) -> str:
+        """Short name by its sizes, `M4N8` for four jumps and best of eight, and by a verifier that is not the usual."""
+        aggregation = "" if self.q_aggregation is None else f"-{self.q_aggregation}"
+        softmax = f"-softmax{self.softmax_temperature!r}" if self.softmax_temperature else ""
+        return f"M{self.inference_steps}N{self.candidates}{aggregation}{softmax}"
+
+    @property
+    def chooses_by_softmax(self) -> bool:
+        """Whether the choice among candidates is random too."""
+        return self.candidates > 1 and self.softmax_temperature > 0
+
+
+class Budgets(NamedTuple):
+    """The compute budgets that an agent acts on."""
+
+    usual: Budget
+    """The default; its noise scale and conditioning are those of every budget of an evaluation."""
+    inference_steps: tuple[int, ...]
+    """Default sequential budgets M^inf of an evaluation; (1,) for a policy without steps."""
+    candidates: tuple[int, ...]
+    """Default parallel budgets N of the table after training; (1,) for an agent without a critic."""
+    trained_steps: tuple[int, ...]
+    """The numbers of steps seen in training, ascending; any other extrapolates."""
+    other_inference_steps: bool
+    """Whether it can act in other numbers of steps than `inference_steps`."""
+    other_candidates: bool
+    """Whether it can choose among other numbers of candidates than `candidates`."""
+    other_verifiers: bool = False
+    """Whether it uses a budget's `q_aggregation` and `softmax_temperature`."""
+
+    def grid(
+        self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
+    ) -> list[Budget]:
+        """Every pair of the two; None means the agent's own.
+
+        The agent's own candidates are the usual ones while it trains, and all of them for the `final` table. Raises a
+        `ValueError`, one sentence, for a budget that the agent cannot act on.
+        """
+        steps = self.inference_steps if inference_steps is None else inference_steps
+        own = self.candidates if final else (self.usual.candidates,)
+        budgets = [
+            dataclasses.replace(self.usual, inference_steps=m, candidates=n)
+            for n in (own if candidates is None else candidates)
+            for m in steps
+        ]
+        for budget in budgets:
+            self.refuse(budget)
+        return budgets
+
+    def refuse(self, budget: Budget) -> None:
+        """Raises a `ValueError`, one sentence, for a budget that the agent cannot act on."""
+        for name, title in (("inference_steps", "inference steps"), ("candidates", "candidates")):
+            asked, possible = getattr(budget, name), getattr(self, name)
+            if asked not in possible and not getattr(self, f"other_{name}"):
+                allowed = " or ".join(map(str, possible))
+                raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
+        if (budget.q_aggregation or budget.softmax_temperature) and not self.other_verifiers:
+            raise ValueError("This agent has one way to choose; leave q_aggregation and softmax_temperature alone.")
+
+
+ONE_PASS = Budgets(
+    usual=Budget(inference_steps=1, noise_scale=0.0),
+    inference_steps=(1,),
+    candidates=(1,),
+    trained_steps=(1,),
+    other_inference_steps=False,
+    other_candidates=False,
+)
+"""Of a policy that acts by one forward pass, on its mean unless a noise scale says otherwise."""

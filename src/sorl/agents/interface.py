@@ -1,0 +1,67 @@
+"""What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update`, `act`."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from sorl.agents.budget import Budget, Budgets
+from sorl.agents.shared.settings import refuse_absurd_values
+from sorl.data.transitions import Transition
+
+
+class AbstractAgent(eqx.Module):
+    """An algorithm: its hyper-parameters are its fields, and `state` holds everything that training changes.
+
+    All randomness is data: `draw` and `draw_shared` make the random draws of one update, `draw_action` those of one
+    decision, and nothing else is random but `init`.
+    """
+
+    def __check_init__(self):
+        refuse_absurd_values(self)
+
+    @property
+    @abc.abstractmethod
+    def budgets(self) -> Budgets:
+        """The compute budgets that it acts on, and those that it is judged at."""
+
+    @abc.abstractmethod
+    def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
+        """A fresh training state for one seed."""
+
+    @abc.abstractmethod
+    def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
+        """The random draws of one update that belong to one seed."""
+
+    @abc.abstractmethod
+    def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> PyTree:
+        """What all seeds share of one update: random draws that choose which program branch runs, and schedules.
+
+        **Arguments:** `step`, the number of updates made before this one. It is an argument, not a part of the state:
+        there it would differ from seed to seed as far as a program can tell, and every branch would run.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self, state: Any, batch: Transition, draws: Any, shared: Any
+    ) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
+        """One update of everything: the next state, and scalar metrics by name."""
+
+    @abc.abstractmethod
+    def losses(self, state: Any, batch: Transition, draws: Any, shared: Any) -> dict[str, Float[Array, ""]]:
+        """The scalar losses on a batch without an update, for validation data."""
+
+    @abc.abstractmethod
+    def policy(self, state: Any) -> PyTree:
+        """The part of the state that acting needs (networks only)."""
+
+    @abc.abstractmethod
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> PyTree:
+        """The random draws of one decision for one observation."""
+
+    @abc.abstractmethod
+    def act(
+        self, policy: Any, observation: Float[Array, " observation"], draws: Any, budget: Budget
+    ) -> Float[Array, " action"]:
+        """One decision for one observation, in [-1, 1]; the caller vmaps."""

@@ -1,0 +1,118 @@
+"""What the agents with a flow policy have in common: networks to act with, random draws, losses, budgets, acting."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from sorl.agents.budget import Budget, Budgets
+from sorl.data.transitions import Transition
+from sorl.functional import flows, td, verifiers
+from sorl.networks import CriticEnsemble, VelocityField
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class FlowPolicy(eqx.Module):
+    """What acting needs: the flow makes candidates, the critic chooses among them."""
+
+    field: VelocityField
+    critic: CriticEnsemble
+
+
+class FlowDraws(eqx.Module):
+    """Where flow matching asks, in one update of one seed."""
+
+    noise: Float[Array, "*seeds batch action"]
+    time: Float[Array, "*seeds batch"]
+    """Uniform on [0, 1)."""
+
+
+class FlowActorCriticDraws(eqx.Module):
+    """The random draws of one update of one seed, for a policy that also asks the critic."""
+
+    flow: FlowDraws
+    policy_noise: Float[Array, "*seeds batch action"]
+    """Starts the actions of the Q loss."""
+    target_noise: Float[Array, "*seeds batch action"]
+    """Starts the next actions of the TD target."""
+
+
+def draw_flow(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowDraws:
+    """Noise and times of flow matching."""
+    noise_key, time_key = jax.random.split(key)
+    return FlowDraws(
+        noise=jax.random.normal(noise_key, (batch_size, action_size), jnp.float32),
+        time=jax.random.uniform(time_key, (batch_size,), jnp.float32),
+    )
+
+
+def draw_flow_actor_critic(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowActorCriticDraws:
+    """Noise and times of flow matching, and noise for the policy's actions now and next."""
+    flow_key, noise_key = jax.random.split(key)
+    policy, target = jax.random.normal(noise_key, (2, batch_size, action_size), jnp.float32)
+    return FlowActorCriticDraws(draw_flow(batch_size, action_size, key=flow_key), policy, target)
+
+
+def flow_actions(
+    field: VelocityField,
+    observation: Float[Array, "batch observation"],
+    noise: Float[Array, "batch action"],
+    steps: int,
+) -> Float[Array, "batch action"]:
+    """The flow's action from each row's noise."""
+    return jax.vmap(lambda x, start: flows.sample(field, x, start, steps))(observation, noise)
+
+
+def flow_matching_errors(field: VelocityField, batch: Transition, draws: FlowDraws) -> Float[Array, " batch"]:
+    """Each logged action's flow-matching error."""
+    return flows.flow_matching_errors(field, batch.observation, batch.action, draws.noise, draws.time)
+
+
+def td_loss(
+    critic: CriticEnsemble,
+    target_critic: CriticEnsemble,
+    batch: Transition,
+    next_action: Float[Array, "batch action"],
+    *,
+    discount: Any,
+    aggregation: verifiers.Aggregation,
+) -> tuple[Float[Array, ""], Metrics]:
+    """(Q(x, a) - r - discount * mask * aggregate(Qbar(x', a')))^2, averaged over heads and batch."""
+    next_q = jax.vmap(target_critic)(batch.next_observation, next_action)
+    target = td.td_target(batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation)
+    q = jax.vmap(critic)(batch.observation, batch.action)
+    loss = td.td_loss(q, target)
+    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+
+
+def budgets(flow_steps: int, candidates: int = 1) -> Budgets:
+    """Those of a flow: its own number of Euler steps or any other, and `candidates` or any other number of them."""
+    return Budgets(
+        usual=Budget(inference_steps=flow_steps, candidates=candidates),
+        inference_steps=(flow_steps,),
+        candidates=(1, candidates if candidates > 1 else 8),
+        trained_steps=(flow_steps,),
+        other_inference_steps=True,
+        other_candidates=True,
+    )
+
+
+def act(
+    policy: FlowPolicy,
+    observation: Float[Array, " observation"],
+    noise: Float[Array, "candidates action"],
+    budget: Budget,
+    aggregation: verifiers.Aggregation,
+) -> Float[Array, " action"]:
+    """Makes one action of each row of `noise`, and returns the one that the critic values most."""
+
+    def candidate(start):
+        return flows.sample(policy.field, observation, start, budget.inference_steps)
+
+    return verifiers.choose(
+        candidate, lambda action: policy.critic(observation, action), budget.noise_scale * noise, aggregation
+    )

@@ -1,0 +1,119 @@
+"""Implicit value learning: V is an expectile of Q over the logged actions, and Q bootstraps from V (IQL, section 4).
+
+The critic learns nothing about actions outside the data. Shared by all agents that take their values from IQL.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.data.transitions import Transition
+from sorl.functional import expectile as values, optimisation, td, verifiers
+from sorl.networks import CriticEnsemble, Value
+
+
+Metrics = dict[str, Float[Array, ""]]
+
+METRICS = ("value_loss", "v_mean", "critic_loss", "q_mean", "target_q_mean", "value_grad_norm", "critic_grad_norm")
+"""What `step` reports."""
+
+
+class ImplicitValues(eqx.Module):
+    """The networks of value learning and their optimisers, for one seed."""
+
+    value: Value
+    critic: CriticEnsemble
+    target_critic: CriticEnsemble
+    """Moving average of `critic`: what V regresses on."""
+    value_optimiser: PyTree
+    critic_optimiser: PyTree
+
+
+def init(
+    observation_size: int, action_size: int, hidden_sizes: tuple[int, ...], heads: int, *, key: Key[Array, ""]
+) -> ImplicitValues:
+    """Fresh networks, the target equal to the critic."""
+    value_key, critic_key = jax.random.split(key)
+    value = Value(observation_size, hidden_sizes, key=value_key)
+    critic = CriticEnsemble(observation_size, action_size, hidden_sizes, heads=heads, sees_steps=False, key=critic_key)
+    return ImplicitValues(
+        value=value,
+        critic=critic,
+        target_critic=jax.tree.map(jnp.copy, critic),
+        value_optimiser=optimisation.init(value),
+        critic_optimiser=optimisation.init(critic),
+    )
+
+
+def target_q(networks: ImplicitValues, batch: Transition, aggregation: verifiers.Aggregation) -> Float[Array, " batch"]:
+    """The target critic's value of each logged action."""
+    return verifiers.aggregate(jax.vmap(networks.target_critic)(batch.observation, batch.action), aggregation)
+
+
+def value_loss(
+    value: Value, batch: Transition, q: Float[Array, " batch"], expectile: Any
+) -> tuple[Float[Array, ""], Metrics]:
+    """Expectile regression of V(x) on `q`."""
+    v = jax.vmap(value)(batch.observation)
+    loss = values.expectile_loss(q, v, expectile)
+    return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
+
+
+def critic_loss(
+    critic: CriticEnsemble, value: Value, batch: Transition, discount: Any
+) -> tuple[Float[Array, ""], Metrics]:
+    """(Q(x, a) - r - discount * mask * V(x'))^2, averaged over heads and batch; V gets no gradient."""
+    next_v = jax.vmap(value)(batch.next_observation)
+    target = td.td_target(batch.reward, batch.mask, next_v[:, None], discount=discount, aggregation="mean")
+    q = jax.vmap(critic)(batch.observation, batch.action)
+    loss = td.td_loss(q, target)
+    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+
+
+def step(
+    networks: ImplicitValues,
+    batch: Transition,
+    q: Float[Array, " batch"],
+    *,
+    expectile: Any,
+    discount: Any,
+    learning_rate: Any,
+    target_rate: Any,
+) -> tuple[ImplicitValues, Metrics]:
+    """One step of V towards `q`, one of the critic with the new V in its target, then the critic's moving average.
+
+    **Arguments:** `q` from `target_q`, which policies need too.
+    """
+    gradient, value_metrics = jax.grad(value_loss, has_aux=True)(networks.value, batch, q, expectile)
+    value, value_optimiser, value_norm = optimisation.step(
+        gradient, networks.value_optimiser, networks.value, learning_rate=learning_rate
+    )
+    gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(networks.critic, value, batch, discount)
+    critic, critic_optimiser, critic_norm = optimisation.step(
+        gradient, networks.critic_optimiser, networks.critic, learning_rate=learning_rate
+    )
+    after = ImplicitValues(
+        value=value,
+        critic=critic,
+        target_critic=optimisation.moving_average(critic, networks.target_critic, target_rate),
+        value_optimiser=value_optimiser,
+        critic_optimiser=critic_optimiser,
+    )
+    return after, value_metrics | critic_metrics | {"value_grad_norm": value_norm, "critic_grad_norm": critic_norm}
+
+
+def losses(
+    networks: ImplicitValues,
+    batch: Transition,
+    *,
+    expectile: Any,
+    discount: Any,
+    aggregation: verifiers.Aggregation,
+) -> Metrics:
+    """Both losses at the present parameters."""
+    _, value_metrics = value_loss(networks.value, batch, target_q(networks, batch, aggregation), expectile)
+    _, critic_metrics = critic_loss(networks.critic, networks.value, batch, discount)
+    return value_metrics | critic_metrics

@@ -1,0 +1,1 @@
+"""The options of a run, where their defaults come from, and their JSON form."""

@@ -1,0 +1,223 @@
+"""The options of a training run, from which the same run can be made again."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sorl.agents import AnyAgent, Budget, Sorl
+from sorl.config.json_form import ABSENT, from_json
+from sorl.environments.pool import STEP_TIMEOUT, refuse_timeout
+from sorl.system.files import read_json
+from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
+
+
+MAX_EPISODES = 1_000_000
+"""Most episodes of one evaluation."""
+MAX_WORKERS = 4_096
+"""Most processes of one evaluation."""
+MAX_SEEDS = 1_024
+FINAL_EPISODES = 50
+"""Episodes of each row of the table after the last update, of a run that is not a short trial."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Training data: OGBench's official files, generated episodes, or your own logs."""
+
+    path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
+    """Your own logs, an npz file (`sorl.load_logs` documents its keys); no simulator is needed; default: none."""
+    directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
+    """Directory to look for OGBench's files in before OGBench's own cache; default: only that cache."""
+    episodes: int | None = None
+    """Number of episodes to generate with OGBench's oracles, or to reuse if generated already; default: the official
+    data set."""
+    generation_seed: int = 0
+    """Seed of the generated episodes."""
+    mirrors: tuple[str, ...] = ()
+    """Base addresses to try in this order if the official host of OGBench's files fails, such as
+    https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main (OGBench's issue 49)."""
+    download: bool = True
+    """Download OGBench's files that are not found."""
+    validation_fraction: float = 0.1
+    """Fraction of your own logs' episodes held out for validation losses, in [0, 1)."""
+    observation_margin: float | None = dataclasses.field(default=1.5, metadata={ABSENT: None})
+    """With your own logs: observations are clipped to centre +- margin * half of each logged range (>= 1; None does not
+    clip), so that a sensor far outside the logs cannot drive the networks to an arbitrary output."""
+    action_low: tuple[float, ...] | None = None
+    """With your own logs: lower limits of the actions, one number for each or one for all; default: the file's, or the
+    lowest logged."""
+    action_high: tuple[float, ...] | None = None
+    """Upper limits of the actions, given with --data.action-low; default: the file's, or the highest logged."""
+
+    def __post_init__(self):
+        refuse_outside(
+            self,
+            "data.",
+            episodes=(1, 10_000_000),
+            generation_seed=(0, 2**32 - 1),
+            validation_fraction=(0.0, 0.999),
+            observation_margin=(1.0, MAX_NUMBER),
+            action_low=(-MAX_NUMBER, MAX_NUMBER),
+            action_high=(-MAX_NUMBER, MAX_NUMBER),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how the policy is rolled out in the environment while training and after it."""
+
+    interval: int = 100_000
+    """Updates between evaluations; 0 disables them."""
+    episodes: int = 50
+    """Episodes of each evaluation, for each seed and budget."""
+    inference_steps: tuple[int, ...] | None = None
+    """Numbers of inference steps M^inf (jumps or integration steps) while training; default: the agent's own."""
+    candidates: tuple[int, ...] | None = None
+    """Numbers of candidate actions N, of which the best by Q is taken, while training; default: the agent's usual."""
+    final_inference_steps: tuple[int, ...] | None = None
+    """Numbers of inference steps of the table after the last update; default: the agent's own."""
+    final_candidates: tuple[int, ...] | None = None
+    """Numbers of candidates of the table after the last update; default: the agent's own."""
+    final_episodes: int | None = None
+    """Episodes of each row of the table after the last update, for each seed; default: 50, proportionally fewer where
+    `episodes` is below 20 or the run has fewer updates than `interval`."""
+    success_timing: Literal["pre", "post"] = "pre"
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2 and the quickstart) or after it (post,
+    as in OGBench 1.1, the papers and the paper preset)."""
+    workers: int | None = None
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it; default:
+    50."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung: its process is killed and the evaluation
+    fails."""
+    overlap: bool | None = None
+    """Continue training while an evaluation runs, with its policy on the CPU; default: True unless training
+    is on the CPU."""
+
+    def __post_init__(self):
+        refuse_outside(
+            self,
+            "evaluation.",
+            interval=(0, MAX_COUNT),
+            episodes=(1, MAX_EPISODES),
+            final_episodes=(1, MAX_EPISODES),
+            workers=(1, MAX_WORKERS),
+        )
+        refuse_timeout(self.step_timeout)
+        for name in ("inference_steps", "candidates", "final_inference_steps", "final_candidates"):
+            values = getattr(self, name)
+            if values is not None and (not values or min(values) < 1):
+                raise ValueError(f"evaluation.{name} is {values}; give at least one number, each >= 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Trains a policy from logged data, and evaluates it at every compute budget.
+
+    Without options this is the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
+    `--env NAME` takes the published settings for that environment. `agent:NAME`, at any place, chooses the algorithm.
+    Every field can be set on its own.
+    """
+
+    env: str | None = "cube-single-play-singletask-task1-v0"
+    """OGBench's name of a single-task data set; None with your own logs."""
+    agent: AnyAgent = dataclasses.field(default_factory=Sorl)
+    """The algorithm and its hyper-parameters."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """Training data."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    """When and how to evaluate."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds, trained side by side; they share only the data and the jump counts."""
+    updates: int = 1_000_000
+    """Number of updates."""
+    batch_size: int = 256
+    """Transitions of one update."""
+    log_interval: int = 5_000
+    """Updates between rows of metrics, which are means over that interval."""
+    checkpoint_interval: int = 100_000
+    """Updates between checkpoints; one more is written at the end and when a signal stops the run."""
+    seed_mapping: Literal["auto", "map", "vmap"] = "auto"
+    """Seeds one after the other (map, bit-equal to each alone) or at once (vmap); auto is map on CPU, else vmap."""
+    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Input precision of matrix products, in JAX's terms; ignored on a CPU. tensorfloat32: TF32 on a GPU, three
+    bfloat16 passes on a TPU. bfloat16: the device's fastest, which is TF32 on a GPU and one pass on a TPU. Everything
+    else is float32. Evaluations use the same precision."""
+
+    def __post_init__(self):
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
+        if len(self.seeds) > MAX_SEEDS or max(self.seeds) >= 2**32:
+            raise ValueError(f"seeds are {len(self.seeds)} up to {max(self.seeds)}; give at most {MAX_SEEDS}, < 2^32.")
+        refuse_outside(
+            self,
+            updates=(1, MAX_COUNT),
+            batch_size=(1, 2**20),
+            log_interval=(1, MAX_COUNT),
+            checkpoint_interval=(1, MAX_COUNT),
+        )
+        evaluation = self.evaluation
+        for final in (False, True):
+            self.budgets(final=final)
+        if self.env is None and evaluation.interval:
+            raise ValueError(
+                f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
+            )
+        if self.data.path is None and (self.data.action_low is not None or self.data.action_high is not None):
+            raise ValueError(
+                "data.action_low and data.action_high are for your own logs; give --data too, or omit them."
+            )
+        if self.data.directory is not None and self.data.episodes is not None:
+            raise ValueError(
+                f"data-dir is {self.data.directory} and data.episodes {self.data.episodes}, but generated episodes "
+                "have a place of their own; add --data.episodes None to use the files in the directory."
+            )
+        if (self.env is None) == (self.data.path is None):
+            raise ValueError(
+                f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "
+                "one of the two."
+            )
+
+    @property
+    def final_episodes(self) -> int:
+        """Episodes of each row of the table after the last update, for each seed."""
+        evaluation = self.evaluation
+        if evaluation.final_episodes is not None:
+            return evaluation.final_episodes
+        share = min(1.0, evaluation.episodes / 20, self.updates / max(evaluation.interval, 1))
+        return max(1, round(FINAL_EPISODES * share))
+
+    def budgets(self, *, final: bool) -> list[Budget]:
+        """The budgets of an evaluation while training, or of the `final` table after it.
+
+        Raises a `ValueError`, one sentence, for one that the agent cannot act on.
+        """
+        evaluation = self.evaluation
+        if final:
+            chosen = evaluation.final_inference_steps, evaluation.final_candidates
+        else:
+            chosen = evaluation.inference_steps, evaluation.candidates
+        return self.agent.budgets.grid(*chosen, final=final)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a `config.json`; fields that an earlier version did not have take the values that were meant then.
+
+    Raises a `ValueError`, one sentence, for a file that is damaged or holds what is unknown or wrong.
+    """
+    return from_json(TrainConfig, read_json(path), str(path))
+
+
+def changes(before: Any, after: Any, prefix: str = "") -> set[str]:
+    """Dotted names of the fields in which two configurations of one class differ."""
+    if type(before) is not type(after) or not dataclasses.is_dataclass(before):
+        return set() if before == after else {prefix}
+    return {
+        name
+        for field in dataclasses.fields(before)
+        for name in changes(
+            getattr(before, field.name), getattr(after, field.name), f"{prefix}.{field.name}" if prefix else field.name
+        )
+    }

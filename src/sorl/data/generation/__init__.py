@@ -1,0 +1,1 @@
+"""Data sets made by OGBench's own oracles, in OGBench's file format."""

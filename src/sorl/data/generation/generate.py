@@ -1,0 +1,176 @@
+"""Generates data sets in OGBench's file format, one process a core, and picks up where a killed run stopped."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import sys
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sorl.data import records
+from sorl.data.generation import shards
+from sorl.data.generation.pool import WORKER_TIMEOUT, collect
+from sorl.data.generation.recipes import GeneratedSet
+from sorl.data.generation.shards import shard_path
+from sorl.environments.simulators import require_simulators
+from sorl.system.files import expanded, make_directory, named_errors, whole_file
+from sorl.system.locks import exclusive
+
+
+REMEDY = "give a directory that you may write with --out, or set XDG_DATA_HOME to one"
+
+SPLITS = ("train", "val")
+"""An episode is numbered by its split's place here and its place in the split."""
+
+
+def generate(
+    wanted: GeneratedSet,
+    *,
+    directory: pathlib.Path | None = None,
+    workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
+    progress: bool = True,
+) -> pathlib.Path:
+    """Makes a data set with OGBench's own environments and oracles, unless it is there already.
+
+    **Arguments:** `wanted`, the set; `directory`, where its files go (None: the set's own directory below
+    `generated_root()`); `workers`, processes at a time (None: one a core), which changes nothing but the speed;
+    `worker_timeout`, seconds for one episode after which a worker is taken to hang; `progress`, whether to show a bar
+    with steps per second and the time left.
+
+    **Returns:** the directory, which holds `{dataset}.npz`, `{dataset}-val.npz` and a record beside each.
+
+    Raises a `ValueError` if `directory` holds a different set of that name, an `ImportError` without OGBench, an
+    `OSError`, one sentence, if the directory cannot be written, and a `GenerationWorkerError` (a `RuntimeError`) if a
+    worker fails, dies or hangs. Finished episodes are kept however it ends: the next call continues after them.
+    """
+    workers = _cores() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"{workers} workers generate nothing; give at least 1.")
+    if not worker_timeout > 0:
+        raise ValueError(f"The time-out of a worker is {worker_timeout} s; give a number above 0.")
+    directory = wanted.directory if directory is None else expanded(directory, "give its full name")
+    settings = _settings(wanted)
+    if _is_there(wanted, directory, settings):  # so that a directory that cannot be written will do
+        return directory
+    require_simulators()
+    with exclusive(directory / ".sorl.lock", remedy=REMEDY):
+        if not _is_there(wanted, directory, settings):  # another process may have made it meanwhile
+            folder = _shards_directory(wanted, directory)
+            _collect(wanted, folder, workers, worker_timeout, progress)
+            _assemble(wanted, directory, folder, settings)
+            shutil.rmtree(folder, ignore_errors=True)  # a killed run's worker may still be adding its last episode
+    return directory
+
+
+def split_path(directory: pathlib.Path, dataset: str, split: str) -> pathlib.Path:
+    """OGBench's file name of a split, `train` or `val`."""
+    return directory / (f"{dataset}.npz" if split == "train" else f"{dataset}-{split}.npz")
+
+
+def _settings(wanted: GeneratedSet) -> dict[str, Any]:
+    """What the records say about how the set was made."""
+    return {
+        "source": "generated",
+        "seed": wanted.seed,
+        "train_episodes": wanted.episodes,
+        "recipe": dataclasses.asdict(wanted.recipe),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("sorl", "ogbench", "mujoco", "gymnasium", "numpy")
+    installed = {name: _version(name) for name in packages}
+    return {"python": platform.python_version(), **installed}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str, Any]) -> bool:
+    """Whether both files are there; raises a `ValueError` if one is that was made by other settings."""
+    paths = [split_path(directory, wanted.dataset, split) for split in SPLITS]
+    found = [path for path in paths if path.exists()]
+    for path in found:
+        record = records.verified(path) or {}
+        if any(record.get(key) != settings[key] for key in ("source", "seed", "train_episodes", "recipe")):
+            raise ValueError(
+                f"{path} exists already and was not made by the settings asked for ({wanted}); "
+                "give another directory or delete it."
+            )
+    return found == paths
+
+
+def _episodes(wanted: GeneratedSet) -> list[tuple[int, int]]:
+    counts = (wanted.episodes, wanted.validation_episodes)
+    return [(split, number) for split in range(len(SPLITS)) for number in range(counts[split])]
+
+
+def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
+    """Where finished episodes wait; named by all that decides their content, so that no others can slip in."""
+    content = json.dumps([dataclasses.asdict(wanted.recipe), wanted.seed, _versions()])
+    folder = directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a link in the place of a directory of finished episodes; remove it.")
+    make_directory(folder, REMEDY)
+    return folder
+
+
+def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_timeout: float, progress: bool) -> None:
+    """Collects the episodes that have no whole shard yet."""
+    missing = [episode for episode in _episodes(wanted) if not _is_collected(shard_path(folder, episode))]
+    job = {"recipe": dataclasses.asdict(wanted.recipe), "seed": wanted.seed, "folder": str(folder)}
+    bar = tqdm(
+        total=len(missing) * wanted.recipe.steps,
+        desc=f"generating {wanted.dataset}",
+        unit="step",
+        unit_scale=True,
+        disable=not progress,
+    )
+    with bar, closing(collect(job, missing, workers, worker_timeout)) as finished:
+        for rows in finished:
+            bar.update(rows)
+
+
+def _is_collected(path: pathlib.Path) -> bool:
+    """Whether an episode's shard is there; a damaged one is removed, with a line on standard error."""
+    if not path.is_symlink() and not path.exists():
+        return False
+    damage = "it is a link" if path.is_symlink() else shards.damage(path)
+    if damage is None:
+        return True
+    print(f"{path} is damaged ({damage}); its episode is collected anew.", file=sys.stderr)
+    with named_errors(path, "removed", "remove it by hand"):
+        path.unlink()
+    return False
+
+
+def _assemble(wanted: GeneratedSet, directory: pathlib.Path, folder: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Joins the episodes of each split into its file; the training file comes last and completes the set."""
+    for place, split in reversed(list(enumerate(SPLITS))):
+        parts = [shard_path(folder, episode) for episode in _episodes(wanted) if episode[0] == place]
+        rows = shards.concatenated(parts)
+        joined = folder / f"{split}.npz"
+        with whole_file(joined, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **rows)
+        transitions = int(np.sum(~rows["terminals"]))
+        details = {**settings, "split": split, "episodes": len(parts), "transitions": transitions}
+        records.publish(joined, split_path(directory, wanted.dataset, split), details)

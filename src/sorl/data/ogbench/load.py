@@ -1,0 +1,186 @@
+"""OGBench's single-task data sets: found or downloaded, relabelled by OGBench's own function, put on the device."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from sorl.data import checks, records
+from sorl.data.columns import columns
+from sorl.data.generation.generate import SPLITS, split_path
+from sorl.data.generation.recipes import RECIPES, GeneratedSet
+from sorl.data.loaded import LoadedData, to_device
+from sorl.data.normalisation import Normalisation
+from sorl.data.ogbench.download import OFFICIAL_HOST, fetch
+from sorl.data.summary import summarise
+from sorl.data.transitions import Dataset
+from sorl.environments.names import Task
+from sorl.environments.simulators import make_environment, quiet
+from sorl.system.files import expanded
+
+
+OGBENCH_CACHE = pathlib.Path("~/.ogbench/data")
+"""Where OGBench itself keeps what it downloads."""
+
+
+def load_ogbench(
+    env_name: str,
+    *,
+    data_dir: pathlib.Path | None = None,
+    generated: GeneratedSet | None = None,
+    mirrors: Sequence[str] = (),
+    download: bool = True,
+) -> LoadedData:
+    """Loads the data of one of OGBench's single-task problems.
+
+    **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to look in first;
+    `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from when
+    the official host fails; `download`, whether to download at all.
+
+    **Returns:** `LoadedData`; a transition's reward and mask judge the state it starts from, as OGBench's always did.
+
+    The files are taken from the first place that has both: `data_dir`; then, if `generated` is given, its own directory
+    and nowhere else; otherwise OGBench's cache. What is nowhere is downloaded into `data_dir`, or OGBench's cache.
+
+    Raises a `ValueError` for an unknown name or bad data, a `FileNotFoundError` where no place has the files and none
+    may be downloaded, and a `ConnectionError` where no host sends them.
+    """
+    task = Task.parse(env_name)
+    directory = _find(task, data_dir, generated, mirrors, download)
+    with _single_task_environment(task) as environment:
+        (train, provenance), (validation, validation_provenance) = (
+            _load_split(split_path(directory, task.dataset, split), environment, task) for split in SPLITS
+        )
+    del validation_provenance["summary"]
+    provenance["summary"]["validation"] = {name: validation_provenance[name] for name in ("episodes", "transitions")}
+    return LoadedData(
+        train=train,
+        validation=validation,
+        normalisation=Normalisation.identity(train.observations.shape[1], train.actions.shape[1]),
+        provenance={**provenance, "validation": validation_provenance},
+    )
+
+
+def _find(
+    task: Task, data_dir: pathlib.Path | None, generated: GeneratedSet | None, mirrors: Sequence[str], download: bool
+) -> pathlib.Path:
+    """The directory that holds both splits, downloaded there if need be."""
+    places = [] if data_dir is None else [expanded(data_dir, "give its full name")]
+    if not places or _missing(places[0], task):
+        places.append(generated.directory if generated else expanded(OGBENCH_CACHE, "set HOME, or give --data-dir"))
+    for directory in places:
+        if not _missing(directory, task):
+            return directory
+    if generated is not None:
+        raise FileNotFoundError(
+            f"{generated.dataset} with {generated.episodes} generated episodes is not in {_listed(places)}; "
+            f"run `{generated.command}` to generate it."
+        )
+    if not download:
+        way = _way(task, "allow it with --data.download")
+        raise FileNotFoundError(f"{task.dataset} is not in {_listed(places)}, and may not be downloaded; {way}.")
+    return _download(task, places[0], mirrors)
+
+
+def _download(task: Task, directory: pathlib.Path, mirrors: Sequence[str]) -> pathlib.Path:
+    try:
+        for path in _missing(directory, task):
+            fetch(path.name, directory, (OFFICIAL_HOST, *mirrors))
+    except ConnectionError as error:
+        way = _way(task, "name a host to download it from with --data.mirrors")
+        raise ConnectionError(
+            f"{task.dataset} is not in {directory} and could not be downloaded ({error}); {way}."
+        ) from error
+    return directory
+
+
+def _missing(directory: pathlib.Path, task: Task) -> list[pathlib.Path]:
+    paths = [split_path(directory, task.dataset, split) for split in SPLITS]
+    return [path for path in paths if not path.exists()]
+
+
+def _way(task: Task, last: str) -> str:
+    """What a user without the data can do."""
+    named = f"name the directory that holds it with --data-dir, or {last}"
+    if task.dataset not in RECIPES:
+        return named
+    wanted = GeneratedSet.of(task.dataset)
+    return f"generate it with `{wanted.command}` and add --data.episodes {wanted.episodes}, {named}"
+
+
+def _listed(places: Sequence[pathlib.Path]) -> str:
+    return " or ".join(map(str, places))
+
+
+def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Dataset, dict[str, Any]]:
+    record = records.verified(path)
+    rows = _checked_rows(path, environment)
+    ends = checks.flags(path, rows, "terminals")
+    checks.refuse_open_end(path, ends)
+
+    from ogbench.relabel_utils import relabel_dataset
+
+    relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state, adds `rewards` and `masks`
+    if ends.all():
+        raise ValueError(f"{path} holds no transition, since every row ends a trajectory; give longer trajectories.")
+    dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
+    provenance = {
+        "env_name": task.env_name,
+        "path": str(path),
+        "source": "unrecorded",
+        **(records.fingerprint(path) if record is None else record),
+        "episodes": int(ends.sum()),
+        "transitions": len(dataset),
+        "summary": summarise(
+            columns(rows["observations"]),
+            columns(rows["actions"]),
+            rows["rewards"],
+            ends,
+            rows["masks"] == 0,
+            transitions=len(dataset),
+        ),
+    }
+    return dataset, provenance
+
+
+def _checked_rows(path: pathlib.Path, environment: Any) -> checks.Arrays:
+    sizes = _sizes(environment)
+    rows = checks.read_arrays(path, (*sizes, "terminals"))
+    checks.refuse_wrong_shapes(path, rows, sizes)
+    for key, size in sizes.items():
+        if rows[key].shape[1] != size:
+            raise ValueError(
+                f"{key} of {path} have size {rows[key].shape[1]}, but the environment's have {size}; "
+                "give the data of that environment."
+            )
+    checks.refuse_not_finite(path, rows)
+    checks.refuse_large_actions(path, rows["actions"])
+    return rows
+
+
+def _sizes(environment: Any) -> dict[str, int]:
+    """Columns of each array that holds vectors; `button_states` is needed where there are buttons to judge."""
+    unwrapped = environment.unwrapped
+    sizes = {
+        "observations": environment.observation_space.shape[0],
+        "actions": environment.action_space.shape[0],
+        "qpos": unwrapped.model.nq,
+    }
+    buttons = getattr(unwrapped, "_num_buttons", 0)
+    return {**sizes, "button_states": buttons} if buttons else sizes
+
+
+@contextmanager
+def _single_task_environment(task: Task) -> Iterator[Any]:
+    """OGBench's environment, which relabelling resets; its draws from numpy's global generator are undone."""
+    generator_state = np.random.get_state()
+    with quiet():
+        environment = make_environment(task.gymnasium_id)
+        environment.reset()  # some have no model before
+        try:
+            yield environment
+        finally:
+            environment.close()
+            np.random.set_state(generator_state)

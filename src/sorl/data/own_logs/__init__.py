@@ -1,0 +1,1 @@
+"""A user's own logs, for which no simulator is needed."""

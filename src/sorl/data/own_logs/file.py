@@ -1,0 +1,222 @@
+"""Reads the npz file of a user's own logs, and refuses or mends what does not fit together."""
+
+import dataclasses
+import difflib
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from sorl.data import checks
+from sorl.data.columns import blocks, columns
+
+
+REQUIRED = ("observations", "actions", "rewards", "terminals")
+OPTIONAL = ("masks", "timeouts", "next_observations")
+SCALE = ("action_low", "action_high")
+WIDE = ("observations", "actions", "next_observations")
+OTHER_NAMES = {"terminals": "terminations", "timeouts": "truncations"}
+"""Gymnasium's names, accepted in place of ours."""
+SYNONYMS = {"done": "terminals", "dones": "terminals", "acts": "actions"}
+"""Frequent names that no spelling leads to ours."""
+LARGEST_REWARD = 1e12
+"""Values of such rewards, squared in a loss, still fit in single precision."""
+LARGEST_ACTION = 1e30
+SUCCESSOR_TOLERANCE = 1e-5
+"""The share of a column's range by which a stored successor may differ from the next row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """Checked trajectories in the user's own units and dtypes."""
+
+    path: pathlib.Path
+    rows: checks.Arrays
+    """`observations`, `actions` and `rewards`; removed one by one as they are converted, which frees their memory."""
+    ends: Bool[np.ndarray, " rows"]
+    """The last row of each trajectory, whatever ended it."""
+    terminated: Bool[np.ndarray, " rows"]
+    """Where the episode was over, so that nothing was left to gain."""
+    successors: Shaped[np.ndarray, "trajectories observation"]
+    """What was seen after each trajectory's last row; that row again where it is not known."""
+    has_successor: Bool[np.ndarray, " trajectories"]
+    scale: checks.Arrays
+    """`action_low` and `action_high`, if the file stores them."""
+    unused_keys: tuple[str, ...]
+    notes: tuple[str, ...]
+    """Sentences about what was mended or is not used. They name the file without its directory: policies carry them."""
+
+    def has_outcome(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows can be learned from: their successor is known, or they need none."""
+        known = np.ones(len(self.ends), np.bool_)
+        known[self.ends] = self.has_successor
+        return known | self.terminated
+
+
+def read_log(path: pathlib.Path) -> Log:
+    """Reads a file; raises a `ValueError`, one sentence, for bad data, and warns of what it mends or does not use."""
+    keys = checks.stored_keys(path)
+    stored, unused = _resolve(path, keys)
+    read = checks.read_arrays(path, stored.values())
+    arrays = {name: read.pop(key) for name, key in stored.items()}
+    scale = {key: arrays.pop(key) for key in SCALE if key in arrays}
+    arrays = {key: _without_last_axis(key, array) for key, array in arrays.items()}
+    _refuse_bad_arrays(path, arrays)
+    ends, terminated = _ends(path, arrays)
+    checks.refuse_open_end(path, ends)
+    successors, has_successor, notes = _successors(path, arrays, ends)
+    if arrays["actions"].dtype.kind in "iu":
+        notes.append(f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them.")
+    if unused:
+        notes.append(f"{path.name} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    rows = {key: arrays[key] for key in ("observations", "actions", "rewards")}
+    return Log(path, rows, ends, terminated, successors, has_successor, scale, tuple(unused), tuple(notes))
+
+
+def _resolve(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The stored key of each name that is there, and the keys that are not used."""
+    stored = {}
+    for name in (*REQUIRED, *OPTIONAL, *SCALE):
+        found = [key for key in keys if key == name or key == OTHER_NAMES.get(name)]
+        if len(found) > 1:
+            raise ValueError(f"{path} holds both {' and '.join(found)}, which mean the same; give one of them.")
+        if found:
+            stored[name] = found[0]
+    unused = [key for key in keys if key not in stored.values()]
+    if stored.get("terminals") == "terminations" and "masks" in stored:
+        raise ValueError(
+            f"{path} holds terminations and masks; give terminations with truncations, or terminals with masks."
+        )
+    missing = [name for name in REQUIRED if name not in stored]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}: it holds {', '.join(map(_with_suggestion, keys))}, but "
+            f"{', '.join(REQUIRED)} are needed; rename or add them."
+        )
+    return stored, unused
+
+
+def _with_suggestion(key: str) -> str:
+    """The key, with the known name that it resembles."""
+    known = (*REQUIRED, *OPTIONAL, *SCALE)
+    if key in known or key in OTHER_NAMES.values():
+        return key
+    begun = [name for name in known if len(key) > 2 and name.startswith(key.lower().rstrip("s"))]
+    near = [SYNONYMS[key]] if key in SYNONYMS else begun or difflib.get_close_matches(key.lower(), known, n=1)
+    return f"{key} (did you mean {near[0]}?)" if near else key
+
+
+def _without_last_axis(key: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """A column [rows, 1] as [rows], where one number a row is meant."""
+    return array[:, 0] if key not in WIDE and array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    checks.refuse_wrong_shapes(path, dict(arrays), WIDE)
+    for key in ("observations", "actions"):
+        if not arrays[key].shape[1]:
+            raise ValueError(f"{key} of {path} have shape {list(arrays[key].shape)}; give at least one column.")
+    if arrays["actions"].dtype.kind == "b":
+        raise ValueError(f"actions of {path} are booleans, but policies act with real numbers; give real numbers.")
+    checks.refuse_not_finite(path, dict(arrays))
+    _refuse_large(path, "rewards", arrays["rewards"][:, None], LARGEST_REWARD)
+    _refuse_large(path, "actions", arrays["actions"], LARGEST_ACTION)
+
+
+def _refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows size"], largest: float) -> None:
+    for block in blocks(array):
+        small = np.abs(array[block].astype(np.float64)) <= largest
+        if not small.all():
+            row = int(np.argmin(small.all(axis=1)))
+            found = checks.first_bad(array[block][row], small[row])
+            raise ValueError(
+                f"{key} of {path} in row {block.start + row}: {found}, beyond {largest:g}, where training overflows; "
+                "give them in a larger unit."
+            )
+
+
+def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
+    """Which rows end a trajectory, and which terminated an episode."""
+    if ("masks" in arrays) == ("timeouts" in arrays):
+        found = "both masks and timeouts" if "masks" in arrays else "neither masks nor timeouts"
+        raise ValueError(f"{path} holds {found}; give one of them, so that time-outs are not taken for terminations.")
+    terminals = checks.flags(path, arrays, "terminals")
+    if "masks" in arrays:
+        return terminals, ~checks.flags(path, arrays, "masks")
+    return terminals | checks.flags(path, arrays, "timeouts"), terminals
+
+
+def _successors(
+    path: pathlib.Path, arrays: checks.Arrays, ends: Bool[np.ndarray, " rows"]
+) -> tuple[Shaped[np.ndarray, "trajectories observation"], Bool[np.ndarray, " trajectories"], list[str]]:
+    """What was seen after each trajectory, whether that is known, and what to warn of.
+
+    A `next_observations` that is a copy of the observations shifted by one row holds, behind a trajectory's last row,
+    the first observation of the next trajectory. Bootstrapping from it mixes episodes in silence. Such a successor is
+    taken for unknown rather than refused: an environment that always starts in one state can also end in it, and then
+    no more is lost than one step of an episode. Where the observation does not change at all across the boundary, the
+    equality tells nothing, and the successor stays. If all boundaries are so, the file's last row is suspect too.
+    """
+    last = np.flatnonzero(ends)
+    observations = arrays["observations"]
+    if "next_observations" not in arrays:
+        return observations[last], np.zeros(len(last), np.bool_), []
+    nexts = arrays["next_observations"]
+    _refuse_other_successors(path, nexts, observations, ends)
+    successors = nexts[last]
+    first = observations[np.append(last[:-1] + 1, 0)]  # behind the last trajectory, a rolled copy has the file's first
+    foreign = _same(successors, first) & ~_same(successors, observations[last])
+    if len(last) > 1 and foreign[:-1].all():
+        foreign[-1] = True
+    if not foreign.any():
+        return successors, ~foreign, []
+    note = (
+        f"next_observations of {path.name} reach into the next episode behind {int(foreign.sum())} of {len(last)} "
+        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these last successors are taken for unknown; "
+        "store what was seen after the last step before the reset."
+    )
+    return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
+
+
+def _same(
+    one: Shaped[np.ndarray, "rows size"],
+    other: Shaped[np.ndarray, "rows size"],
+    allowed: float | Float[np.ndarray, " size"] = 0.0,
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows are equal up to rounding to the coarser of the two dtypes, and `allowed` in each column."""
+    eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
+
+
+def _refuse_other_successors(
+    path: pathlib.Path,
+    nexts: Shaped[np.ndarray, "rows size"],
+    observations: Shaped[np.ndarray, "rows observation"],
+    ends: Bool[np.ndarray, " rows"],
+) -> None:
+    """Raises a `ValueError` unless the successor of each row within a trajectory is the next row.
+
+    They may differ by rounding, and by a small share of what their column varies by, so that units do not matter.
+    """
+    if nexts.shape != observations.shape:
+        raise ValueError(
+            f"next_observations of {path} have shape {list(nexts.shape)}, observations {list(observations.shape)}; "
+            "give the same shape."
+        )
+    found = columns(observations)
+    allowed = SUCCESSOR_TOLERANCE * (found.high - found.low)
+    before = observations[:-1]
+    for block in blocks(before):
+        after = slice(block.start + 1, min(block.stop, len(before)) + 1)
+        agree = _same(nexts[:-1][block], observations[after], allowed) | ends[:-1][block]
+        if not agree.all():
+            row = block.start + int(np.argmin(agree))
+            raise ValueError(
+                f"next_observations of {path} in row {row} is not the observation of row {row + 1}, although row {row} "
+                "ends no trajectory; keep the steps in order and mark the ends."
+            )

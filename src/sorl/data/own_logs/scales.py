@@ -1,0 +1,212 @@
+"""The scales of a user's own logs: the range of each action, and the normalisation of observations."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from sorl.data.columns import Columns, blocks, columns, is_constant
+from sorl.data.normalisation import Normalisation
+from sorl.data.own_logs.file import LARGEST_ACTION, Log
+from sorl.system.ranges import MAX_NUMBER
+
+
+SINGLE_EPS = float(np.finfo(np.float32).eps)
+
+
+class Range(NamedTuple):
+    """The lowest and the highest value of each column, equal for a constant."""
+
+    low: Float[np.ndarray, " size"]
+    high: Float[np.ndarray, " size"]
+
+
+def refuse_bad_margin(margin: float | None) -> None:
+    """Raises a `ValueError` unless the margin is None or a number >= 1 that single precision can multiply by."""
+    if margin is not None and not 1 <= margin <= MAX_NUMBER:
+        raise ValueError(
+            f"The observation margin is {margin}; give a finite number >= 1, up to {MAX_NUMBER:g}, or None for no "
+            "limits."
+        )
+
+
+def action_range(
+    logs: Sequence[Log], low: float | Sequence[float] | None = None, high: float | Sequence[float] | None = None
+) -> Range:
+    """The actions that stand for -1 and 1, as single-precision numbers.
+
+    **Arguments:** `logs`, to train on first; `low` and `high`, the limits if the user states them. Else they are those
+    that the first file stores, or else the logged range. A constant action has its constant for both, whatever is
+    stated.
+
+    Raises a `ValueError` for limits that are no range, or that a logged action leaves.
+    """
+    found = [columns(log.rows["actions"]) for log in logs]
+    logged = Range(np.min([x.low for x in found], axis=0), np.max([x.high for x in found], axis=0))
+    # Judged by the coarsest dtype of the files.
+    coarsest = max((log.rows["actions"].dtype for log in logs), key=_eps)
+    constant = is_constant(*logged, coarsest)
+    stated = _stated(logs[0], low, high)
+    if stated is not None:
+        _refuse_no_range(logs[0], stated, constant)
+        for log in logs:
+            _refuse_outside(log, stated)
+    return _rounded(logged if stated is None else stated[1], logged, constant)
+
+
+def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
+    """The action range of a run that is continued, to which the actions of new logs are clipped, with a warning.
+
+    Raises a `ValueError` for actions of another size.
+    """
+    low, high = (np.asarray(bound, np.float64) for bound in (kept.action_low, kept.action_high))
+    for log in logs:
+        actions = log.rows["actions"]
+        if actions.shape[1] != len(low):
+            raise ValueError(
+                f"The actions of {log.path} have size {actions.shape[1]}, those of the run {len(low)}; give its logs."
+            )
+        # The range was rounded to single precision, and a constant may vary by a few rounding steps of its dtype.
+        slack = 8 * max(_eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
+        outside = (actions < low - slack) | (actions > high + slack)
+        if outside.any():
+            rows = outside.any(axis=1)
+            row = int(np.argmax(rows))
+            column = int(np.argmax(outside[row]))
+            warnings.warn(
+                f"Actions of {log.path} leave the run's range in {int(rows.sum())} of {len(actions)} "
+                f"rows and are clipped to it (first in row {row}: column {column} is {actions[row, column]}, the range "
+                f"{low[column]} to {high[column]}).",
+                stacklevel=3,
+            )
+    return Range(low, high)
+
+
+def normalisation(observations: Columns, actions: Range, margin: float | None) -> Normalisation:
+    """The maps from the logs' units to the networks'.
+
+    **Arguments:** `observations`, statistics of what is trained on; `actions`, the range of `action_range`; `margin`,
+    how many half ranges from its centre an observation may be before it is clipped (None: any).
+    """
+    scale = np.where(observations.constant | (observations.deviation == 0), 1, observations.deviation)
+    mean, scale = observations.mean.astype(np.float32), scale.astype(np.float32)
+    remainder = (observations.mean - mean).astype(np.float32)
+    low = high = None
+    if margin is not None:
+        centre, half = observations.low / 2 + observations.high / 2, observations.high / 2 - observations.low / 2
+        ends = ((centre + side * half - (mean.astype(np.float64) + remainder)) / scale for side in (-margin, margin))
+        low, high = (jax.device_put(np.where(observations.constant, 0, end).astype(np.float32)) for end in ends)
+    return Normalisation(
+        observation_mean=jax.device_put(mean),
+        observation_scale=jax.device_put(scale),
+        action_low=jax.device_put(actions.low.astype(np.float32)),
+        action_high=jax.device_put(actions.high.astype(np.float32)),
+        observation_mean_remainder=jax.device_put(remainder),
+        observation_low=low,
+        observation_high=high,
+    )
+
+
+def network_observation(
+    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows observation"]
+) -> Float[np.ndarray, "rows observation"]:
+    """Logged observations in the networks' units."""
+    if not normalisation.is_of_own_logs:
+        return _single_precision(raw, normalisation.observation_mean, normalisation.observation_scale)
+    return normalisation.standardisation()(raw)
+
+
+def network_action(
+    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows action"]
+) -> Float[np.ndarray, "rows action"]:
+    """Logged actions in the networks' units, as `Normalisation.action`, but in double precision."""
+    low, high = normalisation.action_low, normalisation.action_high
+    if not normalisation.is_of_own_logs:
+        return _single_precision(raw, (high + low) / 2, (high - low) / 2)
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    half = (high - low) / 2
+    network = (raw - (high + low) / 2) / np.where(half == 0, 1, half)
+    return np.where(half == 0, 0, network).astype(np.float32)
+
+
+def _single_precision(
+    raw: Shaped[np.ndarray, "rows size"], centre: Float[Array, " size"], scale: Float[Array, " size"]
+) -> Float[np.ndarray, "rows size"]:
+    """The formula of sorl 0.1.0, whose runs continue with the same bits; XLA's division is not numpy's."""
+    return np.asarray(_centred_and_scaled(raw.astype(np.float32), centre, scale))
+
+
+@jax.jit
+def _centred_and_scaled(raw: Array, centre: Array, scale: Array) -> Array:
+    return (raw - centre[None]) / scale[None]
+
+
+def _stated(
+    log: Log, low: float | Sequence[float] | None, high: float | Sequence[float] | None
+) -> tuple[str, Range] | None:
+    """The stated range and where it comes from: the arguments, or else the file; None: nowhere."""
+    size = log.rows["actions"].shape[1]
+    if low is None and high is None:
+        if not log.scale:
+            return None
+        if len(log.scale) < 2 or any(bound.shape != (size,) for bound in log.scale.values()):
+            found = ", ".join(f"{key} of shape {list(bound.shape)}" for key, bound in log.scale.items())
+            raise ValueError(f"{log.path} holds {found}; give action_low and action_high, each [{size}].")
+        bounds = log.scale["action_low"], log.scale["action_high"]
+        return "stored", Range(*(bound.astype(np.float64) for bound in bounds))
+    if low is None or high is None:
+        raise ValueError(f"Of the action range only {'high' if low is None else 'low'} is given; give both.")
+    bounds = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    if any(bound.shape not in ((), (1,), (size,)) for bound in bounds):
+        sizes = " and ".join(str(bound.size) for bound in bounds)
+        raise ValueError(
+            f"action_low and action_high have {sizes} numbers, the actions of {log.path} {size}; give 1 or {size}."
+        )
+    return "given", Range(*(np.broadcast_to(bound, (size,)) for bound in bounds))
+
+
+def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.ndarray, " action"]) -> None:
+    _, (low, high) = stated
+    representable = (np.abs(low) <= LARGEST_ACTION) & (np.abs(high) <= LARGEST_ACTION)
+    good = representable & ((low < high) | (constant & (low == high)))
+    if not good.all():
+        column = int(np.argmin(good))
+        raise ValueError(
+            f"action_low {low[column]} and action_high {high[column]} of column {column} of the actions of {log.path} "
+            f"span no range; give finite low < high, up to {LARGEST_ACTION:g} in size."
+        )
+
+
+def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
+    """Raises a `ValueError` that names the first row with an action outside of the stated range."""
+    source, (low, high) = stated
+    # One of the two may have been rounded to single precision, the other not.
+    slack = 2 * SINGLE_EPS * np.maximum(np.abs(low), np.abs(high))
+    actions = log.rows["actions"]
+    for block in blocks(actions):
+        inside = (low - slack <= actions[block]) & (actions[block] <= high + slack)
+        if not inside.all():
+            row, column = (int(place) for place in np.argwhere(~inside)[0])
+            raise ValueError(
+                f"actions of {log.path} leave the {source} range {low[column]} to {high[column]} in row "
+                f"{block.start + row}: column {column} is {actions[block][row, column]}; correct the range."
+            )
+
+
+def _rounded(wanted: Range, logged: Range, constant: Shaped[np.ndarray, " action"]) -> Range:
+    """In single precision, inwards, so that no action leaves the range by rounding either."""
+    low, high = (bound.astype(np.float32) for bound in wanted)
+    low = np.where(low < wanted.low, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > wanted.high, np.nextafter(high, np.float32(-np.inf)), high)
+    middle = (logged.low / 2 + logged.high / 2).astype(np.float32)
+    constant = constant | (low >= high)
+    return Range(
+        np.where(constant, middle, low).astype(np.float64), np.where(constant, middle, high).astype(np.float64)
+    )
+
+
+def _eps(dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0

@@ -1,0 +1,294 @@
+"""OGBench's environments, one to a worker process: they simulate while the policy decides."""
+
+import contextlib
+import math
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from multiprocessing import Pipe
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sorl.environments.environments import Outcome, SerialEnvironments, SuccessTiming, refuse_unplayable
+from sorl.environments.simulators import require_simulators
+from sorl.environments.worker import COMMAND, Failure, Started
+from sorl.system.worker_process import worker_command
+
+
+DEFAULT_WORKERS = 50
+"""Workers of a pool, as many as an evaluation usually has episodes: the more of them wait for actions, the more are
+decided at once, on two cores too."""
+
+STEP_TIMEOUT = 300.0
+"""Seconds after which a worker that has not answered is taken to hang."""
+
+START_TIMEOUT = 120.0
+"""The least time-out in seconds for the start of the workers, which imports the simulator."""
+
+PATIENCE = 5.0
+"""Seconds that the processes of a pool have to end by themselves when it is closed; then they are killed."""
+
+_KILL_PATIENCE = 1.0
+"""Seconds that the template has to kill the workers; then the whole group is killed."""
+
+_SLICE = 0.2
+"""Seconds of one wait, between which overdue answers are looked for."""
+
+
+class EnvironmentWorkerError(RuntimeError):
+    """A worker process failed, died or hung; its own traceback, where there is one, is attached as a note."""
+
+
+class EnvironmentPool:
+    """Environments in a worker process each, until `close`; the interface and the results of `SerialEnvironments`.
+
+    One process (the template) is started, makes an environment (a second, 170 MB) and forks itself into the workers:
+    20 ms and 10 MB each, where making an environment would take a second and 170 MB again. It can be forked because it
+    has one thread: it is a program of its own, which imports neither the main program nor jax. More workers than cores
+    are no loss: the operating system balances the load. All form a process group of their own, which Ctrl-C in the
+    terminal does not reach; they end when this process does, however it ends.
+
+    A worker that does not answer within the time-out, fails or dies closes the pool, which ends all its processes.
+    """
+
+    def __init__(
+        self,
+        env_name: str,
+        *,
+        workers: int | None = None,
+        success_timing: SuccessTiming = "pre",
+        step_timeout: float = STEP_TIMEOUT,
+    ):
+        """Starts the processes without waiting for them.
+
+        **Arguments:** `env_name` and `success_timing` as for `SerialEnvironments`; `workers`, how many episodes play
+        side by side (None: `DEFAULT_WORKERS`), on which the results do not depend; `step_timeout`, the seconds after
+        which a step or a reset counts as hung. Only time that the pool spends waiting counts; the start of the workers
+        has at least `START_TIMEOUT`.
+
+        Raises a `ValueError` for an unknown name, a count below 1 or a time-out that is not positive, an `ImportError`
+        without OGBench, and an `EnvironmentWorkerError` if so many processes cannot be started.
+        """
+        workers = DEFAULT_WORKERS if workers is None else workers
+        refuse_unplayable(env_name, workers)
+        refuse_timeout(step_timeout)
+        require_simulators()
+        self.env_name = env_name
+        self.success_timing: SuccessTiming = success_timing
+        self._step_timeout = step_timeout
+        self._waited = 0.0  # seconds spent waiting, which time-outs count in
+        self._since = [0.0] * workers  # `_waited` when the call that each slot works on was sent
+        self._pids: dict[int, int] = {}  # of the workers that have started, by slot
+        self._under_way: set[int] = set()
+        self._stale = [0] * workers  # answers that nobody waits for any more
+        self._ending = threading.Lock()
+        try:
+            self._start(workers)
+        except OSError as error:
+            raise EnvironmentWorkerError(
+                f"{workers} workers of {env_name} cannot be started ({error.strerror}); give fewer workers."
+            ) from error
+
+    def _start(self, workers: int) -> None:
+        pipes = [Pipe() for _ in range(workers)]
+        lifeline, self._lifeline = Pipe(duplex=False)
+        self._alive, alive = Pipe(duplex=False)
+        descriptors = [end.fileno() for end in (lifeline, alive, *(theirs for _, theirs in pipes))]
+        arguments = self.env_name, self.success_timing, *map(str, descriptors)
+        command, environment = worker_command(COMMAND, *arguments)
+        # One thread, and no renderer: what runs threads or holds a display must not be forked.
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MUJOCO_GL": "disable"}
+        self._template = subprocess.Popen(
+            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment, process_group=0
+        )
+        for end in (lifeline, alive, *(theirs for _, theirs in pipes)):
+            end.close()
+        self._connections = [ours for ours, _ in pipes]
+        self._selector = selectors.DefaultSelector()
+        for slot, connection in enumerate(self._connections):
+            self._selector.register(connection, selectors.EVENT_READ, slot)
+
+    def __len__(self) -> int:
+        """As `SerialEnvironments.__len__`."""
+        return len(self._connections)
+
+    def sizes(self) -> tuple[int, int]:
+        """As `SerialEnvironments.sizes`."""
+        return self._ask("sizes", [0], [()])[0]
+
+    def reset(
+        self, slots: Int[np.ndarray, " slots"], seeds: Int[np.ndarray, " slots"]
+    ) -> Float[np.ndarray, "slots observation"]:
+        """As `SerialEnvironments.reset`."""
+        return np.stack(self._ask("reset", slots.tolist(), [(int(seed),) for seed in seeds]))
+
+    def step_async(self, slots: Int[np.ndarray, " slots"], actions: Float[np.ndarray, "slots action"]) -> None:
+        """As `SerialEnvironments.step_async`."""
+        with self._usable():
+            self._send("step", slots.tolist(), [(action,) for action in actions])
+            self._under_way.update(slots.tolist())
+
+    def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome]:
+        """As `SerialEnvironments.step_wait`."""
+        with self._usable():
+            rows = self._answers(least)
+        return np.array(list(rows)), Outcome.of(list(rows.values()))
+
+    def abandon(self) -> None:
+        """As `SerialEnvironments.abandon`; does not wait for the workers."""
+        for slot in self._under_way:
+            self._stale[slot] += 1
+        self._under_way.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it cannot be used any more."""
+        return self._connections[0].closed
+
+    def close(self, patience: float = PATIENCE) -> None:
+        """Ends the processes; kills those that have not ended after `patience` seconds. Closing twice does nothing."""
+        if self.closed:
+            return
+        try:
+            self._selector.close()
+            for connection in self._connections:
+                connection.close()
+            if patience:
+                self._lifeline.close()
+                self._await_end(patience)
+        finally:
+            self.kill()
+            self._lifeline.close()
+            self._alive.close()
+
+    def kill(self) -> None:
+        """Kills all processes. Any thread may call it; one that waits for an answer gets an error then."""
+        with self._ending:
+            if self._template.returncode is not None:
+                return
+            with contextlib.suppress(OSError):  # the template kills and reaps the workers, unless it hangs itself
+                self._lifeline.send_bytes(b"kill")
+            self._await_end(_KILL_PATIENCE)
+            # Until the template is waited for, its process id, which is the group's, belongs to no other.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._template.pid, signal.SIGKILL)
+            self._await_end(PATIENCE)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._template.wait(PATIENCE)
+
+    def _await_end(self, patience: float) -> None:
+        with contextlib.suppress(OSError):
+            self._alive.poll(patience)  # the pipe ends when the last process has ended
+
+    def __enter__(self) -> "EnvironmentPool":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.close(PATIENCE if kind is None else 0.0)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Closes the pool on any failure: an answer left behind would be taken for that of the next call."""
+        if self.closed:
+            raise EnvironmentWorkerError(f"The pool of {self.env_name} is closed; make a new one.")
+        try:
+            yield
+        except BaseException:
+            self.close(0.0)
+            raise
+
+    def _ask(self, method: str, slots: list[int], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """Calls a method of the environments in `slots`, all at the same time."""
+        with self._usable():
+            self._send(method, slots, arguments)
+            return [self._answer(slot) for slot in slots]
+
+    def _send(self, method: str, slots: list[int], arguments: list[tuple[Any, ...]]) -> None:
+        for slot, own in zip(slots, arguments, strict=True):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # told by the missing reply
+                self._connections[slot].send((method, own))
+            if not self._stale[slot]:
+                self._since[slot] = self._waited
+
+    def _answer(self, slot: int) -> Any:
+        """Waits for the answer of one slot."""
+        answer = None
+        while answer is None:
+            start = time.monotonic()
+            ready = self._connections[slot].poll(_SLICE)
+            self._count_wait(start)
+            if ready:
+                answer = self._receive(slot)
+            else:
+                self._refuse_overdue([slot])
+        return answer
+
+    def _answers(self, least: int) -> dict[int, Any]:
+        """Takes all answers to steps that are there, and waits until they are at least `least`; by slot."""
+        answers: dict[int, Any] = {}
+        while True:
+            start, enough = time.monotonic(), len(answers) >= least
+            ready = {key.data for key, _ in self._selector.select(0 if enough else _SLICE)}
+            self._count_wait(start)
+            if enough and not ready:
+                return answers
+            for slot in ready:
+                answer = self._receive(slot)
+                if answer is not None:
+                    answers[slot] = answer
+                    self._under_way.discard(slot)
+            self._refuse_overdue(self._under_way - ready)
+
+    def _receive(self, slot: int) -> Any | None:
+        """Takes a message that is there; **returns** the answer to the last call, or None if it is none."""
+        try:
+            reply = self._connections[slot].recv()
+        except (EOFError, ConnectionResetError):
+            raise EnvironmentWorkerError(f"{self._name(slot)} died; give fewer workers if memory ran out.") from None
+        if isinstance(reply, Started):
+            self._pids[slot], self._since[slot] = reply.pid, self._waited
+            return None
+        if self._stale[slot]:
+            self._stale[slot], self._since[slot] = self._stale[slot] - 1, self._waited
+            return None
+        if isinstance(reply, Failure):
+            error = EnvironmentWorkerError(f"{self._name(slot)} failed: {reply.message}")
+            error.add_note(reply.traceback)
+            raise error
+        return reply
+
+    def _count_wait(self, start: float) -> None:
+        # A wait is one slice at most: the time for which all processes were suspended does not count.
+        self._waited += min(time.monotonic() - start, _SLICE)
+
+    def _refuse_overdue(self, slots: Iterable[int]) -> None:
+        """Raises an `EnvironmentWorkerError` if one of these slots, whose answers are not there, hangs."""
+        for slot in slots:
+            started = slot in self._pids
+            limit = self._step_timeout if started else max(self._step_timeout, START_TIMEOUT)
+            if self._waited - self._since[slot] > limit:
+                raise EnvironmentWorkerError(
+                    f"{self._name(slot)} did not {'answer' if started else 'start'} within {limit:g} seconds and was "
+                    "killed; give a longer step timeout if the simulator is only slow."
+                )
+
+    def _name(self, slot: int) -> str:
+        if slot in self._pids:
+            return f"Worker {slot} of {self.env_name} (process {self._pids[slot]})"
+        return f"The process that starts the workers of {self.env_name} (process {self._template.pid})"
+
+
+Environments = SerialEnvironments | EnvironmentPool
+"""What an evaluation plays on; the results do not depend on which."""
+
+
+def refuse_timeout(seconds: float) -> None:
+    """Raises a `ValueError`, one sentence, for a step's time-out that is not a positive number of seconds."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"step_timeout is {seconds}; give a number of seconds > 0, such as {STEP_TIMEOUT:g}.")

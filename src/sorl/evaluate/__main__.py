@@ -1,0 +1,187 @@
+"""`python -m sorl.evaluate RUN`: the success of a trained run at every compute budget, on the same episodes."""
+
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.evaluate.__main__")
+
+import csv
+import dataclasses
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from sorl.agents import Budget
+from sorl.config.options import MAX_EPISODES, MAX_WORKERS
+from sorl.environments.environments import SuccessTiming
+from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
+from sorl.evaluate.evaluation import EvaluationResult, evaluate
+from sorl.evaluate.options import DecisionOptions
+from sorl.evaluate.playing_time import amount, duration, measured_speed
+from sorl.runs.run import Run, load_run
+from sorl.statistics.intervals import summarise, table
+from sorl.system import compilation, entry
+from sorl.system.files import make_directory, refuse_unwritable, whole_file
+from sorl.system.ranges import refuse_outside
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Evaluates a trained run at every pair of inference steps and candidates, and tabulates its success.
+
+    All pairs and all training seeds play the same episodes. The table is printed, and written into the run directory
+    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory that `sorl.train` made."""
+    inference_steps: tuple[int, ...] | None = None
+    """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own."""
+    candidates: tuple[int, ...] | None = None
+    """Numbers of candidate actions N, of which the critic picks one. With the published and the quickstart's settings,
+    best of N lowered SORL's success at every budget measured; `sorl.scaling` measures it with paired differences;
+    default: the agent's own."""
+    episodes: int = 50
+    """Episodes for each training seed and budget."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds to evaluate; default: all whose losses stayed finite."""
+    seed: int = 0
+    """Seed of the episodes and of the policy's noise in them."""
+    success_timing: SuccessTiming | None = None
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2) or after it (post, as in OGBench 1.1
+    and the papers); default: the run's own."""
+    decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
+    """How a decision is made, at any budget."""
+    workers: int = DEFAULT_WORKERS
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung and the evaluation fails."""
+    out: Path | None = None
+    """Directory for the files, for instance if the run directory is read-only; default: the run directory."""
+    video: Path | None = None
+    """Directory for videos of the first training seed, one for each budget; default: no videos."""
+    video_episodes: int = 1
+    """Episodes in the video of each budget."""
+    compilation_cache: bool = True
+    """Cache compiled programs in a private directory, which makes later starts faster."""
+
+    def __post_init__(self):
+        counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "video_episodes": (1, MAX_EPISODES)}
+        refuse_outside(self, seed=(0, 2**32 - 1), **counts)
+        refuse_timeout(self.step_timeout)
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
+    if config.compilation_cache:
+        compilation.enable_cache()
+    run = load_run(config.run)
+    for directory in (config.out or config.run, config.video):  # before the episodes are played, not after
+        if directory is not None:
+            make_directory(directory)
+            refuse_unwritable(directory)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        return _evaluate_run(config, run)
+
+
+def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
+    if left_out := run.left_out(config.seeds):
+        print(left_out)
+    results = _evaluate(config, run)
+    data = {"data_source": run.data["source"], "data_episodes": run.data["episodes"]}
+    rows = [{"step": run.step_of(seed), "training_seed": seed} | result.row() | data for seed, result in results]
+    summary = summarise(rows)
+    print(_title(rows[0]), table(summary), sep="\n")
+    episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
+    for name, write in (
+        ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
+        ("evaluation.csv", lambda file: _write_csv(rows, file)),
+    ):
+        path = (config.out or run.directory) / name
+        deed = "Replaced" if path.exists() else "Wrote"
+        with whole_file(path) as file:
+            write(file)
+        print(f"{deed} {path}")
+    if config.video is not None:
+        _film(config, run, config.video)
+    return summary
+
+
+def _budgets(config: Config, run: Run) -> list[Budget]:
+    return config.decision.budgets(run.agent, config.inference_steps, config.candidates)
+
+
+def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
+    """Training seed and result of every evaluation, budgets outermost."""
+    budgets, policies = _budgets(config, run), run.chosen(config.seeds)
+    speed = measured_speed(run.directory, run.config)
+    print(f"Playing {amount(len(budgets), len(policies), config.episodes, speed)}.", flush=True)
+    games = list(itertools.product(budgets, policies.items()))
+    workers, timing = min(config.workers, config.episodes), _timing(config, run)
+    results, begun = [], time.perf_counter()
+    with EnvironmentPool(run.env, workers=workers, success_timing=timing, step_timeout=config.step_timeout) as pool:
+        for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy"):
+            result = evaluate(
+                run.agent,
+                policy,
+                pool,
+                normalisation=run.normalisation,
+                budget=budget,
+                episodes=config.episodes,
+                seed=config.seed,
+            )
+            results.append((training_seed, result))
+            if speed is None and len(results) == 1 < len(games):
+                seconds = (time.perf_counter() - begun) * (len(games) - 1)
+                tqdm.write(f"About {duration(seconds)} for the other {len(games) - 1}.")
+    return results
+
+
+def _timing(config: Config, run: Run) -> SuccessTiming:
+    return config.success_timing or run.config.evaluation.success_timing
+
+
+def _title(row: dict[str, Any]) -> str:
+    return (
+        f"{row['env']} after {row['step']} updates on {row['data_source']} data, {row['data_episodes']} episodes; "
+        f"{row['episodes']} episodes played for each training seed; success judged {row['success_timing']}-step "
+        f"(ogbench {row['ogbench_version']})"
+    )
+
+
+def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _film(config: Config, run: Run, directory: Path) -> None:
+    from sorl.evaluate.video import record
+
+    training_seed, policy = next(iter(run.chosen(config.seeds).items()))
+    for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
+        for path in record(
+            run.agent,
+            policy,
+            run.env,
+            directory,
+            normalisation=run.normalisation,
+            budget=budget,
+            episodes=config.episodes,
+            first=min(config.video_episodes, config.episodes),
+            seed=config.seed,
+            success_timing=_timing(config, run),
+            label=f"seed{training_seed}-steps{budget.inference_steps}-candidates{budget.candidates}-",
+        ):
+            tqdm.write(f"Wrote {path}")
+
+
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.evaluate"))

@@ -1,0 +1,141 @@
+"""Success of a policy at a compute budget, over a fixed number of seeded episodes."""
+
+import dataclasses
+import importlib.metadata
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, PyTree
+
+from sorl.agents import AbstractAgent, Budget
+from sorl.data.normalisation import Normalisation
+from sorl.environments.environments import SuccessTiming
+from sorl.environments.pool import Environments
+from sorl.evaluate.episodes import compile_policy, episode_seeds, play
+from sorl.statistics.intervals import wilson_interval
+from sorl.system.signals import Interrupted
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """The episodes of one policy at one budget."""
+
+    env: str
+    budget: Budget
+    seed: int
+    """Decides the episodes, their initial states and the policy's noise alike."""
+    success_timing: SuccessTiming
+    ogbench_version: str
+    episode_seeds: Int[np.ndarray, " episodes"]
+    success: Bool[np.ndarray, " episodes"]
+    """`info["success"]` at the episode's last step."""
+    returns: Float[np.ndarray, " episodes"]
+    """Undiscounted sums of rewards."""
+    lengths: Int[np.ndarray, " episodes"]
+    """Environment steps."""
+    seconds: float
+    """Wall-clock time of the episodes, without compilation and the making of environments."""
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second, the policy's decisions included."""
+        return float(self.lengths.sum()) / self.seconds
+
+    def row(self) -> dict[str, Any]:
+        """One line of a table, JSON-able: budget, counts, means, Wilson's 95 % interval of the success, and timing."""
+        successes, episodes = int(self.success.sum()), len(self.success)
+        low, high = wilson_interval(successes, episodes)
+        return dataclasses.asdict(self.budget) | {
+            "env": self.env,
+            "seed": self.seed,
+            "episodes": episodes,
+            "successes": successes,
+            "success": successes / episodes,
+            "success_low": low,
+            "success_high": high,
+            "return": float(self.returns.mean()),
+            "length": float(self.lengths.mean()),
+            "seconds": self.seconds,
+            "steps_per_second": self.steps_per_second,
+            "success_timing": self.success_timing,
+            "ogbench_version": self.ogbench_version,
+        }
+
+    def per_episode(self) -> dict[str, list[Any]]:
+        """What `row` averages over, JSON-able: one entry for each episode."""
+        names = ("episode_seeds", "success", "returns", "lengths")
+        return {name: getattr(self, name).tolist() for name in names}
+
+
+def evaluate(
+    agent: AbstractAgent,
+    policy: PyTree,
+    environments: Environments,
+    *,
+    normalisation: Normalisation,
+    budget: Budget,
+    episodes: int,
+    seed: int = 0,
+    stop: threading.Event | None = None,
+) -> EvaluationResult:
+    """Plays `episodes` episodes; the result depends on neither the kind nor the number of environments.
+
+    Every budget meets the same episodes, so that budgets can be compared in pairs. The policy is compiled once for
+    each structure of agent and policy, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
+
+    **Arguments:** `agent` and its `policy`; `environments`, used by nothing else meanwhile; `normalisation`, of the
+    data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes;
+    `stop`, by which another thread can end it.
+
+    Raises a `ValueError` if policy and environment differ in their sizes, a `FloatingPointError` if the policy gives
+    an action that is not finite, an `EnvironmentWorkerError` if a worker fails, and `Interrupted` if it was stopped.
+    """
+    if episodes < 1:
+        raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
+    # Neither compilation nor the making of environments counts as playing time.
+    _refuse_other_sizes(environments, normalisation)
+    compile_policy(agent, policy, normalisation=normalisation, budget=budget, episodes=episodes)
+    success = np.zeros(episodes, bool)
+    returns = np.zeros(episodes)
+    lengths = np.zeros(episodes, np.int64)
+    start = time.perf_counter()
+    for moment in play(
+        agent, policy, environments, normalisation=normalisation, budget=budget, episodes=episodes, seed=seed
+    ):
+        if stop is not None and stop.is_set():
+            raise Interrupted
+        success[moment.episodes] = moment.outcome.success  # the last step's remains
+        returns[moment.episodes] += moment.outcome.rewards
+        lengths[moment.episodes] += 1
+    return EvaluationResult(
+        env=environments.env_name,
+        budget=budget,
+        seed=seed,
+        success_timing=environments.success_timing,
+        ogbench_version=_installed_version("ogbench"),
+        episode_seeds=episode_seeds(seed, episodes),
+        success=success,
+        returns=returns,
+        lengths=lengths,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # environments of the caller's own need no OGBench
+        return "not installed"
+
+
+def _refuse_other_sizes(environments: Environments, normalisation: Normalisation) -> None:
+    """Raises a `ValueError`, one sentence, if the policy was not trained on observations and actions of these sizes."""
+    sizes = len(normalisation.observation_mean), len(normalisation.action_low)
+    found = environments.sizes()
+    if found != sizes:
+        raise ValueError(
+            f"The policy takes observations of size {sizes[0]} and gives actions of size {sizes[1]}, but "
+            f"{environments.env_name} has {found[0]} and {found[1]}; evaluate it where it was trained."
+        )

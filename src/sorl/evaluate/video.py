@@ -1,0 +1,115 @@
+"""Films of the episodes that an evaluation plays."""
+
+import contextlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+from tqdm import tqdm
+
+from sorl.agents import AbstractAgent, Budget
+from sorl.data.normalisation import Normalisation
+from sorl.environments.environments import SerialEnvironments, SuccessTiming
+from sorl.evaluate.episodes import play
+
+
+FRAMES_PER_SECOND = 20
+"""One frame a step: the speed of life for OGBench's robot arm."""
+
+
+def record(
+    agent: AbstractAgent,
+    policy: PyTree,
+    env_name: str,
+    directory: Path,
+    *,
+    normalisation: Normalisation,
+    budget: Budget,
+    episodes: int,
+    first: int = 1,
+    seed: int = 0,
+    success_timing: SuccessTiming = "pre",
+    label: str = "",
+) -> list[Path]:
+    """Films the first episodes of an evaluation, exactly as `evaluate` plays them with the same arguments.
+
+    A bar on standard error counts the steps.
+
+    **Arguments:** as for `evaluate`; `directory`, made if need be; `first`, how many episodes to film; `label`, which
+    the files' names begin with.
+
+    **Returns:** the files, `{label}episode{i}.mp4` where imageio finds ffmpeg (`pip install "imageio[ffmpeg]"`), else
+    `.gif`.
+
+    Raises a `RuntimeError` where imageio or an off-screen renderer is missing.
+    """
+    suffix = _suffix()
+    environments = renderable(env_name, first, success_timing)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{label}episode{episode}{suffix}" for episode in range(first)]
+    moments = play(
+        agent,
+        policy,
+        environments,
+        normalisation=normalisation,
+        budget=budget,
+        episodes=episodes,
+        seed=seed,
+        first=first,
+    )
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(_film(path)) for path in paths]
+        for moment in tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False):
+            for episode, slot in zip(moment.episodes, moment.slots, strict=True):
+                writers[episode].append_data(environments[slot].render())
+    return paths
+
+
+def renderable(env_name: str, environments: int, success_timing: SuccessTiming) -> SerialEnvironments:
+    """Environments that can be drawn off screen; raises a `RuntimeError` where there is no renderer for it."""
+    # Before mujoco is first imported: it chooses its renderer then.
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing)
+    _require_renderer(made)
+    return made
+
+
+def _suffix() -> str:
+    if importlib.util.find_spec("imageio") is None:
+        raise RuntimeError('Videos need imageio, which is not installed; run `pip install "imageio[ffmpeg]"`.')
+    return ".gif" if importlib.util.find_spec("imageio_ffmpeg") is None else ".mp4"
+
+
+def _require_renderer(environments: SerialEnvironments) -> None:
+    try:
+        environments.reset(np.array([0]), np.array([0]))
+        environments[0].render()
+    except Exception as error:  # each backend fails in its own way, some at import
+        raise RuntimeError(
+            f"MuJoCo cannot render off screen here (MUJOCO_GL={os.environ['MUJOCO_GL']}: {type(error).__name__}: "
+            f"{error}); install EGL (on Debian: apt install libegl1) or set MUJOCO_GL to a renderer that works."
+        ) from error
+
+
+@contextlib.contextmanager
+def _film(path: Path) -> Iterator[Any]:
+    """A writer of frames into `path`, which appears when it is whole."""
+    import imageio.v2 as imageio
+
+    options: dict[str, Any] = {"fps": FRAMES_PER_SECOND}
+    if path.suffix == ".gif":
+        options = {"duration": 1000 / FRAMES_PER_SECOND, "loop": 0}
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # imageio goes by the suffix
+    try:
+        with warnings.catch_warnings(), imageio.get_writer(temporary, **options) as writer:
+            # The child that becomes ffmpeg runs nothing of jax.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            yield writer
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

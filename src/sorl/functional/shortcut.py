@@ -1,0 +1,149 @@
+"""Shortcut models as policies: jumps, sampling, and the two regressions that train them.
+
+Flow matching teaches the field its velocity at the finest step; self-consistency teaches every larger step to equal
+two half steps (Frans et al. 2024, "One Step Diffusion via Shortcut Models"; SORL, section 3). Both are regressions of
+the field on a target at a query point, so both make a `Query`. All functions take one example
+or a batch of them.
+"""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sorl.functional import flows
+
+
+Field = Callable[[Array, Array, Array, Array], Array]
+"""Average velocity from (observation, action, time, log2 steps); a `ShortcutField` or any function like it."""
+
+NOISE_FLOOR = 1e-5
+"""Share of the noise that is left at time 1, so that the path never degenerates (e in the formulas)."""
+
+
+class Query(eqx.Module):
+    """Where the field is asked, and the velocity it should answer with; one example, or a batch (leading axes)."""
+
+    observation: Float[Array, "*batch observation"]
+    action: Float[Array, "*batch action"]
+    """Partly denoised action a^t."""
+    time: Float[Array, "*batch"]
+    log2_steps: Float[Array, "*batch"]
+    """Step size h = 2^-log2_steps."""
+    velocity: Float[Array, "*batch action"]
+
+
+def jump(
+    field: Field,
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    time: Float[Array, "*#batch"],
+    log2_steps: Float[Array, "*#batch"],
+    step_size: Float[Array, ""] | float,
+) -> Float[Array, "*batch action"]:
+    """One jump, a^(t+h) = a^t + h s(a^t, t, h | x), with h = `step_size`; `log2_steps` is what the field is shown."""
+    return action + step_size * field(observation, action, time, log2_steps)
+
+
+def sample(
+    field: Field,
+    observation: Float[Array, "*batch observation"],
+    noise: Float[Array, "*batch action"],
+    steps: int,
+    *,
+    conditioning: int | None = None,
+    clip: bool = True,
+) -> Float[Array, "*batch action"]:
+    """F(x, a^0, k): an action from noise by `steps` equal jumps, clipped to [-1, 1] once, after the last.
+
+    **Arguments:** `steps`, the number of jumps k; `conditioning`, the number of steps shown to the field if it is to
+    differ from k (for budgets beyond those trained); `clip=False` leaves the end point as it is.
+    """
+    # From Python integers: jnp.log2(8) need not be exactly 3.
+    log2_steps = jnp.asarray(math.log2(conditioning or steps), noise.dtype)
+    return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
+
+
+def interpolate(
+    noise: Float[Array, "*batch action"], action: Float[Array, "*batch action"], time: Float[Array, "*batch"]
+) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
+    """The straight path from noise (time 0) to a data action (time 1): the point at `time`, and its velocity."""
+    return flows.interpolate(noise, action, time, noise_floor=NOISE_FLOOR)
+
+
+def flow_matching_query(
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    finest_steps: int,
+) -> Query:
+    """Flow matching: at the finest step the field answers with the velocity of the path (SORL, flow-matching loss)."""
+    point, velocity = interpolate(noise, action, time)
+    return Query(observation, point, time, jnp.full(time.shape, math.log2(finest_steps), time.dtype), velocity)
+
+
+def self_consistency_target(
+    teacher: Field,
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
+) -> Float[Array, "*batch action"]:
+    """The average of the teacher's velocities over two half steps from `action` at `time`; it carries no gradient.
+
+    `log2_steps` names the whole step d = 2^-log2_steps; the teacher is asked at d / 2 (SORL, self-consistency loss).
+    """
+    half = jnp.exp2(-log2_steps) / 2
+    first = teacher(observation, action, time, log2_steps + 1)
+    midpoint = action + half[..., None] * first
+    second = teacher(observation, midpoint, time + half, log2_steps + 1)
+    return jax.lax.stop_gradient((first + second) / 2)
+
+
+def self_consistency_query(
+    teacher: Field,
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
+) -> Query:
+    """Self-consistency: over a step of 2^-log2_steps the field answers as the teacher does in two half steps."""
+    point, _ = interpolate(noise, action, time)
+    velocity = self_consistency_target(teacher, observation, point, time, log2_steps)
+    return Query(observation, point, time, log2_steps, velocity)
+
+
+def query_errors(field: Field, query: Query) -> Float[Array, "*batch"]:
+    """The field's squared error at each query, averaged over action dimensions."""
+    velocity = field(query.observation, query.action, query.time, query.log2_steps)
+    return jnp.mean((velocity - query.velocity) ** 2, axis=-1)
+
+
+def flow_matching_loss(
+    field: Field,
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    finest_steps: int,
+) -> Float[Array, ""]:
+    """Flow matching on a batch: mean of squares over batch and action dimensions."""
+    return jnp.mean(query_errors(field, flow_matching_query(observation, action, noise, time, finest_steps)))
+
+
+def self_consistency_loss(
+    field: Field,
+    teacher: Field,
+    observation: Float[Array, "*batch observation"],
+    action: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+    time: Float[Array, "*batch"],
+    log2_steps: Float[Array, "*batch"],
+) -> Float[Array, ""]:
+    """Self-consistency on a batch: mean of squares over batch and action dimensions."""
+    return jnp.mean(query_errors(field, self_consistency_query(teacher, observation, action, noise, time, log2_steps)))

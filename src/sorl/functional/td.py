@@ -1,0 +1,39 @@
+"""Temporal-difference targets and losses, and the policy's Q loss."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sorl.functional.verifiers import Aggregation, aggregate
+
+
+def td_target(
+    reward: Float[Array, "*batch"],
+    mask: Float[Array, "*batch"],
+    next_q: Float[Array, "*batch heads"],
+    *,
+    discount: float | Float[Array, ""],
+    aggregation: Aggregation,
+    stop_gradient: bool = True,
+) -> Float[Array, "*batch"]:
+    """y = r + discount * mask * aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
+
+    **Arguments:** `mask` is 0 where the episode terminated; `next_q` comes from the target critic.
+    """
+    target = reward + discount * mask * aggregate(next_q, aggregation)
+    return jax.lax.stop_gradient(target) if stop_gradient else target
+
+
+def td_loss(q: Float[Array, "*batch heads"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
+    """(Q - y)^2, averaged over heads and batch."""
+    return jnp.mean((q - target[..., None]) ** 2)
+
+
+def policy_q_loss(q: Float[Array, "*batch heads"], *, normalised: bool = True) -> Float[Array, ""]:
+    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads: the scale of the rewards drops out (SORL, Q loss).
+
+    With `normalised=False` it is -mean Q, in the units of the rewards.
+    """
+    q = jnp.mean(q, axis=-1)
+    loss = -jnp.mean(q)
+    return loss / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalised else loss

@@ -1,0 +1,69 @@
+"""The perceptron that every network is made of, and how inputs are joined for it; of one example or of a batch."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from sorl.networks import layers
+
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+class MLP(eqx.Module):
+    """A perceptron of several layers: linear, GELU (tanh approximation) and, if asked for, layer norm after it."""
+
+    layers: tuple[eqx.nn.Linear, ...]
+    norms: tuple[eqx.nn.LayerNorm, ...]
+    """One for each hidden layer, or none."""
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        hidden_sizes: Sequence[int],
+        *,
+        layer_norm: bool,
+        final_scale: float = 1.0,
+        key: Key[Array, ""],
+    ):
+        """**Arguments:** sizes of input, output and hidden layers; `key` initialises the kernels.
+
+        Kernels are uniform with variance 2 / (fan in + fan out) (variance scaling, fan average); biases are zero. The
+        last kernel's variance is `final_scale` times that.
+        """
+        sizes = [in_size, *hidden_sizes, out_size]
+        scales = [1.0] * len(hidden_sizes) + [final_scale]
+        keys = jax.random.split(key, len(scales))
+        shapes = zip(sizes[:-1], sizes[1:], scales, keys, strict=True)
+        self.layers = tuple(_linear(i, o, scale=scale, key=k) for i, o, scale, k in shapes)
+        norm_sizes = hidden_sizes if layer_norm else ()
+        self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON, dtype=jnp.float32) for s in norm_sizes)
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """One example, or a batch of them along one axis."""
+        for index, layer in enumerate(self.layers[:-1]):
+            x = layers.gelu(layers.affine(layer, x))
+            if self.norms:
+                x = layers.layer_norm(self.norms[index], x)
+        return layers.affine(self.layers[-1], x)
+
+
+def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:
+    linear = eqx.filter_eval_shape(eqx.nn.Linear, in_size, out_size, key=key)
+    initialise = jax.nn.initializers.variance_scaling(scale, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
+    kernel = initialise(key, (out_size, in_size), jnp.float32)
+    return eqx.tree_at(lambda l: (l.weight, l.bias), linear, (kernel, jnp.zeros(out_size, jnp.float32)))
+
+
+def joined(*inputs: Float[Array, "..."]) -> Float[Array, "*batch in"]:
+    """A network's input: vectors and numbers of one example, or of a batch, side by side; the first is a vector.
+
+    A number that is the same for the whole batch need not be repeated.
+    """
+    batch = inputs[0].shape[:-1]
+    columns = (x if x.ndim > len(batch) else jnp.broadcast_to(x, batch)[..., None] for x in inputs)
+    return jnp.concatenate(list(columns), axis=-1)

@@ -1,0 +1,247 @@
+"""The file of a policy: sealed, a header of JSON that says what it is, and its networks in Equinox's serialisation."""
+
+import dataclasses
+import io
+import math
+import os
+import warnings
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from sorl.agents import AbstractAgent, Budget
+from sorl.config.json_form import agent_from_json, from_json, to_json
+from sorl.data.normalisation import Normalisation
+from sorl.policy.exported import read_sealed
+from sorl.policy.planning import checked_scores
+from sorl.policy.seed_record import find_bad_seeds, has_record
+from sorl.system.files import make_directory, write_sealed
+
+
+FORMAT = "sorl-policy"
+FORMAT_VERSION = 2
+
+_REQUIRED = ("agent", "observation_size", "action_size", "normalisation")
+_OPTIONAL = ("trained_steps", "budget", "scores", "provenance")
+"""A header that lacks one of these takes its default."""
+
+MOST = 2**16
+"""The largest layer, and the largest number of steps, candidates or critic heads, that a file may name."""
+MOST_OBSERVATIONS = 2**22
+"""The most numbers of an observation or an action."""
+ARRAY_BYTES = 128
+"""What an array takes in the payload at least; so many times fewer layers than bytes are possible."""
+LONGEST_REASON = 300
+"""Characters of a sentence about a header, which may repeat parts of it."""
+_PREFIX, _SUFFIX = "policy-seed-", ".sorl"
+
+
+class Content(NamedTuple):
+    """All that the file of a policy holds."""
+
+    agent: AbstractAgent
+    networks: PyTree
+    normalisation: Normalisation
+    provenance: dict[str, Any]
+    scores: list[dict[str, Any]]
+    budget: Budget
+
+
+def policy_path(directory: Path, seed: int) -> Path:
+    """The file of the policy that a seed trained, in its run directory."""
+    return directory / f"{_PREFIX}{seed}{_SUFFIX}"
+
+
+def find_policy(path: Path, seed: int | None) -> Path:
+    """The policy file that a path means: itself, or in a run directory the one of `seed` (None: the lowest good one).
+
+    Warns of a `seed` whose losses became non-finite. Raises a `ValueError` if the directory holds none, or not that
+    one, or no good one, or if a seed is asked of a single file.
+    """
+    if not path.is_dir():
+        if seed is not None:
+            raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")
+        return path
+    seeds = _seeds(path)
+    if not seeds:
+        raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
+    if seed is not None and seed not in seeds:
+        raise ValueError(f"{path} has no policy of seed {seed}; it has those of {', '.join(map(str, seeds))}.")
+    bad = bad_seeds(path)
+    if seed is None:
+        good = [found for found in seeds if found not in bad]
+        if not good:
+            raise ValueError(
+                f"{path} has no good training seed: the losses of all became non-finite; train again with a lower "
+                f"agent.learning_rate, or name one of the seeds {', '.join(map(str, seeds))} to use its last good "
+                "policy."
+            )
+        seed = good[0]
+    elif seed in bad:
+        warnings.warn(
+            f"The losses of seed {seed} in {path} became non-finite, so its policy is older than the run.", stacklevel=3
+        )
+    return policy_path(path, seed)
+
+
+def bad_seeds(directory: Path) -> set[int]:
+    """The training seeds of a run directory whose losses became non-finite; their policies are older than the run."""
+    steps = {}
+    if not has_record(directory):
+        steps = {seed: read(policy_path(directory, seed)).provenance.get("step", 0) for seed in _seeds(directory)}
+    return find_bad_seeds(directory, steps)
+
+
+def _seeds(directory: Path) -> list[int]:
+    paths = directory.glob(f"{_PREFIX}*{_SUFFIX}")
+    names = [path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for path in paths]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def write(path: Path, content: Content) -> None:
+    """Writes a policy file, whole or not at all; of absolute paths in its provenance only the last name is kept."""
+    fields = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
+    units = {name: values for name, values in fields.items() if values is not None}
+    header = {
+        "agent": to_json(content.agent),
+        "observation_size": len(content.normalisation.observation_mean),
+        "action_size": len(content.normalisation.action_low),
+        "trained_steps": list(content.agent.budgets.trained_steps),
+        "budget": to_json(content.budget),
+        # A float32 becomes a decimal number, and back, without loss.
+        "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
+        "scores": content.scores,
+        "provenance": without_directories(content.provenance),
+    }
+    payload = io.BytesIO()
+    eqx.tree_serialise_leaves(payload, content.networks)
+    make_directory(path.parent)
+    write_sealed(path, FORMAT, FORMAT_VERSION, header, payload.getvalue())
+
+
+def without_directories(provenance: Any) -> Any:
+    """A copy of JSON in which each absolute path is its last name: directories tell of users and their machines."""
+    if isinstance(provenance, dict):
+        return {key: without_directories(value) for key, value in provenance.items()}
+    if isinstance(provenance, list | tuple):
+        return [without_directories(value) for value in provenance]
+    if isinstance(provenance, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(provenance).is_absolute():
+                return kind(provenance).name
+    return provenance
+
+
+def read(path: str | os.PathLike[str]) -> Content:
+    """Reads a policy file; raises as `read_sealed` does, also if a sealed header or payload makes no policy.
+
+    Warns of fields that the header lacks, which take their defaults.
+    """
+    header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            content = _content(header, payload)
+    except Exception as error:  # what sorl did not write can fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        if len(reason) > LONGEST_REASON:
+            reason = f"{reason[:LONGEST_REASON]} .."
+        raise ValueError(
+            f"{path} was sealed over a content that makes no policy ({reason}); write it again with Policy.save."
+        ) from error
+    if caught:
+        warnings.warn(f"{path}: {' '.join(str(warning.message) for warning in caught)}", stacklevel=3)
+    return content
+
+
+def _content(header: dict[str, Any], payload: bytes) -> Content:
+    missing = [name for name in _REQUIRED if name not in header]
+    unknown = sorted(header.keys() - {*_REQUIRED, *_OPTIONAL})
+    if missing or unknown:
+        raise ValueError(
+            f"its header lacks {missing} and has {unknown} besides, so another version of sorl may have written it"
+        )
+    sizes = header["observation_size"], header["action_size"]
+    if not all(type(size) is int and 0 < size <= MOST_OBSERVATIONS for size in sizes):
+        raise ValueError(f"the sizes of observation and action are {sizes}")
+    _refuse_absurd_sizes(header, len(payload))
+    agent = agent_from_json(header["agent"], "the header")
+    trained_steps = list(agent.budgets.trained_steps)
+    defaults = {"trained_steps": trained_steps, "budget": to_json(agent.budgets.usual), "scores": [], "provenance": {}}
+    lacking = [name for name in _OPTIONAL if name not in header]
+    if lacking:
+        warnings.warn(f"the header does not have {', '.join(lacking)}; the defaults are taken.", stacklevel=2)
+    header = defaults | header
+    if header["trained_steps"] != trained_steps:
+        raise ValueError(f"trained_steps is {header['trained_steps']} but the agent's are {trained_steps}")
+    if not isinstance(header["provenance"], dict):
+        raise ValueError(f"the provenance is {header['provenance']!r}")
+    budget = from_json(Budget, header["budget"], "the budget")
+    agent.budgets.refuse(budget)
+    return Content(
+        agent,
+        _networks(agent, sizes, payload),
+        _normalisation(sizes, header["normalisation"]),
+        header["provenance"],
+        checked_scores(header["scores"]),
+        budget,
+    )
+
+
+def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
+    """Raises a `ValueError` for sizes that no file of this length has, before anything of such a size is made."""
+    agent = header["agent"] if isinstance(header["agent"], dict) else {}
+    scores = header.get("scores")
+    budgets = [header.get("budget"), *(scores if isinstance(scores, list) else [])]
+    named = [(name, value) for name, value in agent.items() if not name.endswith(("_updates", "_interval"))]
+    names = [field.name for field in dataclasses.fields(Budget)]
+    named += [(name, row[name]) for row in budgets if isinstance(row, dict) for name in names if name in row]
+    for name, value in named:
+        if any(type(size) is int and abs(size) > MOST for size in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"its {name} is above {MOST}")
+    layers = [len(value) for value in agent.values() if isinstance(value, list)]
+    blocks = agent.get("blocks")
+    if sum(layers) + (blocks if type(blocks) is int else 0) > payload_bytes // ARRAY_BYTES:
+        raise ValueError("its arrays are not those of the networks that its header describes")
+
+
+def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
+    shapes = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(*sizes, key=key)), jax.random.key(0))
+    # Not the shapes' own type, which is float64 where JAX_ENABLE_X64 is set.
+    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+    described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
+    if described > len(payload):
+        raise ValueError("its arrays are not those of the networks that its header describes")
+    stream = io.BytesIO(payload)
+    try:
+        networks = eqx.tree_deserialise_leaves(stream, template)
+    except Exception as error:  # of equinox, numpy or the memory, in words that help nobody here
+        raise ValueError("its arrays are not those of the networks that its header describes") from error
+    if stream.read(1):
+        raise ValueError("something follows the last of its arrays")
+    return networks
+
+
+def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisation:
+    unknown = sorted(units.keys() - {field.name for field in dataclasses.fields(Normalisation)})
+    if unknown:
+        raise ValueError(f"the normalisation has the unknown {unknown[0]!r}, perhaps of a newer version of sorl")
+    arrays = {name: np.asarray(values, np.float32) for name, values in units.items()}
+    normalisation = Normalisation(**{name: jnp.asarray(array) for name, array in arrays.items()})
+    observation_size, action_size = sizes
+    if any(
+        array.shape != (action_size if name.startswith("action") else observation_size,)
+        for name, array in arrays.items()
+    ):
+        raise ValueError(f"the normalisation is not one for the sizes {sizes}")
+    if not all(np.isfinite(array).all() for array in arrays.values()) or not (arrays["observation_scale"] > 0).all():
+        raise ValueError("the normalisation is not finite, or its scale is not positive")
+    for name in ("observation", "action"):
+        if normalisation.is_of_own_logs and np.any(arrays.get(f"{name}_low", 0) > arrays.get(f"{name}_high", 0)):
+            raise ValueError(f"the normalisation has a {name}_low above {name}_high")
+    return normalisation

@@ -1,0 +1,122 @@
+"""What a decision costs on this machine: measured once, and kept in the user's cache."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sorl.system.files import make_private, user_cache, write_json
+
+
+Device = Any
+"""A `jax.Device`, which pyright takes for a variable."""
+
+QUANTILE = 0.95
+"""The cost is what this share of calls stays below, in every round but the worst."""
+ROUNDS = 10
+"""Rounds over all decisions: a lone disturbance of the machine spoils one, frequent ones are part of the cost."""
+ROUND_SECONDS = 0.05
+"""How long the calls of one decision in one round should take together."""
+CALLS = (3, 30)
+"""Least and most calls of one decision in one round."""
+
+Decision = Callable[[], object]
+"""One decision from its call to its result."""
+
+
+def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """What each decision takes, in milliseconds: the 95th percentile of its calls in the worst round but one.
+
+    The first call, which compiles, does not count.
+
+    **Arguments:** `decisions` by name; each must have returned its result when it returns; `clock`, in seconds.
+    """
+
+    def seconds(decide: Decision) -> float:
+        start = clock()
+        decide()
+        return clock() - start
+
+    calls = {}
+    for name, decide in decisions.items():
+        decide()  # compiles
+        calls[name] = int(np.clip(ROUND_SECONDS / max(seconds(decide), 1e-9), *CALLS))
+    rounds: dict[str, list[float]] = {name: [] for name in decisions}
+    for _ in range(ROUNDS):
+        for name, decide in decisions.items():
+            decide()  # the processor's caches hold what the decision before left there
+            rounds[name].append(float(np.quantile([seconds(decide) for _ in range(calls[name])], QUANTILE)))
+    return {name: 1000 * sorted(own)[-2] for name, own in rounds.items()}
+
+
+def machine(device: Device) -> dict[str, Any]:
+    """What a cost depends on beside the program, as far as it can be told: device, host, jax and its settings."""
+    return {
+        "device": device.device_kind,
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
+        "xla_flags": os.environ.get("XLA_FLAGS"),
+    }
+
+
+def costs(
+    circumstances: Mapping[str, Any],
+    decisions: Mapping[str, Decision],
+    *,
+    measure_again: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """What `measure` says of each decision, measured only where the user's cache does not know it.
+
+    The cache is one small file for each set of circumstances, in `sorl/latency` of the user's cache; delete it, or
+    `measure_again`, after a change of the machine that the circumstances do not tell.
+
+    **Arguments:** `circumstances`, all that the costs depend on, JSON-able; `decisions` by name.
+    """
+    path = cache_path(circumstances)
+    known = {} if measure_again else _read(path)
+    missing = {name: decide for name, decide in decisions.items() if name not in known}
+    if missing:
+        known |= measure(missing, clock=clock)
+        _write(path, {"circumstances": circumstances, "milliseconds": known})
+    return {name: known[name] for name in decisions}
+
+
+def cache_path(circumstances: Mapping[str, Any]) -> Path:
+    """The file that keeps what was measured in these circumstances."""
+    digest = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
+    return user_cache("latency") / f"{digest[:16]}.json"
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        milliseconds = json.loads(path.read_text())["milliseconds"]
+        if not all(math.isfinite(value) and value > 0 for value in milliseconds.values()):
+            raise ValueError("a time is not positive")
+        return milliseconds
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(f"{path} cannot be used ({reason}), so the costs are measured again.", stacklevel=3)
+        return {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        make_private(path.parent, "set XDG_CACHE_HOME to a directory of your own")
+        write_json(path, content)
+    except OSError as error:  # a machine of deployment may have no place to write to
+        reason = str(error).removesuffix(".")
+        warnings.warn(f"The costs cannot be kept ({reason}), so the next process measures again.", stacklevel=3)

@@ -1,0 +1,70 @@
+"""A policy in a control loop: a key for each decision, and counts of observations beyond what was logged."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+
+from sorl.data.normalisation import Standardisation
+
+
+if TYPE_CHECKING:
+    from sorl.policy.policy import Policy
+
+
+NAMED = 5
+"""Dimensions that a sentence names at most."""
+
+
+class PolicyRunner:
+    """Acts on one observation after another, and counts how often each dimension was outside of its limits.
+
+    Decision `i` draws from `jax.random.fold_in(key, i)`, so a loop that is run again acts the same.
+    """
+
+    def __init__(self, policy: "Policy", key: Key[Array, ""], budget: Mapping[str, Any]):
+        self.policy = policy
+        self.decisions = 0
+        """Calls so far."""
+        self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
+        """For each dimension, how many observations were outside of the limits, and clipped."""
+        self._key, self._budget = key, dict(budget)
+
+    def __call__(self, observation: Shaped[Array | np.ndarray, "*batch observation"]) -> Float[np.ndarray, "..."]:
+        """Acts as the policy does, on one observation or a batch of them; returns and raises as it does."""
+        action = self.policy(observation, key=jax.random.fold_in(self._key, self.decisions), **self._budget)
+        self.outside += self.policy.outside(observation).reshape(-1, self.policy.observation_size).sum(axis=0)
+        self.decisions += 1
+        return action
+
+    def report(self) -> str:
+        """One sentence on the observations that were outside of their limits."""
+        worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
+        if not worst:
+            return f"Of {self.decisions} decisions, no observation was outside of its limits."
+        named = ", ".join(f"observations[{index}] in {self.outside[index]}" for index in worst[:NAMED])
+        others = f", and {len(worst) - NAMED} others" if len(worst) > NAMED else ""
+        return f"Of {self.decisions} decisions, outside of their limits and clipped: {named}{others}."
+
+
+def outside_sentence(
+    standardisation: Standardisation,
+    outside: Bool[np.ndarray, "*batch observation"],
+    values: Shaped[np.ndarray, "*batch observation"],
+) -> str:
+    """Names the dimensions that are outside of their limits, with the first such value of each."""
+    size = values.shape[-1]
+    outside, values, (low, high) = outside.reshape(-1, size), values.reshape(-1, size), standardisation.limits()
+    dimensions = np.flatnonzero(outside.any(axis=0))
+    named = ", ".join(
+        f"observations[{index}] = {values[np.argmax(outside[:, index]), index]:.10g} "
+        f"(limits {low[index]:.10g} to {high[index]:.10g})"
+        for index in dimensions[:NAMED]
+    )
+    others = f", and {len(dimensions) - NAMED} others" if len(dimensions) > NAMED else ""
+    return (
+        f"The policy acts outside of what was logged, and clips {named}{others}; check the sensors, or log such states "
+        "(further cases are counted by policy.runner, and not warned of)."
+    )

@@ -1,0 +1,51 @@
+"""Which training seeds of a run went bad: a loss was not finite, so training stopped and kept an older policy.
+
+Kept apart from training's modules, so that a policy can be chosen where only acting's requirements are installed.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sorl.system.files import read_json, write_json
+
+
+def write_bad_seeds(directory: Path, first_bad_updates: Mapping[int, int]) -> None:
+    """Records the bad seeds of a run with their first non-finite update; an empty record says that all are good."""
+    write_json(_path(directory), {str(seed): update for seed, update in first_bad_updates.items()})
+
+
+def find_bad_seeds(directory: Path, policy_steps: Mapping[int, int]) -> set[int]:
+    """The bad seeds of a run directory.
+
+    **Arguments:** `policy_steps`, the number of updates behind each seed's policy file. A run of version 0.1.0 has no
+    record; there a policy that is older than the others tells a bad seed.
+
+    Raises a `ValueError` that names the record if it is damaged.
+    """
+    path = _path(directory)
+    if path.exists():
+        return {int(seed) for seed in _read(path)}
+    last = max(policy_steps.values(), default=0)
+    return {seed for seed, step in policy_steps.items() if step < last}
+
+
+def has_record(directory: Path) -> bool:
+    """Whether the run records its bad seeds; runs of version 0.1.0 do not."""
+    return _path(directory).exists()
+
+
+def left_out(bad: Iterable[int], policy_steps: Mapping[int, int]) -> str:
+    """One sentence that names bad seeds and the update that each one's policy is of."""
+    named = ", ".join(f"seed {seed} (policy of update {policy_steps[seed]})" for seed in bad)
+    return f"Left out because losses became non-finite in training: {named}; name a seed to use it all the same."
+
+
+def _path(directory: Path) -> Path:
+    return directory / "bad_seeds.json"
+
+
+def _read(path: Path) -> dict[str, int]:
+    record = read_json(path)
+    if not all(seed.isdecimal() and type(update) is int for seed, update in record.items()):
+        raise ValueError(f"{path} holds {record!r} instead of seeds with an update each; make it again.")
+    return record

@@ -1,0 +1,1 @@
+"""`python -m sorl.report`: one page about any number of runs."""

@@ -1,0 +1,92 @@
+"""`python -m sorl.report RUN...`: one page of HTML about any number of runs, with the commands behind its numbers."""
+
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.report.__main__")
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sorl.report.page import Page
+from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.sections import Report
+from sorl.system import entry
+from sorl.system.files import make_directory, whole_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compares runs on one self-contained HTML page, and writes its pictures as PNG too.
+
+    Runs of one agent are one method unless their options differ on the same task; the seeds of a method are pooled. A
+    section names what the runs lack for it. Pictures need matplotlib (pip install 'sorl[plots]').
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    """Run directories that `sorl.train` made."""
+    out: Path = Path("report")
+    """Directory for index.html and the pictures; it is made if missing."""
+    runtime: tuple[Path, ...] = ()
+    """JSON files that `benchmarks/runtime.py` wrote, for the section on time."""
+    film: bool = False
+    """Show frames of one episode of the first run that has an environment, at few and at many inference steps (needs an
+    off-screen renderer)."""
+    film_steps: tuple[int, ...] = (1, 8)
+    """Numbers of inference steps of those frames."""
+    film_episode: int = 0
+    """Number of the episode, as in an evaluation."""
+
+    def __post_init__(self):
+        if not self.runs:
+            raise ValueError("No run is given; give the directories that sorl.train printed.")
+
+
+def main(config: Config) -> Path:
+    """Writes the page and its pictures; **returns** the page's path."""
+    runs = read_runs(config.runs)
+    make_directory(config.out)
+    page = Page(_title(runs))
+    report = Report(page, runs, config.out)
+    for section in (
+        report.untrusted,
+        report.curves,
+        report.final_scores,
+        report.improvement,
+        report.budgets,
+        report.ablations,
+    ):
+        section()
+    report.times(config.runtime)
+    if config.film:
+        report.film(config.film_steps, config.film_episode)
+    report.origins(f"python -m sorl.report {shlex.join(_arguments(config))}")
+    path = config.out / "index.html"
+    with whole_file(path) as file:
+        file.write(page.html())
+    print(f"Wrote {path}")
+    return path
+
+
+def _title(runs: Sequence[ReportedRun]) -> str:
+    tasks, methods = (len({getattr(run, name) for run in runs}) for name in ("task", "method"))
+    return f"{methods} method{'s' * (methods > 1)} on {tasks} task{'s' * (tasks > 1)}"
+
+
+def _arguments(config: Config) -> list[str]:
+    words = [str(path) for path in config.runs]
+    if config.runtime:
+        words += ["--runtime", *map(str, config.runtime)]
+    if config.film:
+        words += ["--film", "--film-steps", *map(str, config.film_steps), "--film-episode", str(config.film_episode)]
+    return [*words, "--out", str(config.out)]
+
+
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.report"))

@@ -1,0 +1,311 @@
+"""The sections of a report: what is shown of the runs, and the sentences, tables and pictures that show it."""
+
+import itertools
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sorl.report import pictures
+from sorl.report.page import Page
+from sorl.report.runs import ReportedRun, read_runtime, scores
+from sorl.scaling.pictures import draw_pareto_front, draw_success_against_candidates, draw_success_against_steps
+from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
+from sorl.statistics.intervals import Interval, bootstrap_interval, headline, success_interval
+
+
+Scores = dict[str, dict[str, np.ndarray]]
+
+SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}
+"""What of a run's versions the page tells, and the heads of its columns."""
+
+
+class Report:
+    """The sections of a page, each of which adds itself; pictures go to `directory` too."""
+
+    def __init__(self, page: Page, runs: Sequence[ReportedRun], directory: Path):
+        self._page, self._runs, self._directory = page, runs, directory
+        self._scores: Scores = scores(runs)
+        self._taken: Counter[str] = Counter()
+        self._tasks = list(dict.fromkeys(run.task for run in runs))
+
+    def untrusted(self) -> None:
+        """Runs with values outside what their data's rewards allow, if there are any."""
+        found = [(run.directory, *item) for run in self._runs for item in run.departures.items()]
+        if found:
+            self._page.section("Values that the rewards do not allow")
+        for directory, seed, (step, lasting) in found:
+            left = f"{directory}, seed {seed}: values left what the data's rewards allow at update {step}"
+            end = " and are outside in its last row: do not trust its policy." if lasting else ", and came back."
+            self._page.text(left + end)
+
+    def curves(self) -> None:
+        """Success while training."""
+        self._page.section("Learning curves")
+        evaluated = [run for run in self._runs if run.evaluations]
+        if not evaluated:
+            if self._played():
+                self._page.text(
+                    "None of the runs was evaluated while it trained (--evaluation.interval of sorl.train)."
+                )
+            else:
+                self._page.text("None of the runs has an environment, so none was evaluated.")
+            return
+        self._page.text(
+            "Success of the evaluations while training, at the budget that each run names first; the mean over "
+            "training seeds. The band is a 95 % interval: over seeds (bootstrap), or over the episodes of a lone seed "
+            "(Wilson)."
+        )
+        for task in self._tasks:
+            own = [run for run in evaluated if run.task == task]
+            if own:
+                self._draw(f"curves-{task}", lambda axes, own=own: pictures.learning_curves(axes, own), width=7.5)
+
+    def final_scores(self) -> None:
+        """The headline of each method on each task, and over all tasks."""
+        self._page.section("Final scores")
+        if not self._scores:
+            self._page.text("None of the runs was evaluated while it trained, so none has a score.")
+            return
+        self._page.text(
+            "A run's score is the mean success of its last three evaluations while it trained, never that of its "
+            "best checkpoint. 95 % intervals are bootstraps over training seeds, or Wilson's over the episodes of a "
+            "lone seed."
+        )
+        rows = []
+        for task in self._tasks:
+            intervals = self._task_intervals(task)
+            for method, interval in intervals.items():
+                seeds = len(self._scores[method][task])
+                rows.append([task, method, f"{seeds}", f"{interval.success:.3f}", _range(*interval[1:3])])
+            if intervals:
+                name = f"score-{task}"
+                draw = _estimates(intervals, "success (%), last three evaluations")
+                self._draw(name, draw, width=7.5, height=1.2 + 0.4 * len(intervals))
+        self._page.table(["task", "method", "seeds", "success", "95 % interval"], rows)
+        everywhere = {method: own for method, own in self._scores.items() if len(own) == len(self._tasks)}
+        if len(self._tasks) > 1 and everywhere:
+            self._over_tasks(everywhere)
+
+    def improvement(self) -> None:
+        """How likely each method beats each other."""
+        if len(self._scores) < 2:
+            return
+        self._page.section("Probability of improvement")
+        self._page.text(
+            "How likely a run of the first method scores higher than one of the second, on a task drawn at random "
+            "among those that both were run on; a tie counts one half. 95 % intervals resample seeds within tasks."
+        )
+        rows, drawn = [], {}
+        for (first, one), (second, other) in itertools.combinations(self._scores.items(), 2):
+            shared = [task for task in self._tasks if task in one and task in other]
+            if shared:
+                found = probability_of_improvement([one[task] for task in shared], [other[task] for task in shared])
+                drawn[f"{first} > {second}"] = found
+                rows.append([first, second, f"{len(shared)}", f"{found.value:.3f}", _range(found.low, found.high)])
+        if not rows:
+            self._page.text("No two methods were run on the same task.")
+            return
+        if len(rows) <= 30:
+            draw = _estimates(drawn, "probability (%)", 0.5)
+            self._draw("improvement", draw, width=8.0, height=1.2 + 0.35 * len(rows))
+        self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
+
+    def budgets(self) -> None:
+        """What more steps and more candidates do."""
+        self._page.section("Compute budgets")
+        with_table = [run for run in self._runs if run.table]
+        for task in self._tasks:
+            own = [run for run in with_table if run.task == task and len(_steps(run)) > 1]
+            if own:
+                self._page.text(f"{task}: the table that sorl.train or sorl.evaluate made after the last update.")
+                self._draw(f"steps-{task}", lambda axes, own=own: pictures.success_against_steps(axes, own), width=7.5)
+        for run in self._runs:
+            if run.pairs:
+                self._grid(run)
+        if any(run.pairs for run in self._runs):
+            return
+        place = shlex.quote(str((self._played() or self._runs)[0].directory))
+        if self._played():
+            self._page.text(f"For a grid of steps and candidates with latencies: python -m sorl.scaling {place}")
+        else:
+            limit = f"python -m sorl.policy {place} --latency-ms 10"
+            self._page.text(f"Without an environment only latencies can be measured: {limit}")
+
+    def ablations(self) -> None:
+        """What the runs that differ in M^BTT, or in width, say of it."""
+        for task in self._tasks:
+            own = [run for run in self._runs if run.task == task and run.table]
+            jumping = [run for run in own if pictures.backprop_steps_of(run) is not None]
+            if len({pictures.backprop_steps_of(run) for run in jumping}) > 1:
+                self._page.section(f"Jumps trained through, {task}")
+
+                def draw(left: Any, right: Any, jumping: Any = jumping) -> None:
+                    pictures.budget_bars(left, jumping)
+                    pictures.backprop_steps_ablation(right, jumping)
+
+                self._draw(f"backprop-steps-{task}", draw, columns=2)
+            if len({pictures.width_of(run) for run in own}) > 1:
+                self._page.section(f"Width of the policy, {task}")
+                self._draw(f"width-{task}", lambda axes, own=own: pictures.width_ablation(axes, own), width=7.5)
+
+    def times(self, files: Sequence[Path]) -> None:
+        """What updates and decisions cost, of what `benchmarks/runtime.py` wrote."""
+        if not files:
+            return
+        self._page.section("Time")
+        for index, path in enumerate(files):
+            found = read_runtime(path)
+            panels = [
+                lambda axes, found=found: pictures.update_times(axes, found),
+                lambda axes, found=found: pictures.decision_times(axes, found),
+            ][: 2 if found["decisions"] else 1]
+            machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+            settings = found["settings"]
+            sizes = f"{settings['layers']} hidden layers of {settings['width']} units, batch {settings['batch_size']}"
+            self._page.text(f"{settings['agent']}, {sizes}; {machine}.")
+
+            def draw(*axes: Any, panels: Any = panels) -> None:
+                for panel, one in zip(panels, axes, strict=True):
+                    panel(one)
+
+            self._draw(f"runtime-{index}", draw, columns=len(panels))
+            self._page.command([f"python {shlex.join(found['command'])}"])
+
+    def film(self, steps: Sequence[int], episode: int) -> None:
+        """One episode of the first run with an environment, frame by frame; raises a `ValueError` if none has one."""
+        from sorl.report.film_strip import film_strip
+
+        played = self._played()
+        if not played:
+            raise ValueError("None of the runs has an environment, so no episode can be filmed; leave --film out.")
+        run = played[0]
+        path = film_strip(run.directory, steps, episode, self._directory / "film.png")
+        seed = next(seed for seed in run.config.seeds if seed not in run.bad_seeds)
+        self._page.section("One episode")
+        self._page.text(
+            f"{run.task}, {run.method}, seed {seed}: episode {episode} of an evaluation, from its beginning "
+            f"(left) to its end, at {' and '.join(map(str, steps))} inference steps."
+        )
+        self._page.picture(path, "Frames of one episode, a row for each number of inference steps")
+
+    def origins(self, command: str) -> None:
+        """The runs, and the commands that make them and this page, which `command` does."""
+        self._page.section("Where the numbers come from")
+        rows = [
+            [
+                str(run.directory),
+                run.method,
+                run.task,
+                " ".join(map(str, run.config.seeds)),
+                f"{run.updates}",
+                _data(run.versions),
+                run.config.evaluation.success_timing,
+                *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
+            ]
+            for run in self._runs
+        ]
+        columns = ["run", "method", "task", "seeds", "updates", "data", "success judged", *SOFTWARE.values()]
+        self._page.table(columns, rows)
+        for run in self._runs:
+            if run.bad_seeds:
+                seeds = ", ".join(map(str, run.bad_seeds))
+                self._page.text(f"{run.directory}: not counted, as losses became non-finite: seed {seeds}.")
+        self._page.text("Each run is made again by its command here, and this page by the last.")
+        self._page.command([run.command for run in self._runs])
+        self._page.command([command])
+
+    def _played(self) -> list[ReportedRun]:
+        """The runs that have an environment."""
+        return [run for run in self._runs if run.config.env is not None]
+
+    def _over_tasks(self, everywhere: Scores) -> None:
+        means = {method: interquartile_mean([own[task] for task in self._tasks]) for method, own in everywhere.items()}
+        self._page.text(
+            f"Over all {len(self._tasks)} tasks: the interquartile mean of all runs' scores, with 95 % intervals that "
+            "resample seeds within tasks; of the methods that were run on every task."
+        )
+        draw = _estimates(means, "interquartile mean of success (%)")
+        self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
+        rows = [[method, f"{found.value:.3f}", _range(found.low, found.high)] for method, found in means.items()]
+        self._page.table(["method", "interquartile mean", "95 % interval"], rows)
+
+    def _task_intervals(self, task: str) -> dict[str, Interval]:
+        """Best first."""
+        found = {}
+        for method, own in self._scores.items():
+            if task in own:
+                found[method] = self._interval(method, task, own[task])
+        return dict(sorted(found.items(), key=lambda item: -item[1].success))
+
+    def _interval(self, method: str, task: str, successes: np.ndarray) -> Interval:
+        if len(successes) > 1:
+            return Interval(float(successes.mean()), *bootstrap_interval(successes), "bootstrap")
+        (run,) = [run for run in self._runs if (run.method, run.task) == (method, task) and run.evaluations]
+        (row,) = headline(run.evaluations)
+        episodes = run.config.evaluation.episodes * len(row["steps"])
+        return success_interval(np.array([round(row["success"] * episodes)]), np.array([episodes]))
+
+    def _grid(self, run: ReportedRun) -> None:
+        place = shlex.quote(str(run.directory))
+        self._page.text(
+            f"{run.task}, {run.method}: python -m sorl.scaling {place}, {run.pairs[0]['seeds']} training "
+            f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs met the same episodes."
+        )
+
+        def draw(left: Any, middle: Any, right: Any) -> None:
+            draw_success_against_steps(left, run.pairs)
+            draw_success_against_candidates(middle, run.pairs)
+            draw_pareto_front(right, run.pairs)
+
+        self._draw(f"scaling-{run.directory.name}", draw, columns=3, width=4.2)
+        self._page.table(
+            ["M^inf", "N", "success", "95 % interval", "against the first", "95 % interval", "ms, median", "p95", ""],
+            [
+                [
+                    f"{pair['inference_steps']}",
+                    f"{pair['candidates']}",
+                    f"{pair['success']:.3f}",
+                    _range(pair["success_low"], pair["success_high"]),
+                    f"{pair['difference']:+.3f}",
+                    _range(pair["difference_low"], pair["difference_high"]),
+                    f"{pair['latency_ms']:.2f}",
+                    f"{pair['latency_p95_ms']:.2f}",
+                    pair["remark"],
+                ]
+                for pair in run.pairs
+            ],
+        )
+
+    def _draw(self, name: str, draw: Callable[..., None], **sizes: Any) -> None:
+        path = pictures.save(self._directory / f"{self._file_name(name)}.png", draw, **sizes)
+        self._page.picture(path, name.replace("-", " "))
+
+    def _file_name(self, name: str) -> str:
+        """The name with what a file's name may not hold replaced, and a number where it is taken already."""
+        plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:80]
+        self._taken[plain] += 1
+        return plain if self._taken[plain] == 1 else f"{plain}-{self._taken[plain]}"
+
+
+def _estimates(rows: Mapping[str, Any], label: str, middle: float | None = None) -> Callable[[Any], None]:
+    return lambda axes: pictures.estimates(axes, rows, label, middle)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.3f} .. {high:.3f}"
+
+
+def _data(versions: dict[str, Any]) -> str:
+    data = versions.get("data")
+    if not isinstance(data, dict):
+        return "unknown"
+    return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
+
+
+def _steps(run: ReportedRun) -> set[int]:
+    return {row["inference_steps"] for row in run.table}

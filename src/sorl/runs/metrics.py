@@ -1,0 +1,281 @@
+"""Metrics of a run: one JSON object per row is the truth; CSV and the sinks are copies of it."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from sorl.system.files import whole_file
+from sorl.train.sinks import Sink
+
+
+PHASES: Mapping[str, str] = {
+    "training": "mean over the updates since the last row, on training batches",
+    "validation": "mean over fixed held-out batches, at this step",
+    "evaluation": "mean over episodes in the environment, at this step",
+}
+"""What precedes a metric's name, as in `training/q_loss`."""
+
+METRICS: Mapping[str, str] = {
+    "critic_loss": "squared error of the critic against its target, mean over batch and heads (reward squared)",
+    "q_mean": "mean Q over batch and heads, for logged actions (discounted sum of rewards)",
+    "target_q_mean": "mean target of the critic over the batch (discounted sum of rewards)",
+    "value_loss": "expectile loss of V against the target critic's Q of logged actions (reward squared)",
+    "v_mean": "mean V over the batch (discounted sum of rewards)",
+    "policy_loss": "all that the policy's own update minimises, each part times its coefficient",
+    "flow_matching_loss": "squared error of the flow's velocity (of the smallest step) against action minus noise",
+    "self_consistency_loss": "squared error of one jump against two of half its size",
+    "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
+    "noise_prediction_loss": "squared error of the diffusion model's noise, summed over action dimensions",
+    "consistency_loss": "squared difference of the policy at two neighbouring noise levels, by their distance in time",
+    "score_gradient_norm": "mean length of the score's gradient in the policy's actions, which pulls to the data",
+    "distillation_loss": "squared difference of the one-step policy's actions and the flow's, from the same noise",
+    "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
+    "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
+    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (ReBRAC: of the heads' aggregate)",
+    "value_excess": "how far a mean Q or V is outside what the rewards allow, as a share of that range; 0 inside",
+    "critic_grad_norm": "global Euclidean norm of the critic's gradient",
+    "value_grad_norm": "global Euclidean norm of V's gradient",
+    "policy_grad_norm": "global Euclidean norm of the policy's gradient",
+    "behaviour_grad_norm": "global Euclidean norm of the gradient of a model of the logged actions",
+    "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
+    "success": "fraction of episodes that succeeded",
+    "return": "undiscounted sum of rewards of an episode",
+    "episode_length": "environment steps of an episode",
+}
+"""Every metric that may be logged, without its phase; per-update values are averaged as its phase says."""
+
+TIMINGS: Mapping[str, str] = {
+    "elapsed_seconds": "wall-clock time since this process began to train",
+    "training_seconds": "wall-clock time of the updates since the last row",
+    "updates_per_second": "updates of each seed over that time",
+    "validation_seconds": "wall-clock time of the validation losses",
+    "evaluation_seconds": "wall-clock time of the evaluation",
+    "evaluation_stall_seconds": "wall-clock time for which the evaluation held training up",
+    "checkpoint_seconds": "wall-clock time for which saving a checkpoint held training up",
+}
+"""Every wall-clock figure that may be logged. They differ from run to run, so they never stand among the metrics."""
+
+METRIC_KEYS, TIMING_KEYS = ("step", "seed"), ("step",)
+"""What each row has besides its figures, whole numbers."""
+
+_DOCUMENTED = tuple(f"{phase}/{name}" for phase in PHASES for name in METRICS)
+
+_BUDGET = re.compile(r"/M\d+N\d+$")
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class MetricLog:
+    """The metrics of one run, in `metrics.jsonl` and `metrics.csv`, and its wall-clock figures in `timings.jsonl`.
+
+    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`; figures of an evaluation end with their
+    budget, as in `evaluation/success/M4N8` (four jumps, best of eight). Numbers have as many digits as bring
+    them back exactly; JSON knows no NaN and no infinity, so these are the strings `"NaN"`, `"Infinity"`, `"-Infinity"`.
+
+    A run that is killed and resumed has every row once, if all rows of a step are written, then `sync` is called, then
+    the checkpoint of that step is saved. A row that may come after it (of an evaluation that was cut short, say) is
+    asked for with `has`. Nothing is written twice.
+
+    **Arguments:**
+
+    - `directory`: of the run; made if it is missing.
+    - `resume_step`: None for a new run; else the step of the checkpoint that training resumes from: rows of later
+      steps are dropped (-1 drops all), and so is a last line that a kill left half written.
+    - `sinks`: take copies of every row; closed with this log.
+
+    **Raises:** `FileExistsError` if there are rows and `resume_step` is None; `ValueError` if a file is damaged.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, resume_step: int | None = None, sinks: Sequence[Sink] = ()
+    ):
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._sinks = tuple(sinks)
+        self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step, METRIC_KEYS)
+        self._rows = RowsDigest()
+        self._timings = _open_rows(self._directory / "timings.jsonl", resume_step, TIMING_KEYS)
+        rows = read_metrics(self._directory)
+        self._written = {(row["step"], row["seed"], name) for row in rows for name in row}
+        for row in rows:
+            self._rows.add(_to_line(row))
+        self._write_csv()
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, Any]) -> None:
+        """Adds a row.
+
+        **Arguments:** `step`, the number of updates made; `seed`; `metrics`, numbers (or arrays of one number) by
+        name, the phase first: `{"training/q_loss": 0.5}`.
+
+        **Raises:** `ValueError` if a metric has no line in `METRICS`, or is there already for that step and seed.
+        """
+        for name in metrics:
+            if not _is_documented(name):
+                raise ValueError(f"The metric {name} is not documented; give it a line in sorl.runs.metrics.METRICS.")
+            if self.has(step, seed, name):
+                raise ValueError(f"{name} of step {step} and seed {seed} is logged already; log each step once.")
+        row = {name: float(value) for name, value in metrics.items()}
+        self._rows.add(_append(self._metrics, {"step": step, "seed": seed} | row))
+        self._written.update((step, seed, name) for name in row)
+        for sink in self._sinks:
+            sink.write(step, seed, row)
+
+    def has(self, step: int, seed: int, name: str) -> bool:
+        """Whether the metric is logged for that step and seed."""
+        return (step, seed, name) in self._written
+
+    def write_timings(self, step: int, timings: Mapping[str, float]) -> None:
+        """Adds a row of wall-clock figures; raises `ValueError` if one has no line in `TIMINGS`."""
+        for name in timings:
+            if name not in TIMINGS:
+                raise ValueError(f"The figure {name} is not documented; give it a line in sorl.runs.metrics.TIMINGS.")
+        _append(self._timings, {"step": step} | {name: float(value) for name, value in timings.items()})
+
+    def digest(self) -> dict[str, Any]:
+        """What `check_rows` needs to notice that rows written so far are missing, doubled or edited; ready for JSON."""
+        return self._rows.to_json()
+
+    def sync(self) -> None:
+        """Puts all rows on the disk; call it before each checkpoint."""
+        for file in (self._metrics, self._timings):
+            os.fsync(file.fileno())
+        self._write_csv()
+
+    def close(self) -> None:
+        """Puts everything on the disk and closes the sinks. Closing twice does nothing."""
+        if self._metrics.closed:
+            return
+        self.sync()
+        self._metrics.close()
+        self._timings.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _write_csv(self) -> None:
+        rows = read_metrics(self._directory)
+        # In the order of documentation, whatever came first; those with a budget at the end.
+        columns = dict.fromkeys(["step", "seed", *_DOCUMENTED]) | dict.fromkeys(name for row in rows for name in row)
+        found = {"step", "seed"}.union(*rows)
+
+        with whole_file(self._directory / "metrics.csv") as file:
+            writer = csv.DictWriter(file, [name for name in columns if name in found], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads the rows of a run, also while it is being written.
+
+    **Arguments:** `path`, a run directory or a file of rows.
+
+    **Returns:** one dictionary per row, in the order written; `step` and `seed` are ints, everything else a float.
+
+    **Raises:** `FileNotFoundError`; `ValueError` if a line is damaged other than a last one that is half written.
+    """
+    path = Path(path)
+    return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path, METRIC_KEYS))
+
+
+def read_timings(directory: Path) -> list[dict[str, Any]]:
+    """Reads the wall-clock figures of a run, as `read_metrics` reads its rows; empty if there are none."""
+    path = directory / "timings.jsonl"
+    return list(_read_rows(path, TIMING_KEYS)) if path.exists() else []
+
+
+class RowsDigest:
+    """A count and a running SHA-256 of rows in the order written."""
+
+    def __init__(self):
+        self._count, self._sha256 = 0, hashlib.sha256()
+
+    def add(self, line: str) -> None:
+        """Adds a row, as it stands in the file."""
+        self._count += 1
+        self._sha256.update(line.encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """The count and the digest of all rows added."""
+        return {"count": self._count, "sha256": self._sha256.hexdigest()}
+
+
+def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
+    """Checks the rows up to a step against `MetricLog.digest` of the time when its checkpoint was saved.
+
+    Only rows of evaluations may have been added since: one that was cut short is played again after a checkpoint.
+
+    Raises a `ValueError`, one sentence, if rows are missing, doubled or edited.
+    """
+    path = directory / "metrics.jsonl"
+    rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
+    then, count = RowsDigest(), digest["count"]
+    for row in rows[:count]:
+        then.add(_to_line(row))
+    names = [(row["step"], row["seed"], name) for row in rows for name in row if name not in ("step", "seed")]
+    added = [name for row in rows[count:] for name in row if name not in ("step", "seed")]
+    other = len(rows) != count and not all(name.startswith("evaluation/") for name in added)
+    if len(rows) < count or other or len(set(names)) < len(names):
+        raise ValueError(
+            f"{path} has {len(rows)} rows up to update {step}, and the checkpoint of update {step} was saved with "
+            f"{count}: rows are missing or doubled; put the file back as it was."
+        )
+    if then.to_json() != digest:
+        raise ValueError(
+            f"{path} has other rows up to update {step} than those that the checkpoint of update {step} was saved "
+            "with; put the file back as it was."
+        )
+
+
+def _is_documented(name: str) -> bool:
+    return _BUDGET.sub("", name) in _DOCUMENTED
+
+
+def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            row = {name: _NON_FINITE[value] if isinstance(value, str) else value for name, value in row.items()}
+            # By type, because True is an int and infinity a float.
+            if {type(row[key]) for key in keys} != {int} or not {type(value) for value in row.values()} <= {int, float}:
+                raise ValueError("something else than numbers")
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"Line {number} of {path} is damaged: a JSON object of a step and numbers was expected; remove it."
+            ) from error
+        yield row
+
+
+def _open_rows(path: Path, resume_step: int | None, keys: Sequence[str]) -> TextIO:
+    """Opens a file of rows to append to, after dropping those that a resumed run will write again."""
+    if path.exists() and path.stat().st_size > 0:
+        if resume_step is None:
+            raise FileExistsError(f"{path} holds rows already; resume that run, or choose another directory.")
+        kept = [_to_line(row) for row in _read_rows(path, keys) if row["step"] <= resume_step]
+        with whole_file(path) as file:
+            file.writelines(kept)
+    return path.open("a", encoding="utf-8", newline="\n")
+
+
+def _append(file: TextIO, row: Mapping[str, Any]) -> str:
+    line = _to_line(row)
+    file.write(line)
+    # One write per line: a killed process leaves at most its last line unfinished.
+    file.flush()
+    return line
+
+
+def _to_line(row: Mapping[str, Any]) -> str:
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    finite = {name: x if math.isfinite(x) else names.get(x, "NaN") for name, x in row.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"

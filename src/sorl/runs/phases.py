@@ -1,0 +1,48 @@
+"""Which data a run was trained on from which update: those it began with, and those of later phases."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sorl.system.files import read_json
+
+
+def phases(directory: Path) -> list[dict[str, Any]]:
+    """The phases of a run, each `{"from_step": ..., "data": provenance}`, by `from_step`; empty for a new directory.
+
+    Raises a `ValueError` that names `versions.json` if it is damaged.
+    """
+    path = directory / "versions.json"
+    if not path.exists():
+        return []
+    recorded = read_json(path)
+    first, later = {"from_step": 0, "data": recorded.get("data")}, recorded.get("phases", [])
+    if not isinstance(later, list) or not all(map(_is_phase, [first, *later])):
+        raise ValueError(f"{path} does not say what the data were; put a copy of it back.")
+    return [first, *later]
+
+
+def _is_phase(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and type(found.get("from_step")) is int
+        and isinstance(found.get("data"), dict)
+        and isinstance(found["data"].get("sha256"), str)
+    )
+
+
+def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
+    """The SHA-256 of the training data and of the validation data, where those have a file of their own."""
+    validation = provenance.get("validation") or {}
+    return {"training": provenance["sha256"], "validation": validation.get("sha256")}
+
+
+def expected_data(directory: Path, step: int, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The fingerprint of the data to continue with: `saved` with the step's checkpoint, unless a phase begins there.
+
+    Where nothing was saved, that of the phase which the step is in; None if the run has no record of its data yet.
+    """
+    earlier = [phase for phase in phases(directory) if phase["from_step"] <= step]
+    if not earlier:
+        return saved
+    return fingerprint(earlier[-1]["data"]) if saved is None or earlier[-1]["from_step"] == step else saved

@@ -1,0 +1,1 @@
+"""`python -m sorl.scaling`: success and latency over a grid of compute budgets."""

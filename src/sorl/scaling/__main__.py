@@ -1,0 +1,222 @@
+"""`python -m sorl.scaling RUN`: success and latency of a trained run at every pair of steps and candidates."""
+
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.scaling.__main__", stopped="the same command continues after the last finished pair")
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from sorl.agents import AbstractAgent, Budget
+from sorl.config.json_form import to_json
+from sorl.config.options import MAX_EPISODES, MAX_WORKERS
+from sorl.environments.environments import SuccessTiming
+from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
+from sorl.evaluate.options import DecisionOptions
+from sorl.policy import Policy, load_policy, policy_path
+from sorl.runs.run import Run, load_run
+from sorl.runs.versions import versions
+from sorl.scaling.grid import Effort, Grid, Subject
+from sorl.scaling.pictures import save_pictures
+from sorl.scaling.summary import Pair, best_pair, grid_table, sizes, summarise_grid
+from sorl.system import compilation, entry
+from sorl.system.files import make_directory, refuse_unwritable, whole_file
+from sorl.system.ranges import refuse_outside
+
+
+INFERENCE_STEPS = (1, 2, 4, 8, 16)
+CANDIDATES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measures success and latency of a trained run at every pair of inference steps and candidates.
+
+    All pairs play the same episodes. One step with one candidate is always included: the other pairs are compared with
+    it. The same command continues a grid that was stopped. The table is printed, and written into the run directory (or
+    --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
+    scaling.png and pareto.png.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directory that `sorl.train` made."""
+    inference_steps: tuple[int, ...] | None = None
+    """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own, and
+    1 2 4 8 16 for an agent that can act with any."""
+    candidates: tuple[int, ...] | None = None
+    """Numbers of candidate actions N, of which the critic picks one; default: the agent's own, and 1 2 4 8 16 32 for an
+    agent that can choose among any number."""
+    episodes: int = 50
+    """Episodes for each training seed and pair."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds to evaluate; default: all whose losses stayed finite."""
+    seed: int = 0
+    """Seed of the episodes and of the policy's noise in them."""
+    success_timing: SuccessTiming | None = None
+    """State that success is judged on: before a step (pre, as in OGBench >= 1.2) or after it (post, as in OGBench 1.1
+    and the papers); default: the run's own."""
+    decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
+    """How a decision is made, at any budget."""
+    batch_size: int = 64
+    """Observations in a batch; decisions are timed for one observation and for a batch."""
+    timing_seconds: float = 1.0
+    """Seconds of timing for each pair, once for one observation and once for a batch."""
+    store_scores: bool = True
+    """Store the results in the run's policy files (with --out: in copies there), which use them to choose a budget for
+    a time limit."""
+    out: Path | None = None
+    """Directory for all files, for instance if the run directory is read-only; default: the run directory."""
+    workers: int = DEFAULT_WORKERS
+    """Processes that simulate one environment each, at most one per episode; results do not depend on it."""
+    step_timeout: float = STEP_TIMEOUT
+    """Seconds after which a simulator's step or reset counts as hung and the command fails; finished pairs are kept."""
+    compilation_cache: bool = True
+    """Cache compiled programs in a private directory, which makes later starts faster."""
+    quiet: bool = False
+    """Hide the progress bar."""
+
+    def __post_init__(self):
+        counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "batch_size": (1, 2**20)}
+        refuse_outside(self, seed=(0, 2**32 - 1), **counts)
+        refuse_timeout(self.step_timeout)
+
+
+def main(config: Config) -> list[Pair]:
+    """Finishes the grid, prints the table, and writes the files; **returns** the rows of the table."""
+    if config.compilation_cache:
+        compilation.enable_cache()
+    run = load_run(config.run)
+    directory = config.out or config.run
+    make_directory(directory)
+    refuse_unwritable(directory)
+    grid = _grid(config, run)
+    if left_out := run.left_out(config.seeds):
+        print(left_out)
+    print(_beginning(grid), flush=True)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        workers = min(config.workers, config.episodes)
+        grid.finish(workers, step_timeout=config.step_timeout, quiet=config.quiet)
+    records = grid.records()
+    pairs = summarise_grid(records)
+    print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
+    settings = grid.settings | {"step": run.step, "data": run.data}
+    rows = [{"step": run.step_of(row["training_seed"])} | row for record in records for row in record["rows"]]
+    _write(directory, {"settings": settings, "pairs": pairs, "rows": rows})
+    _picture(run, pairs, directory)
+    if config.store_scores:
+        store_scores(run, config.seeds, pairs, directory)
+    return pairs
+
+
+def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
+    """The pairs of the grid, each once; what the others are compared with comes first.
+
+    That is one step and one candidate where the agent can act so, else the least of each that was asked for.
+    """
+    own = agent.budgets
+    steps = set(config.inference_steps or own.inference_steps)
+    if config.inference_steps is None and own.other_inference_steps:
+        steps |= set(INFERENCE_STEPS)
+    candidates = set(config.candidates or own.candidates)
+    if config.candidates is None and own.other_candidates:
+        candidates |= set(CANDIDATES)
+    least = (
+        1 if own.other_inference_steps or 1 in own.inference_steps else min(steps),
+        1 if own.other_candidates or 1 in own.candidates else min(candidates),
+    )
+    reference = config.decision.budgets(agent, least[:1], least[1:])
+    grid = config.decision.budgets(agent, sorted(steps), sorted(candidates))
+    return reference + [budget for budget in grid if budget != reference[0]]
+
+
+def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], directory: Path | None = None) -> None:
+    """Puts the pairs into the policy files of these training seeds, but says so where one is not what was played.
+
+    With `directory` they are put into copies of the files there.
+    """
+    for seed, networks in run.chosen(seeds).items():
+        path = policy_path(run.directory, seed)
+        policy = load_policy(path)
+        played = Policy(run.agent, networks, run.normalisation)
+        if played.digest != policy.digest:
+            print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
+            continue
+        scored = policy_path(directory or run.directory, seed)
+        policy.with_scores(pairs).save(scored)
+        print(f"Put the pairs into {scored}")
+
+
+def _grid(config: Config, run: Run) -> Grid:
+    timing = config.success_timing or run.config.evaluation.success_timing
+    subject = Subject(run.env, timing, run.agent, run.chosen(config.seeds), run.normalisation)
+    batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
+    effort = Effort(config.episodes, config.seed, batch_sizes, config.timing_seconds)
+    place = versions(run.config)
+    circumstances = {
+        "decision": to_json(config.decision),
+        "matmul_precision": run.config.matmul_precision,
+        "versions": {name: place[name] for name in _DEPENDED_ON},
+    }
+    return Grid((config.out or run.directory) / "scaling", subject, effort, budgets(config, run.agent), circumstances)
+
+
+_DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
+
+
+def _beginning(grid: Grid) -> str:
+    finished, number = len(grid.finished()), len(grid.budgets)
+    if finished:
+        return f"{finished} of {number} pairs are finished in {grid.directory}; continuing with the others."
+    others = grid.directory.parent.exists()
+    return f"Playing {number} pairs; each that is finished is kept in {grid.directory}." + (
+        " Earlier results beside it are of other policies or settings, and are not used." if others else ""
+    )
+
+
+def _title(run: Run, pairs: Sequence[Pair]) -> str:
+    seeds = pairs[0]["seeds"]
+    return (
+        f"{run.env} after {run.step} updates on {run.data['source']} data, {run.data['episodes']} episodes; "
+        f"{seeds} training seed{'s' * (seeds > 1)}, {pairs[0]['episodes']} episodes played for each; "
+        f"decisions timed on {jax.devices()[0].device_kind}"
+    )
+
+
+def _choice(pairs: Sequence[Pair]) -> str:
+    best = best_pair(pairs)
+    return (
+        f"Best: {sizes(best)}, success {best['success']:.3f} at {best['latency_ms']:.3g} ms; of the pairs that do no "
+        f"worse than {sizes(pairs[0])} it has the highest success, and of equals it is the fastest."
+    )
+
+
+def _write(directory: Path, content: dict[str, Any]) -> None:
+    with whole_file(directory / "scaling.json") as file:
+        json.dump(content, file, allow_nan=False)
+    with whole_file(directory / "scaling.csv") as file:
+        writer = csv.DictWriter(file, list(content["pairs"][0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(content["pairs"])
+    print(f"Wrote {directory / 'scaling.json'} and scaling.csv")
+
+
+def _picture(run: Run, pairs: Sequence[Pair], directory: Path) -> None:
+    try:
+        paths = save_pictures(pairs, _title(run, pairs).replace("; ", "\n"), directory)
+    except ImportError:
+        print("No pictures without matplotlib; to get them, pip install 'sorl[plots]' and give the same command again.")
+        return
+    print(f"Wrote {' and '.join(map(str, paths))}")
+
+
+def command() -> None:
+    """The command line."""
+    main(entry.parse(Config, prog="python -m sorl.scaling"))

@@ -1,0 +1,1 @@
+"""Intervals, tables and aggregates of success rates."""

@@ -1,0 +1,82 @@
+"""Scores of many tasks and training seeds in one number: interquartile mean and probability of improvement.
+
+As Agarwal et al. define them, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from sorl.statistics.intervals import BOOTSTRAP_RESAMPLES
+
+
+Scores = Sequence[Float[np.ndarray, "_"]]
+"""One array for each task: the score of every training seed."""
+
+
+class Estimate(NamedTuple):
+    """A number with the interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
+    """Mean of the middle half of all scores, whatever their task, with its stratified bootstrap interval.
+
+    A quarter of the scores, rounded down, is left out at either end (section 4.3 of the paper). Resampled are the seeds
+    within each task, so that every resample has as many scores of a task as there are.
+
+    **Arguments:** `scores`, at least one for each task; `confidence` in (0, 1); `seed` of the resampling.
+    """
+    resampled = np.concatenate([_resampled(task, np.random.default_rng((seed, i))) for i, task in enumerate(scores)], 1)
+    found = _middle_half(np.concatenate(scores)[None])
+    return _estimate(found, _middle_half(resampled), confidence)
+
+
+def probability_of_improvement(first: Scores, second: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
+    """How likely a run of the first method beats one of the second on a task drawn at random, with its interval.
+
+    That is the mean over tasks of the share of pairs of seeds in which the first scores higher, a tie counting one half
+    (section 4.3 of the paper; the Mann-Whitney statistic). Seeds are resampled within each task and method.
+
+    **Arguments:** `first`, `second`, the same tasks in the same order, with any numbers of seeds; `confidence` in
+    (0, 1); `seed` of the resampling. Raises a `ValueError` if the numbers of tasks differ.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"There are {len(first)} and {len(second)} tasks; give both methods' scores on the same ones.")
+    shares = [_share(one[None], other[None]) for one, other in zip(first, second, strict=True)]
+    generators = [np.random.default_rng((seed, i)) for i in range(len(first))]
+    resampled = [
+        _share(_resampled(one, generator), _resampled(other, generator))
+        for one, other, generator in zip(first, second, generators, strict=True)
+    ]
+    return _estimate(np.mean(shares, axis=0), np.mean(resampled, axis=0), confidence)
+
+
+def _resampled(
+    values: Float[np.ndarray, " seeds"], generator: np.random.Generator
+) -> Float[np.ndarray, "resamples seeds"]:
+    return values[generator.integers(0, len(values), (BOOTSTRAP_RESAMPLES, len(values)))]
+
+
+def _middle_half(scores: Float[np.ndarray, "resamples scores"]) -> Float[np.ndarray, " resamples"]:
+    ordered, count = np.sort(scores, axis=1), scores.shape[1]
+    return ordered[:, count // 4 : count - count // 4].mean(axis=1)
+
+
+def _share(
+    first: Float[np.ndarray, "resamples first"], second: Float[np.ndarray, "resamples second"]
+) -> Float[np.ndarray, " resamples"]:
+    """Of all pairs, those in which the first is greater, and half of the ties."""
+    differences = first[:, :, None] - second[:, None, :]
+    return ((np.sign(differences) + 1) / 2).mean(axis=(1, 2))
+
+
+def _estimate(found: Float[np.ndarray, "1"], resampled: Float[np.ndarray, " resamples"], confidence: float) -> Estimate:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Estimate(float(found[0]), float(low), float(high))

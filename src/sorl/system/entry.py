@@ -1,0 +1,255 @@
+"""How every command starts and ends: its imports and its work under one guard, one sentence for each failure.
+
+Exit codes of every command:
+
+- 0: done.
+- 1: finished, but something in it failed (a training seed, an evaluation, a run of a comparison).
+- 2: refused or failed; standard error says why in one sentence that begins with `error:`.
+- 130: stopped by Ctrl-C.
+- 128 + n: stopped by signal n, such as 143 for SIGTERM; 141 where the reader of standard output closed it.
+
+Importing this takes milliseconds, so that Ctrl-C is answered while the command's own imports run.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import select
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from sorl.system.signals import SIGNALS
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 finished, but something in it failed; 2 refused or failed, as one sentence on standard "
+    "error says; 130 stopped by Ctrl-C; 128 + n stopped by signal n."
+)
+
+EXTRAS = {"matplotlib": "plots", "tensorboardX": "tensorboard", "wandb": "wandb", "imageio": "video"}
+"""By the module that may be missing, the extra of sorl that installs it."""
+
+MAX_SENTENCE = 600
+"""Characters of an error that are shown; messages of other libraries can be pages."""
+
+
+class Terminated(BaseException):
+    """Raised by a signal that ends the process, so that worker processes and files are closed on the way out."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def run(module: str, *, stopped: str = "") -> NoReturn:
+    """Imports a module, runs its `command()` as `guarded` does, and ends the process with its exit code.
+
+    A command's file calls this in its first lines, before its own imports: they take seconds, and belong to the
+    guarded part.
+    """
+    _on_signals(_end_at_once)
+    warnings.showwarning = _show_warning
+    code = guarded(lambda: _command(module), stopped=stopped)
+    _on_signals(signal.SIG_DFL)  # there is nothing left to close
+    sys.exit(code)
+
+
+def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
+    """Runs a command; returns its exit code (0 for None) after printing one sentence for what stopped it.
+
+    **Arguments:** `stopped`, what to do after Ctrl-C, such as "the same command continues".
+    """
+    hint = f"; {stopped}." if stopped else "."
+    try:
+        code = command() or 0
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(f"Stopped{hint}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Terminated as ending:
+        print(f"Stopped by {signal.Signals(ending.number).name}{hint}", file=sys.stderr)
+        return 128 + ending.number
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # Python flushes standard output once more as it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        text = sentence(error)
+        if text is None:
+            traceback.print_exc()
+            text = f"{type(error).__name__}, which sorl did not expect; please report it with the lines above."
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+
+
+def sentence(error: Exception) -> str | None:
+    """What a user is told about an exception, on one line; None for one that only a mistake in sorl can raise."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        text = "Memory ran out; lower --batch-size, the number of seeds or workers, or the sizes of the networks."
+    elif isinstance(error, RecursionError):
+        text = "The input is nested too deeply; give an input of fewer levels."
+    elif os.environ.get("JAX_PLATFORMS") and _is_about_a_platform(error):
+        text = (
+            f"JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}, which jax cannot use here ({text[:200] or 'no device'}"
+            "); install sorl[cuda] or sorl[tpu] for that platform, or unset JAX_PLATFORMS."
+        )
+    elif "Disallowed" in text and "transfer" in text:
+        text = "JAX_TRANSFER_GUARD forbids copies between host and device, which every command makes; unset it."
+    elif isinstance(error, RuntimeError) and "home directory" in text:
+        text = "The home directory is unknown; set HOME, or both XDG_CACHE_HOME and XDG_DATA_HOME."
+    elif isinstance(error, ImportError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        text += f"; pip install 'sorl[{extra}]'." if extra else ""
+    elif isinstance(error, OSError) and error.strerror is not None:
+        text = _of_the_system(error)
+    elif not isinstance(error, ValueError | OSError | FloatingPointError) and not _is_told_by_sorl(error):
+        return None
+    return text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]}.."
+
+
+def parse(config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, **settings: Any) -> Any:
+    """Reads a command line into a dataclass, as `tyro.cli` does, to which `settings` go.
+
+    Raises a `ValueError`, one sentence that names the nearest option, for a command line that does not fit, and
+    `SystemExit` after `--help`.
+    """
+    import inspect
+
+    settings = {"description": f"{inspect.getdoc(config)}\n\n{EXIT_CODES}"} | settings
+    found, unknown = read(config, arguments, prog=prog, **settings)
+    if unknown:
+        raise ValueError(_unknown(unknown, _options(config, prog, settings), prog))
+    return found
+
+
+def read(config: Any, arguments: Sequence[str] | None, /, *, prog: str, **settings: Any) -> tuple[Any, list[str]]:
+    """As `parse`, but returns the words that mean nothing to `config` beside it."""
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(words) and settings.get("add_help", True):
+        from sorl.system.help_text import help_text
+
+        print(help_text(config, words, prog, settings))
+        raise SystemExit(0)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(config, args=words, prog=prog, return_unknown_args=True, **settings)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_refusal(said.getvalue(), prog)) from None
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A question that names what was probably meant, such as " (do you mean 'sorl'?)"; empty where nothing is near."""
+    import difflib
+
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (do you mean {found[0]!r}?)" if found else ""
+
+
+def _command(module: str) -> int | None:
+    command = importlib.import_module(module).command
+    _on_signals(_raise)
+    return command()
+
+
+def _show_warning(message: Any, category: Any, *place: Any, **stream: Any) -> None:
+    """Prints a warning on one line, without the line of code that gave it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _on_signals(handler: Any) -> None:
+    """Sets what the ending signals do, but for those that whoever started the process had it ignore (as nohup does)."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Ends the process while it only imports: nothing is open, and libraries may swallow what is raised there."""
+    os.write(2, b"Stopped.\n" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}.\n".encode())
+    os._exit(128 + number)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _is_about_a_platform(error: Exception) -> bool:
+    """Whether jax found no device: a `RuntimeError` that says so or, in some versions, a bare assertion of its own."""
+    if isinstance(error, RuntimeError):
+        return "backend" in str(error)
+    frames = traceback.extract_tb(error.__traceback__) if isinstance(error, AssertionError) else []
+    return bool(frames) and os.path.basename(frames[-1].filename) == "xla_bridge.py"
+
+
+def _is_told_by_sorl(error: Exception) -> bool:
+    """Whether an exception is meant for the user: sorl's own kinds, and plain `RuntimeError`s."""
+    return type(error) is RuntimeError or any(kind.__module__.startswith("sorl.") for kind in type(error).__mro__)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, with the file, and what to do where that is known."""
+    from sorl.system.files import OTHER_REMEDY, REMEDIES
+
+    place = f"{error.filename}: " if error.filename is not None else ""
+    reason = error.strerror or os.strerror(error.errno or 0)
+    return f"{place}{reason}; {REMEDIES.get(error.errno or 0, OTHER_REMEDY)}."
+
+
+def _refusal(box: str, prog: str) -> str:
+    """The sentence of the box in which tyro tells a refusal."""
+    words: list[str] = []
+    # The title is part of the frame, or a line with a rule below it where the terminal has no Unicode.
+    for line in box.splitlines()[1 if "╭" in box else 2 :]:
+        if line.strip("│ ").startswith(("──", "---")):
+            break
+        words += line.strip("│ ").split()
+    text = " ".join(words)
+    if own := re.match(r"Error parsing (?!-)[^:]*: (.*)", text):
+        return own[1]  # of a dataclass's own check, not about one option
+    text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
+    text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
+    text = re.sub(r"no type matching .*? could be instantiated from (.*?)\. Got errors:.*", r"\1 does not fit", text)
+    text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
+    text = re.sub(r"(\d) values\b", r"\1", text)
+    text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
+    text = re.sub(r"\. Expected", "; expected", text).rstrip(".")
+    return f"{text}; {prog} --help lists the options."
+
+
+def _unknown(words: Sequence[str], known: Sequence[str], prog: str) -> str:
+    named = [word for word in words if word.startswith("--")] or list(words)
+    told = [f"{word.partition('=')[0]}{nearest(word.partition('=')[0], known)}" for word in named]
+    kind = "option" if named[0].startswith("--") else "argument"
+    return f"There is no {kind} {', '.join(told)}; {prog} --help lists all."
+
+
+def _options(config: Any, prog: str, settings: dict[str, Any]) -> list[str]:
+    """The names of all options, read from the help text."""
+    import tyro
+
+    text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
+        tyro.cli(config, args=["--help"], prog=prog, **settings)
+    lines = [line for line in text.getvalue().splitlines() if re.match(r"\W*--", line)]
+    return sorted({option for line in lines for option in re.findall(r"--[a-z][\w.-]*", line)})

@@ -1,0 +1,207 @@
+"""Atomic file writes (temporary file, fsync, rename), JSON files, and system errors in one sentence."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+WRITABLE = "give a directory that you may write"
+
+REMEDIES = {
+    errno.ENOSPC: "free some disk space and start again",
+    errno.EDQUOT: "free some of your disk quota and start again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) and start again",
+    errno.ENFILE: "close other programs, the system's limit on open files is reached",
+    errno.EACCES: WRITABLE,
+    errno.EPERM: WRITABLE,
+    errno.EROFS: WRITABLE,
+    errno.EEXIST: "remove the file that is in the way, or give another directory",
+    errno.ENOTDIR: "remove the file that is in the way, or give another directory",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and start again",
+    errno.EIO: "check the disk",
+}
+"""By the system's error number; any other is answered by `OTHER_REMEDY`."""
+
+OTHER_REMEDY = "check its directory"
+
+
+@contextmanager
+def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -> Iterator[None]:
+    """Gives the system's errors about a file one sentence: `{path} cannot be {deed}: {reason}; {remedy}.`
+
+    The exception keeps its class and `errno`. Errors that carry another file's name, or a sentence already, pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or path.name in os.path.basename(str(error.filename))
+        if error.strerror is None or not ours:
+            raise
+        raise _in_a_sentence(error, path, deed, remedy) from error
+
+
+def make_directory(directory: Path, remedy: str | None = None, mode: int = 0o777) -> None:
+    """Makes a directory and its parents where missing; raises an `OSError`, one sentence, if that fails."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as error:  # it may carry a parent's name
+        raise _in_a_sentence(error, directory, "made", remedy) from error
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """Raises a `PermissionError`, one sentence, if a directory cannot be written: before long work, not after it."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written; {WRITABLE} with --out.")
+
+
+def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
+    advice = remedy or REMEDIES.get(error.errno or 0, OTHER_REMEDY)
+    told = type(error)(f"{path} cannot be {deed}: {(error.strerror or 'unknown error').lower()}; {advice}.")
+    told.errno = error.errno
+    return told
+
+
+@contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file to be written, in text (`w`) or bytes (`wb`), that gets its name only if nothing is raised.
+
+    Raises an `OSError`, one sentence with the file's name, where the system refuses (a full disk, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    binary = "b" in mode
+    with named_errors(path):
+        _remove_abandoned(path)
+        # "x" fails if the name is taken, and so never writes through a symbolic link.
+        exclusive = mode.replace("w", "x")
+        # The same line ends on every system.
+        with temporary.open(exclusive, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes the temporary files that killed processes left of this file."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for name in os.listdir(path.parent):
+        written_by = pattern.fullmatch(name)
+        if written_by and not _is_another(int(written_by[1])):
+            with suppress(FileNotFoundError, IsADirectoryError):
+                path.with_name(name).unlink()
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process than this one has that id."""
+    if process == os.getpid():
+        return False
+    if os.name != "posix":
+        return True  # elsewhere there is no harmless signal to ask with
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file."""
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:
+    """Reads a file that holds one JSON object, in which no name stands twice; `remedy` is what to do where it does not.
+
+    Raises a `FileNotFoundError` if there is none, and a `ValueError` if it cannot be read or holds something else; each
+    is one sentence with the file's name.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block whoever opens it
+            raise ValueError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is empty, damaged or no JSON in UTF-8 ({error}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a JSON {type(content).__name__} instead of an object; {remedy}.")
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands in it twice")
+    return content
+
+
+def read_rows(path: Path, key: str, columns: Sequence[str], remedy: str) -> list[dict[str, Any]]:
+    """The rows under a key of a JSON file, none if it lacks the key.
+
+    Raises as `read_json`, and a `ValueError` if one lacks one of the columns.
+    """
+    rows = read_json(path, remedy).get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):
+        raise ValueError(f"{path} has {key} without {', '.join(columns)}; {remedy}.")
+    return rows
+
+
+def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], payload: bytes) -> None:
+    """Writes a header and a payload so that `sorl.policy.exported.read_sealed` notices the change of a single bit.
+
+    Raises a `ValueError` if the header holds a number that is not finite, which JSON has no word for.
+    """
+    content = json.dumps(header, allow_nan=False).encode() + b"\n" + payload
+    with whole_file(path, "wb") as file:
+        file.write(f"{form} {version} {hashlib.sha256(content).hexdigest()}\n".encode() + content)
+
+
+def expanded(path: Path, remedy: str) -> Path:
+    """A path with `~` replaced by the home directory; a `FileNotFoundError` that ends in `remedy` if there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path} needs a home directory, and none is known; {remedy}.") from None
+
+
+def user_cache(name: str) -> Path:
+    """Where sorl keeps what it can make again: a directory in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
+
+    Raises a `FileNotFoundError` if there is no home directory to hold it.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return expanded(cache, "set HOME or XDG_CACHE_HOME") / "sorl" / name
+
+
+def make_private(directory: Path, remedy: str) -> None:
+    """Makes a directory that only its user can enter, or takes away what others may do in one that is there.
+
+    Raises a `PermissionError`, one sentence that ends in `remedy`, if it is another user's, or a link of theirs, and
+    another `OSError`, one sentence too, if it cannot be made.
+    """
+    make_directory(directory, remedy, mode=0o700)
+    if not {directory.lstat().st_uid, directory.stat().st_uid} <= {os.getuid()}:
+        raise PermissionError(f"{directory} belongs to another user; {remedy}.")
+    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        directory.chmod(0o700)
+        print(f"{directory} could be written by other users; from now on only by you.", file=sys.stderr)

@@ -1,0 +1,64 @@
+"""Lock files: one process at a time; the system releases a lock however its process ends."""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sorl.system.files import make_directory, named_errors
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+@contextmanager
+def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) -> Iterator[None]:
+    """Holds the lock file `path`, which is created where it is missing, with its directory.
+
+    **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: say
+    so on standard error and wait); `remedy`, what to do where the directory cannot be written.
+
+    Raises an `OSError`, one sentence, where the file cannot be opened or is a link, and where the system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(f"{path} cannot be locked on this system; run sorl on Linux or macOS.")
+    make_directory(path.parent, remedy)
+    descriptor = _open(path, remedy)
+    try:
+        with named_errors(path, "locked", "use a disk that supports file locks"):
+            _lock(descriptor, path, busy)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, remedy: str | None) -> int:
+    """Opens the file for writing as it is: nothing is truncated, and no symbolic link is followed."""
+    try:
+        with named_errors(path, "opened as a lock", remedy):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.EISDIR):
+            raise OSError(f"{path} is a link or a directory instead of a lock file; remove it.") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no regular file, so it cannot be a lock; remove it.")
+    return descriptor
+
+
+def _lock(descriptor: int, path: Path, busy: str | None) -> None:
+    assert fcntl is not None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if busy is not None:
+            raise BlockingIOError(busy) from None
+        print(f"Waiting for another process that works in {path.parent}.", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,131 @@
+"""Train a policy: `python -m sorl.train` (the quickstart), or `--env NAME`, or `--data LOGS.npz`."""
+
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig
+from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
+from sorl.data.normalisation import Normalisation
+from sorl.runs import run as runs
+from sorl.runs.directory import sole_trainer
+from sorl.system import compilation, entry
+from sorl.train import failed_evaluations
+from sorl.train.cli import RunOptions, parse
+from sorl.train.session import Ending, Session
+from sorl.train.sinks import Sink, TensorBoardSink, WandbSink
+from sorl.train.summary import resume_command, show_results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains as a command line says; **returns** the exit code that `sorl.system.entry` lists."""
+    return entry.guarded(lambda: command(arguments))
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
+    return _train(_with_absolute_paths(config), options, source)
+
+
+def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
+    jax.devices()  # a platform that is not there is refused now, not after minutes of generating data
+    directory = options.run_dir or _new_directory(config)
+    with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
+        return _train_in(directory, config, options, source)
+
+
+def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source: str) -> int:
+    # What can refuse comes before what takes long, and config.json after the data: a failed start leaves nothing.
+    if not options.resume:
+        runs.refuse_existing(directory)
+    if options.compilation_cache:
+        compilation.enable_cache()
+    print(f"Settings: {source}\nRun directory: {directory}", flush=True)
+    if options.resume:
+        data = load_data(config, runs.normalisation(directory, config, new_phase=options.new_phase))
+    else:
+        data = load_data(config)
+        runs.create(directory, config)
+    print(summary.text(data.provenance["summary"]), flush=True)
+    session = Session(
+        config,
+        directory,
+        data,
+        resume=options.resume,
+        from_step=options.from_step,
+        new_phase=options.new_phase,
+        make_sinks=lambda resume_step: _sinks(directory, config, options, resume_step),
+        quiet=options.quiet,
+    )
+    return _show_ending(directory, config, session.run())
+
+
+def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_step: int | None) -> list[Sink]:
+    sinks: list[Sink] = []
+    if options.tensorboard:
+        sinks.append(TensorBoardSink(directory / "tensorboard", resume_step=resume_step))
+    if options.wandb:
+        sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
+    return sinks
+
+
+def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
+    """Says how the training ended, after its results where it was not stopped; **returns** the exit code."""
+    resume = resume_command(directory)
+    if ending.signal is not None:
+        name = signal.Signals(ending.signal).name
+        print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {resume}")
+        return 128 + ending.signal
+    complete = show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
+    for seed, step in ending.bad_seeds.items():
+        print(f"Seed {seed} stopped at update {step}, where its losses were not finite; the results leave it out.")
+    if ending.failed_evaluations:
+        print(failed_evaluations.missing(ending.failed_evaluations, ending.step, resume))
+    return 0 if complete and not ending.bad_seeds and not ending.failed_evaluations else 1
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that the run can be resumed, and made again, from any directory."""
+    data = config.data
+    path, directory = (None if p is None else p.expanduser().absolute() for p in (data.path, data.directory))
+    return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
+
+
+def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:
+    """Loads the data that a configuration names, generating them first where it says so.
+
+    **Arguments:** `normalisation`, the units of a run that is continued on own logs.
+    """
+    data = config.data
+    if data.path is not None:
+        return load_logs(
+            data.path,
+            validation_fraction=data.validation_fraction,
+            observation_margin=data.observation_margin,
+            action_low=data.action_low,
+            action_high=data.action_high,
+            normalisation=normalisation,
+        )
+    assert config.env is not None  # the configuration has one or the other
+    if data.episodes is None:
+        return load_ogbench(config.env, data_dir=data.directory, mirrors=data.mirrors, download=data.download)
+    wanted = GeneratedSet.of(config.env, data.episodes, data.generation_seed)
+    generate(wanted)
+    return load_ogbench(config.env, generated=wanted)
+
+
+def _new_directory(config: TrainConfig) -> Path:
+    name = config.env or (config.data.path or Path("logs")).stem
+    return Path("runs") / f"{name}_{type(config.agent).__name__.lower()}_{time.strftime('%Y%m%d-%H%M%S')}"

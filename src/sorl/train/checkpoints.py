@@ -1,0 +1,274 @@
+"""Checkpoints of a training state: asynchronous, atomic, checked bit for bit. The one place that calls Orbax."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+import orbax.checkpoint.checkpoint_managers as policies
+from jaxtyping import PyTree
+
+from sorl.train import checkpoint_content as content, orbax_noise
+from sorl.train.checkpoint_content import CheckpointError as CheckpointError
+
+
+_DELETED = "deleted"
+_REPLACED = "replaced"
+_AFTER_SPACE = "free some space and give the command again, with --resume if there was a checkpoint before"
+_DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
+"""What TensorStore and the system say then."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: of the latest steps, and of those with the best score.
+
+    A checkpoint appears under its final name only when it is whole: a process killed at any moment leaves the ones
+    before it usable. Saving copies the state to the host before it returns, and writes in the background.
+
+    **Arguments:**
+
+    - `directory`: made if it is missing.
+    - `keep_latest`: how many of the latest checkpoints to keep, >= 1; with two, one is left if the last is damaged.
+    - `keep_best`: how many of the best to keep besides, >= 0; of equally good ones the later.
+    - `best_metric`: the metric that ranks them; higher is better.
+    - `read_only`: only restore; leaves the directory alone, so that a running training may go on writing there.
+
+    **Raises:** `CheckpointError`, one sentence, from every method.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        best_metric: str = "success",
+        read_only: bool = False,
+    ):
+        if keep_latest < 1 or keep_best < 0:
+            raise ValueError(f"keep_latest is {keep_latest} and keep_best {keep_best}; give at least 1 and 0.")
+        if Path(directory).is_symlink() and not read_only:
+            raise CheckpointError(f"{directory} is a symbolic link; put the directory itself in its place.")
+        self._directory = Path(directory).resolve()
+        self._best_metric = best_metric
+        self._read_only = read_only
+        self._closed, self._saved = False, False
+        if read_only and not self._directory.is_dir():
+            raise CheckpointError(f"There are no checkpoints in {self._directory}: no such directory.")
+        orbax_noise.silence()
+        with self._clear_errors(f"The checkpoints in {self._directory} cannot be opened"):
+            self._check_scores()
+            self._manager = self._open(keep_latest, keep_best)
+            self._remove(_DELETED)
+
+    def _open(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
+        def score(metrics: Any) -> float:
+            return metrics[self._best_metric]
+
+        latest = policies.LatestN(keep_latest)
+        # Without `keep_checkpoints_without_metrics=False` each checkpoint that has no score would be kept forever.
+        best = policies.BestN(get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False)
+        # `best_fn` as well as the policy: Orbax writes scores to disk, and finds them again, only where it is set.
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,
+            preservation_policy=policies.AnyPreservationPolicy([latest, best]),
+            cleanup_tmp_directories=not self._read_only,
+            # A rename is atomic, the removal of a directory is not: a kill never leaves half of an old checkpoint.
+            todelete_subdir=None if self._read_only else _DELETED,
+            # Made in the background, a directory that cannot be made leaves threads that wait five minutes for it.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            save_root_metadata=False,
+            read_only=self._read_only,
+        )
+        return ocp.CheckpointManager(self._directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint or are being saved, in order."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """The last step that was saved (or is being saved); None if there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the highest score; None if no checkpoint has one."""
+        return self._manager.best_step()
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Saves a state; its arrays may be donated or changed as soon as this returns.
+
+        **Arguments:** `step`, the number of updates made, higher than at the save before; `state`, arrays only, typed
+        keys among them if need be; `metrics`, of which `best_metric`, where it is there and finite, is the score;
+        `record`, ready for JSON, what else is to be known about the state.
+
+        **Raises:** `CheckpointError`, also when the save *before* this one failed in the background.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            raise CheckpointError(
+                f"The state of step {step} was not saved: {self._directory} holds step {latest} already; "
+                "save each step once, in order."
+            )
+        self.wait()
+        with self._clear_errors(f"The checkpoint of step {step} in {self._directory} was not saved"):
+            arrays, leaves = content.to_host(state)
+            description = ocp.args.JsonSave(content.describe(leaves, record))
+            items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), description=description)
+            self._manager.save(step, args=items, metrics=self._score(metrics), force=True)
+            self._saved = True
+
+    def restore(self, template: PyTree, step: int | None = None) -> PyTree:
+        """Reads a state back, bit for bit.
+
+        **Arguments:** `template`, a pytree of arrays or `jax.ShapeDtypeStruct`s with the structure, shapes and types
+        that are expected; `step`, or None for the latest.
+
+        **Returns:** the state, where the template has its arrays: on the device (a sharding or a device that the
+        template is committed to is kept), or in numpy where the template is numpy.
+
+        **Raises:** `CheckpointError` if there is no such checkpoint, if its format is unknown, if it holds something
+        else than the template, or if its content is damaged.
+        """
+        step = self._existing(step)
+        expected = {content.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(template)}
+        with self._reading(step):
+            found = self._description(step)["leaves"]
+            content.compare(found, expected, self._name(step))
+            arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+            content.check_arrays(found, arrays)
+            leaves = [
+                content.to_device(arrays.get(path), leaf, found[path].get("key")) for path, leaf in expected.items()
+            ]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+    def record(self, step: int | None = None) -> dict[str, Any] | None:
+        """The record that a state was saved with (`step`, or None for the latest); None if it was saved without one.
+
+        **Raises:** `CheckpointError` as `restore` does.
+        """
+        step = self._existing(step)
+        with self._reading(step):
+            return self._description(step).get("record")
+
+    def set_aside_after(self, step: int) -> None:
+        """Takes out the checkpoints of later steps; they are deleted when the next one is saved."""
+        replaced, later_steps = self._directory / _REPLACED, [found for found in self.steps() if found > step]
+        if not later_steps:
+            return
+        self._saved = False
+        with self._clear_errors(f"The checkpoints after step {step} in {self._directory} cannot be set aside"):
+            replaced.mkdir(exist_ok=True)
+            # The last first: whatever a kill leaves, the checkpoints that remain are those of one training.
+            for later in reversed(later_steps):
+                if (replaced / str(later)).exists():
+                    shutil.rmtree(replaced / str(later))
+                os.replace(self._directory / str(later), replaced / str(later))
+            self._manager.reload()
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong on the way."""
+        with self._clear_errors(f"The last checkpoint in {self._directory} was not saved"):
+            self._manager.wait_until_finished()
+            self._remove(_DELETED)
+            if self._saved:
+                self._remove(_REPLACED)
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.wait()
+        finally:
+            with self._clear_errors(f"The checkpoints in {self._directory} cannot be closed"):
+                self._manager.close()
+
+    def _score(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+        score = (metrics or {}).get(self._best_metric, math.nan)
+        return {self._best_metric: float(score)} if math.isfinite(score) else None
+
+    def _check_scores(self) -> None:
+        """Orbax reads all scores when it opens a directory, and fails without the name of a damaged one."""
+        for path in self._directory.glob("*/metrics/metrics"):
+            try:
+                score = json.loads(path.read_bytes())[self._best_metric]
+                damaged = not isinstance(score, int | float)
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
+                damaged = path.parent.parent.name.isdecimal()
+            if damaged:
+                raise CheckpointError(
+                    f"{path} is damaged: a JSON object with {self._best_metric} was expected; remove it, it only tells "
+                    "which checkpoint is the best."
+                )
+
+    def _remove(self, name: str) -> None:
+        directory = self._directory / name
+        if not self._read_only and directory.exists():
+            shutil.rmtree(directory)
+
+    def _existing(self, step: int | None) -> int:
+        self.wait()
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"There is no checkpoint in {self._directory}.")
+        if step is not None and step not in steps:
+            found = ", ".join(str(s) for s in steps)
+            raise CheckpointError(f"There is no checkpoint of step {step} in {self._directory}; it holds step {found}.")
+        return steps[-1] if step is None else step
+
+    def _description(self, step: int) -> dict[str, Any]:
+        item = ocp.args.Composite(description=ocp.args.JsonRestore())
+        description = self._manager.restore(step, args=item)["description"]
+        return content.check_description(description, self._name(step))
+
+    def _name(self, step: int) -> str:
+        return f"The checkpoint of step {step} in {self._directory}"
+
+    def _reading(self, step: int):
+        before = [found for found in self.steps() if found < step]
+        remedy = (
+            f"continue from the one before it with --resume --from-step {before[-1]}"
+            if before
+            else "put a copy of it back, or train anew"
+        )
+        return self._clear_errors(f"{self._name(step)} is damaged", remedy)
+
+    @contextmanager
+    def _clear_errors(self, failure: str, remedy: str = "check the disk") -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError:
+            raise
+        # Orbax, TensorStore and the file system raise many kinds; each is told in one sentence, its cause attached.
+        except Exception as error:
+            reason = _reason(error)
+            if any(words in str(error) for words in _DISK_IS_FULL):
+                reason, remedy = "the disk is full", _AFTER_SPACE
+            raise CheckpointError(f"{failure} ({reason}); {remedy}.") from error
+
+
+def _reason(error: Exception) -> str:
+    # TensorStore ends with the specification of its driver, which is longer than all the rest.
+    first = (str(error) or type(error).__name__).strip().splitlines()[0].split(" [tensorstore_spec=")[0]
+    shortened = first if len(first) < 160 else f"{first[:50]} .. {first[-100:]}"
+    return f"it has no {shortened}" if isinstance(error, KeyError) else shortened.rstrip(".")

@@ -1,0 +1,168 @@
+"""The command line of `sorl.train`: its options, where their defaults come from, and which do not go together."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sorl.agents import AGENTS, AbstractAgent, Sorl
+from sorl.config import presets
+from sorl.config.options import TrainConfig, changes, read_config
+from sorl.config.published import environment_of, published
+from sorl.runs import run as runs
+from sorl.system import entry
+from sorl.train import resuming
+
+
+PROG = "python -m sorl.train"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Output and logging; none of these options changes the numbers."""
+
+    run_dir: Path | None = None
+    """Directory of the run; an existing run is never overwritten; default: runs/ENV_AGENT_TIME."""
+    resume: bool = False
+    """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
+    from_step: int | None = None
+    """With --resume: the update of an older checkpoint to continue from; later updates are repeated; default: the last
+    checkpoint."""
+    new_phase: bool = False
+    """With --resume and --data: continue on other logs, in the run's original units; the change is recorded."""
+    config: Path | None = None
+    """A run's config.json to take options from; options on the command line override them; default: none."""
+    preset: Literal["quickstart", "paper"] | None = None
+    """Source of the other defaults: paper (published settings; success judged after a step) or quickstart (small
+    networks, generated data; success judged before a step); default: paper with --env, else quickstart."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (pip install 'sorl[tensorboard]')."""
+    wandb: bool = False
+    """Also log to Weights & Biases (pip install 'sorl[wandb]'; WANDB_MODE=offline keeps it on this machine)."""
+    compilation_cache: bool = True
+    """Cache compiled programs in a private directory, which makes later starts faster."""
+    quiet: bool = False
+    """Hide the progress bar."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The whole command line."""
+
+    options: Annotated[RunOptions, tyro.conf.arg(name="")]
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Selection:
+    """What must be known before the other options have defaults."""
+
+    options: Annotated[RunOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunOptions)
+    env: str | None = None
+    data: Path | None = None
+
+
+def dashed(name: str) -> str:
+    """How an agent's class is named on the command line: `SorlReleased` is `sorl-released`."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+AGENT_WORDS: dict[str, type[AbstractAgent]] = {f"agent:{dashed(name)}": agent for name, agent in AGENTS.items()}
+"""What chooses an agent on the command line, such as `agent:fql`; at any place, once."""
+
+
+def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
+    """Reads a command line.
+
+    **Returns:** the run's options, where it goes, and one sentence that says where the defaults came from. Raises a
+    `ValueError` in one sentence for options that contradict each other.
+    """
+    asked_for_help = {"-h", "--help"} & set(arguments)
+    selection, rest = entry.read(
+        _Selection,
+        [argument for argument in arguments if argument not in asked_for_help],
+        prog=PROG,
+        add_help=False,
+    )
+    named = _named_agent(rest)
+    default, source = _defaults(selection, named or Sorl)
+    if named not in (None, type(default.agent)):
+        raise ValueError(
+            f"agent:{dashed(named.__name__)} is another agent than {type(default.agent).__name__}, whose options are "
+            f"{source[:-1]}; leave one of the two out."
+        )
+    # The agent's word stands first, wherever it was given: its options may then stand anywhere. (Without it tyro knows
+    # no "--agent.no-..".) Help about no agent in particular is about all of them.
+    word = [] if asked_for_help and named is None else [f"agent:{dashed(type(default.agent).__name__)}"]
+    parsed = entry.parse(
+        Arguments,
+        word + [argument for argument in arguments if argument not in AGENT_WORDS],
+        prog=PROG,
+        description=f"{inspect.getdoc(TrainConfig)}\n\nDefaults shown: {source}\n\n{entry.EXIT_CODES}",
+        default=Arguments(selection.options, default),
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    if selection.options.resume:
+        changed = changes(default, parsed.train) - resuming.FREE
+        if parsed.train.updates < default.updates:
+            raise ValueError(
+                f"--updates is {parsed.train.updates} but the run was started with {default.updates}; give as many or "
+                "more, or start a new run with --config."
+            )
+        if changed:
+            raise ValueError(
+                f"--resume continues a run as it was started, but {', '.join(sorted(changed))} differ from its "
+                "config.json; leave them out, or start a new run with --config."
+            )
+    return parsed.train, parsed.options, source
+
+
+def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
+    words = [argument for argument in arguments if argument.startswith("agent:")]
+    for word in words:
+        if word not in AGENT_WORDS:
+            raise ValueError(
+                f"There is no {word}{entry.nearest(word, [*AGENT_WORDS])}; give one of {', '.join(AGENT_WORDS)}."
+            )
+    named = {AGENT_WORDS[word] for word in words}
+    if len(named) > 1:
+        names = " and ".join(sorted(agent.__name__ for agent in named))
+        raise ValueError(f"The command line names {names}; one run trains one agent: leave all but one out.")
+    return next(iter(named), None)
+
+
+def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:
+    options, env = selection.options, selection.env
+    if not options.resume and (options.from_step is not None or options.new_phase):
+        raise ValueError("--from-step and --new-phase continue a run; give --run-dir and --resume too.")
+    if options.resume:
+        if options.run_dir is None:
+            raise ValueError("--resume does not say what to resume; give --run-dir too.")
+        if options.config is not None or options.preset is not None:
+            raise ValueError("--resume takes the options of the run itself; leave out --config and --preset.")
+        if not runs.config_path(options.run_dir).exists():
+            raise ValueError(f"{options.run_dir} holds no run to resume; leave --resume out to start one there.")
+        return read_config(runs.config_path(options.run_dir)), f"those of the run in {options.run_dir}."
+    if options.config is not None:
+        if options.preset is not None:
+            raise ValueError("--config and --preset each say where defaults come from; leave one of them out.")
+        return read_config(options.config), f"those in {options.config}."
+    if selection.data is not None:
+        if options.preset == "paper":
+            raise ValueError("--preset paper has settings for OGBench's environments; leave it out with --data.")
+        small = options.preset == "quickstart"
+        source = f"those for own logs{', small networks, few updates' if small else ''}; there is no environment to "
+        return presets.own_logs(selection.data, agent, quickstart=small), f"{source}evaluate in."
+    if options.preset == "quickstart" or (options.preset is None and env is None):
+        config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
+        return config, "the quickstart's: generated data, small networks, few updates."
+    config = presets.paper(env or presets.QUICKSTART_ENV, agent)
+    settings = published(agent.__name__, config.env)
+    judged = "success judged after a step (post), as by the papers' OGBench 1.1"
+    if settings is None:
+        return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}; {judged}."
+    score = "" if settings.success is None else f" (published success {settings.success} %)"
+    return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}; {judged}."

@@ -1,0 +1,209 @@
+"""Training as one compiled program: many updates, for any number of seeds, over a dataset that stays on the device.
+
+The random stream depends on (seed, step) alone: never on the length of a chunk, on logging, evaluation or resuming, nor
+on which seeds train side by side.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from sorl.agents import AbstractAgent
+from sorl.data.transitions import Dataset, Transition
+
+
+SeedMapping = Literal["map", "vmap"]
+"""One seed after the other, bit-equal to each trained alone; or all at once, equal to rounding."""
+
+# Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
+_INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
+
+COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
+"""Vector width of XLA's CPU loops, in bits, by default half of what such CPUs have; other backends ignore it."""
+
+TILE = 16
+"""Updates whose batches and random draws are made together: one by one, they would take longer than a small network's
+arithmetic."""
+
+
+class TrainState(eqx.Module):
+    """All that resuming needs. Every array but `step` has a leading axis over seeds."""
+
+    agent: PyTree
+    step: Int[Array, ""]
+    """Number of updates made."""
+    keys: Key[Array, " seeds"]
+    """One root key per seed; never advanced, the step is folded in."""
+    first_bad_step: Int[Array, " seeds"]
+    """The first update with a non-finite metric, or -1; such a seed is not trained further."""
+    metric_sums: dict[str, Float[Array, " seeds"]]
+    """Sums since the last multiple of the log interval."""
+
+
+def default_seed_mapping() -> SeedMapping:
+    """`map` on CPU, where it is bit-exact; `vmap` on accelerators, which one small network would leave mostly idle."""
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
+    """A fresh state at step 0, one slice per seed, each equal to the one that the seed gets alone."""
+    agent = _single_precision(agent)
+    observation_size, action_size = dataset.observations.shape[1], dataset.actions.shape[1]
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    # One by one, not vmapped: the same program for any number of seeds gives the same bits.
+    one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
+    states = _stacked(one_by_one)
+    step = jnp.int32(0)
+    drawn = jax.eval_shape(partial(_draw, batch_size=batch_size), agent, keys[0], step, dataset)
+    shared = jax.eval_shape(_draw_shared, agent, step)
+    _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
+    return TrainState(
+        agent=states,
+        step=step,
+        keys=keys,
+        first_bad_step=jnp.full(len(seeds), -1, jnp.int32),
+        metric_sums={name: jnp.zeros((len(seeds),), metric.dtype) for name, metric in metrics.items()},
+    )
+
+
+@partial(
+    jax.jit,
+    static_argnames=("batch_size", "log_interval", "seed_mapping"),
+    donate_argnames="state",
+    compiler_options=COMPILER_OPTIONS,
+)
+def run_chunk(
+    agent: AbstractAgent,
+    state: TrainState,
+    dataset: Dataset,
+    updates: Int[Array, ""],
+    *,
+    batch_size: int,
+    log_interval: int,
+    seed_mapping: SeedMapping,
+) -> TrainState:
+    """Makes `updates` updates of every seed; `state` is donated.
+
+    Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
+    chunks end. The number of updates is an array: one program serves chunks of any length. Raises a `ValueError` inside
+    another `jax.jit`, where XLA takes no compiler options: there, call `inspect.unwrap(run_chunk)`.
+    """
+    agent = _single_precision(agent)
+    start, end = state.step, state.step + updates
+
+    def tile(number, carry):
+        # The grid of tiles is absolute, so that a step's draws come from the same program wherever chunks end.
+        first, key = number * TILE, carry[3]
+        steps = first + jnp.arange(TILE, dtype=jnp.int32)
+        drawn = jax.vmap(lambda step: _draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+        shared = jax.vmap(lambda step: _draw_shared(agent, step))(steps)
+
+        def body(step, carry):
+            agent_state, first_bad_step, sums, key = carry
+            (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
+            agent_state, metrics = _update(agent, agent_state, batch, draws, common)
+            bad = (first_bad_step < 0) & ~_all_finite(metrics)
+            fresh = step % log_interval == 0
+            sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
+            return agent_state, jnp.where(bad, step, first_bad_step), sums, key
+
+        return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), body, carry)
+
+    def run(carry):
+        return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
+
+    def one_seed(carry):
+        # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
+        good = carry[1] < 0
+        if seed_mapping == "map":
+            return jax.lax.cond(good, run, lambda c: c, carry)
+        # Not a `cond`, which under vmap would batch the step too, and with it turn every switch into a select.
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
+
+    over_seeds = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
+    agent_states, first_bad_step, sums, _ = over_seeds(
+        one_seed, (state.agent, state.first_bad_step, state.metric_sums, state.keys)
+    )
+    return TrainState(agent_states, end, state.keys, first_bad_step, sums)
+
+
+@partial(jax.jit, static_argnames=("batch_size", "batches"))
+def validation_losses(
+    agent: AbstractAgent, state: TrainState, dataset: Dataset, *, batch_size: int, batches: int = 4
+) -> dict[str, Float[Array, " seeds"]]:
+    """Mean losses over `batches` batches of held-out data; the same batches and draws at every call and for every seed.
+
+    Draws that never change make the curve smooth: its movements are the networks'.
+    """
+    agent = _single_precision(agent)
+    key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
+
+    def one_batch(agent_state, index):
+        index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        batch = dataset.sample(batch_size, key=index_key)
+        draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+        return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
+
+    def one_seed(agent_state):
+        losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches, dtype=jnp.int32))
+        return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
+
+    return jax.lax.map(one_seed, state.agent)
+
+
+@jax.jit
+def of_seed(states: PyTree, index: Int[Array, ""]) -> PyTree:
+    """The slice of one seed, by its place, of all arrays; one program for all of them."""
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+@jax.jit
+def _stacked(states: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+@partial(jax.jit, static_argnames=("observation_size", "action_size"))
+def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
+    return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
+
+
+def _single_precision(agent: AbstractAgent) -> AbstractAgent:
+    """The agent with hyper-parameters of 32 bits, so that training is the same under JAX_ENABLE_X64.
+
+    As Python's numbers they would take JAX's default types, and what is computed from them alone would be of 64 bits.
+    """
+
+    def narrow(value):
+        floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
+        return jnp.asarray(value, jnp.float32 if floating else jnp.int32)
+
+    return jax.tree.map(narrow, agent)
+
+
+def _draw(
+    agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
+) -> tuple[Transition, PyTree]:
+    """The batch and the random draws of one update of one seed."""
+    index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
+    batch = dataset.sample(batch_size, key=index_key)
+    return batch, agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+
+
+def _draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
+    """From the step alone: all seeds take the same branch, so that under vmap a branch stays a branch."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
+    return agent.draw_shared(step, key=key)
+
+
+# Jitted on its own only so that its trace, the longest part of a start, is made once and found again.
+@jax.jit
+def _update(agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any) -> tuple[PyTree, PyTree]:
+    return agent.update(state, batch, draws, shared)
+
+
+def _all_finite(metrics: dict[str, Float[Array, ""]]) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))

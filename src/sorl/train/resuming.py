@@ -1,0 +1,143 @@
+"""What a run continues from: a checkpoint, provided that nothing it depends on has changed since."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig
+from sorl.runs.metrics import check_rows, read_metrics, read_timings
+from sorl.runs.phases import expected_data, fingerprint
+from sorl.runs.run import refuse_other_numerics
+from sorl.train.checkpoints import CheckpointError, Checkpoints
+from sorl.train.loop import TrainState
+
+
+FREE = {
+    "updates",
+    "evaluation.workers",
+    "evaluation.step_timeout",
+    "data.path",
+    "data.directory",
+    "data.mirrors",
+    "data.download",
+}
+"""Options, by dotted name, that may change when a run is continued; the data themselves are known by their SHA-256."""
+
+
+def record(config: TrainConfig, provenance: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What is saved with a checkpoint, ready for JSON: all that must not change before training continues from it.
+
+    **Arguments:** `config`; `provenance` of the data; `rows`, the digest of the rows written so far.
+    """
+    return {"config": to_json(config), "data": fingerprint(provenance), "rows": dict(rows)}
+
+
+def restore(
+    directory: Path,
+    config: TrainConfig,
+    provenance: Mapping[str, Any],
+    template: TrainState,
+    *,
+    from_step: int | None = None,
+    new_phase: bool = False,
+) -> TrainState | None:
+    """Reads the state that a run continues from, and writes nothing.
+
+    **Arguments:** `provenance` of the data; `template`, a state of the right structure; `from_step`, the step of a kept
+    checkpoint (None: the latest); `new_phase`, whether the data may be others than before.
+
+    **Returns:** the state; None if the run has no checkpoint yet.
+
+    **Raises:** a `CheckpointError` if the checkpoint is missing or damaged, and a `ValueError` that names what differs
+    if the options, the data or the rows are others than those the checkpoint was saved with.
+    """
+    path = directory / "checkpoints"
+    if not path.is_dir():
+        if from_step is not None:
+            raise CheckpointError(f"{directory} has no checkpoint of update {from_step}; leave --from-step out.")
+        _check_beginning(directory, provenance, new_phase)
+        return None
+    with Checkpoints(path, read_only=True) as saved:
+        step = saved.latest_step() if from_step is None else from_step
+        if step is None:
+            _check_beginning(directory, provenance, new_phase)
+            return None
+        refuse_other_numerics(directory)
+        found = saved.record(step)
+        # Damaged rows are refused now, before the files are opened to be written.
+        read_timings(directory)
+        if found is None:
+            _rows(directory)
+            warnings.warn(
+                f"The checkpoint of update {step} in {directory} was written by sorl 0.1.0, which recorded neither "
+                "options nor rows with it: they are not checked.",
+                stacklevel=2,
+            )
+        else:
+            _check_options(directory, step, found["config"], config)
+            check_rows(directory, step, found["rows"])
+        if not new_phase:
+            _check_data(directory, step, None if found is None else found["data"], provenance)
+        return saved.restore(template, step)
+
+
+def _check_beginning(directory: Path, provenance: Mapping[str, Any], new_phase: bool) -> None:
+    """Refuses what a run without a checkpoint, which begins anew, must not begin with.
+
+    Rows raise a `CheckpointError`: the first checkpoint is saved before them, so it was removed. Data other than those
+    recorded raise a `ValueError`.
+    """
+    if not new_phase:
+        _check_data(directory, 0, None, provenance)
+    if _rows(directory):
+        raise CheckpointError(
+            f"{directory} has rows of metrics but no checkpoint; put its checkpoints back, or start a new run."
+        )
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    return read_metrics(directory) if (directory / "metrics.jsonl").exists() else []
+
+
+def _check_options(directory: Path, step: int, before: Mapping[str, Any], config: TrainConfig) -> None:
+    # Through JSON, so that a tuple is a list on both sides.
+    old, new = _flat(before), _flat(json.loads(json.dumps(to_json(config))))
+    # Options that only one side has are those of another version, and have their default there.
+    changed = [name for name in old if name in new and name not in FREE and old[name] != new[name]]
+    if new["updates"] < old["updates"]:
+        changed.append("updates")
+    if changed:
+        differences = ", ".join(f"{name} was {old[name]!r} and is {new[name]!r}" for name in sorted(changed))
+        raise ValueError(
+            f"The options of the run in {directory} changed since its checkpoint of update {step}: {differences}; put "
+            "them back in its config.json, or start a new run with --config."
+        )
+
+
+def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
+    expected, found = expected_data(directory, step, saved) or {}, fingerprint(provenance)
+    for split in expected:
+        if expected[split] != found[split]:
+            raise ValueError(
+                f"The {split} data {provenance['path']} are not those that the run in {directory} was trained on up "
+                f"to update {step} (SHA-256 {_short(found[split])}, it was {_short(expected[split])}); give the same "
+                "data, with --data if they moved, or add --new-phase to continue with these."
+            )
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else f"{digest[:12]}.."
+
+
+def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name."""
+    if not isinstance(options, dict):
+        return {prefix: options}
+    return {
+        name: value
+        for key, part in options.items()
+        for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -1,0 +1,94 @@
+"""The rows that training adds to a run's metrics: mean losses, validation losses, how far values left their range."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sorl.config.options import TrainConfig
+from sorl.data import LoadedData
+from sorl.train import loop
+from sorl.train.value_range import ValueWatch
+
+
+SHOWN = (
+    "critic_loss",
+    "value_loss",
+    "flow_matching_loss",
+    "self_consistency_loss",
+    "distillation_loss",
+    "noise_prediction_loss",
+    "consistency_loss",
+    "cloning_loss",
+    "q_loss",
+)
+"""The losses beside the progress bar, where the agent has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Logged:
+    """What is logged at one step."""
+
+    rows: dict[int, dict[str, Any]]
+    """Metrics by training seed."""
+    shown: dict[str, float]
+    """Losses beside the progress bar, means over seeds."""
+    warnings: list[str]
+    """One sentence for each seed whose values left their range just now."""
+    validation_seconds: float
+
+
+class TrainingRows:
+    """Makes the rows of a run.
+
+    **Arguments:** `config`; `data`; `earlier`, the rows that the run holds already, whose warnings are not repeated.
+    """
+
+    def __init__(self, config: TrainConfig, data: LoadedData, earlier: Iterable[Mapping[str, Any]]):
+        self._config, self._data = config, data
+        self._watch: ValueWatch | None = None
+        if hasattr(config.agent, "discount"):  # other agents have no values
+            rewards = np.asarray(data.train.rewards)[np.asarray(data.train.starts)]
+            self._watch = ValueWatch(config.agent, rewards, earlier)
+
+    def are_due(self, step: int) -> bool:
+        """Whether a step has rows: each multiple of the interval, and the last update.
+
+        A run that is extended beyond a last update between two multiples keeps its row there, and the next row's means
+        cover its updates too.
+        """
+        return step > 0 and (step % self._config.log_interval == 0 or step == self._config.updates)
+
+    def make(self, state: loop.TrainState, good_seeds: Mapping[int, int]) -> Logged:
+        """The rows at a state, with means since the last multiple of the interval.
+
+        **Arguments:** `good_seeds`, the place of each training seed that trains along the state's leading axis.
+        """
+        step, interval = int(state.step), self._config.log_interval
+        means = {name: np.asarray(sums) / (step % interval or interval) for name, sums in state.metric_sums.items()}
+        start = time.perf_counter()
+        held_out = self._validation(state)
+        validation_seconds = time.perf_counter() - start
+        rows = {
+            seed: {f"training/{name}": mean[index] for name, mean in means.items()}
+            | {f"validation/{name}": loss[index] for name, loss in held_out.items()}
+            for seed, index in good_seeds.items()
+        }
+        warnings = self._watch.check(step, rows) if self._watch else []
+        places = list(good_seeds.values())
+        shown = {name: float(means[name][places].mean()) for name in SHOWN if name in means and places}
+        return Logged(rows, shown, warnings, validation_seconds)
+
+    def verdicts(self) -> list[str]:
+        """A sentence for each seed whose last row has a value outside its range."""
+        return self._watch.verdicts() if self._watch else []
+
+    def _validation(self, state: loop.TrainState) -> dict[str, np.ndarray]:
+        if self._data.validation is None:
+            return {}
+        losses = loop.validation_losses(
+            self._config.agent, state, self._data.validation, batch_size=self._config.batch_size
+        )
+        return {name: np.asarray(loss) for name, loss in losses.items()}

@@ -1,0 +1,301 @@
+"""One training session: compiled chunks on an absolute grid of steps, and between them logs, evaluations, checkpoints.
+
+Everything that a resumed run must repeat depends on the step alone. Wall-clock time sets only the length of a chunk,
+which never affects results.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sorl.config.options import TrainConfig
+from sorl.data import LoadedData
+from sorl.evaluate.evaluation import EvaluationResult
+from sorl.policy.seed_record import write_bad_seeds
+from sorl.runs import run as runs
+from sorl.runs.metrics import MetricLog, read_metrics
+from sorl.system.progress import Progress
+from sorl.system.signals import Interruption
+from sorl.train import loop, resuming
+from sorl.train.background_evaluation import Evaluated, Evaluations
+from sorl.train.checkpoints import Checkpoints
+from sorl.train.failed_evaluations import FailedEvaluations
+from sorl.train.rows import TrainingRows
+from sorl.train.sinks import Sink
+
+
+CHUNK_SECONDS = 1.0
+"""How long a chunk should take, so that a signal is answered within two."""
+FIRST_CHUNK = 1
+"""Updates of the first chunk, before their speed is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a session ended."""
+
+    step: int
+    """Updates made."""
+    signal: int | None
+    """The signal that stopped it, or None."""
+    bad_seeds: dict[int, int]
+    """Seeds whose losses were not finite any more, with the first such update."""
+    failed_evaluations: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Steps whose evaluation has no rows because it failed, with the reason."""
+
+
+class Session:
+    """A run under way: its state, and the places that its results go to."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: Path,
+        data: LoadedData,
+        *,
+        resume: bool = False,
+        from_step: int | None = None,
+        new_phase: bool = False,
+        make_sinks: Callable[[int | None], Sequence[Sink]] = lambda resume_step: (),
+        quiet: bool = False,
+    ):
+        self.config = config
+        self.directory = directory
+        self.data = data
+        self.mapping: loop.SeedMapping = (
+            loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
+        )
+        self._training_seconds = 0.0  # since the last row
+        self._aside: set[int] = set()
+        self._success: dict[int, float] = {}  # by step
+        self._start = time.perf_counter()
+        with ExitStack() as stack:
+            # From here on a signal waits until there is something to save.
+            self.interruption = stack.enter_context(Interruption())
+            self.state = loop.init(config.agent, data.train, config.seeds, batch_size=config.batch_size)
+            # All that may refuse comes before the first write, so that a refused run stays as it was.
+            restored = None
+            if resume:
+                restored = resuming.restore(
+                    directory, config, data.provenance, self.state, from_step=from_step, new_phase=new_phase
+                )
+            self.state = self.state if restored is None else restored
+            resume_step = (-1 if restored is None else self.step) if resume else None
+            self.failures = FailedEvaluations(directory, resume_step)
+            sinks = make_sinks(resume_step)
+            # Later checkpoints leave first: until they do, the run is still the one that made them.
+            self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
+            self.checkpoints.set_aside_after(self.step)
+            runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
+            runs.update_config(directory, config)
+            self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
+            self.failures.write()
+            # What the run needs while it trains; the evaluations end first, the checkpoints and signals last.
+            self._logged_step = self.step
+            self.rows = TrainingRows(config, data, read_metrics(directory))
+            self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
+            evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
+            self.evaluations = stack.enter_context(evaluations)
+            self._open = stack.pop_all()
+
+    @property
+    def step(self) -> int:
+        """Updates made."""
+        return int(self.state.step)
+
+    @property
+    def bad_seeds(self) -> dict[int, int]:
+        """Seeds that are not trained further, with their first non-finite update."""
+        return self._bad_seeds(self.state)
+
+    def _bad_seeds(self, state: loop.TrainState) -> dict[int, int]:
+        first = np.asarray(state.first_bad_step)
+        return {seed: int(step) for seed, step in zip(self.config.seeds, first, strict=True) if step >= 0}
+
+    @property
+    def good_seeds(self) -> dict[int, int]:
+        """Seeds that train, with their place along the state's leading axis."""
+        return {seed: index for index, seed in enumerate(self.config.seeds) if seed not in self.bad_seeds}
+
+    def run(self) -> Ending:
+        """Trains to the last update, or until a signal comes or no seed is left, and writes everything down."""
+        with self._open:
+            if self.checkpoints.latest_step() is None:
+                self._save(self.state)  # what a seed falls back to that goes bad before the next checkpoint
+            else:
+                self._save_policies(self.state)  # a kill may have come between a checkpoint and its policies
+            self._evaluate_if_due()
+            for _ in self._chunks():
+                self.evaluations.poll()
+                self._set_bad_seeds_aside()
+                self._log_if_due()
+                self._evaluate_if_due()
+                self._save_if_due()
+            if not self.evaluations.finish():
+                # A signal came while it played: back to where it began, so that it is done again on resume.
+                self.state = self.evaluations.give_up() or self.state
+            self._save(self.state)
+            for verdict in self.rows.verdicts():
+                self.progress.message(verdict)
+        # After the checkpoint is on the disk, which takes time: a signal of that time counts too.
+        signal = self.interruption.signal
+        if signal is None:
+            self.failures.refuse_repeated(self.step)
+        return Ending(self.step, None if signal is None else int(signal), self.bad_seeds, self.failures.reasons)
+
+    def _chunks(self) -> Iterator[None]:
+        """Trains chunk after chunk, each up to the next step at which something is due."""
+        length = FIRST_CHUNK
+        while self.step < self.config.updates and self.good_seeds and not self._must_stop():
+            updates = min(length, self._next_stop() - self.step)
+            start = time.perf_counter()
+            self.state = loop.run_chunk(
+                self.config.agent,
+                self.state,
+                self.data.train,
+                jnp.int32(updates),
+                batch_size=self.config.batch_size,
+                log_interval=self.config.log_interval,
+                seed_mapping=self.mapping,
+            )
+            jax.block_until_ready(self.state)
+            seconds = time.perf_counter() - start
+            self._training_seconds += seconds
+            length = max(1, int(updates * CHUNK_SECONDS / seconds))
+            self.progress.advance(updates)
+            yield
+
+    def _must_stop(self) -> bool:
+        return self.interruption.signal is not None or self.failures.repeated
+
+    def _next_stop(self) -> int:
+        config = self.config
+        intervals = [config.log_interval, config.checkpoint_interval, config.evaluation.interval]
+        return min([config.updates, *((self.step // every + 1) * every for every in intervals if every)])
+
+    def _set_bad_seeds_aside(self) -> None:
+        """Gives each seed that just went bad its state of the last checkpoint, where it stays."""
+        last = self.checkpoints.latest_step()
+        # One that went bad before the last checkpoint was set aside then, perhaps by the session before this one.
+        new = {s: at for s, at in self.bad_seeds.items() if s not in self._aside and last is not None and at >= last}
+        # An evaluation that plays may have the last checkpoint waiting; if a signal comes, the run goes back to it.
+        if not new or not self.evaluations.finish():
+            return
+        last = self.checkpoints.latest_step()
+        self._aside |= new.keys()
+        good = self.checkpoints.restore(self.state)
+        places = jnp.asarray([self.config.seeds.index(seed) for seed in new])
+        agent = jax.tree.map(lambda now, then: now.at[places].set(then[places]), self.state.agent, good.agent)
+        self.state = dataclasses.replace(self.state, agent=agent)
+        for seed, step in new.items():
+            self.progress.message(
+                f"Seed {seed} is not trained further: its losses were not finite at update {step}; it keeps its "
+                f"checkpoint of update {last}. Lower agent.learning_rate, or look at the data."
+            )
+
+    def _log_if_due(self) -> None:
+        if not self.rows.are_due(self.step):
+            return
+        logged = self.rows.make(self.state, self.good_seeds)
+        for warning in logged.warnings:
+            self.progress.message(warning)
+        timings = {
+            "elapsed_seconds": time.perf_counter() - self._start,
+            "training_seconds": self._training_seconds,
+            "updates_per_second": (self.step - self._logged_step) / max(self._training_seconds, 1e-9),
+            "validation_seconds": logged.validation_seconds,
+        }
+        step = self.step
+        self.evaluations.in_order(lambda _: self._write(step, logged.rows, timings))
+        self._training_seconds, self._logged_step = 0.0, self.step
+        self.progress.show(logged.shown)
+
+    def _write(self, step: int, rows: dict[int, dict[str, Any]], timings: dict[str, float]) -> None:
+        for seed, row in rows.items():
+            self.log.write(step, seed, row)
+        self.log.write_timings(step, timings)
+
+    def _evaluate_if_due(self) -> None:
+        interval, step = self.config.evaluation.interval, self.step
+        if not interval or step == 0 or step % interval or not self.evaluations.finish():
+            return
+        first = f"evaluation/success/{self.config.budgets(final=False)[0].name}"
+        # None is missing on resume at a step whose rows were written.
+        missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
+        if missing:
+            self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
+
+    def _write_evaluation(self, found: Evaluated) -> None:
+        if isinstance(found.results, Exception):
+            self._note_failure(found.state, found.results)
+            return
+        self.failures.made_up_for(found.step)
+        results = [result for own in found.results.values() for result in own]
+        rows = {
+            seed: {name: value for result in own for name, value in _row(result).items()}
+            for seed, own in found.results.items()
+        }
+        timings = {"evaluation_seconds": found.seconds, "evaluation_stall_seconds": found.stall_seconds}
+        self._write(found.step, rows, timings)
+        if results:
+            shown = float(np.mean([result.success.mean() for result in results]))
+            self.progress.show({"success": shown})
+            self._success = {found.step: shown}
+
+    def _note_failure(self, state: loop.TrainState, error: Exception) -> None:
+        """Saves the state that was evaluated: a run that is stopped soon plays that evaluation again on resume."""
+        self._save(state)
+        reason = self.failures.add(int(state.step), error)
+        self.progress.message(
+            f"warning: the evaluation at update {int(state.step)} failed and has no row: {reason} The state is saved."
+        )
+
+    def _networks(self, seed: int, state: loop.TrainState) -> Any:
+        index = self.config.seeds.index(seed)
+        return loop.of_seed(self.config.agent.policy(state.agent), jnp.int32(index))
+
+    def _save_if_due(self) -> None:
+        """Saves, but after the evaluation of this very step where it still plays: its success goes with the state."""
+        if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
+            return
+        if self.evaluations.step == self.step or self.evaluations.finish():
+            self.evaluations.in_order(lambda began: self._save(self.state if began is None else began))
+
+    def _save(self, state: loop.TrainState) -> None:
+        """Rows first, then the checkpoint that covers them, then the policies of that checkpoint.
+
+        A step that is saved already, because its evaluation failed, is left alone.
+        """
+        start, step = time.perf_counter(), int(state.step)
+        if self.checkpoints.latest_step() == step:
+            return
+        self.log.sync()
+        success = self._success.get(step)
+        metrics = None if success is None else {"success": success}
+        record = resuming.record(self.config, self.data.provenance, self.log.digest())
+        self.checkpoints.save(step, state, metrics, record=record)
+        self._save_policies(state)
+        self.log.write_timings(step, {"checkpoint_seconds": time.perf_counter() - start})
+
+    def _save_policies(self, state: loop.TrainState) -> None:
+        """One file for each seed that trains; one that went bad keeps its file, that of its last good checkpoint."""
+        bad = self._bad_seeds(state)
+        write_bad_seeds(self.directory, bad)
+        networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}
+        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, int(state.step))
+
+
+def _row(result: EvaluationResult) -> dict[str, float]:
+    figures = {
+        "success": result.success.mean(),
+        "return": result.returns.mean(),
+        "episode_length": result.lengths.mean(),
+    }
+    return {f"evaluation/{name}/{result.budget.name}": float(value) for name, value in figures.items()}

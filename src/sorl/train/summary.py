@@ -1,0 +1,93 @@
+"""What training prints at the end of a run: its results, where they are, and commands that work on it."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sorl.config.options import TrainConfig
+from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentWorkerError
+from sorl.evaluate import __main__ as evaluate
+from sorl.runs import run as runs
+from sorl.runs.metrics import read_metrics
+from sorl.statistics.intervals import evaluation_rows, headline, table
+from sorl.system import entry
+
+
+BEST_OF_N = (
+    "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every "
+    "budget measured; sorl.scaling measures what they do here, as paired differences."
+)
+
+
+def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> bool:
+    """The headline, the table over budgets, where everything is, and what to do next.
+
+    **Returns:** whether the table was made; where it was not, says why and how to make it.
+    """
+    failure = None
+    # The run is finished whatever happens to the table, so a failure waits until everything is said.
+    if config.evaluation.interval and seeds:
+        _show_headline(config, directory, seeds)
+        try:
+            evaluate.main(_table_options(config, directory, seeds))
+        except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
+            failure = error
+    lines = [
+        f"Policy:       {runs.policy_path(directory, [*seeds, *config.seeds][0])}  (sorl.load_policy)",
+        f"Metrics:      {directory / 'metrics.csv'}",
+        "Next:",
+        *(f"  {command}" for command in next_commands(config, directory)),
+    ]
+    if config.env is not None and config.agent.budgets.other_candidates:
+        lines.append(BEST_OF_N)
+    print("\n".join(lines))
+    if failure is not None:
+        print(
+            "error: the table over budgets was not made, but the run is finished and saved: "
+            f"{entry.sentence(failure)} Make it with:"
+            f"\n  python -m sorl.evaluate {shlex.quote(str(directory))} --episodes {config.final_episodes}",
+            file=sys.stderr,
+        )
+    return failure is None
+
+
+def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+    rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
+    noise_scale = config.agent.budgets.usual.noise_scale
+    found = headline(evaluation_rows(rows, config.evaluation.episodes, noise_scale))
+    if found:
+        print("Headline, the mean over the last three evaluations while training:")
+        print(table(found))
+
+
+def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> evaluate.Config:
+    evaluation = config.evaluation
+    return evaluate.Config(
+        run=directory,
+        seeds=tuple(seeds),
+        workers=evaluation.workers or DEFAULT_WORKERS,
+        inference_steps=evaluation.final_inference_steps,
+        candidates=evaluation.final_candidates,
+        episodes=config.final_episodes,
+        step_timeout=evaluation.step_timeout,
+        success_timing=evaluation.success_timing,
+        compilation_cache=False,  # train switched it on, or was told not to
+    )
+
+
+def next_commands(config: TrainConfig, directory: Path) -> list[str]:
+    """Commands that work on this run."""
+    place, own = shlex.quote(str(directory)), config.agent.budgets
+    more = f"{resume_command(directory)} --updates {2 * config.updates}"
+    if config.env is None:
+        return [f"python -m sorl.{name} {place}" for name in ("policy", "export", "report")] + [more]
+    steps = [*own.inference_steps, 2 * max(own.inference_steps)]
+    other = f" --inference-steps {' '.join(map(str, steps))}" if own.other_inference_steps else ""
+    scaling = [f"python -m sorl.scaling {place}"] if own.other_inference_steps or own.other_candidates else []
+    return [f"python -m sorl.evaluate {place}{other}", *scaling, more]
+
+
+def resume_command(directory: Path) -> str:
+    """The command that continues a run, quoted for the shell."""
+    return f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume"

@@ -1,0 +1,125 @@
+"""Which values the data's rewards allow: a critic with a mean value outside them has diverged, its policy with it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")
+"""Metrics that are means of discounted sums of rewards."""
+TOLERANCE = 0.01
+"""The excess, a share of the range's width, up to which a mean value counts as inside.
+
+With rewards of 1 and a discount of 0.99 that is a value of 1, as large as the mean value of untrained critics becomes.
+"""
+REMEDIES = {
+    "q_coefficient": "lower",
+    "distillation_coefficient": "higher",
+    "flow_matching_coefficient": "higher",
+    "expectile": "lower",
+    "temperature": "lower",
+    "learning_rate": "lower",
+}
+"""How to change a setting so that the policy stays nearer to the data; the first that an agent has is named."""
+SMALL_REWARD = 0.1
+"""Where no reward is larger, an untrained critic's values, of a few tenths, outweigh the rewards for long."""
+
+Rewards = Float[np.ndarray, " transitions"]
+
+
+class ValueRange(NamedTuple):
+    """The least and the largest discounted sum of rewards."""
+
+    low: float
+    high: float
+
+    def excess(self, value: float) -> float:
+        """How far `value` lies outside, as a share of the range's width (of 1 if there is no width); 0 inside."""
+        return max(self.low - value, value - self.high, 0.0) / (self.high - self.low or 1.0)
+
+
+def value_range(rewards: Rewards, discount: float) -> ValueRange:
+    """The range from r_min / (1 - discount) to r_max / (1 - discount), extended to 0.
+
+    It holds 0 because untrained critics begin there, and because a termination ends a sum early.
+    """
+    low, high = min(float(rewards.min()), 0.0), max(float(rewards.max()), 0.0)
+    if discount < 1:
+        return ValueRange(low / (1 - discount), high / (1 - discount))
+    return ValueRange(-np.inf if low < 0 else 0.0, np.inf if high > 0 else 0.0)
+
+
+class Departure(NamedTuple):
+    """That a seed's values left the range."""
+
+    step: int
+    """The first logged step with a value outside."""
+    lasting: bool
+    """Whether the seed's last row has a value outside too."""
+
+
+def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
+    """Which seeds left the range, from the rows of a run (`sorl.runs.metrics.read_metrics`)."""
+    found: dict[int, Departure] = {}
+    for row in rows:
+        if "training/value_excess" not in row:
+            continue
+        seed, is_outside = int(row["seed"]), row["training/value_excess"] > TOLERANCE
+        if seed in found or is_outside:
+            first = found[seed].step if seed in found else int(row["step"])
+            found[seed] = Departure(first, is_outside)
+    return found
+
+
+class ValueWatch:
+    """Compares the mean values of a run's rows with the range, and warns once of each seed that leaves it.
+
+    **Arguments:** `agent`, which has a discount; `rewards` that it trains on; `earlier`, the rows that the run holds
+    already, whose warnings are not repeated.
+    """
+
+    def __init__(self, agent: Any, rewards: Rewards, earlier: Iterable[Mapping[str, Any]] = ()):
+        self._agent, self._largest = agent, float(np.abs(rewards).max())
+        self._allowed = value_range(rewards, agent.discount)
+        self._departures = departures(earlier)
+
+    def check(self, step: int, rows: Mapping[int, dict[str, Any]]) -> list[str]:
+        """Adds `training/value_excess` to each seed's row; **returns** the warnings, a sentence each."""
+        warnings = []
+        for seed, row in rows.items():
+            values = {name: float(row[name]) for name in (f"training/{one}" for one in WATCHED) if name in row}
+            worst = max(values, key=lambda name: self._allowed.excess(values[name]))
+            row["training/value_excess"] = self._allowed.excess(values[worst])
+            now = departures([row | {"step": step, "seed": seed}])
+            if seed in self._departures:
+                self._departures[seed] = self._departures[seed]._replace(lasting=seed in now)
+            elif now:
+                self._departures |= now
+                warnings.append(self._warning(step, seed, worst, values[worst]))
+        return warnings
+
+    def verdicts(self) -> list[str]:
+        """A sentence for each seed whose last row has a value outside the range."""
+        return [
+            f"Seed {seed} is not to be trusted: its values left what the data's rewards allow at update "
+            f"{departure.step} and are outside in its last row; try {self._remedy}."
+            for seed, departure in self._departures.items()
+            if departure.lasting
+        ]
+
+    def _warning(self, step: int, seed: int, name: str, value: float) -> str:
+        return (
+            f"Seed {seed}: {name} is {value:.4g} at update {step}, but the data's rewards allow only "
+            f"{self._allowed.low:.4g} to {self._allowed.high:.4g}, so the critic is not to be trusted; "
+            f"try {self._remedy}."
+        )
+
+    @property
+    def _remedy(self) -> str:
+        field, direction = next(item for item in REMEDIES.items() if hasattr(self._agent, item[0]))
+        setting = f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(self._agent, field):g})"
+        if 0 < self._largest < SMALL_REWARD:
+            return f"rewards times {1 / self._largest:.2g} (the largest is {self._largest:.2g}), or {setting}"
+        return setting

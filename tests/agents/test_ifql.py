@@ -1,0 +1,122 @@
+"""IFQL and the implicit values that it shares: losses, their order, and best of N."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sorl import Budget, Ifql
+from sorl.agents.shared import implicit_values as implicit
+
+from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
+from ..random_networks import ACTION_SIZE, double, make_batch
+
+
+SETTINGS: dict[str, Any] = {
+    "hidden_sizes": (5,),
+    "critic_hidden_sizes": (5,),
+    "flow_steps": 3,
+    "candidates": 4,
+    "learning_rate": 0.01,
+    "discount": 0.9,
+    "target_rate": 0.1,
+    "expectile": 0.8,
+}
+update = jax.jit(Ifql.update)
+losses_of = jax.jit(Ifql.losses)
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def example():
+    """An agent, its state, a batch, and draws."""
+    agent = Ifql(**SETTINGS)
+    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
+    return agent, random_state(agent), make_batch(6, dtype=jnp.float64), draws
+
+
+def _value_loss(value, target_critic, batch):
+    q = jnp.min(values_of(target_critic, batch.observation, batch.action), axis=1)
+    difference = q - jnp.stack([value(x) for x in batch.observation])
+    return jnp.mean(jnp.where(difference < 0, 0.2, 0.8) * difference**2)
+
+
+def _critic_loss(critic, value, batch):
+    next_v = jnp.stack([value(x) for x in batch.next_observation])
+    target = batch.reward + 0.9 * batch.mask * next_v
+    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+
+
+def _flow_loss(field, batch, draws):
+    return jnp.mean(flow_errors(field, batch, draws.noise, draws.time))
+
+
+def test_losses_are_those_worked_out_row_by_row(example):
+    agent, state, batch, draws = example
+    losses = losses_of(agent, state, batch, draws, ())
+    values = state.values
+    assert losses["value_loss"] == pytest.approx(float(_value_loss(values.value, values.target_critic, batch)))
+    assert losses["critic_loss"] == pytest.approx(float(_critic_loss(values.critic, values.value, batch)))
+    assert losses["flow_matching_loss"] == pytest.approx(float(_flow_loss(state.field, batch, draws)))
+
+
+def test_an_update_steps_the_value_then_the_critic_and_the_flow_beside_them(example):
+    agent, state, batch, draws = example
+    new, _ = update(agent, state, batch, draws, ())
+    old = state.values
+    value = adam_step(jax.grad(_value_loss)(old.value, old.target_critic, batch), old.value, 0.01)
+    assert_close(new.values.value, value)
+    critic = adam_step(jax.grad(_critic_loss)(old.critic, value, batch), old.critic, 0.01)
+    assert_close(new.values.critic, critic)
+    assert_close(new.values.target_critic, average(critic, old.target_critic, 0.1))
+    assert_close(new.field, adam_step(jax.grad(_flow_loss)(state.field, batch, draws), state.field, 0.01))
+
+
+def test_it_acts_with_the_best_of_its_candidates_by_the_lower_head(example):
+    agent, state, batch, _ = example
+    usual = agent.budgets.usual
+    assert (usual.inference_steps, usual.candidates) == (3, 4)
+    observation = batch.observation[0]
+    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
+    candidates = euler(state.field, [observation] * 4, noise, 3)
+    q = jnp.min(values_of(state.values.critic, [observation] * 4, candidates), axis=1)
+    chosen = agent.act(agent.policy(state), observation, noise, usual)
+    np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-12)
+    alone = agent.act(agent.policy(state), observation, noise[:1], Budget(3))
+    np.testing.assert_allclose(alone, candidates[0], rtol=1e-12)
+
+
+def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
+    """Terminal transitions of one state and two actions: Q learns the rewards, V their expectile."""
+    agent = Ifql(hidden_sizes=(4,), critic_hidden_sizes=(32,), learning_rate=0.01, target_rate=0.2, expectile=0.8)
+    batch = make_batch(8, dtype=jnp.float64)
+    sides = jnp.repeat(jnp.array([-0.5, 0.5]), 4)
+    batch = type(batch)(
+        observation=jnp.zeros((8, 3)),
+        action=jnp.stack([sides, sides], axis=1),
+        reward=jnp.where(sides > 0, 1.0, 0.0),
+        mask=jnp.zeros(8),
+        next_observation=jnp.zeros((8, 3)),
+        next_action=jnp.zeros((8, 2)),
+    )
+
+    @jax.jit
+    def train(values):
+        def one(_, values):
+            q = implicit.target_q(values, batch, "min")
+            rates: Any = {"learning_rate": agent.learning_rate, "target_rate": agent.target_rate}
+            return implicit.step(values, batch, q, expectile=agent.expectile, discount=agent.discount, **rates)[0]
+
+        return jax.lax.fori_loop(0, 500, one, values)
+
+    values = train(double(implicit.init(3, 2, (32,), 2, key=jax.random.key(0))))
+    q = jax.vmap(values.critic)(batch.observation, batch.action)
+    np.testing.assert_allclose(q, np.stack([batch.reward] * 2, axis=1), atol=0.01)
+    assert values.value(jnp.zeros(3)) == pytest.approx(0.8, abs=0.02)

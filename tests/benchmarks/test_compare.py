@@ -1,0 +1,194 @@
+"""The comparison of agents: which runs it makes, that it goes on where it was, and what its table says."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import compare
+import jax
+import pytest
+from jobs import Jobs
+
+from sorl.data.normalisation import Normalisation
+from sorl.runs import run as runs
+from sorl.runs.metrics import MetricLog
+from sorl.runs.versions import versions
+from sorl.train import loop
+from sorl.train.cli import AGENT_WORDS
+
+from .. import synthetic
+
+
+TASK = "cube-single-play-singletask-task1-v0"
+TINY = "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --updates 20 --batch-size 4"
+
+
+def config(out, **changes):
+    return compare.Config(
+        agents=("sorl", "fql --agent.distillation-coefficient 2"), seeds=(1, 2), options=TINY, out=out, **changes
+    )
+
+
+def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_all(tmp_path):
+    members = compare.make_members(config(tmp_path))
+    assert [(member.name, member.seed) for member in members] == [
+        ("sorl", 1),
+        ("fql --agent.distillation-coefficient 2", 1),
+        ("sorl", 2),
+        ("fql --agent.distillation-coefficient 2", 2),
+    ]
+    assert members[1].directory == tmp_path / "fql_agent.distillation-coefficient_2" / TASK / "seed-1"
+    made: Any = members[3].config
+    assert (type(made.agent).__name__, made.seeds, made.updates) == ("Fql", (2,), 20)
+    assert (made.agent.distillation_coefficient, made.agent.hidden_sizes, made.data.episodes) == (2.0, (8,), 100)
+
+
+def test_all_agents_are_compared_unless_it_is_told_which():
+    assert len(compare.Config().agents) == len(AGENT_WORDS) == 12
+
+
+@pytest.mark.parametrize("change", [{"jobs": 0}, {"rounds": 0}])
+def test_counts_below_one_are_refused(change):
+    with pytest.raises(ValueError, match="give at least 1 of each"):
+        compare.Config(**change)
+
+
+def make_run(member, successes=(0.0, 0.5, 0.6, 0.7), final=0.5):
+    """What `sorl.train` leaves of a run whose evaluations, of 20 episodes, had these rates of success."""
+    made, directory = member.config, member.directory
+    runs.create(directory, made)
+    runs.record_versions(directory, made, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
+    data = synthetic.dataset(observation_size=2, action_size=2)
+    state = loop.init(made.agent, data, (0,), batch_size=4)
+    networks = made.agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent))
+    runs.save_policies(directory, made, {member.seed: networks}, Normalisation.identity(2, 2), 20)
+    budget = made.budgets(final=False)[0]
+    with MetricLog(directory) as log:
+        for step, success in enumerate(successes):
+            figures = {"success": success, "return": -1.0, "episode_length": 2.0}
+            log.write(step, member.seed, {f"evaluation/{name}/{budget.name}": value for name, value in figures.items()})
+    sizes = {"inference_steps": budget.inference_steps, "candidates": budget.candidates}
+    rows = [{"episodes": 50, "successes": 50 * final} | sizes]
+    (directory / "evaluation.json").write_text(json.dumps({"summary": [{"success": final} | sizes], "rows": rows}))
+    (directory / "memory.json").write_text(json.dumps({"peak_bytes": 3 * 2**20}))
+
+
+def test_the_table_of_finished_runs(tmp_path, capsys):
+    settings = config(tmp_path, rounds=1)
+    for member in compare.make_members(settings):
+        make_run(member, final=0.5 if member.seed == 1 else 0.7)
+    worse, better = sorted(compare.main(settings), key=lambda row: row["agent"] == "sorl")
+    assert (better["agent"], better["steps"], better["seeds"], better["peak_bytes"]) == ("sorl", 4, 2, 3 * 2**20)
+    assert better["headline"] == pytest.approx(0.6) and better["final"] == pytest.approx(0.6)
+    assert (better["headline_low"], better["headline_high"]) == pytest.approx((0.6, 0.6))
+    assert (better["final_low"], better["final_high"]) == pytest.approx((0.5, 0.7))
+    assert worse["steps"] == 1 and worse["update_ms"] > 0 and worse["decision_ms"] > 0
+    # Two hidden layers of eight: the field and its average, with Adam's moments, are a few kilobytes.
+    assert 0 < worse["state_bytes"] < 2**16
+    printed = capsys.readouterr().out
+    assert "4 of 4 runs are finished" in printed and "| `sorl` | 4, 1 | 0.60 | 0.60 .. 0.60 | 0.60 |" in printed
+    assert (tmp_path / "comparison.md").read_text() in printed
+    lines = (tmp_path / "comparison.csv").read_text().splitlines()
+    assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes,commit,peak_bytes"
+    source = versions(compare.make_members(settings)[0].config)["git_commit"]
+    made = f"{'' if source is None else source},{3 * 2**20}"
+    assert lines[1:3] == [
+        f"sorl,{TASK},1,last three evaluations,4,1,36,60,{made}",
+        f"sorl,{TASK},1,after training,4,1,25,50,{made}",
+    ]
+    assert json.loads((tmp_path / "comparison.json").read_text())["machine"]["jax"] == jax.__version__
+
+
+def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys):
+    first = dataclasses.replace(config(tmp_path / "first", rounds=1), seeds=(1,))
+    for member in compare.make_members(first):
+        make_run(member, final=0.5)
+    before = compare.main(first)
+    table = tmp_path / "earlier.json"
+    (tmp_path / "first" / "comparison.json").rename(table)
+    shutil.rmtree(tmp_path / "first")
+
+    both = config(tmp_path / "second", rounds=1, earlier=(table,))
+    for member in compare.make_members(both):
+        if member.seed == 2:
+            make_run(member, final=0.7)
+    after = compare.main(both)
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert [(row["seeds"], row["final"]) for row in before] == [(1, 0.5), (1, 0.5)]
+    assert [(row["seeds"], row["final"]) for row in after] == [(2, pytest.approx(0.6))] * 2
+    rows = json.loads((tmp_path / "second" / "comparison.json").read_text())["rows"]
+    old = json.loads(table.read_text())["rows"]
+    assert [row for row in rows if row["seed"] == 1] == old and len(rows) == 2 * len(old)
+
+    again = compare.main(dataclasses.replace(first, out=tmp_path / "third", earlier=(table,)))
+    assert [row["final"] for row in again] == [0.5, 0.5] and (tmp_path / "third" / "comparison.csv").exists()
+
+    with pytest.raises(ValueError, match="was made with options '--agent.* give the same, or leave it out"):
+        compare.main(dataclasses.replace(both, options="--updates 30"))
+
+
+def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
+    (member, *_) = compare.make_members(config(tmp_path))
+    assert not member.finished
+    make_run(member)
+    assert member.finished
+    (member.directory / "evaluation.json").unlink()
+    assert not member.finished and "--resume" in compare._command(member)
+    shutil.rmtree(member.directory)
+    assert compare._command(member)[3:5] == ["agent:sorl", "--env"]
+    make_run(member)
+    (other, *_) = compare.make_members(config(tmp_path).__class__(agents=("sorl",), seeds=(1,), out=tmp_path))
+    with pytest.raises(ValueError, match=r"has other options \(agent.critic_hidden_sizes, .*updates\)"):
+        assert other.finished
+
+
+def test_processes_have_their_own_cores_logs_and_peak_memory(tmp_path):
+    code = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(int(sys.argv[1]))"
+    commands = [([sys.executable, "-c", code, str(i)], tmp_path / str(i)) for i in range(3)]
+    assert Jobs(2).run(commands) == [0, 1, 2]
+    for _, directory in commands:
+        assert json.loads((directory / "log.txt").read_text())
+        assert json.loads((directory / "memory.json").read_text())["peak_bytes"] > 2**20
+
+
+def test_a_run_that_fails_is_named_after_the_others_are_done(tmp_path, monkeypatch):
+    members = compare.make_members(config(tmp_path))[:2]
+    codes = {members[0].directory: 3, members[1].directory: 0}
+    exits = [sys.executable, "-c"]
+    monkeypatch.setattr(compare, "_command", lambda member: [*exits, f"raise SystemExit({codes[member.directory]})"])
+    with pytest.raises(RuntimeError, match=r"1 runs failed; read log.txt in \S*sorl\S*seed-1, and run it again"):
+        compare.train_missing(config(tmp_path), members)
+    assert (members[1].directory / "memory.json").exists()
+
+
+def test_a_comparison_of_which_a_run_failed_ends_with_1(monkeypatch, capsys):
+    def fail(config):
+        raise compare.FailedRuns("1 runs failed.")
+
+    monkeypatch.setattr(compare, "main", fail)
+    monkeypatch.setattr(sys, "argv", ["compare"])
+    assert compare.command() == 1
+    assert capsys.readouterr().err == "error: 1 runs failed.\n"
+
+
+def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path):
+    jobs, sleep = Jobs(1), [sys.executable, "-c", "import time; time.sleep(60)"]
+    start = time.monotonic()
+    timer = threading.Timer(0.5, jobs.stop)
+    timer.start()
+    codes = jobs.run([(sleep, tmp_path / "one"), (sleep, tmp_path / "two")])
+    timer.join()
+    assert codes == [-15, 1] and time.monotonic() - start < 50
+    assert not (tmp_path / "two" / "memory.json").exists()
+
+
+@pytest.mark.slow
+def test_help_names_every_option():
+    command = [sys.executable, compare.__file__, "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--agents" in shown and "--jobs" in shown and "--out" in shown

@@ -1,0 +1,93 @@
+"""A training seed whose losses became non-finite is left out afterwards, and used only where it is asked for."""
+
+import json
+
+import jax
+import pytest
+
+from sorl import Normalisation, Policy, load_policy, load_run, plots
+from sorl.config.options import EvaluationConfig, TrainConfig
+from sorl.policy import bad_seeds, policy_path
+from sorl.policy.seed_record import write_bad_seeds
+from sorl.report.runs import read_runs
+from sorl.runs import run as runs
+from sorl.runs.metrics import MetricLog
+
+from .. import synthetic
+
+
+def make_run(directory, steps, *, record):
+    """A run whose policies are of these updates, by seed; `record` is that of bad seeds, None as in version 0.1.0."""
+    config = TrainConfig(agent=synthetic.agent(), seeds=tuple(steps), evaluation=EvaluationConfig(interval=10))
+    runs.create(directory, config)
+    networks = jax.jit(lambda key: config.agent.policy(config.agent.init(3, 2, key=key)))(jax.random.key(0))
+    for seed, step in steps.items():
+        provenance = {"step": step, "seed": seed, "versions": {"data": {"source": "generated", "episodes": 9}}}
+        Policy(config.agent, networks, Normalisation.identity(3, 2), provenance).save(policy_path(directory, seed))
+    if record is not None:
+        write_bad_seeds(directory, record)
+    return directory
+
+
+@pytest.mark.parametrize("record", [None, {0: 17}])
+def test_a_bad_seed_is_left_out_and_used_on_request_with_its_own_step(tmp_path, record):
+    directory = make_run(tmp_path / "run", {0: 10, 4: 30, 5: 30}, record=record)
+    run = load_run(directory)
+    assert (run.step, run.bad_seeds, list(run.chosen(None)), list(run.chosen([0]))) == (30, (0,), [4, 5], [0])
+    assert (run.step_of(0), run.step_of(4)) == (10, 30)
+    assert run.left_out(None) == (
+        "Left out because losses became non-finite in training: seed 0 (policy of update 10); name a seed to use it "
+        "all the same."
+    )
+    assert run.left_out([0]) == ""
+    assert load_policy(directory).provenance["seed"] == 4
+    with pytest.warns(UserWarning, match=r"The losses of seed 0 in .*run became non-finite, so its policy is older"):
+        assert load_policy(directory, seed=0).provenance["step"] == 10
+
+
+def test_a_policy_that_is_older_since_training_was_killed_is_not_a_bad_one(tmp_path):
+    directory = make_run(tmp_path / "run", {0: 10, 4: 30}, record={})
+    assert load_run(directory).bad_seeds == ()
+    assert load_policy(directory).provenance["seed"] == 0
+
+
+def test_a_run_without_a_good_seed_is_one_sentence(tmp_path):
+    directory = make_run(tmp_path / "run", {0: 10, 4: 10}, record={0: 12, 4: 11})
+    with pytest.raises(ValueError, match="has no good training seed: the losses of all became non-finite"):
+        load_run(directory).chosen(None)
+    with pytest.raises(ValueError, match="has no good training seed.*or name one of the seeds 0, 4"):
+        load_policy(directory)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[0]", "null", '{"x": 1}', '{"0": "soon"}'])
+def test_a_damaged_record_is_one_sentence_with_its_name(tmp_path, content):
+    directory = make_run(tmp_path / "run", {0: 10}, record={})
+    (directory / "bad_seeds.json").write_text(content)
+    with pytest.raises(ValueError, match=r"^[^\n]*bad_seeds\.json [^\n]*make it again\.") as error:
+        bad_seeds(directory)
+    assert "\n" not in str(error.value)
+
+
+def test_training_writes_a_damaged_record_anew(tmp_path):
+    (tmp_path / "bad_seeds.json").write_text("{")
+    write_bad_seeds(tmp_path, {4: 17})
+    assert json.loads((tmp_path / "bad_seeds.json").read_text()) == {"4": 17}
+
+
+def test_reports_and_plots_leave_it_out(tmp_path, capsys):
+    directory = make_run(tmp_path / "run", {0: 10, 4: 30}, record={0: 17})
+    with MetricLog(directory) as log:
+        for seed, success in ((0, 0.0), (4, 1.0)):
+            figures = {"success": success, "return": -1.0, "episode_length": 2.0}
+            log.write(10, seed, {f"evaluation/{name}/M4N1": value for name, value in figures.items()})
+    row = {"inference_steps": 4, "candidates": 1, "episodes": 10, "data_source": "generated", "data_episodes": 9}
+    rows = [{"training_seed": seed, "successes": seed, "env": "cube"} | row for seed in (0, 4)]
+    (directory / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    (run,) = read_runs([directory])
+    assert run.bad_seeds == (0,)
+    assert {row["seed"] for row in run.metrics} == {row["training_seed"] for row in run.table} == {4}
+    plots.main(plots.Config(directory, tmp_path / "run.png"))
+    assert "Left out because losses became non-finite in training: seed 0." in capsys.readouterr().out
+    (directory / "evaluation.json").write_text(json.dumps({"rows": rows[:1]}))
+    with pytest.raises(ValueError, match="has no rows of seeds whose losses stayed finite"):
+        plots.main(plots.Config(directory, tmp_path / "run.png"))

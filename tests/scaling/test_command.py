@@ -1,0 +1,244 @@
+"""A grid of budgets on a tiny trained run: every pair once, on the same episodes, and on after a kill."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tyro
+
+from sorl import load_run
+from sorl.agents import Fql, Rebrac, Sorl
+from sorl.config import presets
+from sorl.environments import environments
+from sorl.evaluate.episodes import episode_seeds
+from sorl.evaluate.options import DecisionOptions
+from sorl.functional import verifiers
+from sorl.policy import load_policy, policy_path
+from sorl.runs import run as runs
+from sorl.scaling import __main__ as scaling, grid as scaling_grid
+
+from .. import synthetic
+from ..reaching import CUBE, Pool, Reaching, make_run
+
+
+@pytest.fixture
+def reaching(monkeypatch):
+    monkeypatch.setattr(environments, "Environment", Reaching)
+    monkeypatch.setattr(scaling_grid, "EnvironmentPool", Pool)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("trained") / "run", updates=2)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A run of two training seeds, without results."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+QUICK = ["--timing-seconds", "0", "--batch-size", "4", "--no-store-scores", "--no-compilation-cache", "--quiet"]
+
+
+def grid(directory, *arguments):
+    return scaling.main(tyro.cli(scaling.Config, args=[str(directory), *QUICK, *arguments]))
+
+
+SMALL = ["--inference-steps", "1", "--candidates", "1", "2", "--episodes", "3"]
+GRID = ["--inference-steps", "1", "3", "--candidates", "1", "4", "--episodes", "6"]
+
+
+def test_the_files_hold_a_row_for_each_pair_and_every_episode(reaching, run, capsys):
+    pairs = grid(run, *GRID)
+    assert [(pair["inference_steps"], pair["candidates"]) for pair in pairs] == [(1, 1), (3, 1), (1, 4), (3, 4)]
+    written = json.loads((run / "scaling.json").read_text())
+    assert written["pairs"] == pairs
+    assert (written["settings"]["episodes"], written["settings"]["step"]) == (6, 2)
+    assert {tuple(row["outcomes"]["episode_seeds"]) for row in written["rows"]} == {tuple(episode_seeds(0, 6).tolist())}
+    assert [row["training_seed"] for row in written["rows"]] == [3, 5] * 4
+    for number, pair in enumerate(pairs):
+        rows = written["rows"][2 * number : 2 * number + 2]
+        assert pair["success"] == pytest.approx(np.mean([row["outcomes"]["success"] for row in rows]))
+        assert pair["length"] == 4.0
+        assert 0 < pair["latency_ms"] <= pair["latency_p95_ms"]
+    with (run / "scaling.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["success"] for row in rows] == [str(pair["success"]) for pair in pairs]
+    assert all((run / name).read_bytes().startswith(b"\x89PNG") for name in ("scaling.png", "pareto.png"))
+    printed = capsys.readouterr().out
+    assert f"{CUBE} after 2 updates on generated data, 9 episodes; 2 training seeds, 6 episodes played" in printed
+    assert "Best: (" in printed
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """The names of the budgets that were played, once for each training seed."""
+
+    def evaluate(*arguments, budget, **options):
+        names.append(budget.name)
+        return original(*arguments, budget=budget, **options)
+
+    names, original = [], scaling_grid.evaluate
+    monkeypatch.setattr(scaling_grid, "evaluate", evaluate)
+    return names
+
+
+def test_no_finished_pair_is_played_again(reaching, played, run, capsys, monkeypatch):
+    whole = grid(shutil.copytree(run, run.parent / "whole"), *GRID)
+    assert played == ["M1N1"] * 2 + ["M3N1"] * 2 + ["M1N4"] * 2 + ["M3N4"] * 2
+
+    def stop(*arguments):
+        if len(played) > 4:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = scaling_grid.time_decisions
+    monkeypatch.setattr(scaling_grid, "time_decisions", stop)
+    played.clear()
+    with pytest.raises(KeyboardInterrupt):
+        grid(run, *GRID)
+    monkeypatch.setattr(scaling_grid, "time_decisions", original)
+    assert played == ["M1N1"] * 2 + ["M3N1"] * 2 + ["M1N4"] * 2  # the last was stopped while it was timed
+    played.clear()
+    found = grid(run, *GRID)
+    assert played == ["M1N4"] * 2 + ["M3N4"] * 2
+    assert "2 of 4 pairs are finished" in capsys.readouterr().out
+    assert [successes(pair) for pair in found] == [successes(pair) for pair in whole]
+    played.clear()
+    assert grid(run, *GRID) == found
+    grid(run, *GRID, "--inference-steps", "1", "3", "4")
+    assert played == ["M4N1"] * 2 + ["M4N4"] * 2
+
+
+def successes(pair):
+    return {name: value for name, value in pair.items() if "success" in name or "difference" in name or "gain" in name}
+
+
+@pytest.mark.parametrize(
+    "change", [["--episodes", "5"], ["--seed", "1"], ["--q-aggregation", "min"], ["--batch-size", "5"], "policy"]
+)
+def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played, run, capsys, change):
+    grid(run, *SMALL)
+    played.clear()
+    capsys.readouterr()
+    if change == "policy":
+        shutil.copy(policy_path(run, 3), policy_path(run, 5))
+        change = []
+    grid(run, *SMALL, *change)
+    assert len(played) == 4
+    assert "are of other policies or settings, and are not used" in capsys.readouterr().out
+    played.clear()
+    grid(run, *SMALL, *change)
+    assert played == []
+
+
+def test_each_pair_is_traced_once_for_each_batch_shape(reaching, tmp_path, monkeypatch):
+    def choose(candidate, value, draws, *rest):
+        traced.append(draws.shape[0])
+        return original(candidate, value, draws, *rest)
+
+    traced, original = [], verifiers.choose
+    monkeypatch.setattr(verifiers, "choose", choose)
+    agent = synthetic.agent(hidden_sizes=(5,))  # that no other test compiles
+    grid(make_run(tmp_path / "run", agent), *SMALL)
+    # The rows of an evaluation, one observation, and a batch of four; two training seeds share them.
+    assert sorted(traced) == [1] * 3 + [2] * 3
+
+
+def test_the_reference_is_always_played_and_comes_first():
+    def pairs(agent, *arguments):
+        config = tyro.cli(scaling.Config, args=["run", *arguments])
+        return [(budget.inference_steps, budget.candidates) for budget in scaling.budgets(config, agent)]
+
+    assert pairs(Sorl(), "--inference-steps", "4", "8", "4", "--candidates", "8") == [(1, 1), (4, 8), (8, 8)]
+    steps, candidates = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32)
+    assert pairs(Sorl()) == [(m, n) for n in candidates for m in steps]
+    assert pairs(Fql()) == [(1, n) for n in candidates]
+    assert pairs(Rebrac()) == [(1, 1)]
+    with pytest.raises(ValueError, match="cannot act with 2 inference steps"):
+        pairs(Fql(), "--inference-steps", "2")
+
+
+def test_options_of_a_decision_hold_for_every_pair():
+    options = DecisionOptions(q_aggregation="min", softmax_temperature=0.5, policy_conditioning="exact")
+    three, six = options.budgets(Sorl(), (3, 6), (2,))
+    assert (three.policy_conditioning, six.policy_conditioning, six.critic_conditioning) == (3, 6, None)
+    assert {(budget.q_aggregation, budget.softmax_temperature) for budget in (three, six)} == {("min", 0.5)}
+    assert DecisionOptions().budgets(Rebrac(), None, None)[0].noise_scale == 0.0  # the agent's own
+    assert DecisionOptions(critic_conditioning=4).budgets(Sorl(), (3,), (1,))[0].critic_conditioning == 4
+
+
+def test_what_cannot_be_played_is_refused(run, monkeypatch):
+    with pytest.raises(ValueError, match="batch_size is 0; give a whole number from 1 to "):
+        scaling.Config(run, batch_size=0)
+    with pytest.raises(ValueError, match=r"has no training seeds \[4\]"):
+        grid(run, "--seeds", "4")
+    offline = dataclasses.replace(load_run(run), config=presets.own_logs(run / "logs.npz"))
+    monkeypatch.setattr(scaling, "load_run", lambda path: offline)
+    with pytest.raises(ValueError, match="without an environment, so no episode can be played"):
+        grid(run)
+
+
+def test_without_matplotlib_it_says_how_to_get_pictures(reaching, run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    grid(run, "--inference-steps", "1", "--candidates", "1", "--episodes", "1")
+    assert "pip install 'sorl[plots]'" in capsys.readouterr().out
+    assert (run / "scaling.csv").exists() and not (run / "scaling.png").exists()
+
+
+def test_the_pairs_go_into_the_policies_that_were_played(reaching, run, capsys):
+    pairs = grid(run, *GRID, "--store-scores")
+    loaded = load_run(run)
+    for seed in (3, 5):
+        assert load_policy(policy_path(run, seed)).scores == pairs
+    assert grid(run, *GRID) == pairs  # scores in its file do not make a policy another one
+    shutil.copy(policy_path(run, 3), policy_path(run, 5))
+    scaling.store_scores(loaded, (5,), pairs)
+    assert "was replaced while the grid was played, so it gets no scores" in capsys.readouterr().out
+
+
+def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):
+    path, loaded = policy_path(run, 3), load_run(run)
+    load_policy(path).with_scores([synthetic.score(1, 1)]).save(path)
+    again = {3: loaded.policies[3]}
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step)
+    assert len(load_policy(path).scores) == 1
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    assert load_policy(path).scores == []
+    path.write_bytes(path.read_bytes()[:-1])
+    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    assert load_policy(path).provenance["step"] == loaded.step + 1
+
+
+@pytest.mark.slow
+def test_a_killed_grid_goes_on_where_it_was(played, tmp_path):
+    """Real processes and a real simulator, killed once a pair is finished."""
+    run, copy = make_run(tmp_path / "run", sizes=(28, 5), seeds=(3,)), tmp_path / "copy"
+    shutil.copytree(run, copy)
+    arguments = ["--inference-steps", "1", "2", "3", "--candidates", "1", "--episodes", "2", *QUICK]
+    command = [sys.executable, "-m", "sorl.scaling", str(run), *arguments]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}  # killed, it may leave half
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not (finished := finished_pairs(run)) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    finished = finished_pairs(run)
+    assert process.returncode == -signal.SIGKILL and 1 <= len(finished) < 3, output.decode()
+    found = grid(run, *arguments)
+    assert sorted([*finished, *played]) == ["M1N1", "M2N1", "M3N1"]
+    assert [successes(pair) for pair in found] == [successes(pair) for pair in grid(copy, *arguments)]
+
+
+def finished_pairs(run):
+    return [path.stem for path in run.glob("scaling/*/M*.json") if re.fullmatch(r"M\d+N\d+", path.stem)]

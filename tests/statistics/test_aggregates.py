@@ -1,0 +1,69 @@
+"""Aggregates over tasks and seeds, against numbers computed by hand."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+
+from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
+
+
+def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
+    # Eight scores of two tasks: 0 0.1 | 0.2 0.3 0.4 0.6 | 0.8 1.
+    found = interquartile_mean([np.array([0.0, 0.4, 1.0, 0.2]), np.array([0.6, 0.1, 0.3, 0.8])])
+    assert found.value == pytest.approx((0.2 + 0.3 + 0.4 + 0.6) / 4)
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [([0.3], 0.3), ([0.0, 0.3, 0.9], 0.4), ([0.0, 0.4, 0.5, 0.9], 0.45), ([0.0, 0.2, 0.4, 0.6, 1.0], 0.4)],
+)
+def test_a_quarter_is_rounded_down(scores, expected):
+    assert interquartile_mean([np.array(scores)]).value == pytest.approx(expected)
+
+
+def test_seeds_are_resampled_within_their_task():
+    """Each task's seeds agree, so that nothing varies, though the tasks differ."""
+    found = interquartile_mean([np.full(3, 0.1), np.full(3, 0.9)])
+    assert found == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_interval_of_two_seeds_is_that_of_their_four_resamples():
+    # The mean of two draws from {0, 1} is 0, 1/2, 1/2 or 1: beyond 2.5 % at both ends.
+    assert interquartile_mean([np.array([0.0, 1.0])]) == pytest.approx((0.5, 0.0, 1.0))
+
+
+def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():
+    first, second = [np.array([0.5, 0.9])], [np.array([0.5, 0.7, 0.1])]
+    # 0.5 beats 0.1 and ties with 0.5: 1.5 of 3; 0.9 beats all: 3 of 3.
+    found = probability_of_improvement(first, second)
+    assert found.value == pytest.approx(4.5 / 6)
+    assert found.low <= found.value <= found.high
+    assert probability_of_improvement(second, first).value == pytest.approx(1.5 / 6)
+
+
+def test_every_task_counts_the_same():
+    first = [np.array([1.0]), np.array([0.0, 0.0])]
+    second = [np.array([0.0]), np.array([0.5, 0.0])]
+    assert probability_of_improvement(first, second).value == pytest.approx((1 + 0.25) / 2)
+
+
+def test_other_numbers_of_tasks_are_refused():
+    with pytest.raises(ValueError, match="There are 1 and 2 tasks; give both methods' scores on the same ones"):
+        probability_of_improvement([np.array([1.0])], [np.array([1.0])] * 2)
+
+
+scores = strategies.lists(
+    strategies.lists(strategies.floats(0, 1), min_size=1, max_size=5).map(np.array), min_size=1, max_size=3
+)
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(scores)
+def test_the_interval_lies_within_the_scores_and_says_the_same_twice(scores):
+    found = interquartile_mean(scores)
+    assert found == interquartile_mean(scores)
+    lowest, highest = min(task.min() for task in scores), max(task.max() for task in scores)
+    assert lowest - 1e-9 <= found.low <= found.high <= highest + 1e-9
+    assert probability_of_improvement(scores, scores).value == pytest.approx(0.5)

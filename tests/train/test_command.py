@@ -1,0 +1,286 @@
+"""The command line, end to end."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from sorl import load_policy
+from sorl.agents import Fql, Sorl, SorlReleased
+from sorl.config import presets
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig, read_config
+from sorl.runs import directory as run_directory
+from sorl.runs.metrics import read_metrics
+from sorl.train import __main__ as train
+from sorl.train.summary import next_commands
+
+from .. import synthetic
+
+
+SMALL = ["--agent.hidden-sizes", "16", "16", "--agent.critic-hidden-sizes", "16", "16", "--agent.backprop-steps", "2"]
+TINY = ["--batch-size", "16", "--quiet"]
+JUDGED = "success judged after a step (post), as by the papers' OGBench 1.1."
+SHORT = [*TINY, "--log-interval", "10", "--checkpoint-interval", "10"]
+
+
+@pytest.fixture
+def logs(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    return tmp_path / "logs.npz"
+
+
+def test_bare_is_the_quickstart():
+    config, options, source = train.parse([])
+    assert config == presets.quickstart()
+    assert options == train.RunOptions()
+    assert "quickstart" in source
+
+
+def test_an_environment_takes_the_papers_settings_and_every_field_can_be_overridden():
+    config, _, source = train.parse(
+        ["--env", "scene-play-singletask-task2-v0", "--agent.discount", "0.9", "--seeds", "3", "4", "--updates", "5"]
+    )
+    agent: Any = config.agent
+    assert (agent.q_coefficient, agent.discount) == (100.0, 0.9)
+    assert (config.seeds, config.updates, config.env) == ((3, 4), 5, "scene-play-singletask-task2-v0")
+    assert source == "the published ones of Sorl for scene-play (published success 57 %); " + JUDGED
+
+
+def test_the_released_agent_and_presets_can_be_chosen():
+    config, _, _ = train.parse(["--env", "antmaze-giant-navigate-singletask-v0", "agent:sorl-released"])
+    assert config.agent == SorlReleased(q_coefficient=500.0, discount=0.995, q_aggregation="min")
+    config, _, _ = train.parse(["--preset", "quickstart", "--env", "scene-play-singletask-v0"])
+    assert config == presets.quickstart("scene-play-singletask-v0")
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_an_agent_can_be_named_at_any_place(place):
+    arguments = ["--env", "scene-play-singletask-v0", "--agent.discount", "0.9"]
+    config, _, source = train.parse([*arguments[:place], "agent:fql", *arguments[place:]])
+    # 300 is published for the environment, 0.9 given.
+    assert config.agent == Fql(distillation_coefficient=300.0, discount=0.9)
+    assert source == "the published ones of Fql for scene-play (published success 56 %); " + JUDGED
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+@pytest.mark.parametrize("word", [(), ("agent:sorl",)])
+def test_an_agents_switch_can_be_turned_either_way_at_any_place(place, word):
+    arguments = ["--seeds", "3", *word]
+    config, _, _ = train.parse([*arguments[:place], "--agent.no-critic-sees-steps", *arguments[place:]])
+    assert config.agent == dataclasses.replace(presets.quickstart().agent, critic_sees_steps=False)
+    config, _, _ = train.parse([*arguments[:place], "--agent.td-gradient-to-policy", *arguments[place:]])
+    assert config.agent == dataclasses.replace(presets.quickstart().agent, td_gradient_to_policy=True)
+
+
+def test_the_agent_of_a_configuration_stays(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
+    with pytest.raises(ValueError, match="agent:fql is another agent than Sorl, whose options are those in"):
+        train.parse(["--config", str(tmp_path / "config.json"), "agent:fql"])
+    with pytest.raises(ValueError, match="names Fql and Ifql; one run trains one agent"):
+        train.parse(["agent:fql", "agent:ifql"])
+
+
+def test_own_logs_need_no_environment(logs):
+    config, _, _ = train.parse(["--data", str(logs)])
+    assert config.env is None and config.data.path == logs and config.evaluation.interval == 0
+
+
+def test_own_logs_take_limits(logs):
+    options = ["--data.action-low", "-1", "-2.5", "--data.action-high", "11", "--data.observation-margin", "None"]
+    config, _, _ = train.parse(["--data", str(logs), *options])
+    assert (config.data.action_low, config.data.action_high) == ((-1.0, -2.5), (11.0,))
+    units = train.load_data(config).normalisation
+    assert units.action_low.tolist() == [-1.0, -2.5] and units.action_high.tolist() == [11.0, 11.0]
+    assert units.observation_low is None
+    with pytest.raises(ValueError, match="data.action_low and data.action_high are for your own logs"):
+        train.parse(["--env", presets.QUICKSTART_ENV, *options])
+
+
+def test_help_documents_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.parse(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--env", "--data", "--data-dir", "--data.mirrors", "--seeds", "--resume", "--agent.q-coefficient"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--resume"], "does not say what to resume"),
+        (["--agent.backprop-steps", "16"], "backprop_steps is 16"),
+        (["--seeds", "1", "1"], "seeds are"),
+    ],
+)
+def test_contradictions_are_one_sentence(arguments, message, capsys):
+    try:
+        code = train.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert message in re.sub(r"[│\s]+", " ", output.err + output.out)
+
+
+def test_own_logs_end_to_end_and_on(logs, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["--data", str(logs), "--run-dir", str(run), "--seeds", "0", "1", *SMALL, *SHORT]
+    command = [*command, "--no-compilation-cache"]
+    assert train.main([*command, "--updates", "20"]) == 0
+    output = capsys.readouterr().out
+    assert str(run / "policy-seed-0.sorl") in output
+    assert re.search(r"Data to train on:\n  episodes   7: \d ended, \d cut; \d+ transitions\n", output)
+    assert json.loads((run / "versions.json").read_text())["data"]["summary"]["episodes"] == 7
+    actions = load_policy(run / "policy-seed-1.sorl")(np.full((4, 3), 50.0), key=_key(), steps=2, candidates=3)
+    assert actions.shape == (4, 2) and np.all((actions >= 0) & (actions <= 10))
+
+    assert train.main([*command, "--updates", "20"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    again = ["--run-dir", str(run), "--resume", "--no-compilation-cache", "--quiet"]
+    assert train.main([*again, "--batch-size", "32"]) == 2
+    assert "batch_size differ from its config.json" in capsys.readouterr().err
+    with run_directory.sole_trainer(run):
+        assert train.main([*again, "--updates", "30"]) == 2
+    assert f"Another process trains the run in {run}; wait for it" in capsys.readouterr().err
+    assert read_config(run / "config.json").updates == 20
+    assert train.main([*again, "--updates", "30"]) == 0
+    assert read_config(run / "config.json").updates == 30
+    assert [row["step"] for row in read_metrics(run)] == [10, 10, 20, 20, 30, 30]
+
+    copy = tmp_path / "copy"
+    config = ["--config", str(run / "config.json"), "--run-dir", str(copy), "--no-compilation-cache", "--quiet"]
+    assert train.main(config) == 0
+    assert (copy / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (copy / "config.json").read_bytes() == (run / "config.json").read_bytes()
+
+
+def test_fewer_updates_than_the_interval_still_have_a_row(logs, tmp_path):
+    run, every = tmp_path / "run", tmp_path / "every"
+    options = ["--data", str(logs), *SMALL, *TINY, "--checkpoint-interval", "10", "--no-compilation-cache"]
+    assert train.main([*options, "--run-dir", str(run), "--updates", "3", "--log-interval", "10"]) == 0
+    assert train.main([*options, "--run-dir", str(every), "--updates", "3", "--log-interval", "1"]) == 0
+    (row,) = read_metrics(run)
+    assert row["step"] == 3
+    single = [one["training/critic_loss"] for one in read_metrics(every)]
+    np.testing.assert_allclose(row["training/critic_loss"], np.mean(single), rtol=1e-6)
+    again = ["--run-dir", str(run), "--resume", "--updates", "10", "--no-compilation-cache", "--quiet"]
+    assert train.main(again) == 0
+    assert [row["step"] for row in read_metrics(run)] == [3, 10]
+
+
+def test_products_have_the_precision_of_the_run(logs, tmp_path, monkeypatch):
+    seen, run_session = [], train.Session.run
+
+    def watched(session):
+        product = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
+        seen.append(re.findall(r"precision = \[(\w+), \w+\]", product))
+        return run_session(session)
+
+    monkeypatch.setattr(train.Session, "run", watched)
+    for precision, found in (("float32", ["HIGHEST"]), ("tensorfloat32", ["HIGH"]), ("bfloat16", ["DEFAULT"])):
+        run = tmp_path / precision
+        common = ["--run-dir", str(run), "--no-compilation-cache", "--quiet"]
+        begin = ["--data", str(logs), *SMALL, *SHORT, "--updates", "1", "--matmul-precision", precision]
+        assert train.main([*common, *begin]) == 0
+        assert train.main([*common, "--resume", "--updates", "2"]) == 0
+        assert read_config(run / "config.json").matmul_precision == precision
+        assert seen == [found, found]
+        seen.clear()
+
+
+def _key():
+    return jax.random.key(0)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_is_bit_identical(logs, tmp_path):
+    """Real processes, killed at random moments, until one gets through."""
+    generator = np.random.default_rng(0)
+    common = [sys.executable, "-m", "sorl.train"]
+    start = [*common, "--data", str(logs), *SMALL, *TINY, "--updates", "2000", "--log-interval", "200"]
+    start += ["--checkpoint-interval", "300"]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    subprocess.run([*start, "--run-dir", str(whole)], env=environment, check=True, capture_output=True)
+    duration = time.monotonic() - begin
+
+    kills = 0
+    for _ in range(20):
+        fresh = not (killed / "config.json").exists()
+        goes_on = [*common, "--run-dir", str(killed), "--resume", "--quiet"]
+        command = [*start, "--run-dir", str(killed)] if fresh else goes_on
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            output, _ = process.communicate(timeout=generator.uniform(0.3, 1.0) * duration if kills < 3 else None)
+            assert process.returncode == 0, output.decode()
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    one, other = (json.dumps(read_metrics(run)) for run in (killed, whole))
+    assert one == other
+    payloads = [(run / "policy-seed-0.sorl").read_bytes().split(b"\n", 2)[2] for run in (killed, whole)]
+    assert payloads[0] == payloads[1]
+
+
+def test_the_quickstart_is_what_the_default_configuration_claims():
+    assert TrainConfig().env == presets.QUICKSTART_ENV
+    assert presets.quickstart().data.episodes == 100
+
+
+def test_next_commands_work_where_they_are_printed(tmp_path):
+    directory = tmp_path / "a run; rm"
+    place = f"'{directory}'"
+    logs_only = next_commands(presets.own_logs(tmp_path / "logs.npz"), directory)
+    assert logs_only == [
+        f"python -m sorl.policy {place}",
+        f"python -m sorl.export {place}",
+        f"python -m sorl.report {place}",
+        f"python -m sorl.train --run-dir {place} --resume --updates 2000000",
+    ]
+    commands = next_commands(presets.quickstart(), directory)
+    assert commands == [
+        f"python -m sorl.evaluate {place} --inference-steps 1 2 4 8 16",
+        f"python -m sorl.scaling {place}",
+        f"python -m sorl.train --run-dir {place} --resume --updates 80000",
+    ]
+
+
+def test_own_logs_heed_the_quickstart(logs):
+    config, _, source = train.parse(["--data", str(logs), "--preset", "quickstart"])
+    usual, _, _ = train.parse(["--data", str(logs)])
+    agent, own = config.agent, usual.agent
+    assert isinstance(agent, Sorl) and isinstance(own, Sorl)
+    assert (config.updates, config.batch_size, agent.hidden_sizes) == (40_000, 128, (256, 256))
+    assert (agent.q_coefficient, agent.act_with_average) == (own.q_coefficient, own.act_with_average)
+    assert source.startswith("those for own logs, small networks, few updates; ")
+    with pytest.raises(ValueError, match="--preset paper has settings for OGBench's environments"):
+        train.parse(["--data", str(logs), "--preset", "paper"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["agent:sacc"], "There is no agent:sacc (do you mean 'agent:cac'?); give one of agent:sorl, "),
+        (["--agent.q-coeficient", "3"], "--agent.q-coeficient (do you mean '--agent.q-coefficient'?); python -m"),
+        (["--updates", "many"], "--updates: 'many' is not a whole number; python -m sorl.train --help"),
+    ],
+)
+def test_unknown_words_name_the_nearest(arguments, message, capsys):
+    assert train.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
