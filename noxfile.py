@@ -1,4 +1,4 @@
-"""The project's chores: `nox` runs lint, typecheck and tests; `nox -s bench` measures."""
+"""The project's chores: `nox` runs lint, typecheck and tests; `nox -s docs` builds pages, `nox -s bench` measures."""
 
 import os
 import sys
@@ -51,6 +51,14 @@ def typecheck(session: nox.Session) -> None:
     """Static types of the package, the tests and the benchmarks."""
     _install(session, "tests", "typecheck")
     session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages in `site/`; a warning fails. The package is read, not installed, and nothing is fetched."""
+    session.install(*_group("docs"))
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session
