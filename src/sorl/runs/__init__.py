@@ -1,0 +1,1 @@
+"""A run directory: its files, its metrics, and the versions and data behind its numbers."""
