@@ -283,7 +283,9 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, sink, 
 
 def test_logs_and_progress_are_light(tmp_path):
     """Worker processes import them: no jax, and none of the optional packages."""
-    script = "import sys; import sorl.runs.metrics, sorl.system.progress; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    script = (
+        "import sys; import sorl.runs.metrics, sorl.system.progress; print(*{n.split('.')[0] for n in sys.modules})"
+    )
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "sorl" in imported
     assert not {"jax", "equinox", "orbax", "wandb", "tensorboardX", "torch", "matplotlib"} & set(imported)

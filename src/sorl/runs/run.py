@@ -11,13 +11,13 @@ from typing import Any
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent
-from sorl.config.options import TrainConfig, read_config
-from sorl.system.files import make_directory, read_json, write_json
 from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig, read_config
 from sorl.data.normalisation import Normalisation
-from sorl.runs.phases import phases
 from sorl.policy import Policy, load_policy, policy_path, seed_record
+from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
+from sorl.system.files import make_directory, read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
