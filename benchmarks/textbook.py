@@ -47,8 +47,8 @@ def train(
 
     def step(number, carry):
         state, sums = carry
-        batch, draws = loop._draw(agent, key, number, dataset, batch_size=batch_size)
-        state, metrics = update(agent, state, batch, draws, loop._draw_shared(agent, number))
+        batch, draws = loop.draw(agent, key, number, dataset, batch_size=batch_size)
+        state, metrics = update(agent, state, batch, draws, loop.draw_shared(agent, number))
         return state, jax.tree.map(jnp.add, sums, metrics)
 
     names = "critic_loss", "critic_grad_norm", "policy_loss", "policy_grad_norm"

@@ -153,8 +153,8 @@ def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_
     state = loop.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
 
     def step(agent, agent_state, key, dataset):
-        drawn = loop._draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
-        return agent.update(agent_state, *drawn, loop._draw_shared(agent, jnp.int32(0)))
+        drawn = loop.draw(agent, key, jnp.int32(0), dataset, batch_size=batch_size)
+        return agent.update(agent_state, *drawn, loop.draw_shared(agent, jnp.int32(0)))
 
     grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
     alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))

@@ -1,7 +1,7 @@
 """The evaluations of a run while it trains: training waits for each, or continues while a thread plays it.
 
-The order in which a run writes is the same for both: rows of later steps, and the checkpoint of its own step, wait for
-those of an evaluation that still plays. It plays on the CPU then, whose actions may differ in the last bits.
+A thread plays on the CPU, whose actions may differ in the last bits. What the session would write meanwhile it keeps,
+and writes after the evaluation's rows, so the order of a run's rows is the same for both.
 
 An evaluation that fails, because a worker died or hung, say, is written as a failure; the next one has a new pool.
 """
@@ -58,8 +58,6 @@ class _Playing:
     results: Future[Results]
     stop: threading.Event
     begun: float
-    later: list[Callable[[], None]]
-    """What is written after its rows, in this order."""
 
 
 class Evaluations:
@@ -108,7 +106,7 @@ class Evaluations:
             networks = jax.device_put(networks, jax.local_devices(backend="cpu")[0])
             copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # training takes the other one's memory
             results = self._thread.submit(self._play, networks, pool, stop)
-            self._playing = _Playing(int(state.step), copy, results, stop, begun, [])
+            self._playing = _Playing(int(state.step), copy, results, stop, begun)
             return
         found = pool if isinstance(pool, Exception) else self._outcome(lambda: self._play(networks, pool, stop))
         if found is not None:
@@ -126,21 +124,13 @@ class Evaluations:
             self._close_pool(0.0)
             return error
 
-    def in_order(self, write: Callable[[loop.TrainState | None], None]) -> None:
-        """Calls `write(None)` now; while an evaluation plays, calls it after its rows with the state evaluated."""
-        playing = self._playing
-        if playing is None:
-            write(None)
-        else:
-            playing.later.append(lambda: write(playing.state))
-
     def poll(self) -> None:
-        """Writes the evaluation that a thread has finished, if any, and what waited for it."""
+        """Writes the evaluation that a thread has finished, if any."""
         if self._playing is not None and self._playing.results.done():
             self.finish()
 
     def finish(self) -> bool:
-        """Waits for the evaluation that plays, and writes it and what waited for it.
+        """Waits for the evaluation that plays, and writes it.
 
         **Returns:** whether it is written; it still plays if a signal came meanwhile.
         """
@@ -153,12 +143,10 @@ class Evaluations:
         self._playing = None
         now = time.perf_counter()
         self._write(Evaluated(playing.state, found, now - playing.begun, now - start))
-        for write in playing.later:
-            write()
         return True
 
     def give_up(self) -> loop.TrainState | None:
-        """Ends the evaluation that plays and drops what waited for it; **returns** the state that it began at."""
+        """Ends the evaluation that plays, without a result; **returns** the state that it began at."""
         playing, self._playing = self._playing, None
         if playing is None:
             return None

@@ -5,7 +5,7 @@ on which seeds train side by side.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -58,8 +58,8 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
-    drawn = jax.eval_shape(partial(_draw, batch_size=batch_size), agent, keys[0], step, dataset)
-    shared = jax.eval_shape(_draw_shared, agent, step)
+    drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, dataset)
+    shared = jax.eval_shape(draw_shared, agent, step)
     _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
     return TrainState(
         agent=states,
@@ -70,13 +70,15 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     )
 
 
-@partial(
-    jax.jit,
-    static_argnames=("batch_size", "log_interval", "seed_mapping"),
-    donate_argnames="state",
-    compiler_options=COMPILER_OPTIONS,
-)
-def run_chunk(
+class Carry(NamedTuple):
+    """What one update of one seed hands to the next."""
+
+    agent: PyTree
+    first_bad_step: Int[Array, ""]
+    metric_sums: dict[str, Float[Array, ""]]
+
+
+def train_steps(
     agent: AbstractAgent,
     state: TrainState,
     dataset: Dataset,
@@ -86,49 +88,68 @@ def run_chunk(
     log_interval: int,
     seed_mapping: SeedMapping,
 ) -> TrainState:
-    """Makes `updates` updates of every seed; `state` is donated.
+    """Makes `updates` updates of every seed; pure, and not jitted: `run_chunk` is its jitted form.
 
-    Metrics are summed from one multiple of `log_interval` to the next, so that their means do not depend on where
-    chunks end. The number of updates is an array: one program serves chunks of any length. Raises a `ValueError` inside
-    another `jax.jit`, where XLA takes no compiler options: there, call `inspect.unwrap(run_chunk)`.
+    **Arguments:** `state`, with a leading axis over seeds; `updates`, an array, so that one program serves chunks of
+    any length; `batch_size`, transitions of a batch; `log_interval`: metrics are summed from one multiple of it to the
+    next, so that their means do not depend on where chunks end; `seed_mapping`, see `SeedMapping`.
     """
     agent = _single_precision(agent)
     start, end = state.step, state.step + updates
 
-    def tile(number, carry):
-        # The grid of tiles is absolute, so that a step's draws come from the same program wherever chunks end.
-        first, key = number * TILE, carry[3]
+    def one_update(step: Int[Array, ""], carry: Carry, batch: Transition, draws: PyTree, shared: PyTree) -> Carry:
+        # Update every network, then note the first update with a metric that is not finite.
+        agent_state, metrics = _update(agent, carry.agent, batch, draws, shared)
+        bad = (carry.first_bad_step < 0) & ~_all_finite(metrics)
+        # Add to the sums of the metrics, which begin anew at each multiple of the interval.
+        fresh = step % log_interval == 0
+        sums = {name: jnp.where(fresh, 0, carry.metric_sums[name]) + metrics[name] for name in carry.metric_sums}
+        return Carry(agent_state, jnp.where(bad, step, carry.first_bad_step), sums)
+
+    def one_tile(number: Int[Array, ""], carry: Carry, key: Key[Array, ""]) -> Carry:
+        # Draw the batches and the noise of all updates of the tile at once. The grid of tiles is absolute, so that an
+        # update's draws come from the same program wherever chunks end.
+        first = number * TILE
         steps = first + jnp.arange(TILE, dtype=jnp.int32)
-        drawn = jax.vmap(lambda step: _draw(agent, key, step, dataset, batch_size=batch_size))(steps)
-        shared = jax.vmap(lambda step: _draw_shared(agent, step))(steps)
+        drawn = jax.vmap(lambda step: draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+        shared = jax.vmap(lambda step: draw_shared(agent, step))(steps)
 
         def body(step, carry):
-            agent_state, first_bad_step, sums, key = carry
             (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
-            agent_state, metrics = _update(agent, agent_state, batch, draws, common)
-            bad = (first_bad_step < 0) & ~_all_finite(metrics)
-            fresh = step % log_interval == 0
-            sums = {name: jnp.where(fresh, 0, sums[name]) + metrics[name] for name in sums}
-            return agent_state, jnp.where(bad, step, first_bad_step), sums, key
+            return one_update(step, carry, batch, draws, common)
 
+        # Make those updates of the tile that belong to this chunk.
         return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), body, carry)
 
-    def run(carry):
-        return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
+    def one_seed(argument: tuple[Carry, Key[Array, ""]]) -> Carry:
+        carry, key = argument
 
-    def one_seed(carry):
+        def run(carry):
+            return jax.lax.fori_loop(start // TILE, -(-end // TILE), lambda n, c: one_tile(n, c, key), carry)
+
         # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
-        good = carry[1] < 0
+        good = carry.first_bad_step < 0
         if seed_mapping == "map":
             return jax.lax.cond(good, run, lambda c: c, carry)
         # Not a `cond`, which under vmap would batch the step too, and with it turn every switch into a select.
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
 
+    # One seed after the other, or all at once.
     over_seeds = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
-    agent_states, first_bad_step, sums, _ = over_seeds(
-        one_seed, (state.agent, state.first_bad_step, state.metric_sums, state.keys)
-    )
-    return TrainState(agent_states, end, state.keys, first_bad_step, sums)
+    carry = over_seeds(one_seed, (Carry(state.agent, state.first_bad_step, state.metric_sums), state.keys))
+    return TrainState(carry.agent, end, state.keys, carry.first_bad_step, carry.metric_sums)
+
+
+run_chunk = jax.jit(
+    train_steps,
+    static_argnames=("batch_size", "log_interval", "seed_mapping"),
+    donate_argnames="state",
+    compiler_options=COMPILER_OPTIONS,
+)
+"""`train_steps` as one compiled program; `state` is donated.
+
+Raises a `ValueError` inside another `jax.jit`, where XLA takes no compiler options: call `train_steps` there.
+"""
 
 
 @partial(jax.jit, static_argnames=("batch_size", "batches"))
@@ -184,17 +205,20 @@ def _single_precision(agent: AbstractAgent) -> AbstractAgent:
     return jax.tree.map(narrow, agent)
 
 
-def _draw(
+def draw(
     agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
 ) -> tuple[Transition, PyTree]:
-    """The batch and the random draws of one update of one seed."""
+    """The batch and the random draws of one update of one seed, from its root `key` and the step alone."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
     batch = dataset.sample(batch_size, key=index_key)
     return batch, agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
 
 
-def _draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
-    """From the step alone: all seeds take the same branch, so that under vmap a branch stays a branch."""
+def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
+    """The draws of one update that all seeds share, from the step alone.
+
+    All seeds take the same branch of a program, so that under vmap a branch stays a branch.
+    """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
     return agent.draw_shared(step, key=key)
 

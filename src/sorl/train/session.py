@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from sorl.runs.metrics import MetricLog, read_metrics
 from sorl.system.progress import Progress
 from sorl.system.signals import Interruption
 from sorl.train import loop, resuming
-from sorl.train.background_evaluation import Evaluated, Evaluations
+from sorl.train.background_evaluation import Evaluated, Evaluations, Results
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.failed_evaluations import FailedEvaluations
 from sorl.train.rows import TrainingRows
@@ -51,6 +51,14 @@ class Ending:
     """Steps whose evaluation has no rows because it failed, with the reason."""
 
 
+class _Rows(NamedTuple):
+    """Rows of one step that wait to be written: metrics by training seed, and timings."""
+
+    step: int
+    rows: dict[int, dict[str, Any]]
+    timings: dict[str, float]
+
+
 class Session:
     """A run under way: its state, and the places that its results go to."""
 
@@ -74,6 +82,9 @@ class Session:
         )
         self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
+        # What is written after an evaluation that still plays: the checkpoint of its step, and rows of later steps.
+        self._save_evaluated = False
+        self._waiting: list[_Rows] = []
         self._success: dict[int, float] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
@@ -212,8 +223,10 @@ class Session:
             "updates_per_second": (self.step - self._logged_step) / max(self._training_seconds, 1e-9),
             "validation_seconds": logged.validation_seconds,
         }
-        step = self.step
-        self.evaluations.in_order(lambda _: self._write(step, logged.rows, timings))
+        if self.evaluations.step is None:
+            self._write(self.step, logged.rows, timings)
+        else:
+            self._waiting.append(_Rows(self.step, logged.rows, timings))
         self._training_seconds, self._logged_step = 0.0, self.step
         self.progress.show(logged.shown)
 
@@ -233,14 +246,23 @@ class Session:
             self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
+        """Writes a finished evaluation, then what waited for it, in the order of their steps."""
         if isinstance(found.results, Exception):
             self._note_failure(found.state, found.results)
-            return
+        else:
+            self._write_results(found, found.results)
+        if self._save_evaluated:
+            self._save(found.state)
+        for waiting in self._waiting:
+            self._write(*waiting)
+        self._save_evaluated, self._waiting = False, []
+
+    def _write_results(self, found: Evaluated, evaluated: Results) -> None:
         self.failures.made_up_for(found.step)
-        results = [result for own in found.results.values() for result in own]
+        results = [result for own in evaluated.values() for result in own]
         rows = {
             seed: {name: value for result in own for name, value in _row(result).items()}
-            for seed, own in found.results.items()
+            for seed, own in evaluated.items()
         }
         timings = {"evaluation_seconds": found.seconds, "evaluation_stall_seconds": found.stall_seconds}
         self._write(found.step, rows, timings)
@@ -265,8 +287,10 @@ class Session:
         """Saves, but after the evaluation of this very step where it still plays: its success goes with the state."""
         if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
             return
-        if self.evaluations.step == self.step or self.evaluations.finish():
-            self.evaluations.in_order(lambda began: self._save(self.state if began is None else began))
+        if self.evaluations.step == self.step:
+            self._save_evaluated = True
+        elif self.evaluations.finish():
+            self._save(self.state)
 
     def _save(self, state: loop.TrainState) -> None:
         """Rows first, then the checkpoint that covers them, then the policies of that checkpoint.
