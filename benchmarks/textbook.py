@@ -70,9 +70,7 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
 
     def critic_loss(critic, *, steps):
         next_q = values(state.target_critic, field, batch.next_observation, draws.target_noise, steps)
-        target = td.td_target(
-            batch.reward, batch.mask, next_q, discount=agent.discount, aggregation=agent.q_aggregation
-        )
+        target = td.td_target(batch.reward, batch.discount, next_q, aggregation=agent.q_aggregation)
         q = jax.vmap(lambda x, a: critic_values(critic, x, a, jnp.float32(steps)))(batch.observation, batch.action)
         return td.td_loss(q, target)
 

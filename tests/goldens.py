@@ -42,7 +42,7 @@ TRANSITION_NAMES = {
     "observation": "obs|observations?",
     "action": "act|actions?",
     "reward": "rewards?",
-    "mask": "masks?",
+    "discount": "masks?",
     "next_observation": "next_obs|next_observations?",
 }
 
@@ -98,12 +98,12 @@ class Goldens:
         return sorted({re.sub(r"(layer|ln)\d/\w+$", "*", name) for name in names})
 
     def batch(self) -> Transition:
-        """The batch of transitions."""
+        """The batch of transitions, one step each."""
         return Transition(
             observation=self.input("in/obs"),
             action=self.input("in/act"),
             reward=self.input("in/rewards"),
-            mask=self.input("in/masks"),
+            discount=DISCOUNT * self.input("in/masks"),
             next_observation=self.input("in/next_obs"),
             next_action=jnp.zeros_like(self.input("in/act")),  # of no use to the agents that have reference values
         )
@@ -254,6 +254,8 @@ def find_batch(goldens: Goldens, group: str) -> Transition:
     for field, pattern in TRANSITION_NAMES.items():
         own = [name for name in goldens.inputs() if re.fullmatch(rf"{group}/(?:\w+/)*(?:{pattern})", name)]
         fields[field] = goldens.input(own[0]) if own else getattr(goldens.batch(), field)
+        if own and field == "discount":
+            fields[field] = DISCOUNT * fields[field]
     return Transition(**fields)
 
 

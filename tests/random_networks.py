@@ -48,14 +48,14 @@ def make_critic(seed: int = 1, dtype: Any = jnp.float32, hidden_sizes: tuple[int
     return make(CriticEnsemble, OBSERVATION_SIZE, ACTION_SIZE, hidden_sizes, seed=seed, dtype=dtype)
 
 
-def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32) -> Transition:
-    """Transitions with rewards of -1 and 0, about a quarter of them terminal."""
+def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32, discount: float = 0.9) -> Transition:
+    """Transitions of one step, with rewards of -1 and 0, about a quarter of them terminal."""
     random = np.random.default_rng(seed)
     return Transition(
         observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
         action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
         reward=jnp.asarray(-random.integers(0, 2, batch_size), dtype),
-        mask=jnp.asarray(random.integers(0, 4, batch_size) > 0, dtype),
+        discount=discount * jnp.asarray(random.integers(0, 4, batch_size) > 0, dtype),
         next_observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
         next_action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sorl.config.options import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.data.normalisation import Normalisation as Normalisation
-    from sorl.data.transitions import Dataset as Dataset, Transition as Transition
+    from sorl.data.transitions import Dataset as Dataset, Transition as Transition, Window as Window
     from sorl.evaluate.evaluation import EvaluationResult as EvaluationResult
     from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
     from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
@@ -67,6 +67,7 @@ _HOMES = {
     "TrainConfig": "config.options",
     "TrainState": "train.loop",
     "Transition": "data.transitions",
+    "Window": "data.transitions",
     "load_exported": "policy.exported",
     "load_logs": "data",
     "load_ogbench": "data",

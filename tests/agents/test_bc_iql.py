@@ -132,7 +132,7 @@ def test_losses_are_those_of_the_update_at_the_present_parameters():
 
 
 def test_an_update_of_iql_at_full_size_costs_no_more_than_the_reference():
-    sizes = {"observation": (28,), "action": (5,), "reward": (), "mask": ()}
+    sizes = {"observation": (28,), "action": (5,), "reward": (), "discount": ()}
     sizes |= {"next_observation": (28,), "next_action": (5,)}
     with jax.enable_x64(False):
         agent = Iql()

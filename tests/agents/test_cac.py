@@ -57,7 +57,7 @@ def _critic_loss(critic, state, batch, draws):
     for row, x in enumerate(batch.next_observation):
         actions = [consistency.sample(state.target_network, x, noise) for noise in draws.target_noise[row]]
         best = jnp.max(values_of(state.target_critic, [x] * 3, actions), axis=0)
-        targets.append(batch.reward[row] + 0.9 * batch.mask[row] * jnp.min(best))
+        targets.append(batch.reward[row] + batch.discount[row] * jnp.min(best))
     q = values_of(critic, batch.observation, batch.action)
     return jnp.mean((q - jnp.stack(targets)[:, None]) ** 2)
 

@@ -48,7 +48,7 @@ def example():
 def _critic_loss(agent, critic, state, batch, draws):
     next_action = euler(state.field, batch.next_observation, draws.target_noise, agent.flow_steps)
     next_q = jnp.mean(values_of(state.target_critic, batch.next_observation, next_action), axis=1)
-    target = batch.reward + agent.discount * batch.mask * next_q
+    target = batch.reward + batch.discount * next_q
     return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 

@@ -49,7 +49,7 @@ def _critic_loss(agent, critic, state, batch, draws):
     rows = zip(batch.next_observation, draws.target_noise, strict=True)
     next_action = jnp.clip(jnp.stack([state.one_step(x, z) for x, z in rows]), -1, 1)
     next_q = jnp.mean(values_of(state.target_critic, batch.next_observation, next_action), axis=1)
-    target = batch.reward + agent.discount * batch.mask * next_q
+    target = batch.reward + batch.discount * next_q
     return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 

@@ -8,7 +8,6 @@ import pytest
 from sorl.functional import shortcut, td, verifiers
 
 from ..goldens import (
-    DISCOUNT,
     FORWARD_TOLERANCE,
     GRADIENT_TOLERANCE,
     OURS,
@@ -164,7 +163,7 @@ def test_td(goldens, steps):
         q = jax.vmap(lambda x, a: critic(x, a, k))(batch.observation, batch.action)
         computed = {"next_actions": actions, "next_qs": next_q.T, "qs": q.T}
         for aggregation in ("mean", "min"):
-            target = td.td_target(batch.reward, batch.mask, next_q, discount=DISCOUNT, aggregation=aggregation)
+            target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation)
             computed[f"{aggregation}/target_q"] = target
             computed[f"{aggregation}/critic_loss"] = td.td_loss(q, target)
         return computed

@@ -94,9 +94,7 @@ def test_td_gradients(goldens):
             batch.next_observation, goldens.input("td/noise")
         )
         next_q = jax.vmap(lambda x, a: target_critic(x, a, k))(batch.next_observation, actions)
-        target = td.td_target(
-            batch.reward, batch.mask, next_q, discount=DISCOUNT, aggregation=aggregation, stop_gradient=False
-        )
+        target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=False)
         q = jax.vmap(lambda x, a: critic(x, a, k))(batch.observation, batch.action)
         return td.td_loss(q, target), {"target_q": target, "next_q": verifiers.aggregate(next_q, aggregation)}
 

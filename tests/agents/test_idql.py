@@ -71,7 +71,7 @@ def test_losses_are_those_worked_out_row_by_row_without_dropout(example):
     agent, state, batch, draws = example
     losses = jax.jit(Idql.losses)(agent, state, batch, draws, _at(0))
     assert losses["noise_prediction_loss"] == pytest.approx(float(model_loss(state.model, batch, draws, None)))
-    own = implicit.losses(state.values, batch, expectile=0.8, discount=0.9, aggregation="min")
+    own = implicit.losses(state.values, batch, expectile=0.8, aggregation="min")
     assert losses["value_loss"] == pytest.approx(float(own["value_loss"]))
     assert losses["critic_loss"] == pytest.approx(float(own["critic_loss"]))
 
@@ -96,13 +96,11 @@ def test_every_second_update_steps_the_values_and_no_other_touches_them(example)
     assert all(metrics[name] == state.value_metrics[name] for name in implicit.METRICS)
     even, metrics = update(agent, state, batch, draws, _at(1))
     q = jnp.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
-    values, expected = step_values(
-        state.values, batch, q, expectile=0.8, discount=0.9, learning_rate=0.01, target_rate=0.1
-    )
+    values, expected = step_values(state.values, batch, q, expectile=0.8, learning_rate=0.01, target_rate=0.1)
     assert_close(even.values, values)
     assert metrics["value_loss"] == pytest.approx(float(expected["value_loss"]))
     # No value reaches the model.
-    other, _ = update(Idql(**{**SETTINGS, "expectile": 0.3, "discount": 0.1}), state, batch, draws, _at(1))
+    other, _ = update(Idql(**{**SETTINGS, "expectile": 0.3}), state, batch, draws, _at(1))
     assert not np.array_equal(other.values.critic.heads.layers[0].weight, even.values.critic.heads.layers[0].weight)
     for a, b in zip(jax.tree.leaves(even.model), jax.tree.leaves(other.model), strict=True):
         np.testing.assert_array_equal(a, b)

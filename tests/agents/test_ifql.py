@@ -50,7 +50,7 @@ def _value_loss(value, target_critic, batch):
 
 def _critic_loss(critic, value, batch):
     next_v = jnp.stack([value(x) for x in batch.next_observation])
-    target = batch.reward + 0.9 * batch.mask * next_v
+    target = batch.reward + batch.discount * next_v
     return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 
@@ -102,7 +102,7 @@ def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
         observation=jnp.zeros((8, 3)),
         action=jnp.stack([sides, sides], axis=1),
         reward=jnp.where(sides > 0, 1.0, 0.0),
-        mask=jnp.zeros(8),
+        discount=jnp.zeros(8),
         next_observation=jnp.zeros((8, 3)),
         next_action=jnp.zeros((8, 2)),
     )
@@ -112,7 +112,7 @@ def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
         def one(_, values):
             q = implicit.target_q(values, batch, "min")
             rates: Any = {"learning_rate": agent.learning_rate, "target_rate": agent.target_rate}
-            return implicit.step(values, batch, q, expectile=agent.expectile, discount=agent.discount, **rates)[0]
+            return implicit.step(values, batch, q, expectile=agent.expectile, **rates)[0]
 
         return jax.lax.fori_loop(0, 500, one, values)
 

@@ -53,7 +53,7 @@ def _critic_loss(critic, state, batch, noise):
         next_actions.append(jnp.clip(action, -1, 1))
     next_q = jnp.min(values_of(state.target_critic, batch.next_observation, next_actions), axis=1)
     distance = jnp.sum((jnp.stack(next_actions) - batch.next_action) ** 2, axis=1)
-    target = batch.reward + 0.9 * batch.mask * (next_q - 0.3 * distance)
+    target = batch.reward + batch.discount * (next_q - 0.3 * distance)
     return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 

@@ -87,7 +87,7 @@ def _recomputed(agent, state, batch, draws, target_steps, policy_steps):
 
     def td_loss(critic, field):
         next_q = _values(state.target_critic, field, batch.next_observation, draws.target_noise, target_steps)
-        target = batch.reward + agent.discount * batch.mask * jnp.mean(next_q, axis=1)
+        target = batch.reward + batch.discount * jnp.mean(next_q, axis=1)
         k = jnp.asarray(float(target_steps))
         return td.td_loss(jax.vmap(lambda x, a: critic(x, a, k))(batch.observation, batch.action), target)
 

@@ -99,7 +99,7 @@ def test_three_updates_equal_the_numpy_transcription(x64):
         "obs": np.asarray(batch.observation),
         "act": np.asarray(batch.action),
         "rewards": np.asarray(batch.reward),
-        "masks": np.asarray(batch.mask),
+        "masks": np.asarray(batch.discount > 0, np.float64),
         "next_obs": np.asarray(batch.next_observation),
     }
     # The agent is an argument: its settings are arrays inside, as in training.

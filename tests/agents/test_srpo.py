@@ -84,9 +84,7 @@ def test_phase_one_trains_the_model_and_in_turn_the_values_and_never_the_policy(
     agent, state, batch, draws = example
     loss, gradient = jax.jit(jax.value_and_grad(_model_loss))(state.model, batch, draws, draws.kept)
     q = jnp.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
-    values, _ = jax.jit(implicit.step)(
-        state.values, batch, q, expectile=0.8, discount=0.9, learning_rate=0.01, target_rate=0.1
-    )
+    values, _ = jax.jit(implicit.step)(state.values, batch, q, expectile=0.8, learning_rate=0.01, target_rate=0.1)
     for step, expected in ((6, state.values), (7, values)):
         new, metrics = update(agent, state, batch, draws, _at(step))
         # Adam's first step magnifies the rounding of gradients that are nearly zero.

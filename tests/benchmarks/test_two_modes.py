@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sorl.agents import AGENTS
+from sorl.data.transitions import Window
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,12 @@ def test_rewards_and_shares_at_hand_made_actions(two_modes):
 
 def test_the_logged_actions_have_both_modes_and_end_their_episodes(two_modes):
     dataset = two_modes.bandit(5000, 0)
-    batch = dataset.take(jnp.arange(5000))
+    batch = dataset.take(jnp.arange(5000), Window(), 0.99)
     judged = two_modes.judge(np.asarray(batch.action), "clone")
     assert judged["worse_share"] == pytest.approx(0.49, abs=0.03)
     assert judged["better_share"] == pytest.approx(0.49, abs=0.03)
     np.testing.assert_allclose(batch.reward, two_modes.reward(np.asarray(batch.action)), atol=1e-5)
-    assert not batch.mask.any()
+    assert not batch.discount.any()
 
 
 def test_rows_table_and_picture(two_modes, tmp_path, capsys):

@@ -12,6 +12,7 @@ import pytest
 
 from sorl.data import GeneratedSet, Task, load_ogbench, records
 from sorl.data.ogbench import load as room
+from sorl.data.transitions import Window
 from sorl.environments.simulators import quiet
 from sorl.system.files import write_json
 from tests.broken_npz import BROKEN
@@ -59,14 +60,14 @@ def test_transitions_are_ogbenchs_own(tmp_path):
     _, train, validation = loaded
     for ours, theirs in ((data.train, train), (data.validation, validation)):
         assert ours is not None
-        batch = ours.take(jnp.arange(len(ours)))
+        batch = ours.take(jnp.arange(len(ours)), Window(), 1.0)
         limit = np.float32(1 - 1e-5)
         np.testing.assert_array_equal(batch.observation, theirs["observations"])
         np.testing.assert_array_equal(batch.action, np.clip(theirs["actions"], -limit, limit))
         np.testing.assert_array_equal(batch.next_observation, theirs["next_observations"])
         np.testing.assert_array_equal(batch.next_action, ours.actions[ours.starts + 1])
         np.testing.assert_array_equal(batch.reward, theirs["rewards"])
-        np.testing.assert_array_equal(batch.mask, theirs["masks"])
+        np.testing.assert_array_equal(batch.discount, theirs["masks"])
 
 
 def test_rows_are_judged_by_their_own_state(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from sorl.data import load_logs
 from sorl.data.columns import BLOCK_VALUES
+from sorl.data.transitions import Window
 
 
 LIMIT = 1 - 1e-5
@@ -35,13 +36,13 @@ def _save(path, **changes):
 
 def _transitions(data, dataset):
     """The data set's transitions in the user's units."""
-    batch = dataset.take(jnp.arange(len(dataset)))
+    batch = dataset.take(jnp.arange(len(dataset)), Window(), 1.0)
     units = data.normalisation
     return {
         "observation": np.asarray(batch.observation * units.observation_scale[None] + units.observation_mean[None]),
         "action": np.asarray(units.environment_action(batch.action)),
         "reward": np.asarray(batch.reward),
-        "mask": np.asarray(batch.mask),
+        "mask": np.asarray(batch.discount),
         "next_action": np.asarray(units.environment_action(batch.next_action)),
         "next": np.asarray(batch.next_observation * units.observation_scale[None] + units.observation_mean[None]),
     }

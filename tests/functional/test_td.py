@@ -40,7 +40,7 @@ def test_td_target_bootstraps_where_the_episode_goes_on(maybe_jit, aggregation, 
     reward, mask = jnp.array([-1.0, -1.0, 2.0]), jnp.array([1.0, 0.0, 1.0])
 
     def target(next_q):
-        return td.td_target(reward, mask, next_q, discount=0.5, aggregation=aggregation)
+        return td.td_target(reward, 0.5 * mask, next_q, aggregation=aggregation)
 
     np.testing.assert_array_equal(maybe_jit(target)(Q), expected)
 
@@ -69,7 +69,7 @@ def test_gradient_through_the_td_target_only_where_asked_for():
     ones = jnp.ones(3)
 
     def loss(next_q, stop_gradient):
-        target = td.td_target(ones, ones, next_q, discount=0.5, aggregation="mean", stop_gradient=stop_gradient)
+        target = td.td_target(ones, 0.5 * ones, next_q, aggregation="mean", stop_gradient=stop_gradient)
         return td.td_loss(Q, target)
 
     np.testing.assert_array_equal(jax.grad(loss)(Q, True), np.zeros((3, 2)))
@@ -89,7 +89,7 @@ def test_td_gradient_into_the_policy_equals_finite_differences(x64, steps, aggre
         actions = jax.vmap(lambda x, n: shortcut.sample(field, x, n, steps))(batch.next_observation, noise)
         next_q = jax.vmap(lambda x, a: target_critic(x, a, k))(batch.next_observation, actions)
         target = td.td_target(
-            batch.reward, batch.mask, next_q, discount=0.9, aggregation=aggregation, stop_gradient=stop_gradient
+            batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=stop_gradient
         )
         q = jax.vmap(lambda x, a: critic(x, a, k))(batch.observation, batch.action)
         return td.td_loss(q, target)
@@ -109,7 +109,7 @@ def test_repeated_td_finds_the_values_of_a_two_state_chain(aggregation, mask, ex
     reward, mask = jnp.array([1.0, 2.0]), jnp.array(mask)
 
     def loss(table):
-        target = td.td_target(reward, mask, table[::-1], discount=0.5, aggregation=aggregation)
+        target = td.td_target(reward, 0.5 * mask, table[::-1], aggregation=aggregation)
         return td.td_loss(table, target)
 
     @jax.jit

@@ -99,6 +99,8 @@ class Cac(AbstractAgent):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, in the TD target and in the choice among candidates."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     sampling_steps: int = eqx.field(static=True, default=2)
     """Steps from noise to action, in training and, unless a budget says otherwise, when acting."""
     backup_candidates: int = eqx.field(static=True, default=10)
@@ -255,9 +257,8 @@ class Cac(AbstractAgent):
 
         target = td.td_target(
             batch.reward,
-            batch.mask,
+            batch.discount,
             jax.vmap(best_next_q)(batch.next_observation, draws.target_noise),
-            discount=self.discount,
             aggregation=self.q_aggregation,
         )
         q = jax.vmap(critic)(batch.observation, batch.action)

@@ -88,6 +88,8 @@ class Fawac(AbstractAgent):
     """Euler steps of the policy, in the TD target and when it acts."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value, in targets, advantages and best-of-N."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -204,7 +206,6 @@ class Fawac(AbstractAgent):
             state.target_critic,
             batch,
             flow_actions(state.field, batch.next_observation, draws.target_noise, self.flow_steps),
-            discount=self.discount,
             aggregation=self.q_aggregation,
         )
 

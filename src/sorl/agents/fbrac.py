@@ -71,6 +71,8 @@ class Fbrac(AbstractAgent):
     """Euler steps of the policy while it trains, all of which the Q loss backpropagates through."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     normalise_q: bool = eqx.field(static=True, default=False)
     """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
     learning_rate: float = 3e-4
@@ -177,7 +179,6 @@ class Fbrac(AbstractAgent):
             state.target_critic,
             batch,
             flow_actions(state.field, batch.next_observation, draws.target_noise, self.flow_steps),
-            discount=self.discount,
             aggregation=self.q_aggregation,
         )
 

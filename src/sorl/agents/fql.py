@@ -27,6 +27,7 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, OneStepField, VelocityField
 
 
@@ -82,6 +83,8 @@ class Fql(AbstractAgent):
     """Euler steps of the flow whose end the one-step policy imitates."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     normalise_q: bool = eqx.field(static=True, default=False)
     """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
     learning_rate: float = 3e-4
@@ -198,7 +201,6 @@ class Fql(AbstractAgent):
             state.target_critic,
             batch,
             next_action,
-            discount=self.discount,
             aggregation=self.q_aggregation,
         )
 
@@ -210,7 +212,7 @@ class Fql(AbstractAgent):
         draws: FlowActorCriticDraws,
     ) -> tuple[Float[Array, ""], Metrics]:
         field, one_step = networks
-        flow_matching = jnp.mean(flow_matching_errors(field, batch, draws.flow))
+        flow_matching = mean_over(flow_matching_errors(field, batch, draws.flow), batch.valid)
         teacher: Any = jax.lax.stop_gradient(field)
         taught = flow_actions(teacher, batch.observation, draws.policy_noise, self.flow_steps)
         action = jax.vmap(one_step)(batch.observation, draws.policy_noise)

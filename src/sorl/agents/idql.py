@@ -92,6 +92,8 @@ class Idql(AbstractAgent):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, for V and in the choice among candidates."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     value_interval: int = eqx.field(static=True, default=2)
     """Updates of the model for each of the values."""
     learning_rate: float = 3e-4
@@ -191,9 +193,7 @@ class Idql(AbstractAgent):
         """Every loss at the present parameters, without an update and without dropout."""
         time = self._grid_time(draws.time)
         _, metrics = behaviour.loss(state.model, batch, behaviour.without_dropout(draws), time, self.most_noise_rate)
-        return metrics | implicit.losses(
-            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
-        )
+        return metrics | implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
 
     def policy(self, state: IdqlState) -> IdqlPolicy:
         """The model's moving average, and the critic's."""

@@ -19,6 +19,7 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import VelocityField
 
 
@@ -63,6 +64,8 @@ class Ifql(AbstractAgent):
     """N of best-of-N, unless the budget of a decision says otherwise."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, for V to regress on and in best-of-N (the FQL authors' code: min)."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -112,7 +115,6 @@ class Ifql(AbstractAgent):
             batch,
             implicit.target_q(state.values, batch, self.q_aggregation),
             expectile=self.expectile,
-            discount=self.discount,
             learning_rate=self.learning_rate,
             target_rate=self.target_rate,
         )
@@ -125,9 +127,7 @@ class Ifql(AbstractAgent):
 
     def losses(self, state: IfqlState, batch: Transition, draws: FlowDraws, shared: tuple[()]) -> Metrics:
         """Every loss at the present parameters, without an update."""
-        value_metrics = implicit.losses(
-            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
-        )
+        value_metrics = implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
         return value_metrics | {"flow_matching_loss": _flow_matching_loss(state.field, batch, draws)}
 
     def policy(self, state: IfqlState) -> FlowPolicy:
@@ -152,4 +152,4 @@ class Ifql(AbstractAgent):
 
 
 def _flow_matching_loss(field: VelocityField, batch: Transition, draws: FlowDraws) -> Float[Array, ""]:
-    return jnp.mean(flow_matching_errors(field, batch, draws))
+    return mean_over(flow_matching_errors(field, batch, draws), batch.valid)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.budget import Budget, Budgets
 from sorl.agents.shared.settings import refuse_absurd_values
-from sorl.data.transitions import Transition
+from sorl.data.transitions import Transition, Window
 
 
 class AbstractAgent(eqx.Module):
@@ -26,9 +26,18 @@ class AbstractAgent(eqx.Module):
     def budgets(self) -> Budgets:
         """The compute budgets that it acts on, and those that it is judged at."""
 
+    @property
+    def window(self) -> Window:
+        """What a transition spans: one step, or what the fields `n_step` and `chunk` say where the agent has them."""
+        return Window(getattr(self, "n_step", 1), getattr(self, "chunk", 1))
+
     @abc.abstractmethod
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
-        """A fresh training state for one seed."""
+        """A fresh training state for one seed.
+
+        **Arguments:** `action_size`, of all that a decision gives: here and elsewhere the action's length times
+        `window.chunk`.
+        """
 
     @abc.abstractmethod
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:

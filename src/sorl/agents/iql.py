@@ -60,6 +60,8 @@ class Iql(AbstractAgent):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value for V and the advantage."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     learned_std: bool = eqx.field(static=True, default=False)
     """Whether the policy's standard deviation of each action dimension is learned, rather than 1."""
     learning_rate: float = 3e-4
@@ -123,7 +125,6 @@ class Iql(AbstractAgent):
             batch,
             q,
             expectile=self.expectile,
-            discount=self.discount,
             learning_rate=self.learning_rate,
             target_rate=self.target_rate,
         )
@@ -139,9 +140,7 @@ class Iql(AbstractAgent):
         """Every loss at the present parameters, without an update."""
         q = implicit.target_q(state.values, batch, self.q_aggregation)
         _, metrics = _policy_loss(state.actor, state.values.value, batch, q, self.temperature)
-        return metrics | implicit.losses(
-            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
-        )
+        return metrics | implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
 
     def policy(self, state: IqlState) -> GaussianActor:
         """The policy's network."""

@@ -88,6 +88,8 @@ class Rebrac(AbstractAgent):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value, in the TD target and in the actor's loss."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     policy_interval: int = eqx.field(static=True, default=2)
     """Updates of the critic for each of the actor and of the moving averages."""
     learning_rate: float = 3e-4
@@ -212,9 +214,8 @@ class Rebrac(AbstractAgent):
         next_q = jax.vmap(state.target_critic)(batch.next_observation, next_action)
         target = td.td_target(
             batch.reward,
-            batch.mask,
+            batch.discount,
             next_q - self.critic_cloning_coefficient * distance[:, None],
-            discount=self.discount,
             aggregation=self.q_aggregation,
         )
         q = jax.vmap(critic)(batch.observation, batch.action)

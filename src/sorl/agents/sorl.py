@@ -77,6 +77,8 @@ class Sorl(AbstractAgent):
     """M^BTT: most jumps that the Q loss backpropagates through; a power of two, at most `discretization_steps`."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps of the acting policy is an input of the critic."""
     td_gradient_to_policy: bool = eqx.field(static=True, default=False)
@@ -248,7 +250,6 @@ class Sorl(AbstractAgent):
                 batch,
                 action,
                 steps,
-                discount=self.discount,
                 aggregation=self.q_aggregation,
                 stop_gradient=not self.td_gradient_to_policy,
             )

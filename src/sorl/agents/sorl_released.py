@@ -71,6 +71,8 @@ class SorlReleased(AbstractAgent):
     """M^BTT: most jumps that the Q loss backpropagates through; a power of two, at most `discretization_steps`."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
     """How critic heads become one value in the TD target and in best-of-N."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     learning_rate: float = 1e-4
     """Adam's learning rate; each update takes two steps of it."""
     max_grad_norm: float = 1.0
@@ -216,7 +218,6 @@ class SorlReleased(AbstractAgent):
                 batch,
                 shortcut.sample(field, batch.next_observation, draws.target_noise, steps),
                 steps,
-                discount=self.discount,
                 aggregation=self.q_aggregation,
                 stop_gradient=False,
             )

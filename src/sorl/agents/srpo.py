@@ -90,6 +90,8 @@ class Srpo(AbstractAgent):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
     """How critic heads become one value for V; the policy follows their mean."""
+    n_step: int = eqx.field(static=True, default=1)
+    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
     value_interval: int = eqx.field(static=True, default=2)
     """Updates of the model for each of the values."""
     pretraining_updates: int = 3_000_000
@@ -178,9 +180,7 @@ class Srpo(AbstractAgent):
             state.model, batch, behaviour.without_dropout(draws), _model_time(draws.time), self.most_noise_rate
         )
         _, policy_metrics = self._direction(state, jax.vmap(state.actor.mean)(batch.observation), batch, draws)
-        value_metrics = implicit.losses(
-            state.values, batch, expectile=self.expectile, discount=self.discount, aggregation=self.q_aggregation
-        )
+        value_metrics = implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
         return metrics | value_metrics | policy_metrics
 
     def policy(self, state: SrpoState) -> GaussianActor:

@@ -8,21 +8,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sorl.functional.means import mean_over
+
 
 LARGEST_WEIGHT = 100.0
 """Above it an advantage counts no more, so that one transition cannot rule a batch (IQL's own code)."""
 
 
 def expectile_loss(
-    q: Float[Array, "*batch"], value: Float[Array, "*batch"], expectile: float | Float[Array, ""]
+    q: Float[Array, "*batch"],
+    value: Float[Array, "*batch"],
+    expectile: float | Float[Array, ""],
+    valid: Float[Array, "*batch"] | None = None,
 ) -> Float[Array, ""]:
-    """|expectile - 1(q < v)| (q - v)^2, averaged over the batch (IQL, equation 5).
+    """|expectile - 1(q < v)| (q - v)^2, averaged over the valid rows of the batch (None: all; IQL, equation 5).
 
     Its minimiser is the mean of q at 0.5, where the loss is half the mean square, and nears the maximum of q at 1.
     """
     difference = q - value
     weight = jnp.where(difference < 0, 1 - expectile, expectile)
-    return jnp.mean(weight * difference**2)
+    return mean_over(weight * difference**2, valid)
 
 
 def advantage_weight(

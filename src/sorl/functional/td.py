@@ -4,29 +4,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sorl.functional.means import mean_over
 from sorl.functional.verifiers import Aggregation, aggregate
 
 
 def td_target(
     reward: Float[Array, "*batch"],
-    mask: Float[Array, "*batch"],
+    discount: Float[Array, "*batch"],
     next_q: Float[Array, "*batch heads"],
     *,
-    discount: float | Float[Array, ""],
     aggregation: Aggregation,
     stop_gradient: bool = True,
 ) -> Float[Array, "*batch"]:
-    """y = r + discount * mask * aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
+    """y = r + d aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
 
-    **Arguments:** `mask` is 0 where the episode terminated; `next_q` comes from the target critic.
+    **Arguments:** `reward` and `discount` d as in `sorl.data.transitions.Transition`: the discounted rewards of one or
+    several steps, and gamma to the power of their number, 0 where the episode terminated; `next_q`, of the target
+    critic.
     """
-    target = reward + discount * mask * aggregate(next_q, aggregation)
+    target = reward + discount * aggregate(next_q, aggregation)
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
 
-def td_loss(q: Float[Array, "*batch heads"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
-    """(Q - y)^2, averaged over heads and batch."""
-    return jnp.mean((q - target[..., None]) ** 2)
+def td_loss(
+    q: Float[Array, "*batch heads"], target: Float[Array, "*batch"], valid: Float[Array, "*batch"] | None = None
+) -> Float[Array, ""]:
+    """(Q - y)^2, averaged over heads and over the rows of the batch that are valid (None: all)."""
+    return mean_over((q - target[..., None]) ** 2, valid)
 
 
 def policy_q_loss(q: Float[Array, "*batch heads"], *, normalised: bool = True) -> Float[Array, ""]:

@@ -52,7 +52,7 @@ def default_seed_mapping() -> SeedMapping:
 def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
     """A fresh state at step 0, one slice per seed, each equal to the one that the seed gets alone."""
     agent = _single_precision(agent)
-    observation_size, action_size = dataset.observations.shape[1], dataset.actions.shape[1]
+    observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # One by one, not vmapped: the same program for any number of seeds gives the same bits.
     one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
@@ -165,8 +165,8 @@ def validation_losses(
 
     def one_batch(agent_state, index):
         index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
-        batch = dataset.sample(batch_size, key=index_key)
-        draws = agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+        batch = _sample(agent, dataset, batch_size, key=index_key)
+        draws = agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
         return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
     def one_seed(agent_state):
@@ -210,8 +210,13 @@ def draw(
 ) -> tuple[Transition, PyTree]:
     """The batch and the random draws of one update of one seed, from its root `key` and the step alone."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
-    batch = dataset.sample(batch_size, key=index_key)
-    return batch, agent.draw(batch_size, dataset.actions.shape[1], key=draw_key)
+    batch = _sample(agent, dataset, batch_size, key=index_key)
+    return batch, agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
+
+
+def _sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key[Array, ""]) -> Transition:
+    """Windows of the agent's own length and discount; an agent that learns no values has no discount."""
+    return dataset.sample(batch_size, agent.window, getattr(agent, "discount", 1.0), key=key)
 
 
 def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:

@@ -93,7 +93,6 @@ def values_in_turn(
             batch,
             implicit.target_q(values, batch, agent.q_aggregation),
             expectile=agent.expectile,
-            discount=agent.discount,
             learning_rate=agent.learning_rate,
             target_rate=agent.target_rate,
         )

@@ -1,7 +1,5 @@
 """What the agents with a flow policy have in common: networks to act with, random draws, losses, budgets, acting."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +8,7 @@ from jaxtyping import Array, Float, Key
 from sorl.agents.budget import Budget, Budgets
 from sorl.data.transitions import Transition
 from sorl.functional import flows, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, VelocityField
 
 
@@ -78,15 +77,15 @@ def td_loss(
     batch: Transition,
     next_action: Float[Array, "batch action"],
     *,
-    discount: Any,
     aggregation: verifiers.Aggregation,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """(Q(x, a) - r - discount * mask * aggregate(Qbar(x', a')))^2, averaged over heads and batch."""
+    """(Q(x, a) - r - discount * aggregate(Qbar(x', a')))^2, averaged over heads and the valid rows of the batch."""
     next_q = jax.vmap(target_critic)(batch.next_observation, next_action)
-    target = td.td_target(batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation)
+    target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation)
     q = jax.vmap(critic)(batch.observation, batch.action)
-    loss = td.td_loss(q, target)
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+    loss = td.td_loss(q, target, batch.valid)
+    q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
+    return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
 
 
 def budgets(flow_steps: int, candidates: int = 1) -> Budgets:

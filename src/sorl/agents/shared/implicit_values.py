@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sorl.data.transitions import Transition
 from sorl.functional import expectile as values, optimisation, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, Value
 
 
@@ -58,19 +59,18 @@ def value_loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """Expectile regression of V(x) on `q`."""
     v = jax.vmap(value)(batch.observation)
-    loss = values.expectile_loss(q, v, expectile)
-    return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
+    loss = values.expectile_loss(q, v, expectile, batch.valid)
+    return loss, {"value_loss": loss, "v_mean": mean_over(v, batch.valid)}
 
 
-def critic_loss(
-    critic: CriticEnsemble, value: Value, batch: Transition, discount: Any
-) -> tuple[Float[Array, ""], Metrics]:
-    """(Q(x, a) - r - discount * mask * V(x'))^2, averaged over heads and batch; V gets no gradient."""
+def critic_loss(critic: CriticEnsemble, value: Value, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
+    """(Q(x, a) - r - discount * V(x'))^2, averaged over heads and the valid rows of the batch; V gets no gradient."""
     next_v = jax.vmap(value)(batch.next_observation)
-    target = td.td_target(batch.reward, batch.mask, next_v[:, None], discount=discount, aggregation="mean")
+    target = td.td_target(batch.reward, batch.discount, next_v[:, None], aggregation="mean")
     q = jax.vmap(critic)(batch.observation, batch.action)
-    loss = td.td_loss(q, target)
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+    loss = td.td_loss(q, target, batch.valid)
+    q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
+    return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
 
 
 def step(
@@ -79,7 +79,6 @@ def step(
     q: Float[Array, " batch"],
     *,
     expectile: Any,
-    discount: Any,
     learning_rate: Any,
     target_rate: Any,
 ) -> tuple[ImplicitValues, Metrics]:
@@ -91,7 +90,7 @@ def step(
     value, value_optimiser, value_norm = optimisation.step(
         gradient, networks.value_optimiser, networks.value, learning_rate=learning_rate
     )
-    gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(networks.critic, value, batch, discount)
+    gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(networks.critic, value, batch)
     critic, critic_optimiser, critic_norm = optimisation.step(
         gradient, networks.critic_optimiser, networks.critic, learning_rate=learning_rate
     )
@@ -110,10 +109,9 @@ def losses(
     batch: Transition,
     *,
     expectile: Any,
-    discount: Any,
     aggregation: verifiers.Aggregation,
 ) -> Metrics:
     """Both losses at the present parameters."""
     _, value_metrics = value_loss(networks.value, batch, target_q(networks, batch, aggregation), expectile)
-    _, critic_metrics = critic_loss(networks.critic, networks.value, batch, discount)
+    _, critic_metrics = critic_loss(networks.critic, networks.value, batch)
     return value_metrics | critic_metrics

@@ -12,7 +12,7 @@ SHARE = (0.0, 1.0)
 MAX_LAYERS = 64
 MAX_WIDTH = 65_536
 MAX_STEPS = 1_024
-"""Most steps from noise to action: they are unrolled when a decision is compiled."""
+"""Most steps from noise to action, which are unrolled when a decision is compiled, and most of a window."""
 MAX_CANDIDATES = 65_536
 
 COUNTS = {
@@ -26,6 +26,8 @@ COUNTS = {
     "flow_steps": MAX_STEPS,
     "denoising_steps": MAX_STEPS,
     "sampling_steps": MAX_STEPS,
+    "n_step": MAX_STEPS,
+    "chunk": MAX_STEPS,
     "candidates": MAX_CANDIDATES,
     "backup_candidates": MAX_CANDIDATES,
 }

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from sorl.agents.shared.shortcut_agent import SorlDraws, consistency_levels
 from sorl.data.transitions import Transition
 from sorl.functional import shortcut, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, ShortcutField
 
 
@@ -23,19 +24,17 @@ def td_loss(
     next_action: Float[Array, "batch action"],
     steps: Int[Array, ""] | int,
     *,
-    discount: float | Float[Array, ""],
     aggregation: verifiers.Aggregation,
     stop_gradient: bool,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The TD loss of `critic`, for the policy that made `next_action` by `steps` jumps."""
     k = jnp.asarray(steps, batch.reward.dtype)
     next_q = target_critic(batch.next_observation, next_action, k)
-    target = td.td_target(
-        batch.reward, batch.mask, next_q, discount=discount, aggregation=aggregation, stop_gradient=stop_gradient
-    )
+    target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=stop_gradient)
     q = critic(batch.observation, batch.action, k)
-    loss = td.td_loss(q, target)
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
+    loss = td.td_loss(q, target, batch.valid)
+    q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
+    return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
 
 
 def queries(teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int) -> shortcut.Query:
@@ -70,7 +69,7 @@ def policy_gradient(
     def cloning_loss(field):
         # One forward for all rows, since they share the field's weights.
         errors = shortcut.query_errors(field, asked)
-        flow_matching, self_consistency = jnp.mean(errors.reshape(2, -1), axis=1)
+        flow_matching, self_consistency = _means_of_halves(errors, batch.valid)
         loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
         return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
 
@@ -84,6 +83,12 @@ def policy_gradient(
     q_gradient, q_metrics = gradient_of_one(q_loss, field, index, agent.step_counts)
     metrics = cloning_metrics | q_metrics | {"policy_loss": cloning + agent.q_coefficient * q_metrics["q_loss"]}
     return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics
+
+
+def _means_of_halves(errors: Float[Array, " queries"], valid: Float[Array, " batch"] | None) -> Any:
+    """The means of the flow-matching and of the self-consistency errors, over the valid rows of the batch."""
+    halves = errors.reshape(2, -1)
+    return jnp.mean(halves, axis=1) if valid is None else (mean_over(half, valid) for half in halves)
 
 
 def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:

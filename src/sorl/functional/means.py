@@ -1,0 +1,15 @@
+"""Means over a batch of which some rows may not count."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def mean_over(values: Float[Array, "batch *rest"], valid: Float[Array, " batch"] | None) -> Float[Array, ""]:
+    """The mean of `values`, over the rows whose `valid` is 1 (None: all of them); 0 if there is none.
+
+    It is the mean over a batch from which the other rows, whose `valid` is 0, were left out.
+    """
+    if valid is None:
+        return jnp.mean(values)
+    of_rows = jnp.mean(values.reshape(len(valid), -1), axis=-1)
+    return jnp.sum(valid * of_rows) / jnp.maximum(jnp.sum(valid), 1.0)
