@@ -61,7 +61,7 @@ def test_a_directory_that_others_may_write_becomes_private(cache, mode, capsys):
     cache.chmod(mode)
     compilation.enable_cache()
     assert cache.stat().st_mode & 0o777 == 0o700
-    assert capsys.readouterr().err == f"{cache} could be written by other users; from now on only by you.\n"
+    assert capsys.readouterr().err == f"{cache} was writable by other users; now only you can access it.\n"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")

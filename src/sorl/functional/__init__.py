@@ -1,1 +1,1 @@
-"""Pure functions on arrays and callables: the formulas of the papers. No agent, no file, no clock."""
+"""The formulas of the papers, as pure functions of arrays and callables, without agents, files or clocks."""

@@ -1,9 +1,9 @@
 """Consistency models as policies: one network that maps an action with any amount of noise to the data.
 
-A noisy action at time t is a + t noise, t in [`SIGMA_MIN`, `SIGMA_MAX`]. The consistency function f answers every
-point of one noise path with the path's data action (Song et al. 2023, "Consistency Models"; for policies Ding & Jin
-2024, "Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning"). All functions take one
-example; the caller vmaps.
+A noisy action at time t is a + t noise, t in [`SIGMA_MIN`, `SIGMA_MAX`]. The consistency function f maps every point of
+a noise path to the path's data action (Song et al. 2023, "Consistency Models"; for policies, Ding & Jin 2024,
+"Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning"). All functions take one example;
+the caller uses `vmap`.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,22 @@ Network = Callable[[Array, Array, Array], Array]
 """F in f(a, t) = c_skip(t) a + c_out(t) F: from (observation, scaled noisy action, noise level) to an action."""
 
 SIGMA_MIN = 0.002
-"""Where a noisy action counts as data: f is the identity there."""
+"""The time at which a noisy action counts as data: f is the identity there."""
 SIGMA_MAX = 80.0
-"""Where a noisy action counts as pure noise."""
+"""The time at which a noisy action counts as pure noise."""
 SIGMA_DATA = 0.5
-"""The standard deviation that the data actions are taken to have."""
+"""The assumed standard deviation of the data actions."""
 _LAST_SAMPLING_TIME = 2.0
 _RHO = 7.0
-"""How much finer the time grid is at small times."""
+"""The exponent of the time grid; a larger one makes the grid finer at small times."""
 _FIRST_POINTS, _LAST_POINTS = 2, 150
-"""Size of the time grid at the start and the end of training."""
+"""Number of points of the time grid at the start and the end of training."""
 
 
 def denoise(
     network: Network, observation: Float[Array, " observation"], noisy: Float[Array, " action"], time: Float[Array, ""]
 ) -> Float[Array, " action"]:
-    """The consistency function f(x, a, t), which is a at t = `SIGMA_MIN` whatever the network.
+    """The consistency function f(x, a, t), which equals a at t = `SIGMA_MIN` for any network.
 
     c_skip = s^2 / ((t - e)^2 + s^2) and c_out = s (t - e) / sqrt(t^2 + s^2), with s = `SIGMA_DATA` and e =
     `SIGMA_MIN` (Song et al. 2023, appendix C); the network sees the action scaled by 1 / sqrt(t^2 + s^2) and ln(t) / 4
@@ -46,7 +46,7 @@ def denoise(
 
 
 def grid_points(step: Int[Array, ""], last_step: float | Float[Array, ""]) -> Float[Array, ""]:
-    """N, the size of the training grid at an update: from 2 at the first to 150 at `last_step`, and there it stays.
+    """N, the number of grid points at an update: it grows from 2 at the first update to 150 at `last_step`.
 
     N = ceil(sqrt(k / K ((s + 1)^2 - r^2) + r^2) - 1) + 1, with r = 2 and s = 149 (Song et al. 2023, appendix C).
     """
@@ -70,9 +70,10 @@ def consistency_loss(
     time: Float[Array, ""],
     next_time: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """Consistency training: at `next_time` the network answers as the teacher does at `time`, on the same noise path.
+    """The consistency training loss: the network at `next_time` against the teacher at `time`, on one noise path.
 
-    The squared difference, averaged over action dimensions; no gradient to the teacher (Song et al. 2023, algorithm 3).
+    It is the squared difference, averaged over action dimensions, without a gradient to the teacher (Song et al. 2023,
+    algorithm 3).
     """
     answer = denoise(network, observation, action + next_time * noise, next_time)
     target = denoise(teacher, observation, action + time * noise, time)
@@ -84,8 +85,8 @@ def sample(
 ) -> Float[Array, " action"]:
     """An action in [-1, 1] by multistep consistency sampling, one step for each row of `noise`.
 
-    Each step adds noise up to its time and denoises to the data at once; the times go from `SIGMA_MAX` down to 2 in
-    equal steps (Song et al. 2023, algorithm 1; times as in the released code of Ding & Jin).
+    Each step adds noise up to its time and applies f, which removes all of it. The times decrease from `SIGMA_MAX` to 2
+    in equal steps (Song et al. 2023, algorithm 1; times as in the released code of Ding & Jin).
     """
     times = jnp.linspace(SIGMA_MAX, _LAST_SAMPLING_TIME, noise.shape[0], dtype=noise.dtype)
     action = denoise(network, observation, SIGMA_MAX * noise[0], times[0])

@@ -1,9 +1,9 @@
-"""Diffusion models as policies: the noise schedule, noise prediction, and denoising by the posterior.
+"""Diffusion models as policies: noise schedule, noise prediction, and sampling from the posterior.
 
 Noise grows with time, from a data action at time 0 to nearly pure noise at time 1 (variance preserving: Song et al.
-2021, "Score-Based Generative Modeling through SDEs"). A network predicts the noise in a noisy action; sampling goes
-back in time by the posterior of each earlier action (Ho et al. 2020, "Denoising Diffusion Probabilistic Models").
-All functions take one example; the caller vmaps.
+2021, "Score-Based Generative Modeling through SDEs"). A network predicts the noise in a noisy action; sampling steps
+back in time with the posterior of the earlier action (Ho et al. 2020, "Denoising Diffusion Probabilistic Models").
+All functions take one example; the caller uses `vmap`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NoisePrediction = Callable[[Array, Array, Array], Array]
 Scalar = float | Float[Array, ""]
 
 BETA_MIN = 0.1
-"""beta at time 0: the rate at which noise enters an action there."""
+"""beta(0), the noise rate at time 0."""
 
 
 def alpha_bar(time: Float[Array, "*batch"], beta_max: Scalar) -> Float[Array, "*batch"]:
@@ -34,14 +34,14 @@ def alpha_bar(time: Float[Array, "*batch"], beta_max: Scalar) -> Float[Array, "*
 def noisy_action(
     action: Float[Array, " action"], noise: Float[Array, " action"], alpha_bar: Float[Array, ""]
 ) -> Float[Array, " action"]:
-    """sqrt(alpha_bar) a + sqrt(1 - alpha_bar) noise, (Ho et al. 2020, equation 4)."""
+    """sqrt(alpha_bar) a + sqrt(1 - alpha_bar) noise (Ho et al. 2020, equation 4)."""
     return jnp.sqrt(alpha_bar) * action + jnp.sqrt(1 - alpha_bar) * noise
 
 
 def clean_action(
     noisy: Float[Array, " action"], noise: Float[Array, " action"], alpha_bar: Float[Array, ""]
 ) -> Float[Array, " action"]:
-    """The action that `noisy` was made from, if `noise` is the noise in it: the inverse of `noisy_action`."""
+    """The data action, given the noisy action and the noise in it: the inverse of `noisy_action`."""
     return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
 
 
@@ -66,10 +66,11 @@ def score_gradient(
     time: Float[Array, ""],
     beta_max: Scalar,
 ) -> Float[Array, " action"]:
-    """sigma^2 (model(x, noisy action, t) - noise), sigma^2 = 1 - alpha_bar: the way away from the model's data.
+    """sigma^2 (model(x, noisy action, t) - noise), sigma^2 = 1 - alpha_bar; it points away from the model's data.
 
-    In expectation over the noise it is the gradient, in the action, of how far the diffused action is from the
-    diffused data (Chen et al. 2024, "Score Regularized Policy Optimization through Diffusion Behavior", section 4).
+    Its expectation over the noise is the gradient, with respect to the action, of the distance between the diffused
+    action and the diffused data (Chen et al. 2024, "Score Regularized Policy Optimization through Diffusion Behavior",
+    section 4).
     """
     signal = alpha_bar(time, beta_max)
     return (1 - signal) * (model(observation, noisy_action(action, noise, signal), time) - noise)
@@ -83,8 +84,8 @@ def posterior(
 ) -> tuple[Float[Array, " action"], Float[Array, ""]]:
     """Mean and variance of the noisy action at an earlier time, given a later one and the data action.
 
-    **Arguments:** `alpha_bar`, of `noisy`; `earlier_alpha_bar`, of the time asked for, at least as large.
-    The two times need not be neighbours on any grid.
+    **Arguments:** `alpha_bar`, that of `noisy`; `earlier_alpha_bar`, that of the earlier time, at least as large.
+    The two times need not be neighbours on a grid.
 
     **Returns:** with alpha = `alpha_bar / earlier_alpha_bar`, the mean (sqrt(earlier_alpha_bar) (1 - alpha) clean +
     sqrt(alpha) (1 - earlier_alpha_bar) noisy) / (1 - alpha_bar) and the variance (1 - alpha) (1 - earlier_alpha_bar) /
@@ -103,8 +104,10 @@ def sample(
 ) -> Float[Array, " action"]:
     """An action in [-1, 1] by ancestral sampling, one step for each row of `noise`.
 
-    **Arguments:** `noise`, standard normal: its first row is the noisy action at time 1, each other is what a step
-    adds; the times are 1, 1 - 1 / steps, .., 1 / steps. Each step's estimate of the data action is clipped to [-1, 1].
+    **Arguments:** `noise`, standard normal: the first row is the noisy action at time 1, and each other row is the
+    noise that one step adds.
+
+    The times are 1, 1 - 1 / steps, .., 1 / steps. Each step's estimate of the data action is clipped to [-1, 1].
     """
     steps = noise.shape[0]
     times = jnp.arange(steps, -1, -1, noise.dtype) / steps
@@ -118,4 +121,4 @@ def sample(
     for index in range(steps - 1):
         mean, variance = posterior(estimate(noisy, index), noisy, alpha_bars[index], alpha_bars[index + 1])
         noisy = mean + jnp.sqrt(variance) * noise[index + 1]
-    return estimate(noisy, steps - 1)  # of time 0 the posterior is the data action itself
+    return estimate(noisy, steps - 1)  # at time 0 the posterior is the data action itself

@@ -1,4 +1,4 @@
-"""State values: expectile regression of V on Q, and the weights that advantages give to cloning.
+"""State values by expectile regression of V on Q, and advantage weights for behaviour cloning.
 
 Sources: Kostrikov et al., "Offline Reinforcement Learning with Implicit Q-Learning" (2022); Nair et al., "AWAC:
 Accelerating Online Reinforcement Learning with Offline Datasets" (2020).
@@ -12,7 +12,7 @@ from sorl.functional.means import mean_over
 
 
 LARGEST_WEIGHT = 100.0
-"""Above it an advantage counts no more, so that one transition cannot rule a batch (IQL's own code)."""
+"""The largest advantage weight, so that one transition cannot dominate a batch (as in IQL's released code)."""
 
 
 def expectile_loss(
@@ -23,7 +23,8 @@ def expectile_loss(
 ) -> Float[Array, ""]:
     """|expectile - 1(q < v)| (q - v)^2, averaged over the valid rows of the batch (None: all; IQL, equation 5).
 
-    Its minimiser is the mean of q at 0.5, where the loss is half the mean square, and nears the maximum of q at 1.
+    At expectile 0.5 the loss is half the mean square and its minimiser is the mean of q; towards 1 the minimiser tends
+    to the maximum of q.
     """
     difference = q - value
     weight = jnp.where(difference < 0, 1 - expectile, expectile)
@@ -35,8 +36,9 @@ def advantage_weight(
 ) -> Float[Array, "*batch"]:
     """min(exp(temperature * advantage), 100), without a gradient (IQL, equation 7; AWAC, equation 8).
 
-    `temperature` is the inverse one of the formulas: 0 clones every action alike, large takes the best alone.
+    `temperature` is the inverse temperature of the formulas: at 0 every action has the same weight, and a large value
+    favours the best actions.
     """
-    # The exponent is bounded, not the weight: the exponential of a large advantage is infinite.
+    # Clip the exponent, not the weight: the exponential of a large advantage is infinite.
     exponent = jnp.minimum(temperature * advantage, jnp.log(jnp.asarray(LARGEST_WEIGHT, advantage.dtype)))
     return jax.lax.stop_gradient(jnp.exp(exponent))

@@ -1,4 +1,4 @@
-"""Flows from noise to action: the straight path, the regression of a velocity field on it, and Euler's method.
+"""Flows from noise to action: the straight path, flow matching of a velocity field, and Euler's method.
 
 Sources: Lipman et al., "Flow Matching for Generative Modeling" (2023); Liu et al., "Flow Straight and Fast" (2023);
 Park et al., "Flow Q-Learning" (2025), section 3. All functions take one example or a batch.
@@ -23,7 +23,7 @@ def interpolate(
 ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
     """The straight path from noise (time 0) to a data action (time 1): the point at `time`, and its velocity.
 
-    `noise_floor` is the share of the noise that is left at time 1.
+    `noise_floor` is the share of the noise that remains at time 1.
     """
     kept = 1 - noise_floor
     return (1 - kept * time[..., None]) * noise + time[..., None] * action, action - kept * noise
@@ -32,9 +32,9 @@ def interpolate(
 def integrate(
     velocity: Callable[[Array, Array], Array], start: Float[Array, "*batch action"], steps: int, *, clip: bool = True
 ) -> Float[Array, "*batch action"]:
-    """Follows `velocity(action, time)` from time 0 to 1 in `steps` equal Euler steps; the end is clipped to [-1, 1].
+    """Integrates `velocity(action, time)` from time 0 to 1 in `steps` equal Euler steps.
 
-    It is clipped once, after the last step; `clip=False` leaves it as it is.
+    The result is clipped to [-1, 1] once, after the last step; `clip=False` omits that.
     """
     action = start
     for index in range(steps):
@@ -45,7 +45,7 @@ def integrate(
 def sample(
     field: Field, observation: Float[Array, "*batch observation"], noise: Float[Array, "*batch action"], steps: int
 ) -> Float[Array, "*batch action"]:
-    """The action in [-1, 1] that the flow makes from `noise` in `steps` Euler steps."""
+    """The action in [-1, 1] that the flow maps `noise` to, in `steps` Euler steps."""
     return integrate(lambda action, time: field(observation, action, time), noise, steps)
 
 

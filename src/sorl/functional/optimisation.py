@@ -1,4 +1,4 @@
-"""One step of an optimiser, for every agent: clip by global norm, Adam, moving average."""
+"""The optimiser of every agent: clipping by global norm, Adam, and moving averages."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class AdamState(eqx.Module):
-    """What Adam remembers; it can be made where optax is not installed."""
+    """The state of Adam; creating it does not need optax."""
 
     count: Int[Array, "*seeds"]
-    """Number of steps made."""
+    """Number of steps taken."""
     mean: PyTree
     """Moving average of the gradient."""
     variance: PyTree
-    """Moving average of its square."""
+    """Moving average of the squared gradient."""
 
 
 def init(networks: Any) -> AdamState:
@@ -33,14 +33,14 @@ def init(networks: Any) -> AdamState:
 def step(
     gradient: Any, state: AdamState, networks: Any, *, learning_rate: Scalar, max_grad_norm: Scalar = jnp.inf
 ) -> tuple[PyTree, AdamState, Float[Array, ""]]:
-    """Adam after a clip of the gradient to a global norm (Kingma & Ba 2015; beta 0.9 and 0.999, epsilon 1e-8).
+    """One step of Adam on a gradient clipped by its global norm (Kingma & Ba 2015; beta 0.9, 0.999, epsilon 1e-8).
 
-    **Returns:** the networks after the step, the optimiser's state, and the gradient's norm before the clip.
+    **Returns:** the networks after the step, the optimiser's state, and the gradient's norm before clipping.
     """
     import optax
 
     length = norm(gradient)
-    # One factor for all, not optax's clip: that divides every entry, and XLA then keeps the quotients as arrays.
+    # Multiply by one factor; optax's clip divides every entry, and XLA then stores the quotients as arrays.
     factor = jnp.where(length < max_grad_norm, 1.0, max_grad_norm / length)
     clipped = jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, gradient)
     mean = optax.tree.update_moment(clipped, state.mean, _MEAN_DECAY, 1)
@@ -54,14 +54,14 @@ def step(
 
 
 def _without_bias(average: PyTree, decay: float, count: Int[Array, "*seeds"], dtype: Any) -> PyTree:
-    """A moving average that began at 0, divided by 1 - decay^count."""
-    # Not optax's function: it takes the power in JAX's default float type, which has 64 bits under JAX_ENABLE_X64.
+    """Corrects the bias of a moving average that started at 0: divides it by 1 - decay^count."""
+    # Not optax's function: it computes the power in JAX's default float type, which has 64 bits under JAX_ENABLE_X64.
     share = 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
     return jax.tree.map(lambda leaf: leaf / share, average)
 
 
 def norm(tree: Any) -> Float[Array, ""]:
-    """The Euclidean norm of all arrays of a pytree together."""
+    """The global norm: the Euclidean norm of all arrays of a pytree together."""
     import optax
 
     return optax.tree.norm(tree)

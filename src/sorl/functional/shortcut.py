@@ -1,9 +1,8 @@
 """Shortcut models as policies: jumps, sampling, and the two regressions that train them.
 
-Flow matching teaches the field its velocity at the finest step; self-consistency teaches every larger step to equal
-two half steps (Frans et al. 2024, "One Step Diffusion via Shortcut Models"; SORL, section 3). Both are regressions of
-the field on a target at a query point, so both make a `Query`. All functions take one example
-or a batch of them.
+Flow matching trains the velocity at the finest step; self-consistency trains every larger step to equal two half steps
+(Frans et al. 2024, "One Step Diffusion via Shortcut Models"; SORL, section 3). Both are regressions of the field on a
+target at a query point, so both build a `Query`. All functions take one example or a batch.
 """
 
 import math
@@ -21,11 +20,11 @@ Field = Callable[[Array, Array, Array, Array], Array]
 """Average velocity from (observation, action, time, log2 steps); a `ShortcutField` or any function like it."""
 
 NOISE_FLOOR = 1e-5
-"""Share of the noise that is left at time 1, so that the path never degenerates (e in the formulas)."""
+"""Share of the noise that remains at time 1, so that the path never degenerates (e in the formulas)."""
 
 
 class Query(eqx.Module):
-    """Where the field is asked, and the velocity it should answer with; one example, or a batch (leading axes)."""
+    """The inputs of the field and its target velocity; one example, or a batch (leading axes)."""
 
     observation: Float[Array, "*batch observation"]
     action: Float[Array, "*batch action"]
@@ -44,7 +43,7 @@ def jump(
     log2_steps: Float[Array, "*#batch"],
     step_size: Float[Array, ""] | float,
 ) -> Float[Array, "*batch action"]:
-    """One jump, a^(t+h) = a^t + h s(a^t, t, h | x), with h = `step_size`; `log2_steps` is what the field is shown."""
+    """One jump, a^(t+h) = a^t + h s(a^t, t, h | x), with h = `step_size`; `log2_steps` is the field's input."""
     return action + step_size * field(observation, action, time, log2_steps)
 
 
@@ -59,10 +58,10 @@ def sample(
 ) -> Float[Array, "*batch action"]:
     """F(x, a^0, k): an action from noise by `steps` equal jumps, clipped to [-1, 1] once, after the last.
 
-    **Arguments:** `steps`, the number of jumps k; `conditioning`, the number of steps shown to the field if it is to
-    differ from k (for budgets beyond those trained); `clip=False` leaves the end point as it is.
+    **Arguments:** `steps`, the number of jumps k; `conditioning`, the number of steps that the field gets as its input,
+    for budgets beyond those trained (default: k); `clip=False` omits the clipping.
     """
-    # From Python integers: jnp.log2(8) need not be exactly 3.
+    # Computed by Python: jnp.log2(8) need not be exactly 3.
     log2_steps = jnp.asarray(math.log2(conditioning or steps), noise.dtype)
     return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
 
@@ -81,7 +80,7 @@ def flow_matching_query(
     time: Float[Array, "*batch"],
     finest_steps: int,
 ) -> Query:
-    """Flow matching: at the finest step the field answers with the velocity of the path (SORL, flow-matching loss)."""
+    """Flow matching: at the finest step the target is the velocity of the path (SORL, flow-matching loss)."""
     point, velocity = interpolate(noise, action, time)
     return Query(observation, point, time, jnp.full(time.shape, math.log2(finest_steps), time.dtype), velocity)
 
@@ -93,9 +92,9 @@ def self_consistency_target(
     time: Float[Array, "*batch"],
     log2_steps: Float[Array, "*batch"],
 ) -> Float[Array, "*batch action"]:
-    """The average of the teacher's velocities over two half steps from `action` at `time`; it carries no gradient.
+    """The average of the teacher's velocities over two half steps from `action` at `time`, without a gradient.
 
-    `log2_steps` names the whole step d = 2^-log2_steps; the teacher is asked at d / 2 (SORL, self-consistency loss).
+    The whole step is d = 2^-log2_steps, and each half step d / 2 (SORL, self-consistency loss).
     """
     half = jnp.exp2(-log2_steps) / 2
     first = teacher(observation, action, time, log2_steps + 1)
@@ -112,7 +111,7 @@ def self_consistency_query(
     time: Float[Array, "*batch"],
     log2_steps: Float[Array, "*batch"],
 ) -> Query:
-    """Self-consistency: over a step of 2^-log2_steps the field answers as the teacher does in two half steps."""
+    """Self-consistency: over a step of 2^-log2_steps the target is the teacher's average over two half steps."""
     point, _ = interpolate(noise, action, time)
     velocity = self_consistency_target(teacher, observation, point, time, log2_steps)
     return Query(observation, point, time, log2_steps, velocity)
@@ -132,7 +131,7 @@ def flow_matching_loss(
     time: Float[Array, "*batch"],
     finest_steps: int,
 ) -> Float[Array, ""]:
-    """Flow matching on a batch: mean of squares over batch and action dimensions."""
+    """The flow-matching loss of a batch: the mean square over batch and action dimensions."""
     return jnp.mean(query_errors(field, flow_matching_query(observation, action, noise, time, finest_steps)))
 
 
@@ -145,5 +144,5 @@ def self_consistency_loss(
     time: Float[Array, "*batch"],
     log2_steps: Float[Array, "*batch"],
 ) -> Float[Array, ""]:
-    """Self-consistency on a batch: mean of squares over batch and action dimensions."""
+    """The self-consistency loss of a batch: the mean square over batch and action dimensions."""
     return jnp.mean(query_errors(field, self_consistency_query(teacher, observation, action, noise, time, log2_steps)))

@@ -1,4 +1,4 @@
-"""Equinox modules: fields, actors, critics and denoisers."""
+"""Networks as Equinox modules: fields, actors, critics and denoisers."""
 
 from sorl.networks.actors import GaussianActor as GaussianActor
 from sorl.networks.critics import CriticEnsemble as CriticEnsemble, Value as Value

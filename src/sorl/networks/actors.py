@@ -11,16 +11,16 @@ from sorl.networks.mlp import MLP
 
 
 class GaussianActor(eqx.Module):
-    """A normal distribution over actions: the mean is a function of the state, the deviations are not.
+    """A normal distribution over actions whose mean depends on the state and whose standard deviations do not.
 
-    With `tanh_mean` the mean lies in (-1, 1) (IQL's own code, TD3); with `learned_std` the deviations are learned, else
-    they are 1 (as in the comparison of the FQL paper). The last kernel starts at a hundredth of the usual variance, so
-    that the first means are near 0.
+    With `tanh_mean` the mean lies in (-1, 1) (as in IQL's released code and TD3). With `learned_std` the standard
+    deviations are learned, otherwise they are 1 (as in the comparison of the FQL paper). The last layer's kernel is
+    initialised with a hundredth of the usual variance, so that the initial means are near 0.
     """
 
     mlp: MLP
     log_std: Float[Array, "*seeds action"] | None
-    """Logarithms of the standard deviations; None: all are 1."""
+    """Logarithms of the standard deviations; if None, all are 1."""
     tanh_mean: bool = eqx.field(static=True)
 
     def __init__(
@@ -45,7 +45,7 @@ class GaussianActor(eqx.Module):
     def __call__(
         self, observation: Float[Array, " observation"], noise: Float[Array, " action"]
     ) -> Float[Array, " action"]:
-        """The action of one noise drawn from N(0, I), not clipped; noise of 0 gives the mean."""
+        """The action for one sample of noise from N(0, I), not clipped; noise of 0 gives the mean."""
         deviation = 1.0 if self.log_std is None else jnp.exp(self.log_std)
         return self.mean(observation) + deviation * noise
 

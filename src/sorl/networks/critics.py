@@ -1,4 +1,4 @@
-"""Critics: values of actions, by an ensemble of heads, and values of states; of one example or of a batch."""
+"""Critics: an ensemble of action values, and state values; of one example or of a batch."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,13 @@ from sorl.networks.mlp import MLP, joined
 
 
 class CriticEnsemble(eqx.Module):
-    """Q(x, a, k): action values, one for each head, of the policy that acts with k jumps.
+    """Q(x, a, k): the action values, one per head, of the policy that acts with k jumps.
 
-    k enters as a raw number; with `sees_steps=False` it does not enter, need not be given, and one value serves every
-    policy.
+    k is an input of the network, as a raw number. With `sees_steps=False` it is not an input and need not be given.
     """
 
     heads: MLP
-    """Every array has a leading head axis, so that the heads run as one batched matrix product."""
+    """Every array has a leading axis of heads, so that all heads run as one batched matrix product."""
     sees_steps: bool = eqx.field(static=True)
 
     def __init__(
@@ -44,8 +43,10 @@ class CriticEnsemble(eqx.Module):
     ) -> Float[Array, "*batch heads"]:
         """One value per head for each observation and action.
 
-        Over a batch, the heads are the outer axis, as a batched product wants them; a vmapped call has them inside, and
-        each layer turns its input. Raises a `ValueError` if it needs `steps` and has none.
+        Pass a batch directly rather than through `vmap`: the heads are then the outer axis of each batched product,
+        whereas under `vmap` they are an inner axis, and each layer transposes its input.
+
+        Raises a `ValueError` if the critic needs `steps` and gets None.
         """
         inputs = [observation, action]
         if self.sees_steps:
@@ -55,9 +56,9 @@ class CriticEnsemble(eqx.Module):
         x = joined(*inputs)
         if x.ndim == 1:
             return eqx.filter_vmap(lambda head: head(x)[0])(self.heads)
-        # Each head has its own copy of the rows. If they shared one, the product in the first layer and its gradient
-        # would have heads and units as one axis, and XLA's CPU backend copies what it has apart; nor a broadcast, whose
-        # gradient is a sum over an axis, with which XLA computes the product before it again, by slow loops.
+        # Each head gets its own copy of the rows. With shared rows the first layer's product would have heads and units
+        # as one axis, which XLA's CPU backend makes by a copy. A broadcast would not help either: its gradient is a sum
+        # over an axis, for which XLA recomputes the preceding product in slow loops.
         copies = jnp.stack([x] * len(self.heads.layers[0].weight))
         return eqx.filter_vmap(lambda head, rows: head(rows)[..., 0], out_axes=-1)(self.heads, copies)
 

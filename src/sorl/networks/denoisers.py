@@ -1,4 +1,4 @@
-"""The networks of diffusion and consistency policies; single example in, the caller vmaps."""
+"""The networks of diffusion and consistency policies; they take one example, and the caller uses `vmap`."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from sorl.networks.mlp import LAYER_NORM_EPSILON, MLP
 
 
 FREQUENCIES = 32
-"""Number of learned time features, each with a cosine and a sine."""
+"""Number of learned frequencies of the time, each with a cosine and a sine."""
 _TIME_SIZE = 128
 
 
@@ -27,7 +27,7 @@ class ResidualBlock(eqx.Module):
         self.mlp = MLP(width, width, (4 * width,), layer_norm=False, key=key)
 
     def __call__(self, x: Float[Array, " width"], kept: Float[Array, " width"] | None = None) -> Float[Array, " width"]:
-        """One example; `kept` multiplies what enters the branch (dropout), and leaves the sum's other part alone."""
+        """Applies the block to one example; `kept` multiplies the input of the residual branch only (dropout)."""
         return x + self.mlp(self.norm(x if kept is None else kept * x))
 
 
@@ -38,7 +38,7 @@ class NoisePredictor(eqx.Module):
     """
 
     frequencies: Float[Array, "*seeds frequencies"]
-    """In cycles per unit of time; learned."""
+    """Cycles per unit of time; learned."""
     time_mlp: MLP
     first: MLP
     blocks: tuple[ResidualBlock, ...]
@@ -60,9 +60,9 @@ class NoisePredictor(eqx.Module):
         time: Float[Array, ""],
         kept: Float[Array, "blocks width"] | None = None,
     ) -> Float[Array, " action"]:
-        """The noise in `action`, noisy as at `time` in [0, 1].
+        """The noise in `action`, which has the noise level of `time` in [0, 1].
 
-        `kept` multiplies what enters each block: 0 drops a unit, 1 / (1 - rate) keeps it; without it nothing drops.
+        `kept` multiplies each block's input: 0 drops a unit, 1 / (1 - rate) keeps it. Without it there is no dropout.
         """
         angles = 2 * jnp.pi * time * self.frequencies
         features = self.time_mlp(jnp.concatenate([jnp.cos(angles), jnp.sin(angles)]))
@@ -73,7 +73,7 @@ class NoisePredictor(eqx.Module):
 
 
 class ConsistencyNetwork(eqx.Module):
-    """F(x, a, c): what the consistency function adds to the noisy action it is given, before its scale."""
+    """F(x, a, c): the network inside the consistency function c_skip a + c_out F, before the factor c_out."""
 
     mlp: MLP
 
@@ -83,5 +83,5 @@ class ConsistencyNetwork(eqx.Module):
     def __call__(
         self, observation: Float[Array, " observation"], action: Float[Array, " action"], level: Float[Array, ""]
     ) -> Float[Array, " action"]:
-        """The answer to a noisy `action`, scaled to unit variance, at the noise `level`, which enters as it is."""
+        """The output for a noisy `action` of unit variance at the noise `level`, which is an input as a raw number."""
         return self.mlp(jnp.concatenate([observation, action, level[None]]))

@@ -1,4 +1,4 @@
-"""Fields: policies that map noise to an action in one or several steps; of one example or of a batch."""
+"""Fields: networks that map noise to an action in one or several steps; of one example or of a batch."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sorl.networks.mlp import MLP, joined
 class ShortcutField(eqx.Module):
     """s(a^t, t, h | x): the average velocity of the action flow over [t, t + h], for any trained step size h = 1 / M.
 
-    The step size enters as log2 M, a raw number beside the raw time.
+    The inputs include the raw time and, for the step size, log2 M as a raw number.
     """
 
     mlp: MLP
@@ -31,7 +31,7 @@ class ShortcutField(eqx.Module):
 
 
 class VelocityField(eqx.Module):
-    """v(a^t, t | x): the velocity of the action flow at a time, without a step size; the time enters as it is."""
+    """v(a^t, t | x): the velocity of the action flow at a time, which is an input as a raw number."""
 
     mlp: MLP
 
@@ -49,7 +49,7 @@ class VelocityField(eqx.Module):
 
 
 class OneStepField(eqx.Module):
-    """mu(x, z): an action from noise by one forward pass."""
+    """mu(x, z): an action from noise in one forward pass."""
 
     mlp: MLP
 
@@ -59,5 +59,5 @@ class OneStepField(eqx.Module):
     def __call__(
         self, observation: Float[Array, "*batch observation"], noise: Float[Array, "*batch action"]
     ) -> Float[Array, "*batch action"]:
-        """The action of one noise, not clipped."""
+        """The action for each sample of noise, not clipped."""
         return self.mlp(joined(observation, noise))

@@ -1,4 +1,4 @@
-"""The layers of all networks, with the derivatives that XLA would not find itself; of one example, or of a batch."""
+"""The layers of all networks, with faster derivatives than XLA's own; of one example or of a batch."""
 
 import math
 from functools import partial
@@ -15,8 +15,8 @@ _GELU_CUBIC = 0.044715
 
 def affine(layer: eqx.nn.Linear, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
     """W x + b of a layer with a bias."""
-    # Not `layer(x)`, which is W x: over a batch the product would come out transposed, and XLA's CPU backend copies it
-    # back (a whole update then takes 1.3 times as long).
+    # Not `layer(x)`, which is W x: over a batch its product is transposed, and XLA's CPU backend copies it back (which
+    # makes a whole update take 1.3 times as long).
     assert layer.bias is not None
     product = x @ layer.weight.T
     return product + jnp.broadcast_to(layer.bias, product.shape)

@@ -1,4 +1,4 @@
-"""The perceptron that every network is made of, and how inputs are joined for it; of one example or of a batch."""
+"""The multilayer perceptron inside every network, and the concatenation of its inputs; of one example or a batch."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 class MLP(eqx.Module):
-    """A perceptron of several layers: linear, GELU (tanh approximation) and, if asked for, layer norm after it."""
+    """A multilayer perceptron: linear layers with GELU (tanh approximation) and, optionally, layer norm after it."""
 
     layers: tuple[eqx.nn.Linear, ...]
     norms: tuple[eqx.nn.LayerNorm, ...]
-    """One for each hidden layer, or none."""
+    """One layer norm for each hidden layer, or an empty tuple."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class MLP(eqx.Module):
         final_scale: float = 1.0,
         key: Key[Array, ""],
     ):
-        """**Arguments:** sizes of input, output and hidden layers; `key` initialises the kernels.
+        """**Arguments:** the sizes of input, output and hidden layers; `layer_norm`, whether each hidden layer has one;
+        `final_scale`, a factor on the variance of the last kernel; `key`, which initialises the kernels.
 
-        Kernels are uniform with variance 2 / (fan in + fan out) (variance scaling, fan average); biases are zero. The
-        last kernel's variance is `final_scale` times that.
+        Kernels are uniform with variance 2 / (fan in + fan out) (variance scaling, fan average); biases are zero.
         """
         sizes = [in_size, *hidden_sizes, out_size]
         scales = [1.0] * len(hidden_sizes) + [final_scale]
@@ -44,7 +44,7 @@ class MLP(eqx.Module):
         self.norms = tuple(eqx.nn.LayerNorm(s, eps=LAYER_NORM_EPSILON, dtype=jnp.float32) for s in norm_sizes)
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        """One example, or a batch of them along one axis."""
+        """Applies the network to one example, or to a batch of them."""
         for index, layer in enumerate(self.layers[:-1]):
             x = layers.gelu(layers.affine(layer, x))
             if self.norms:
@@ -60,7 +60,7 @@ def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -
 
 
 def joined(*inputs: Float[Array, "..."]) -> Float[Array, "*batch in"]:
-    """A network's input: vectors and numbers of one example, or of a batch, side by side; the first is a vector.
+    """Concatenates vectors and numbers, of one example or of a batch, to a network's input; the first is a vector.
 
     A number that is the same for the whole batch need not be repeated.
     """

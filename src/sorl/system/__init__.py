@@ -1,1 +1,1 @@
-"""What touches the machine: files, locks, signals, processes, progress, compilation, command lines."""
+"""Interfaces to the machine: files, locks, signals, processes, progress, compilation and command lines."""

@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache, for the entry points; never switched on by an import."""
+"""JAX's persistent compilation cache, which commands enable; importing sorl never does."""
 
 import errno
 import os
@@ -17,13 +17,13 @@ REMEDY = "set JAX_COMPILATION_CACHE_DIR to a directory of your own, or turn the 
 
 
 def enable_cache() -> Path | None:
-    """Keeps every compiled program in a private directory, so that a second start compiles nothing.
+    """Caches every compiled program in a private directory, so that a second start compiles nothing.
 
-    An entry that turns out to be damaged is removed, and compiled and written anew.
+    A damaged entry is removed, compiled again and rewritten.
 
-    **Returns:** the directory: `JAX_COMPILATION_CACHE_DIR` where it is set, else `sorl/xla` in the user's cache; None,
-    after one line on standard error, where the latter cannot be written. Raises an `OSError` if the directory belongs
-    to someone else, who could put programs of theirs into it.
+    **Returns:** the directory: `JAX_COMPILATION_CACHE_DIR` if set, else `sorl/xla` in the user's cache. If the latter
+    cannot be written, prints one line on standard error and returns None. Raises an `OSError` if the directory belongs
+    to another user, who could replace its programs.
     """
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     directory = Path(chosen) if chosen else user_cache("xla")
@@ -35,7 +35,7 @@ def enable_cache() -> Path | None:
         print(f"No compiled program is kept: {directory} cannot be written; {REMEDY}.", file=sys.stderr)
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
-    # The defaults keep only what took long to compile; a small program costs a second start as surely.
+    # By default JAX caches only programs that took long to compile, but small ones delay a second start too.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     _remove_damaged_entries(directory)
@@ -43,10 +43,10 @@ def enable_cache() -> Path | None:
 
 
 def _remove_damaged_entries(directory: Path) -> None:
-    """Removes the entries of a program when JAX warns that it cannot read one.
+    """Removes a program's cache entries when JAX warns that it cannot read one of them.
 
-    JAX compiles the program after the warning, but would never replace the damaged entry. The warning is the only
-    public sign of damage; it names the program, with which the names of its entries begin.
+    After the warning JAX compiles the program, but never replaces the damaged entry. The warning is the only public
+    sign of damage. It names the program, and the file names of the program's entries begin with that name.
     """
     shown = warnings.showwarning
 

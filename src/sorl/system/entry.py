@@ -1,14 +1,14 @@
-"""How every command starts and ends: its imports and its work under one guard, one sentence for each failure.
+"""How every command starts and ends: one guard around its imports and its work, one sentence per failure.
 
 Exit codes of every command:
 
 - 0: done.
 - 1: finished, but something in it failed (a training seed, an evaluation, a run of a comparison).
-- 2: refused or failed; standard error says why in one sentence that begins with `error:`.
+- 2: refused or failed; standard error gives the reason in one sentence that begins with `error:`.
 - 130: stopped by Ctrl-C.
-- 128 + n: stopped by signal n, such as 143 for SIGTERM; 141 where the reader of standard output closed it.
+- 128 + n: stopped by signal n, such as 143 for SIGTERM; 141 if the reader of standard output closed it.
 
-Importing this takes milliseconds, so that Ctrl-C is answered while the command's own imports run.
+This module imports in milliseconds, so that Ctrl-C already works while the command's own imports run.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ EXIT_CODES = (
 )
 
 EXTRAS = {"matplotlib": "plots", "tensorboardX": "tensorboard", "wandb": "wandb", "imageio": "video"}
-"""By the module that may be missing, the extra of sorl that installs it."""
+"""The extra of sorl that installs each optional module, by the module's name."""
 
 MAX_SENTENCE = 600
-"""Characters of an error that are shown; messages of other libraries can be pages."""
+"""The most characters of an error that are shown; other libraries' messages can be pages long."""
 
 
 class Terminated(BaseException):
@@ -48,22 +48,21 @@ class Terminated(BaseException):
 
 
 def run(module: str, *, stopped: str = "") -> NoReturn:
-    """Imports a module, runs its `command()` as `guarded` does, and ends the process with its exit code.
+    """Imports a module, runs its `command()` as `guarded` does, and exits with its exit code.
 
-    A command's file calls this in its first lines, before its own imports: they take seconds, and belong to the
-    guarded part.
+    A command's file calls this before its own imports, which take seconds and so must be guarded too.
     """
     _on_signals(_end_at_once)
     warnings.showwarning = _show_warning
     code = guarded(lambda: _command(module), stopped=stopped)
-    _on_signals(signal.SIG_DFL)  # there is nothing left to close
+    _on_signals(signal.SIG_DFL)  # nothing is left to close
     sys.exit(code)
 
 
 def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
-    """Runs a command; returns its exit code (0 for None) after printing one sentence for what stopped it.
+    """Runs a command and returns its exit code (0 for None); prints one sentence if an exception stopped it.
 
-    **Arguments:** `stopped`, what to do after Ctrl-C, such as "the same command continues".
+    **Arguments:** `stopped`, advice to print after Ctrl-C or a signal, such as "the same command continues".
     """
     hint = f"; {stopped}." if stopped else "."
     try:
@@ -90,7 +89,7 @@ def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
 
 
 def sentence(error: Exception) -> str | None:
-    """What a user is told about an exception, on one line; None for one that only a mistake in sorl can raise."""
+    """The message for the user about an exception, on one line; None if only a bug in sorl can raise it."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         text = "Memory ran out; lower --batch-size, the number of seeds or workers, or the sizes of the networks."
@@ -116,10 +115,10 @@ def sentence(error: Exception) -> str | None:
 
 
 def parse(config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, **settings: Any) -> Any:
-    """Reads a command line into a dataclass, as `tyro.cli` does, to which `settings` go.
+    """Parses a command line into a dataclass with `tyro.cli`, which receives `settings`.
 
-    Raises a `ValueError`, one sentence that names the nearest option, for a command line that does not fit, and
-    `SystemExit` after `--help`.
+    Raises a `ValueError`, one sentence that names the nearest option, if the command line is invalid, and `SystemExit`
+    after `--help`.
     """
     import inspect
 
@@ -131,7 +130,7 @@ def parse(config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, 
 
 
 def read(config: Any, arguments: Sequence[str] | None, /, *, prog: str, **settings: Any) -> tuple[Any, list[str]]:
-    """As `parse`, but returns the words that mean nothing to `config` beside it."""
+    """Like `parse`, but also returns the arguments that `config` does not know."""
     import tyro
 
     words = sys.argv[1:] if arguments is None else arguments
@@ -151,7 +150,7 @@ def read(config: Any, arguments: Sequence[str] | None, /, *, prog: str, **settin
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A question that names what was probably meant, such as " (do you mean 'sorl'?)"; empty where nothing is near."""
+    """A suggestion of the closest known name, such as " (do you mean 'sorl'?)"; empty if none is close."""
     import difflib
 
     found = difflib.get_close_matches(name, known, n=1)
@@ -165,19 +164,19 @@ def _command(module: str) -> int | None:
 
 
 def _show_warning(message: Any, category: Any, *place: Any, **stream: Any) -> None:
-    """Prints a warning on one line, without the line of code that gave it."""
+    """Prints a warning on one line, without the source line that caused it."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _on_signals(handler: Any) -> None:
-    """Sets what the ending signals do, but for those that whoever started the process had it ignore (as nohup does)."""
+    """Sets the handler of every signal in `SIGNALS`, except those that the parent process ignored (as nohup does)."""
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Ends the process while it only imports: nothing is open, and libraries may swallow what is raised there."""
+    """Exits at once while the process imports: nothing is open yet, and libraries may swallow an exception there."""
     os.write(2, b"Stopped.\n" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}.\n".encode())
     os._exit(128 + number)
 
@@ -187,14 +186,14 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _reader_is_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
+    """Whether standard output is a pipe whose reader has closed it."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
 
 
 def _is_about_a_platform(error: Exception) -> bool:
-    """Whether jax found no device: a `RuntimeError` that says so or, in some versions, a bare assertion of its own."""
+    """Whether jax found no device: a `RuntimeError` about a backend or, in some versions, a bare assertion in jax."""
     if isinstance(error, RuntimeError):
         return "backend" in str(error)
     frames = traceback.extract_tb(error.__traceback__) if isinstance(error, AssertionError) else []
@@ -202,12 +201,12 @@ def _is_about_a_platform(error: Exception) -> bool:
 
 
 def _is_told_by_sorl(error: Exception) -> bool:
-    """Whether an exception is meant for the user: sorl's own kinds, and plain `RuntimeError`s."""
+    """Whether an exception is meant for the user: sorl's own exception classes, and plain `RuntimeError`s."""
     return type(error) is RuntimeError or any(kind.__module__.startswith("sorl.") for kind in type(error).__mro__)
 
 
 def _of_the_system(error: OSError) -> str:
-    """What the operating system refused, with the file, and what to do where that is known."""
+    """The operating system's reason, with the file's name, and what to do about it."""
     from sorl.system.files import OTHER_REMEDY, REMEDIES
 
     place = f"{error.filename}: " if error.filename is not None else ""
@@ -216,16 +215,16 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _refusal(box: str, prog: str) -> str:
-    """The sentence of the box in which tyro tells a refusal."""
+    """The error message, as one sentence, from the box that tyro prints."""
     words: list[str] = []
-    # The title is part of the frame, or a line with a rule below it where the terminal has no Unicode.
+    # The title is part of the frame; without Unicode it is a line of its own with a rule below it.
     for line in box.splitlines()[1 if "╭" in box else 2 :]:
         if line.strip("│ ").startswith(("──", "---")):
             break
         words += line.strip("│ ").split()
     text = " ".join(words)
     if own := re.match(r"Error parsing (?!-)[^:]*: (.*)", text):
-        return own[1]  # of a dataclass's own check, not about one option
+        return own[1]  # the dataclass's own check raised it, so it is not about one option
     text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
     text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
     text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)

@@ -29,16 +29,16 @@ REMEDIES = {
     errno.EFBIG: "raise the limit on the size of files (ulimit -f) and start again",
     errno.EIO: "check the disk",
 }
-"""By the system's error number; any other is answered by `OTHER_REMEDY`."""
+"""What to do about a system error, by its number; for any other number, `OTHER_REMEDY`."""
 
 OTHER_REMEDY = "check its directory"
 
 
 @contextmanager
 def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -> Iterator[None]:
-    """Gives the system's errors about a file one sentence: `{path} cannot be {deed}: {reason}; {remedy}.`
+    """Rewords an `OSError` about a file as one sentence: "{path} cannot be {deed}: {reason}; {remedy}.".
 
-    The exception keeps its class and `errno`. Errors that carry another file's name, or a sentence already, pass.
+    The exception keeps its class and `errno`. An error about another file, or with a sentence already, is unchanged.
     """
     try:
         yield
@@ -50,15 +50,15 @@ def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -
 
 
 def make_directory(directory: Path, remedy: str | None = None, mode: int = 0o777) -> None:
-    """Makes a directory and its parents where missing; raises an `OSError`, one sentence, if that fails."""
+    """Creates a directory and its missing parents; raises an `OSError`, one sentence, if that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=mode)
-    except OSError as error:  # it may carry a parent's name
+    except OSError as error:  # it may be about a parent, so `named_errors` would not reword it
         raise _in_a_sentence(error, directory, "made", remedy) from error
 
 
 def refuse_unwritable(directory: Path) -> None:
-    """Raises a `PermissionError`, one sentence, if a directory cannot be written: before long work, not after it."""
+    """Raises a `PermissionError`, one sentence, if a directory cannot be written; call it before long work."""
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} cannot be written; {WRITABLE} with --out.")
 
@@ -72,17 +72,19 @@ def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) ->
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file to be written, in text (`w`) or bytes (`wb`), that gets its name only if nothing is raised.
+    """Writes a file atomically: opens a temporary file, and renames it to `path` only if nothing is raised.
 
-    Raises an `OSError`, one sentence with the file's name, where the system refuses (a full disk, no permission).
+    **Arguments:** `mode`, `w` for text or `wb` for bytes.
+
+    Raises an `OSError`, one sentence with the file's name, if the system refuses (a full disk, no permission).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     binary = "b" in mode
     with named_errors(path):
         _remove_abandoned(path)
-        # "x" fails if the name is taken, and so never writes through a symbolic link.
+        # "x" fails if the file exists, and so never writes through a symbolic link.
         exclusive = mode.replace("w", "x")
-        # The same line ends on every system.
+        # newline="" gives the same line ends on every system.
         with temporary.open(exclusive, encoding=None if binary else "utf-8", newline=None if binary else "") as file:
             try:
                 yield file
@@ -95,7 +97,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Removes the temporary files that killed processes left of this file."""
+    """Removes the temporary files of this file that killed processes left."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
     for name in os.listdir(path.parent):
         written_by = pattern.fullmatch(name)
@@ -105,34 +107,36 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _is_another(process: int) -> bool:
-    """Whether another process than this one has that id."""
+    """Whether a process other than this one has that id."""
     if process == os.getpid():
         return False
     if os.name != "posix":
-        return True  # elsewhere there is no harmless signal to ask with
+        return True  # other systems have no harmless signal to test with
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # the process exists and belongs to another user
     return True
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file."""
+    """Writes `content` to a JSON file, atomically."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:
-    """Reads a file that holds one JSON object, in which no name stands twice; `remedy` is what to do where it does not.
+    """Reads a file that holds one JSON object without duplicate names.
 
-    Raises a `FileNotFoundError` if there is none, and a `ValueError` if it cannot be read or holds something else; each
-    is one sentence with the file's name.
+    **Arguments:** `remedy`, what the error message advises if the content is something else.
+
+    Raises a `FileNotFoundError` if there is no file, and a `ValueError` if it cannot be read or holds something else;
+    each is one sentence with the file's name.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block whoever opens it
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block
             raise ValueError("it is no file")
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
@@ -151,14 +155,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands in it twice")
+        raise ValueError(f"the name {twice!r} occurs twice")
     return content
 
 
 def read_rows(path: Path, key: str, columns: Sequence[str], remedy: str) -> list[dict[str, Any]]:
-    """The rows under a key of a JSON file, none if it lacks the key.
+    """The rows under a key of a JSON file; an empty list if it lacks the key.
 
-    Raises as `read_json`, and a `ValueError` if one lacks one of the columns.
+    Raises as `read_json` does, and a `ValueError` if a row lacks one of the columns.
     """
     rows = read_json(path, remedy).get(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):
@@ -167,9 +171,9 @@ def read_rows(path: Path, key: str, columns: Sequence[str], remedy: str) -> list
 
 
 def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], payload: bytes) -> None:
-    """Writes a header and a payload so that `sorl.policy.exported.read_sealed` notices the change of a single bit.
+    """Writes a header and a payload with a checksum, by which `sorl.policy.exported.read_sealed` detects any change.
 
-    Raises a `ValueError` if the header holds a number that is not finite, which JSON has no word for.
+    Raises a `ValueError` if the header holds a number that is not finite, which JSON cannot represent.
     """
     content = json.dumps(header, allow_nan=False).encode() + b"\n" + payload
     with whole_file(path, "wb") as file:
@@ -177,7 +181,7 @@ def write_sealed(path: Path, form: str, version: int, header: dict[str, Any], pa
 
 
 def expanded(path: Path, remedy: str) -> Path:
-    """A path with `~` replaced by the home directory; a `FileNotFoundError` that ends in `remedy` if there is none."""
+    """Replaces `~` by the home directory; raises a `FileNotFoundError` that ends in `remedy` if none is known."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -185,23 +189,25 @@ def expanded(path: Path, remedy: str) -> Path:
 
 
 def user_cache(name: str) -> Path:
-    """Where sorl keeps what it can make again: a directory in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
+    """The path of one of sorl's directories in the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
 
-    Raises a `FileNotFoundError` if there is no home directory to hold it.
+    Raises a `FileNotFoundError` if no home directory is known.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return expanded(cache, "set HOME or XDG_CACHE_HOME") / "sorl" / name
 
 
 def make_private(directory: Path, remedy: str) -> None:
-    """Makes a directory that only its user can enter, or takes away what others may do in one that is there.
+    """Creates a directory that only its owner can access, or restricts an existing one to its owner.
 
-    Raises a `PermissionError`, one sentence that ends in `remedy`, if it is another user's, or a link of theirs, and
-    another `OSError`, one sentence too, if it cannot be made.
+    An existing directory that no other user can write keeps its permissions.
+
+    Raises a `PermissionError`, one sentence that ends in `remedy`, if another user owns the directory or the link to
+    it, and another `OSError`, one sentence, if it cannot be created.
     """
     make_directory(directory, remedy, mode=0o700)
     if not {directory.lstat().st_uid, directory.stat().st_uid} <= {os.getuid()}:
         raise PermissionError(f"{directory} belongs to another user; {remedy}.")
     if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         directory.chmod(0o700)
-        print(f"{directory} could be written by other users; from now on only by you.", file=sys.stderr)
+        print(f"{directory} was writable by other users; now only you can access it.", file=sys.stderr)

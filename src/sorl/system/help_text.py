@@ -1,4 +1,4 @@
-"""The text of `--help`: what tyro shows, wrapped to the terminal, with defaults in words where None stands for one."""
+"""The text of `--help`: tyro's text, wrapped to the terminal, with the meaning of a default of None in words."""
 
 import contextlib
 import dataclasses
@@ -18,13 +18,13 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 
 DEFAULT_IN_WORDS = re.compile(r"; default: ([^;]+)\.$")
-"""How the text of an option ends whose None means something else, such as "...; default: the agent's own."."""
+"""The end of an option's text that says what its None means, such as "...; default: the agent's own."."""
 
 
 def help_text(config: Any, arguments: Sequence[str], prog: str, settings: dict[str, Any]) -> str:
-    """What `--help` prints: `config` and `settings` are those of `tyro.cli`.
+    """The text that `--help` prints; `config` and `settings` are those of `tyro.cli`.
 
-    Of agents that are only offered, it shows the first sentence; of the one that is named, everything.
+    It shows the whole text of the agent that the command line names; without one, the first sentence of every agent.
     """
     description = _joined(settings.get("description") or inspect.getdoc(config) or "")
     named = any(argument.startswith("agent:") for argument in arguments)
@@ -35,7 +35,7 @@ def help_text(config: Any, arguments: Sequence[str], prog: str, settings: dict[s
     buffer.seek(0)
     usage, *rest = buffer.read().splitlines()
     usage = re.sub(r"\[?\{agent:[^}]*\}\]?", "[agent:NAME]", usage)
-    # tyro wraps what stands in boxes, and nothing else.
+    # tyro wraps only the text inside boxes.
     width = shutil.get_terminal_size().columns
     lines = [usage, "", *description.splitlines(), *map(str.rstrip, rest)]
     text = "\n".join(part for line in lines for part in textwrap.wrap(line, width) or [""])
@@ -43,7 +43,7 @@ def help_text(config: Any, arguments: Sequence[str], prog: str, settings: dict[s
 
 
 def _registry(*, whole: bool) -> ConstructorRegistry:
-    """tyro's rules, with one for dataclasses that reads our docstrings; `whole` shows all of an agent's."""
+    """tyro's rules, and one that reads the docstrings of dataclasses; `whole` shows an agent's whole docstring."""
     registry = ConstructorRegistry()
 
     @registry.struct_rule
@@ -72,7 +72,7 @@ def _default(field: dataclasses.Field, instance: Any) -> Any:
 
 
 def _field_texts(kind: type) -> dict[str, str]:
-    """By field, its docstring on one line, of the class itself or of one that it is derived from."""
+    """Each field's docstring on one line, by the field's name; bases are read too."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__[:-1]):
         if dataclasses.is_dataclass(one):
@@ -82,7 +82,7 @@ def _field_texts(kind: type) -> dict[str, str]:
 
 
 def _annotation(kind: Any, text: str | None, default: Any, *, whole: bool) -> Any:
-    """The type with what tyro is to show of it."""
+    """The type, annotated with the help text that tyro shows for it."""
     members = get_args(kind)
     if get_origin(kind) in (Union, types.UnionType) and all(map(dataclasses.is_dataclass, members)):
         described = [
@@ -104,7 +104,7 @@ def _description(kind: type, *, whole: bool) -> str:
 
 
 def _joined(text: str) -> str:
-    """The text with a line for each paragraph and each item of a list."""
+    """The text with each paragraph and each list item on one line."""
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
     return "\n\n".join("\n".join(map(" ".join, _items(paragraph))) for paragraph in paragraphs)
 

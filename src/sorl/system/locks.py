@@ -1,4 +1,4 @@
-"""Lock files: one process at a time; the system releases a lock however its process ends."""
+"""Lock files: one process at a time holds one; the system releases it when that process ends, also if killed."""
 
 import errno
 import os
@@ -19,12 +19,12 @@ except ImportError:  # Windows
 
 @contextmanager
 def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) -> Iterator[None]:
-    """Holds the lock file `path`, which is created where it is missing, with its directory.
+    """Holds an exclusive lock on the file `path`; creates the file and its directory if missing.
 
-    **Arguments:** `path`; `busy`, the sentence of a `BlockingIOError` if another process holds the lock (None: say
-    so on standard error and wait); `remedy`, what to do where the directory cannot be written.
+    **Arguments:** `busy`, the message of the `BlockingIOError` raised if another process holds the lock (None: print a
+    line on standard error and wait); `remedy`, what to do if the directory cannot be written.
 
-    Raises an `OSError`, one sentence, where the file cannot be opened or is a link, and where the system has no locks.
+    Raises an `OSError`, one sentence, if the file cannot be opened or is a link, or if the system has no file locks.
     """
     if fcntl is None:
         raise OSError(f"{path} cannot be locked on this system; run sorl on Linux or macOS.")
@@ -39,7 +39,7 @@ def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) ->
 
 
 def _open(path: Path, remedy: str | None) -> int:
-    """Opens the file for writing as it is: nothing is truncated, and no symbolic link is followed."""
+    """Opens the file for writing without truncating it or following a symbolic link."""
     try:
         with named_errors(path, "opened as a lock", remedy):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -49,7 +49,7 @@ def _open(path: Path, remedy: str | None) -> int:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is no regular file, so it cannot be a lock; remove it.")
+        raise OSError(f"{path} is not a regular file, so it cannot be a lock; remove it.")
     return descriptor
 
 

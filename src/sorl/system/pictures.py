@@ -1,4 +1,4 @@
-"""Pictures as files: whole or not at all, with any text in them."""
+"""Figures of matplotlib: atomic writes, and labels with any characters."""
 
 import warnings
 from pathlib import Path
@@ -8,10 +8,10 @@ from sorl.system.files import whole_file
 
 
 def write_picture(figure: Any, path: Path, dpi: int = 150) -> None:
-    """Writes a matplotlib figure in the format that the file's suffix names (PNG without one), and closes it.
+    """Writes a matplotlib figure in the format of the file's suffix (PNG without one), and closes the figure.
 
-    Raises a `ValueError` for a format that matplotlib does not write, and an `OSError` where the system refuses; each
-    is one sentence.
+    Raises a `ValueError` for a format that matplotlib cannot write, and an `OSError` if the system refuses; each is
+    one sentence.
     """
     from matplotlib import pyplot
 
@@ -19,7 +19,7 @@ def write_picture(figure: Any, path: Path, dpi: int = 150) -> None:
     if kind not in kinds:
         raise ValueError(f"{path} ends in .{kind}, which matplotlib does not write; end it in .{', .'.join(kinds)}.")
     with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; the page beside the picture has it.
+        # A character that the font lacks is drawn as a box; the report beside the picture shows it.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         with whole_file(path, "wb") as file:
             figure.savefig(file, dpi=dpi, format=kind)
@@ -27,12 +27,12 @@ def write_picture(figure: Any, path: Path, dpi: int = 150) -> None:
 
 
 def plain(text: str) -> str:
-    """A text as matplotlib shows it literally: a dollar sign would begin a formula, and a name may hold no UTF-8."""
+    """Escapes a text for matplotlib: a dollar sign would begin a formula, and a file name may not be valid UTF-8."""
     shown = " ".join(text.encode("utf-8", "replace").decode().split())
     return shown.replace("$", r"\$")
 
 
 def legend(axes: Any, **settings: Any) -> None:
-    """A legend, where anything was drawn that has a name."""
+    """Adds a legend if anything drawn has a label."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, **settings)

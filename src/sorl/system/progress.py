@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar where there is a terminal, a plain line now and then where there is none."""
+"""Progress of a long computation: a bar on a terminal, or else a plain line from time to time."""
 
 import sys
 import time
@@ -9,22 +9,22 @@ from tqdm import tqdm
 
 
 LINE_SECONDS = 30.0
-"""Where there is no terminal, the time from one line to the next."""
+"""Seconds between two plain lines."""
 
 BAR: dict[str, Any] = {"smoothing": 0, "bar_format": "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"}
-"""How a bar begins: without a speed, which is the mean since the first steps once there is one."""
+"""A bar's first format, without a speed; the speed appears once it is measured, and is the mean since then."""
 
 
 class Progress:
-    """Shows steps done, steps per second, time left, and figures to keep an eye on, on standard error.
+    """Shows steps done, steps per second, time left and a few metrics, on standard error.
 
     **Arguments:**
 
-    - `total`: steps in all.
-    - `initial`: steps that were done before (by the run that is resumed); they do not count towards the speed.
+    - `total`: the total number of steps.
+    - `initial`: steps done before, by the run that is resumed; they do not count towards the speed.
     - `quiet`: show nothing but messages.
-    - `unit`: what a step is called, in the plural.
-    - `clock`: seconds, for the plain lines.
+    - `unit`: the name of a step, in the plural.
+    - `clock`: returns seconds; the plain lines are timed with it.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
         """Counts `steps` more as done."""
         self._done += steps
         if not self._is_measured:
-            # The first steps take the time of compilation, too: the speed is measured from here on.
+            # The first steps include compilation, so the speed is measured from here on.
             self._is_measured, self._start, self._initial = True, self._clock(), self._done
             if self._bar is not None:
                 self._bar.update(steps)
@@ -67,20 +67,20 @@ class Progress:
             self._write_line()
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Shows figures (losses, the last success) from now on; those of other names stay as they are."""
+        """Updates the metrics shown (losses, the last success); metrics with other names keep their values."""
         self._figures |= figures
         if self._bar is not None:
             self._bar.set_postfix_str(self._figures_text())
 
     def message(self, text: str) -> None:
-        """Writes a line that has to be seen, above the bar if there is one, also when quiet."""
+        """Writes a line, above the bar if there is one; it appears even if `quiet`."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leaves the last bar or line standing. Closing twice does nothing."""
+        """Stops, leaving the last bar or line on the screen; closing again does nothing."""
         if self._bar is not None:
             self._bar.close()
         elif not self._quiet and self._done > self._told:

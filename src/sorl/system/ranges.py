@@ -4,19 +4,21 @@ from typing import Any
 
 
 MAX_COUNT = 2**31 - 1
-"""The largest whole number that a step counter holds."""
+"""The largest whole number that an int32 step counter holds."""
 MAX_NUMBER = 1e12
-"""The largest magnitude of a real option: far above any sensible one, and finite in float32."""
+"""The largest magnitude of a real option: far above any useful value, and finite in float32."""
 
 Range = tuple[int, int] | tuple[float, float]
 """The lowest and the highest value, both allowed."""
 
 
 def refuse_outside(options: Any, prefix: str = "", /, **ranges: Range) -> None:
-    """Refuses a number, or a number in a tuple, outside its range; NaN is outside every range.
+    """Raises a `ValueError` if a field's number, or a number in its tuple, is outside the field's range.
 
-    **Arguments:** `options`, what has the fields; `prefix`, such as "data.", stands before their names in the message;
-    `ranges` by the field's name. None, and arrays (whose values are unknown inside jit), are not checked.
+    NaN is outside every range. None and arrays (whose values are unknown inside jit) are not checked.
+
+    **Arguments:** `options`, the object with the fields; `prefix`, such as "data.", written before a field's name in
+    the message; `ranges`, by field name.
     """
     for name, (low, high) in ranges.items():
         value = getattr(options, name)

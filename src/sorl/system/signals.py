@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, kept until the run is at a place where it can."""
+"""Signals that ask a run to stop, recorded until the run reaches a point where it can save and stop."""
 
 import signal
 import threading
@@ -7,24 +7,24 @@ from types import FrameType
 
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-"""The signals that end a command, as far as the system has them."""
+"""The signals that end a command, of those that the system has."""
 
 
 class Interrupted(BaseException):
-    """Raised inside `Interruption.at_once` by a signal; no library's `except Exception` may swallow it."""
+    """Raised by a signal inside `Interruption.at_once`; a `BaseException`, so that no library swallows it."""
 
 
 class Interruption:
-    """A context in which `SIGNALS` are noted instead of ending the process, so that the run saves first.
+    """A context that records `SIGNALS` instead of ending the process, so that the run can save first.
 
-    A SIGINT after that raises `KeyboardInterrupt` at once, for whoever does not want to wait. A signal that the process
-    was started to ignore (as nohup does with SIGHUP) stays ignored. Outside the main thread, where Python forbids
-    signal handlers, nothing is noted.
+    A SIGINT after the first signal raises `KeyboardInterrupt` at once, for a user who does not want to wait. A signal
+    that the parent process ignored (as nohup does with SIGHUP) stays ignored. Outside the main thread, where Python
+    forbids signal handlers, nothing is recorded.
     """
 
     def __init__(self):
         self.signal: signal.Signals | None = None
-        """The first signal that came, or None."""
+        """The first signal received, or None."""
         self._previous = {}
         self._at_once = False
 
@@ -40,7 +40,7 @@ class Interruption:
 
     @contextmanager
     def at_once(self):
-        """A stretch of work that a signal abandons (by `Interrupted`), because it can be done again from the start."""
+        """A context whose work a signal aborts by raising `Interrupted`, because the work can be repeated later."""
         self._at_once = True
         try:
             if self.signal is not None:

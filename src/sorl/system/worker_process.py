@@ -1,4 +1,4 @@
-"""How worker processes are started: as programs of their own that find this process's packages and nothing else."""
+"""The command that starts a worker process: a new Python that finds this process's packages and nothing else."""
 
 import os
 import sys
@@ -6,23 +6,24 @@ from pathlib import Path
 
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Environment variable with which Python does not search the current directory for modules. Unlike the flag -P it holds
-for the programs that a worker starts too, as glfw does to look for its library."""
+"""The environment variable that stops Python from searching the current directory for modules.
+
+Unlike the flag -P, it also holds for programs that a worker starts (glfw starts one to find its library)."""
 
 
 def worker_command(code: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """The command and the environment variables of a worker, for `subprocess.Popen`.
 
-    **Arguments:** `code`, Python statements that import from sorl; `arguments`, its `sys.argv[1:]`.
+    **Arguments:** `code`, Python statements that import from sorl; `arguments`, the worker's `sys.argv[1:]`.
 
-    **Returns:** the command, and all environment variables. The worker searches the directories that this process
-    searches for modules, except the current directory and the directory of the main script: a file of the user's that
-    is named like a module of the standard library would be executed in its place.
+    **Returns:** the command, and all environment variables. The worker searches the same directories for modules as
+    this process, except the current directory and the main script's directory: a user's file there that has the name
+    of a standard library module would be executed in its place.
     """
     unsafe = {os.path.realpath(directory) for directory in (_current_directory(), _script_directory()) if directory}
     paths = [os.path.abspath(path) for path in sys.path if path]
     trusted = [path for path in paths if os.path.realpath(path) not in unsafe]
-    # Last, so that nothing beside the package shadows the standard library.
+    # The package's directory comes last, so that nothing beside the package shadows the standard library.
     home = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*trusted, home]), **SAFE_PATH}
     return [sys.executable, "-c", code, *arguments], environment
