@@ -81,7 +81,7 @@ def options(agent) -> list[str]:
 
 def budgets(agent) -> list[Budget]:
     """All that the final table has, and one of each other kind."""
-    own = agent.budgets
+    own = agent.actor.budgets
     found = [*own.grid(None, None, final=True), dataclasses.replace(own.usual, noise_scale=0.5)]
     if own.other_inference_steps:
         found.append(dataclasses.replace(own.usual, inference_steps=3))
@@ -95,7 +95,7 @@ def budgets(agent) -> list[Budget]:
 
 def seal(agent, directory: Path, data: Path) -> dict:
     """Trains one agent, and reads back what it left."""
-    own = agent().budgets
+    own = agent().actor.budgets
     steps = ["1", "4"] if own.other_inference_steps else [str(own.inference_steps[0])]
     candidates = ["1", "4"] if own.other_candidates else [str(own.candidates[0])]
     words = [

@@ -10,8 +10,8 @@ import numpy as np
 import textbook
 
 from sorl import Dataset, Sorl
-from sorl.agents import AGENTS, AbstractAgent, Budget
-from sorl.agents.budget import Budgets
+from sorl.agents import AGENTS, AbstractAgent
+from sorl.agents.actors import AbstractActor
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws
 from sorl.functional.optimisation import AdamState
 from sorl.train import loop
@@ -23,9 +23,9 @@ class AbstractVariant(AbstractAgent):
     agent: eqx.AbstractVar[Any]
 
     @property
-    def budgets(self) -> Budgets:
+    def actor(self) -> AbstractActor:
         """The agent's."""
-        return self.agent.budgets
+        return self.agent.actor
 
     def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
         """The agent's."""
@@ -42,14 +42,6 @@ class AbstractVariant(AbstractAgent):
     def policy(self, state: Any) -> Any:
         """The agent's."""
         return self.agent.policy(state)
-
-    def draw_action(self, action_size: int, budget: Budget, *, key: Any) -> Any:
-        """The agent's."""
-        return self.agent.draw_action(action_size, budget, key=key)
-
-    def act(self, policy: Any, observation: Any, draws: Any, budget: Budget) -> Any:
-        """The agent's."""
-        return self.agent.act(policy, observation, draws, budget)
 
 
 class Pinned(AbstractVariant):

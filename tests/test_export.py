@@ -45,7 +45,7 @@ def _decisions(policy, batch: int):
     key = jax.random.key(batch)
     observations = np.random.default_rng(batch).normal(size=(batch, 3)).astype(np.float32)
     keys = jax.random.split(key, batch)
-    noise = jax.vmap(lambda k: policy.agent.draw_action(2, policy.budget, key=k))(keys)
+    noise = jax.vmap(lambda k: policy.actor.draw_action(2, policy.budget, key=k))(keys)
     return observations, np.asarray(noise), policy(observations, key=key)
 
 
@@ -148,7 +148,7 @@ def test_actions_are_in_the_environments_units(policy, directory):
     program = export.export(policy.with_budget(Budget(1, noise_scale=0.0)), ["cpu"])
     observation = np.array([[2.0, -1.0, 3.5]], np.float32)
     normalised = jnp.array([0.5, -0.75, 1.0])
-    action = policy.networks.field(normalised, jnp.zeros(2), jnp.array(0.0), jnp.array(0.0))
+    action = policy.networks.generator(normalised, jnp.zeros(2), jnp.array(0.0), jnp.array(0.0))
     expected = jnp.array([5.0, 0.0]) + 5.0 * jnp.clip(action, -1, 1)
     noise = np.ones((1, 1, 2), np.float32)
     np.testing.assert_allclose(program.call(observation, noise)[0], expected, rtol=1e-5)
@@ -172,7 +172,7 @@ def test_every_agent_can_be_exported(agent, tmp_path):
     export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
     loaded = exported.load_exported(tmp_path / "policy.stablehlo")
     key, observations = jax.random.key(0), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    draws = jax.vmap(lambda k: agent.draw_action(2, policy.budget, key=k))(jax.random.split(key, 5))
+    draws = jax.vmap(lambda k: agent.actor.draw_action(2, policy.budget, key=k))(jax.random.split(key, 5))
     (noise,) = jax.tree.leaves(draws) or [loaded.noise(np.random.default_rng(0), 5)]
     np.testing.assert_allclose(loaded(observations, noise), policy(observations, key=key), atol=10 * ROUNDING)
 

@@ -106,7 +106,7 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
         raise ValueError(f"The platforms are {', '.join(platforms) or 'none'}; give some of {', '.join(PLATFORMS)}.")
     (batch,) = jax.export.symbolic_shape("batch")
     draws = jax.eval_shape(
-        lambda key: policy.agent.draw_action(policy.action_size, policy.budget, key=key), jax.random.key(0)
+        lambda key: policy.actor.draw_action(policy.action_size, policy.budget, key=key), jax.random.key(0)
     )
     leaves, structure = jax.tree.flatten(draws)
     if len(leaves) > 1:
@@ -116,7 +116,7 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
     @jax.jit
     def decide(observations, noise):
         draws = jax.tree.unflatten(structure, [noise] if leaves else [])
-        return act(policy.agent, policy.networks, policy.normalisation, observations, draws, policy.budget)
+        return act(policy.actor, policy.networks, policy.normalisation, observations, draws, policy.budget)
 
     inputs = (policy.observation_size,), shape
     return jax.export.export(decide, platforms=platforms)(

@@ -56,12 +56,12 @@ def test_bc_takes_the_step_of_half_the_squared_distance():
 def test_they_act_on_the_mean_unless_told_otherwise(agent):
     policy = agent.policy(random_state(agent))
     observation = jnp.array([0.5, -0.2, 0.1])
-    usual = agent.budgets.usual
+    usual = agent.actor.budgets.usual
     assert (usual.inference_steps, usual.candidates, usual.noise_scale) == (1, 1, 0.0)
-    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
+    noise = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
     mean = policy.mlp(observation)
-    np.testing.assert_array_equal(agent.act(policy, observation, noise, usual), jnp.clip(mean, -1, 1))
-    warm = agent.act(policy, observation, jnp.array([0.1, -9.0]), Budget(1, noise_scale=0.5))
+    np.testing.assert_array_equal(agent.actor.act(policy, observation, noise, usual), jnp.clip(mean, -1, 1))
+    warm = agent.actor.act(policy, observation, jnp.array([0.1, -9.0]), Budget(1, noise_scale=0.5))
     np.testing.assert_allclose(warm, [np.clip(mean[0] + 0.05, -1, 1), -1.0], rtol=1e-12)
 
 

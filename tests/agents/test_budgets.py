@@ -31,15 +31,15 @@ def test_what_an_agent_cannot_act_on_is_refused():
     with pytest.raises(ValueError, match="cannot act with 8 inference steps; give 1 or 2"):
         OWN.grid((1, 8), None, final=False)
     with pytest.raises(ValueError, match="cannot act with 4 inference steps; give 1"):
-        Fql().budgets.refuse(Budget(4))
+        Fql().actor.budgets.refuse(Budget(4))
     OWN.refuse(Budget(1, 100))
 
 
 def test_the_agents_own():
-    assert _pairs(Sorl().budgets.grid(None, None, final=False)) == [(1, 1), (2, 1), (4, 1), (8, 1)]
-    assert _pairs(Fql().budgets.grid(None, None, final=True)) == [(1, 1), (1, 8)]
-    assert _pairs(Ifql(flow_steps=5, candidates=16).budgets.grid(None, None, final=False)) == [(5, 16)]
-    assert _pairs(Ifql(candidates=1).budgets.grid(None, None, final=True)) == [(10, 1), (10, 8)]
+    assert _pairs(Sorl().actor.budgets.grid(None, None, final=False)) == [(1, 1), (2, 1), (4, 1), (8, 1)]
+    assert _pairs(Fql().actor.budgets.grid(None, None, final=True)) == [(1, 1), (1, 8)]
+    assert _pairs(Ifql(flow_steps=5, candidates=16).actor.budgets.grid(None, None, final=False)) == [(5, 16)]
+    assert _pairs(Ifql(candidates=1).actor.budgets.grid(None, None, final=True)) == [(10, 1), (10, 8)]
 
 
 @pytest.mark.parametrize(

@@ -162,15 +162,15 @@ def test_draws_of_an_update_are_all_different():
 
 def test_it_acts_with_the_best_of_its_candidates_by_the_target_critic(example):
     agent, state, batch, _ = example
-    usual = agent.budgets.usual
+    usual = agent.actor.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (2, 4)
     observation = batch.observation[0]
-    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
+    noise = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     assert noise.shape == (4, 2, ACTION_SIZE)
     sample = jax.jit(lambda z: consistency.sample(state.network, observation, z))
     candidates = jnp.stack([sample(z) for z in noise])
     q = jnp.min(values_of(state.target_critic, [observation] * 4, candidates), axis=1)
-    act = jax.jit(agent.act, static_argnums=3)
+    act = jax.jit(agent.actor.act, static_argnums=3)
     chosen = act(agent.policy(state), observation, noise, usual)
     np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-9)
     once = act(agent.policy(state), observation, noise[:1, :1], Budget(1))

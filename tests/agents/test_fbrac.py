@@ -134,5 +134,5 @@ def test_acting_takes_the_budgets_steps_and_its_best_candidate(example):
     for steps in (2, 4):
         candidates = euler(state.field, [observation] * 5, noise, steps)
         q = jnp.mean(values_of(state.critic, [observation] * 5, candidates), axis=1)
-        chosen = agent.act(policy, observation, noise, Budget(steps, 5))
+        chosen = agent.actor.act(policy, observation, noise, Budget(steps, 5))
         np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-12)

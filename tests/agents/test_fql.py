@@ -129,10 +129,10 @@ def test_acting_takes_the_candidate_with_the_highest_value(example):
     candidates = jnp.stack([jnp.clip(state.one_step(observation, z), -1, 1) for z in noise])
     assert np.any(np.abs(candidates) == 1)  # some are clipped
     q = jnp.mean(values_of(state.critic, [observation] * 5, candidates), axis=1)
-    chosen = agent.act(policy, observation, noise, Budget(1, 5))
+    chosen = agent.actor.act(policy, observation, noise, Budget(1, 5))
     np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-12)
-    np.testing.assert_allclose(agent.act(policy, observation, noise[:1], Budget(1)), candidates[0], rtol=1e-12)
-    quiet = agent.act(policy, observation, noise[:1], Budget(1, noise_scale=0.0))
+    np.testing.assert_allclose(agent.actor.act(policy, observation, noise[:1], Budget(1)), candidates[0], rtol=1e-12)
+    quiet = agent.actor.act(policy, observation, noise[:1], Budget(1, noise_scale=0.0))
     np.testing.assert_allclose(quiet, jnp.clip(state.one_step(observation, 0 * noise[0]), -1, 1), rtol=1e-12)
 
 

@@ -125,15 +125,15 @@ def test_the_noise_levels_of_training_are_those_of_sampling(example):
 
 def test_it_acts_with_the_best_of_its_candidates_by_the_averages(example):
     agent, state, batch, _ = example
-    usual = agent.budgets.usual
+    usual = agent.actor.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (4, 3)
     observation = batch.observation[0]
-    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
+    noise = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     assert noise.shape == (3, 4, ACTION_SIZE)
     sample = jax.jit(lambda z: diffusion.sample(state.average_model, observation, z, 10.0))
     candidates = jnp.stack([sample(z) for z in noise])
     q = jnp.min(values_of(state.values.target_critic, [observation] * 3, candidates), axis=1)
-    act = jax.jit(agent.act, static_argnums=3)
+    act = jax.jit(agent.actor.act, static_argnums=3)
     chosen = act(agent.policy(state), observation, noise, usual)
     np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-9)
     # Another number of steps, and no noise.

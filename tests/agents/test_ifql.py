@@ -81,15 +81,15 @@ def test_an_update_steps_the_value_then_the_critic_and_the_flow_beside_them(exam
 
 def test_it_acts_with_the_best_of_its_candidates_by_the_lower_head(example):
     agent, state, batch, _ = example
-    usual = agent.budgets.usual
+    usual = agent.actor.budgets.usual
     assert (usual.inference_steps, usual.candidates) == (3, 4)
     observation = batch.observation[0]
-    noise = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
+    noise = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
     candidates = euler(state.field, [observation] * 4, noise, 3)
     q = jnp.min(values_of(state.values.critic, [observation] * 4, candidates), axis=1)
-    chosen = agent.act(agent.policy(state), observation, noise, usual)
+    chosen = agent.actor.act(agent.policy(state), observation, noise, usual)
     np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-12)
-    alone = agent.act(agent.policy(state), observation, noise[:1], Budget(3))
+    alone = agent.actor.act(agent.policy(state), observation, noise[:1], Budget(3))
     np.testing.assert_allclose(alone, candidates[0], rtol=1e-12)
 
 

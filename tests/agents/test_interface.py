@@ -51,9 +51,19 @@ def test_no_two_parts_of_a_fresh_state_share_a_buffer(name):
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
+@every_agent
+def test_the_actor_describes_the_networks_that_the_agent_trains(name):
+    agent: Any = synthetic.tiny(AGENTS[name])
+    networks, template = agent.policy(_fresh_state(name)), agent.actor.template(3, 2)
+    assert jax.tree.structure(networks) == jax.tree.structure(template)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), networks) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), template
+    )
+
+
 def _acts(agent: Any, networks: Any, budget: Budget) -> bool:
     def decide(networks, key):
-        return agent.act(networks, jnp.ones(3), agent.draw_action(2, budget, key=key), budget)
+        return agent.actor.act(networks, jnp.ones(3), agent.actor.draw_action(2, budget, key=key), budget)
 
     action = jax.jit(decide)(networks, jax.random.key(0))
     return action.shape == (2,) and bool(jnp.all(jnp.abs(action) <= 1))
@@ -68,7 +78,7 @@ def test_a_policy_comes_back_from_its_file(name, tmp_path):
     loaded = load_policy(tmp_path / "policy.sorl")
     assert loaded.agent == agent and loaded.provenance == {"step": 7}
     observations, key = np.random.default_rng(0).normal(size=(6, 3)), jax.random.key(1)
-    budgets: tuple[Any, ...] = {}, {"candidates": max(agent.budgets.candidates)}, {"noise_scale": 0.0}
+    budgets: tuple[Any, ...] = {}, {"candidates": max(agent.actor.budgets.candidates)}, {"noise_scale": 0.0}
     for budget in budgets:
         actions = policy(observations, key=key, **budget)
         np.testing.assert_array_equal(loaded(observations, key=key, **budget), actions)
@@ -82,7 +92,7 @@ def test_a_policy_comes_back_from_its_file(name, tmp_path):
 @every_agent
 def test_budgets_that_an_agent_has_act_and_others_are_refused_at_the_door(name):
     agent: Any = synthetic.tiny(AGENTS[name])
-    own = agent.budgets
+    own = agent.actor.budgets
     assert own.usual.inference_steps in own.inference_steps and own.usual.candidates in own.candidates
     networks = agent.policy(_fresh_state(name))
     for budget in own.grid(None, None, final=True):

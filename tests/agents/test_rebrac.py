@@ -158,10 +158,10 @@ def test_the_critic_gets_no_gradient_from_the_actor(example):
 
 def test_it_acts_by_its_squashed_mean(example):
     agent, state, batch, _ = example
-    usual = agent.budgets.usual
-    draws = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
+    usual = agent.actor.budgets.usual
+    draws = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
     observation = batch.observation[0]
-    action = agent.act(agent.policy(state), observation, draws, usual)
+    action = agent.actor.act(agent.policy(state), observation, draws, usual)
     np.testing.assert_allclose(action, np.tanh(state.actor.mlp(observation)), rtol=1e-12)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sorl.agents import Budget, Sorl
-from sorl.agents.shared.shortcut_agent import SorlPolicy, largest_trained
+from sorl.agents.actors import GeneratorAndCritic
+from sorl.agents.actors.shortcut import largest_trained
 from sorl.data.normalisation import Normalisation
 from sorl.functional import shortcut, verifiers
 from sorl.policy import decide
@@ -20,7 +21,7 @@ from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_cr
 
 def _acting(aggregation: verifiers.Aggregation = "mean"):
     agent = Sorl(discretization_steps=4, backprop_steps=2, q_aggregation=aggregation)
-    return agent, SorlPolicy(make_field(6), make_critic(7)), make_batch(8).observation
+    return agent, GeneratorAndCritic(make_field(6), make_critic(7)), make_batch(8).observation
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -28,8 +29,8 @@ def test_one_candidate_is_a_plain_sample_bit_for_bit(steps):
     agent, policy, observations = _acting()
     budget = Budget(inference_steps=steps)
     noise = jax.random.normal(jax.random.key(0), (8, 1, ACTION_SIZE))
-    actions = jax.jit(jax.vmap(lambda x, n: agent.act(policy, x, n, budget)))(observations, noise)
-    plain = jax.jit(jax.vmap(lambda x, n: shortcut.sample(policy.field, x, n, steps)))(observations, noise[:, 0])
+    actions = jax.jit(jax.vmap(lambda x, n: agent.actor.act(policy, x, n, budget)))(observations, noise)
+    plain = jax.jit(jax.vmap(lambda x, n: shortcut.sample(policy.generator, x, n, steps)))(observations, noise[:, 0])
     np.testing.assert_array_equal(actions, plain)
 
 
@@ -38,7 +39,7 @@ def test_best_of_n_in_a_batch_takes_what_one_by_one_takes_and_never_less(aggrega
     agent, policy, observations = _acting(aggregation)
     budget = Budget(inference_steps=2, candidates=6)
     noise = jax.random.normal(jax.random.key(0), (8, 6, ACTION_SIZE))
-    act = jax.jit(lambda x, n: agent.act(policy, x, n, budget))
+    act = jax.jit(lambda x, n: agent.actor.act(policy, x, n, budget))
     together = jax.jit(jax.vmap(act))(observations, noise)
 
     @jax.jit
@@ -48,7 +49,7 @@ def test_best_of_n_in_a_batch_takes_what_one_by_one_takes_and_never_less(aggrega
 
     @jax.jit
     def candidate_values(observation, noise):
-        candidates = jax.vmap(lambda n: shortcut.sample(policy.field, observation, n, 2))(noise)
+        candidates = jax.vmap(lambda n: shortcut.sample(policy.generator, observation, n, 2))(noise)
         return value(jnp.broadcast_to(observation, (6, OBSERVATION_SIZE)), candidates)
 
     best = np.array([candidate_values(x, n).max() for x, n in zip(observations, noise, strict=True)])
@@ -65,7 +66,7 @@ def test_batched_best_of_n_acts_as_one_by_one_does():
     keys = jax.random.split(jax.random.key(12), 16)
 
     def act(rows, budget):
-        return decide(agent, policy, normalisation, observations[rows], keys[rows], budget)
+        return decide(agent.actor, policy, normalisation, observations[rows], keys[rows], budget)
 
     # Little noise: no two actions end in the same corner of the box.
     usual = Budget(4, 8, noise_scale=0.2)
@@ -85,7 +86,7 @@ def test_noise_scale_of_zero_always_takes_the_same_path():
     noise = jax.random.normal(jax.random.key(0), (2, 3, ACTION_SIZE))
 
     def act(noise, scale):
-        return agent.act(policy, observations[0], noise, Budget(candidates=3, noise_scale=scale))
+        return agent.actor.act(policy, observations[0], noise, Budget(candidates=3, noise_scale=scale))
 
     act = jax.jit(act, static_argnums=1)
     np.testing.assert_array_equal(act(noise[0], 0.0), act(noise[1], 0.0))
@@ -112,21 +113,21 @@ def test_step_counts_shown_beyond_the_trained_ones():
 def test_the_budget_says_which_step_counts_are_shown(budget, expected):
     agent = Sorl(discretization_steps=8, backprop_steps=4)
     # A field that adds a tenth of the log2 M it is shown, and a critic that prefers large actions for k above 3 only.
-    policy = SorlPolicy(make_field(), make_critic())
+    policy = GeneratorAndCritic(make_field(), make_critic())
     policy = eqx.tree_at(
-        lambda p: (p.field, p.critic),
+        lambda p: (p.generator, p.critic),
         policy,
         (lambda x, a, t, level: 0.1 * level * jnp.ones_like(a), lambda x, a, k: a * (k - 3)),
     )
-    action = agent.act(policy, jnp.zeros(1), jnp.array([[0.0], [0.5]]), budget)
+    action = agent.actor.act(policy, jnp.zeros(1), jnp.array([[0.0], [0.5]]), budget)
     np.testing.assert_allclose(action, [expected], atol=1e-6)
 
 
 def _chooser(head_values):
     """An agent and a policy whose candidates are their noise, and whose critic has these values at them, by head."""
     policy = eqx.tree_at(
-        lambda p: (p.field, p.critic),
-        SorlPolicy(make_field(), make_critic()),
+        lambda p: (p.generator, p.critic),
+        GeneratorAndCritic(make_field(), make_critic()),
         (lambda x, a, t, level: jnp.zeros_like(a), lambda x, a, k: head_values[jnp.argmin(jnp.abs(CANDIDATES - a))]),
     )
     return Sorl(), policy
@@ -141,7 +142,7 @@ def test_the_verifier_may_aggregate_heads_otherwise_than_the_targets(trained, as
     _, policy = _chooser(jnp.array([[0.0, 2.0], [2.0, 2.0], [-4.0, 10.0]]))
     agent = Sorl(q_aggregation=trained)
     budget = Budget(inference_steps=1, candidates=3, q_aggregation=asked)
-    assert agent.act(policy, jnp.zeros(1), CANDIDATES[:, None], budget) == expected
+    assert agent.actor.act(policy, jnp.zeros(1), CANDIDATES[:, None], budget) == expected
 
 
 VALUES = jnp.log(jnp.array([1.0, 2.0, 3.0]))
@@ -164,9 +165,9 @@ def test_softmax_takes_each_candidate_as_often_as_its_value_says(temperature, ex
     @jax.jit
     @jax.vmap
     def act(key):
-        draws = agent.draw_action(1, budget, key=key)
+        draws = agent.actor.draw_action(1, budget, key=key)
         draws = eqx.tree_at(lambda d: d.noise, draws, CANDIDATES[:, None])
-        return agent.act(policy, jnp.zeros(1), draws, budget)[0]
+        return agent.actor.act(policy, jnp.zeros(1), draws, budget)[0]
 
     found = act(jax.random.split(jax.random.key(0), 10_000))
     frequencies = [float(jnp.mean(found == candidate)) for candidate in CANDIDATES]
@@ -176,9 +177,9 @@ def test_softmax_takes_each_candidate_as_often_as_its_value_says(temperature, ex
 def test_extra_draws_leave_the_initial_noise_of_other_budgets_alone():
     agent, key = Sorl(), jax.random.key(3)
     for budget in (Budget(candidates=4), Budget(candidates=4, q_aggregation="min"), Budget(softmax_temperature=2.0)):
-        noise = agent.draw_action(2, budget, key=key)
+        noise = agent.actor.draw_action(2, budget, key=key)
         np.testing.assert_array_equal(noise, jax.random.normal(key, (budget.candidates, 2)))
-    draws: Any = agent.draw_action(2, Budget(candidates=4, softmax_temperature=2.0), key=key)
+    draws: Any = agent.actor.draw_action(2, Budget(candidates=4, softmax_temperature=2.0), key=key)
     assert draws.noise.shape == (4, 2) and draws.gumbel.shape == (4,)
 
 
@@ -188,10 +189,10 @@ def test_names_tell_verifiers_apart():
 
 
 def test_agents_without_a_choice_of_verifier_refuse_one():
-    own = Sorl().budgets._replace(other_verifiers=False)
+    own = Sorl().actor.budgets._replace(other_verifiers=False)
     own.refuse(Budget(4, 8))
     for budget in (Budget(4, 8, q_aggregation="min"), Budget(4, 8, softmax_temperature=1.0)):
-        Sorl().budgets.refuse(budget)
+        Sorl().actor.budgets.refuse(budget)
         with pytest.raises(ValueError, match="This agent has one way to choose"):
             own.refuse(budget)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sorl.agents import Budget, Sorl
-from sorl.agents.shared.shortcut_agent import SorlDraws, SorlPolicy, SorlSharedDraws
+from sorl.agents.actors import GeneratorAndCritic
+from sorl.agents.shared.shortcut_agent import SorlDraws, SorlSharedDraws
 from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
 from sorl.functional import optimisation
 
@@ -124,7 +125,7 @@ def test_initialisation_draws_and_decisions_are_those_of_the_sound_method():
     agent, sound, key = SorlReleased(**sizes), Sorl(**sizes), jax.random.key(0)
     assert agent.step_counts == sound.step_counts == (1, 2, 4)
 
-    budget, policy = Budget(inference_steps=8, candidates=3), SorlPolicy(make_field(), make_critic())
+    budget, policy = Budget(inference_steps=8, candidates=3), GeneratorAndCritic(make_field(), make_critic())
     observation = jnp.ones(OBSERVATION_SIZE)
 
     def program(agent):
@@ -132,8 +133,8 @@ def test_initialisation_draws_and_decisions_are_those_of_the_sound_method():
             state = agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=key)
             networks = state.field, state.target_field, state.critic, state.target_critic
             draws = agent.draw(6, ACTION_SIZE, key=key), agent.draw_shared(jnp.int32(0), key=key)
-            noise = agent.draw_action(ACTION_SIZE, budget, key=key)
-            return networks, draws, noise, agent.act(policy, observation, noise, budget)
+            noise = agent.actor.draw_action(ACTION_SIZE, budget, key=key)
+            return networks, draws, noise, agent.actor.act(policy, observation, noise, budget)
 
         return jax.jit(everything_shared).lower(key).as_text()
 
@@ -144,4 +145,4 @@ def test_initialisation_draws_and_decisions_are_those_of_the_sound_method():
 def test_the_policy_is_the_online_networks(x64):
     state = _state(SorlReleased())
     policy = SorlReleased().policy(state)
-    assert policy.field is state.field and policy.critic is state.critic
+    assert policy.generator is state.field and policy.critic is state.critic

@@ -187,9 +187,9 @@ def test_losses_hold_both_phases_without_dropout(example):
 
 def test_it_acts_by_its_squashed_mean(example):
     agent, state, batch, _ = example
-    usual = agent.budgets.usual
-    draws = double(agent.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
-    action = agent.act(agent.policy(state), batch.observation[0], draws, usual)
+    usual = agent.actor.budgets.usual
+    draws = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(0)))
+    action = agent.actor.act(agent.policy(state), batch.observation[0], draws, usual)
     np.testing.assert_allclose(action, np.tanh(state.actor.mlp(batch.observation[0])), rtol=1e-12)
 
 

@@ -37,7 +37,11 @@ GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 
 
 class AbstractActor(AbstractAgent):
-    """An agent that only acts."""
+    """An agent that only acts, as its own actor."""
+
+    @property
+    def actor(self):
+        return self
 
     @property
     def budgets(self):

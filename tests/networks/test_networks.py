@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl.networks import MLP, CriticEnsemble, GaussianActor, OneStepField, ShortcutField, Value, VelocityField, layers
+from sorl.networks import (
+    MLP,
+    CriticEnsemble,
+    GaussianNetwork,
+    OneStepField,
+    ShortcutField,
+    Value,
+    VelocityField,
+    layers,
+)
 
 from ..random_networks import make
 
@@ -183,11 +192,11 @@ def test_baseline_heads_read_their_inputs_in_order():
     for network, inputs in (
         (VelocityField, (observation, action, time)),
         (OneStepField, (observation, action)),
-        (GaussianActor, (observation,)),
+        (GaussianNetwork, (observation,)),
     ):
         head = make(network, *sizes)
         seen = jnp.concatenate([jnp.atleast_1d(x) for x in inputs])
-        answer = head.mean(*inputs) if network is GaussianActor else head(*inputs)
+        answer = head.mean(*inputs) if network is GaussianNetwork else head(*inputs)
         np.testing.assert_array_equal(answer, head.mlp(seen))
     value = make(Value, 2, (3,))
     assert value(observation).shape == ()
@@ -205,12 +214,12 @@ def test_a_critic_that_sees_no_steps_needs_none():
 
 def test_gaussian_actors():
     observation, noise = jnp.array([1.0, 2.0]), jnp.array([0.5, -2.0])
-    unit = make(GaussianActor, 2, 2, (3,))
+    unit = make(GaussianNetwork, 2, 2, (3,))
     np.testing.assert_allclose(unit(observation, noise), unit.mlp(observation) + noise, rtol=1e-6)
     # The density of N(mean, I) at a distance of `noise`: -|noise|^2 / 2 - log(2 pi).
     density = unit.log_probability(observation, unit(observation, noise))
     assert density == pytest.approx(-0.5 * (0.25 + 4) - math.log(2 * math.pi), rel=1e-5)
-    learned = make(GaussianActor, 2, 2, (3,), learned_std=True, tanh_mean=True)
+    learned = make(GaussianNetwork, 2, 2, (3,), learned_std=True, tanh_mean=True)
     learned = eqx.tree_at(lambda a: a.log_std, learned, jnp.log(jnp.array([0.5, 2.0])))
     np.testing.assert_allclose(learned.mean(observation), np.tanh(learned.mlp(observation)), rtol=1e-6)
     scaled = np.asarray(learned.mean(observation)) + [0.25, -4.0]
@@ -220,7 +229,7 @@ def test_gaussian_actors():
 
 
 def test_the_last_kernel_of_an_actor_starts_small():
-    actor = eqx.filter_jit(lambda key: GaussianActor(10, 100, (300,), key=key))(jax.random.key(0))
+    actor = eqx.filter_jit(lambda key: GaussianNetwork(10, 100, (300,), key=key))(jax.random.key(0))
     assert actor.mlp.layers[-1].weight.var() == pytest.approx(0.01 * 2 / 400, rel=0.05)
     assert actor.mlp.layers[0].weight.var() == pytest.approx(2 / 310, rel=0.1)
     assert actor.log_std is None

@@ -249,7 +249,7 @@ def test_missing_fields_of_a_header_take_their_defaults_with_one_warning(path):
     (message,) = {str(warning.message) for warning in caught}
     assert message.startswith(f"{path}: the header does not have learning_rate;")
     assert "the header does not have trained_steps, budget, scores, provenance; the defaults are taken." in message
-    assert (policy.budget, policy.scores, policy.provenance) == (policy.agent.budgets.usual, [], {})
+    assert (policy.budget, policy.scores, policy.provenance) == (policy.actor.budgets.usual, [], {})
 
 
 NUMBERS = (-1, 0, 3, 10**9, 2**62, 10**30, -(10**30), 1e30, float("nan"), float("inf"))

@@ -136,11 +136,11 @@ def test_no_other_fitting_pair_is_better(grid, limit):
 def test_possible_budgets_are_those_of_the_scores_or_the_trained_steps():
     agent = synthetic.agent(discretization_steps=4)
     rows = [synthetic.score(3, 5), synthetic.score(4, 8) | {"noise_scale": 0.5, "critic_conditioning": 1}]
-    assert possible_budgets(agent, Budget(), rows) == [
+    assert possible_budgets(agent.actor, Budget(), rows) == [
         Budget(3, 5),
         Budget(4, 8, noise_scale=0.5, critic_conditioning=1),
     ]
-    usual = possible_budgets(agent, Budget(2, 8, noise_scale=0.0), [])
+    usual = possible_budgets(agent.actor, Budget(2, 8, noise_scale=0.0), [])
     assert usual == [Budget(m, 1, noise_scale=0.0) for m in (1, 2, 4)]
     assert possible_budgets(synthetic.tiny(Idql), Budget(), []) == [Budget(2, 1), Budget(2, 3)]
     assert possible_budgets(synthetic.tiny(Bc), Budget(1), []) == [Budget(1, 1)]

@@ -66,7 +66,7 @@ def test_it_acts_on_the_standardised_observation(policy, normalisation):
 def test_no_agent_moves_a_constant_action_or_leaves_the_range(name, normalisation):
     policy = _policy(normalisation, synthetic.tiny(AGENTS[name]))
     observations = np.array([_inside(seconds) for seconds in range(8)])
-    own = policy.agent.budgets
+    own = policy.actor.budgets
     candidates = 4 if own.other_candidates else own.candidates[-1]
     # So much noise drives every agent that heeds it to the ends of its range.
     actions = policy(observations, key=jax.random.key(0), candidates=candidates, noise_scale=30.0)
@@ -171,10 +171,10 @@ def test_policy_decision_and_exported_program_agree_on_ordinary_logs(tmp_path):
     observations = np.load(tmp_path / "log.npz")["observations"][:50]
     expected = policy(observations, key=key)
     keys = jax.random.split(key, 50)
-    decided = decide(agent, networks, policy.normalisation, observations.astype(np.float32), keys, budget)
+    decided = decide(agent.actor, networks, policy.normalisation, observations.astype(np.float32), keys, budget)
     np.testing.assert_allclose(decided, expected, atol=2e-5)
     export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
-    noise = jax.vmap(lambda one: agent.draw_action(2, budget, key=one))(keys)
+    noise = jax.vmap(lambda one: agent.actor.draw_action(2, budget, key=one))(keys)
     exported_actions = exported.load_exported(tmp_path / "policy.stablehlo")(observations, noise)
     np.testing.assert_allclose(exported_actions, expected, atol=2e-5)
     assert (expected[:, 1] == np.float32(0.3)).all() and np.ptp(expected[:, 0]) > 0.5

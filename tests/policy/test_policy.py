@@ -2,21 +2,16 @@
 
 import copy
 import dataclasses
-import functools
-import inspect
 import pickle
-from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, load_policy
-from sorl.agents import AGENTS, Bc
+from sorl.agents import Bc
 from sorl.policy import decide, policy_path
-from sorl.policy.policy import ACTING_FIELDS
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -53,7 +48,7 @@ def test_it_decides_as_an_evaluation_does(policy):
     observations, key = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), jax.random.key(1)
     budget = Budget(2, 4)
     expected = decide(
-        policy.agent, policy.networks, policy.normalisation, observations, jax.random.split(key, 6), budget
+        policy.actor, policy.networks, policy.normalisation, observations, jax.random.split(key, 6), budget
     )
     np.testing.assert_allclose(policy(observations, key=key, budget=budget), expected, rtol=1e-5, atol=1e-5)
 
@@ -174,40 +169,9 @@ def test_what_is_no_key_is_refused(policy, key, found):
 
 
 def test_a_policy_of_two_trained_steps_acts_in_two():
-    assert synthetic.agent(discretization_steps=2).budgets.usual == Budget(2)
-    assert synthetic.agent(discretization_steps=4).budgets.usual == Budget(4)
-    assert synthetic.agent(discretization_steps=8).budgets.usual == Budget(4)
-
-
-class _Recorder:
-    """Stands for an agent, and records which of its fields are read."""
-
-    def __init__(self, agent, read):
-        self._agent, self._read = agent, read
-
-    def __getattr__(self, name):
-        value = inspect.getattr_static(type(self._agent), name, None)
-        if isinstance(value, property):
-            assert value.fget is not None
-            return value.fget(self)
-        if callable(value):
-            return functools.partial(value, self)
-        self._read.add(name)
-        return getattr(self._agent, name)
-
-
-@pytest.mark.parametrize("agent_class", AGENTS.values(), ids=lambda agent: agent.__name__)
-def test_the_digest_covers_every_field_that_acting_reads(agent_class):
-    agent, read = synthetic.tiny(agent_class), set()
-    recorder: Any = _Recorder(agent, read)
-    networks = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(3, 2, key=key)), jax.random.key(0))
-    budget = recorder.budgets.usual
-
-    def decide(networks, observation, key):
-        return agent_class.act(recorder, networks, observation, recorder.draw_action(2, budget, key=key), budget)
-
-    jax.eval_shape(decide, networks, jnp.zeros(3), jax.random.key(0))
-    assert read <= ACTING_FIELDS
+    assert synthetic.agent(discretization_steps=2).actor.budgets.usual == Budget(2)
+    assert synthetic.agent(discretization_steps=4).actor.budgets.usual == Budget(4)
+    assert synthetic.agent(discretization_steps=8).actor.budgets.usual == Budget(4)
 
 
 def test_the_digest_covers_what_decides_how_it_acts_and_nothing_else(policy):
@@ -237,7 +201,7 @@ def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
 def test_budgets_that_the_agent_cannot_act_at_are_refused():
     agent = synthetic.tiny(Bc)
     policy = Policy(agent, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
-    assert policy.budget == agent.budgets.usual
+    assert policy.budget == agent.actor.budgets.usual
     with pytest.raises(ValueError, match="cannot act with 4 inference steps"):
         _act(policy, np.zeros(3), steps=4)
     with pytest.raises(ValueError, match="cannot act with 8 candidates"):

@@ -28,7 +28,7 @@ actions = {}
 for path in pathlib.Path().glob("*.sorl"):
     policy = load_policy(path)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(policy.networks)} == {"float32"}
-    for candidates in (1, 3) if policy.agent.budgets.other_candidates else (1,):
+    for candidates in (1, 3) if policy.actor.budgets.other_candidates else (1,):
         found = policy(observations, key=jax.random.key(1), candidates=candidates)
         assert found.dtype == np.float32
         actions[f"{path.stem} {candidates}"] = found

@@ -5,18 +5,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation
-from sorl.networks import GaussianActor
+from sorl.networks import GaussianNetwork
 
 
 class BcState(eqx.Module):
     """Everything that training changes for one seed."""
 
-    actor: GaussianActor
+    actor: GaussianNetwork
     optimiser: PyTree
 
 
@@ -46,13 +46,13 @@ class Bc(AbstractAgent):
         refuse_outside(self, learning_rate=ANY_WEIGHT)
 
     @property
-    def budgets(self) -> Budgets:
-        """One: there are no steps to take, and there is no critic to choose."""
-        return ONE_PASS
+    def actor(self) -> GaussianActor:
+        """The mean, and noise where a budget asks for it."""
+        return actor_of(GaussianActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> BcState:
         """A fresh policy and an empty optimiser."""
-        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=key)
+        actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=key)
         return BcState(actor, optimisation.init(actor))
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
@@ -79,25 +79,11 @@ class Bc(AbstractAgent):
         """The loss at the present parameters, without an update."""
         return _loss(state.actor, batch)[1]
 
-    def policy(self, state: BcState) -> GaussianActor:
+    def policy(self, state: BcState) -> GaussianNetwork:
         """The policy's network."""
         return state.actor
 
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
-        """The noise of one decision."""
-        return jax.random.normal(key, (action_size,), jnp.float32)
 
-    def act(
-        self,
-        policy: GaussianActor,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, " action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """The policy's mean, and the budget's noise, clipped to [-1, 1]."""
-        return jnp.clip(policy(observation, budget.noise_scale * draws), -1.0, 1.0)
-
-
-def _loss(actor: GaussianActor, batch: Transition) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+def _loss(actor: GaussianNetwork, batch: Transition) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     loss = -jnp.mean(jax.vmap(actor.log_probability)(batch.observation, batch.action))
     return loss, {"policy_loss": loss}

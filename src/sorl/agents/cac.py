@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import ConsistencyActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
@@ -56,13 +56,6 @@ class CacSharedDraws(eqx.Module):
 
     step: Int[Array, ""]
     """Number of updates made before this one: how fine the time grid is."""
-
-
-class CacPolicy(eqx.Module):
-    """What acting needs: the network makes candidates, the critic chooses among them."""
-
-    network: ConsistencyNetwork
-    critic: CriticEnsemble
 
 
 class Cac(AbstractAgent):
@@ -135,16 +128,9 @@ class Cac(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of steps and candidates; judged at the steps of training."""
-        return Budgets(
-            usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
-            inference_steps=(self.sampling_steps,),
-            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
-            trained_steps=(self.sampling_steps,),
-            other_inference_steps=True,
-            other_candidates=True,
-        )
+    def actor(self) -> ConsistencyActor:
+        """Steps of the network, the best of several by the average critic."""
+        return actor_of(ConsistencyActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> CacState:
         """Fresh networks, moving averages equal to them, and empty optimisers."""
@@ -217,32 +203,9 @@ class Cac(AbstractAgent):
         )
         return metrics | policy_metrics
 
-    def policy(self, state: CacState) -> CacPolicy:
+    def policy(self, state: CacState) -> GeneratorAndCritic:
         """The network, and the critic's moving average."""
-        return CacPolicy(state.network, state.target_critic)
-
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates steps action"]:
-        """Noise for each step of each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size), jnp.float32)
-
-    def act(
-        self,
-        policy: CacPolicy,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates steps action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
-
-        def candidate(noise):
-            return consistency.sample(policy.network, observation, noise)
-
-        def value(action):
-            return policy.critic(observation, action)
-
-        return verifiers.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+        return GeneratorAndCritic(state.network, state.target_critic)
 
     def _critic_loss(
         self, critic: CriticEnsemble, state: CacState, batch: Transition, draws: CacDraws

@@ -5,14 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import FlowActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
-    FlowPolicy,
     Metrics,
-    act,
-    budgets,
     draw_flow_actor_critic,
     flow_actions,
     flow_matching_errors,
@@ -93,9 +90,9 @@ class Fbrac(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of Euler steps and candidates; judged at the steps of training."""
-        return budgets(self.flow_steps)
+    def actor(self) -> FlowActor:
+        """Euler steps of the flow, the best of several by the critic."""
+        return actor_of(FlowActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FbracState:
         """Fresh networks, the target equal to the critic, and empty optimisers."""
@@ -153,25 +150,9 @@ class Fbrac(AbstractAgent):
         _, policy_metrics = self._policy_loss(state.field, state.critic, batch, draws)
         return critic_metrics | policy_metrics
 
-    def policy(self, state: FbracState) -> FlowPolicy:
+    def policy(self, state: FbracState) -> GeneratorAndCritic:
         """The flow and the critic."""
-        return FlowPolicy(state.field, state.critic)
-
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates action"]:
-        """Initial noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
-
-    def act(
-        self,
-        policy: FlowPolicy,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Makes `budget.candidates` actions and returns the one that the critic values most."""
-        return act(policy, observation, draws, budget, self.q_aggregation)
+        return GeneratorAndCritic(state.field, state.critic)
 
     def _critic_loss(self, critic: CriticEnsemble, state: FbracState, batch: Transition, draws: FlowActorCriticDraws):
         return td_loss(

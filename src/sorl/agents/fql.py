@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import GeneratorAndCritic, OneStepActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
@@ -44,13 +44,6 @@ class FqlState(eqx.Module):
     policy_optimiser: PyTree
     """Of `field` and `one_step` together; no loss reaches both."""
     critic_optimiser: PyTree
-
-
-class FqlPolicy(eqx.Module):
-    """What acting needs: the one-step policy makes candidates, the critic chooses among them."""
-
-    one_step: OneStepField
-    critic: CriticEnsemble
 
 
 class Fql(AbstractAgent):
@@ -105,9 +98,9 @@ class Fql(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """One step, and any number of candidates."""
-        return Budgets(Budget(1), (1,), (1, 8), (1,), other_inference_steps=False, other_candidates=True)
+    def actor(self) -> OneStepActor:
+        """One pass of the one-step policy, the best of several by the critic."""
+        return actor_of(OneStepActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FqlState:
         """Fresh networks, the target equal to the critic, and empty optimisers."""
@@ -169,30 +162,9 @@ class Fql(AbstractAgent):
         _, policy_metrics = self._policy_loss((state.field, state.one_step), state.critic, batch, draws)
         return critic_metrics | policy_metrics
 
-    def policy(self, state: FqlState) -> FqlPolicy:
+    def policy(self, state: FqlState) -> GeneratorAndCritic:
         """The one-step policy and the critic."""
-        return FqlPolicy(state.one_step, state.critic)
-
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates action"]:
-        """Noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
-
-    def act(
-        self,
-        policy: FqlPolicy,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Makes `budget.candidates` actions in one pass each and returns the one that the critic values most."""
-        return verifiers.choose(
-            lambda noise: jnp.clip(policy.one_step(observation, noise), -1.0, 1.0),
-            lambda action: policy.critic(observation, action),
-            budget.noise_scale * draws,
-            self.q_aggregation,
-        )
+        return GeneratorAndCritic(state.one_step, state.critic)
 
     def _critic_loss(self, critic: CriticEnsemble, state: FqlState, batch: Transition, draws: FlowActorCriticDraws):
         next_action = jnp.clip(jax.vmap(state.one_step)(batch.next_observation, draws.target_noise), -1.0, 1.0)

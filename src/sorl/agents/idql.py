@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import DenoisingActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
@@ -21,7 +21,7 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import diffusion, optimisation, verifiers
-from sorl.networks import CriticEnsemble, NoisePredictor
+from sorl.networks import NoisePredictor
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -44,13 +44,6 @@ class IdqlSharedDraws(eqx.Module):
 
     step: Int[Array, ""]
     """Number of updates made before this one: whether it is the values' turn, and how far the learning rate fell."""
-
-
-class IdqlPolicy(eqx.Module):
-    """What acting needs: the model makes candidates, the critic chooses among them."""
-
-    model: NoisePredictor
-    critic: CriticEnsemble
 
 
 class Idql(AbstractAgent):
@@ -130,16 +123,9 @@ class Idql(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of steps and candidates; judged at those of training."""
-        return Budgets(
-            usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
-            inference_steps=(self.denoising_steps,),
-            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
-            trained_steps=(self.denoising_steps,),
-            other_inference_steps=True,
-            other_candidates=True,
-        )
+    def actor(self) -> DenoisingActor:
+        """Denoising by the model's moving average, the best of several by the average critic."""
+        return actor_of(DenoisingActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IdqlState:
         """Fresh networks, moving averages equal to them, and empty optimisers."""
@@ -195,32 +181,9 @@ class Idql(AbstractAgent):
         _, metrics = behaviour.loss(state.model, batch, behaviour.without_dropout(draws), time, self.most_noise_rate)
         return metrics | implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
 
-    def policy(self, state: IdqlState) -> IdqlPolicy:
+    def policy(self, state: IdqlState) -> GeneratorAndCritic:
         """The model's moving average, and the critic's."""
-        return IdqlPolicy(state.average_model, state.values.target_critic)
-
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates steps action"]:
-        """Noise for each step of each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, budget.inference_steps, action_size), jnp.float32)
-
-    def act(
-        self,
-        policy: IdqlPolicy,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates steps action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
-
-        def candidate(noise):
-            return diffusion.sample(policy.model, observation, noise, self.most_noise_rate)
-
-        def value(action):
-            return policy.critic(observation, action)
-
-        return verifiers.choose(candidate, value, budget.noise_scale * draws, self.q_aggregation)
+        return GeneratorAndCritic(state.average_model, state.values.target_critic)
 
     def _grid_time(self, time: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """From [0, 1) to {1 / T, .., 1}, evenly."""

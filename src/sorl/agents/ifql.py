@@ -2,13 +2,17 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import FlowActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
-from sorl.agents.shared.flow_agent import FlowDraws, FlowPolicy, Metrics, act, budgets, draw_flow, flow_matching_errors
+from sorl.agents.shared.flow_agent import (
+    FlowDraws,
+    Metrics,
+    draw_flow,
+    flow_matching_errors,
+)
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -82,9 +86,9 @@ class Ifql(AbstractAgent):
         refuse_outside(self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, expectile=SHARE)
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of Euler steps and candidates; acts with the best of `candidates`."""
-        return budgets(self.flow_steps, self.candidates)
+    def actor(self) -> FlowActor:
+        """Euler steps of the flow, the best of several by the critic."""
+        return actor_of(FlowActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IfqlState:
         """Fresh networks, the target equal to the critic, and empty optimisers."""
@@ -130,25 +134,9 @@ class Ifql(AbstractAgent):
         value_metrics = implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
         return value_metrics | {"flow_matching_loss": _flow_matching_loss(state.field, batch, draws)}
 
-    def policy(self, state: IfqlState) -> FlowPolicy:
+    def policy(self, state: IfqlState) -> GeneratorAndCritic:
         """The flow and the critic."""
-        return FlowPolicy(state.field, state.values.critic)
-
-    def draw_action(
-        self, action_size: int, budget: Budget, *, key: Key[Array, ""]
-    ) -> Float[Array, "candidates action"]:
-        """Initial noise for each candidate of one decision."""
-        return jax.random.normal(key, (budget.candidates, action_size), jnp.float32)
-
-    def act(
-        self,
-        policy: FlowPolicy,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, "candidates action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Makes `budget.candidates` actions and returns the one that the critic values most."""
-        return act(policy, observation, draws, budget, self.q_aggregation)
+        return GeneratorAndCritic(state.field, state.values.critic)
 
 
 def _flow_matching_loss(field: VelocityField, batch: Transition, draws: FlowDraws) -> Float[Array, ""]:

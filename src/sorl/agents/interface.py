@@ -1,4 +1,4 @@
-"""What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update`, `act`."""
+"""What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update` and an actor."""
 
 import abc
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.shared.settings import refuse_absurd_values
 from sorl.data.transitions import Transition, Window
 
 
 class AbstractAgent(eqx.Module):
-    """An algorithm: its hyper-parameters are its fields, and `state` holds everything that training changes.
+    """A learner: its hyper-parameters are its fields, and `state` holds everything that training changes.
 
-    All randomness is data: `draw` and `draw_shared` make the random draws of one update, `draw_action` those of one
-    decision, and nothing else is random but `init`.
+    How the trained networks act is a matter of its `actor`. All randomness is data: `draw` and `draw_shared` make the
+    random draws of one update, and nothing else is random but `init`.
     """
 
     def __check_init__(self):
@@ -23,8 +23,8 @@ class AbstractAgent(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def budgets(self) -> Budgets:
-        """The compute budgets that it acts on, and those that it is judged at."""
+    def actor(self) -> AbstractActor:
+        """How its policy acts."""
 
     @property
     def window(self) -> Window:
@@ -63,14 +63,4 @@ class AbstractAgent(eqx.Module):
 
     @abc.abstractmethod
     def policy(self, state: Any) -> PyTree:
-        """The part of the state that acting needs (networks only)."""
-
-    @abc.abstractmethod
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> PyTree:
-        """The random draws of one decision for one observation."""
-
-    @abc.abstractmethod
-    def act(
-        self, policy: Any, observation: Float[Array, " observation"], draws: Any, budget: Budget
-    ) -> Float[Array, " action"]:
-        """One decision for one observation, in [-1, 1]; the caller vmaps."""
+        """The networks that its `actor` acts with."""

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
 from sorl.agents.shared.settings import (
@@ -18,14 +18,14 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import expectile as values, optimisation, verifiers
-from sorl.networks import GaussianActor, Value
+from sorl.networks import GaussianNetwork, Value
 
 
 class IqlState(eqx.Module):
     """Everything that training changes for one seed."""
 
     values: implicit.ImplicitValues
-    actor: GaussianActor
+    actor: GaussianNetwork
     actor_optimiser: PyTree
 
 
@@ -89,14 +89,14 @@ class Iql(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """One: there are no steps to take, and no second action to choose."""
-        return ONE_PASS
+    def actor(self) -> GaussianActor:
+        """The mean, and noise where a budget asks for it."""
+        return actor_of(GaussianActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IqlState:
         """Fresh networks, the target critic equal to the critic, and empty optimisers."""
         actor_key, values_key = jax.random.split(key)
-        actor = GaussianActor(
+        actor = GaussianNetwork(
             observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=actor_key
         )
         return IqlState(
@@ -142,27 +142,13 @@ class Iql(AbstractAgent):
         _, metrics = _policy_loss(state.actor, state.values.value, batch, q, self.temperature)
         return metrics | implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
 
-    def policy(self, state: IqlState) -> GaussianActor:
+    def policy(self, state: IqlState) -> GaussianNetwork:
         """The policy's network."""
         return state.actor
 
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
-        """The noise of one decision."""
-        return jax.random.normal(key, (action_size,), jnp.float32)
-
-    def act(
-        self,
-        policy: GaussianActor,
-        observation: Float[Array, " observation"],
-        draws: Float[Array, " action"],
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """The policy's mean, and the budget's noise, clipped to [-1, 1]."""
-        return jnp.clip(policy(observation, budget.noise_scale * draws), -1.0, 1.0)
-
 
 def _policy_loss(
-    actor: GaussianActor,
+    actor: GaussianNetwork,
     value: Value,
     batch: Transition,
     q: Float[Array, " batch"],

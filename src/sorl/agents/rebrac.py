@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.schedules import every, no_metrics
 from sorl.agents.shared.settings import (
@@ -21,7 +21,7 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, td, verifiers
-from sorl.networks import CriticEnsemble, GaussianActor
+from sorl.networks import CriticEnsemble, GaussianNetwork
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -30,8 +30,8 @@ Metrics = dict[str, Float[Array, ""]]
 class RebracState(eqx.Module):
     """Everything that training changes for one seed."""
 
-    actor: GaussianActor
-    target_actor: GaussianActor
+    actor: GaussianNetwork
+    target_actor: GaussianNetwork
     """Moving average of `actor`: makes the next action in the TD target."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
@@ -131,14 +131,14 @@ class Rebrac(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """One: there are no steps to take, and no second action to choose."""
-        return ONE_PASS
+    def actor(self) -> DeterministicActor:
+        """The policy's action."""
+        return actor_of(DeterministicActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> RebracState:
         """Fresh networks, moving averages equal to them, and empty optimisers."""
         actor_key, critic_key = jax.random.split(key)
-        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
+        actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
         critic = CriticEnsemble(
             observation_size,
             action_size,
@@ -190,19 +190,9 @@ class Rebrac(AbstractAgent):
         _, policy_metrics = self._actor_loss(state.actor, state.critic, batch)
         return critic_metrics | policy_metrics
 
-    def policy(self, state: RebracState) -> GaussianActor:
+    def policy(self, state: RebracState) -> GaussianNetwork:
         """The actor."""
         return state.actor
-
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: the policy is deterministic."""
-        return ()
-
-    def act(
-        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
-    ) -> Float[Array, " action"]:
-        """The actor's action; a noise scale has nothing to scale."""
-        return policy.mean(observation)
 
     def _critic_loss(
         self, critic: CriticEnsemble, state: RebracState, batch: Transition, draws: RebracDraws
@@ -223,7 +213,7 @@ class Rebrac(AbstractAgent):
         return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_q_mean": jnp.mean(target)}
 
     def _actor_loss(
-        self, actor: GaussianActor, critic: CriticEnsemble, batch: Transition
+        self, actor: GaussianNetwork, critic: CriticEnsemble, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         action = jax.vmap(actor.mean)(batch.observation)
         q = verifiers.aggregate(jax.vmap(critic)(batch.observation, action), self.q_aggregation)

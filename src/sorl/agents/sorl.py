@@ -8,22 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
+from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.schedules import linear_decay
 from sorl.agents.shared.settings import ANY_WEIGHT, refuse_outside
 from sorl.agents.shared.shortcut_agent import (
-    ActionDraws,
     SorlDraws,
-    SorlPolicy,
     SorlSharedDraws,
-    act,
-    budgets,
     draw,
-    draw_action,
     draw_shared,
     refuse_bad_settings,
-    step_counts,
 )
 from sorl.agents.shared.shortcut_losses import gradient_of_one, one_of, policy_gradient, td_loss
 from sorl.data.transitions import Transition
@@ -113,9 +108,9 @@ class Sorl(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
-        return budgets(self.discretization_steps)
+    def actor(self) -> ShortcutActor:
+        """Jumps of the field, the best of several by the critic."""
+        return actor_of(ShortcutActor, self)
 
     @property
     def step_counts(self) -> tuple[int, ...]:
@@ -206,31 +201,9 @@ class Sorl(AbstractAgent):
         )
         return critic_metrics | policy_metrics
 
-    def policy(self, state: SorlState) -> SorlPolicy:
+    def policy(self, state: SorlState) -> GeneratorAndCritic:
         """The field, or its moving average where `act_with_average` says so, and the critic."""
-        return SorlPolicy(state.target_field if self.act_with_average else state.field, state.critic)
-
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> ActionDraws:
-        """Initial noise for each candidate of one decision, and Gumbel noise where the choice is random."""
-        return draw_action(action_size, budget, key=key)
-
-    def act(
-        self,
-        policy: SorlPolicy,
-        observation: Float[Array, " observation"],
-        draws: ActionDraws,
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most, or draws by value."""
-        return act(
-            policy,
-            observation,
-            draws,
-            budget,
-            discretization_steps=self.discretization_steps,
-            backprop_steps=self.backprop_steps,
-            q_aggregation=self.q_aggregation,
-        )
+        return GeneratorAndCritic(state.target_field if self.act_with_average else state.field, state.critic)
 
     def _learning_rate(self, step: Int[Array, "*seeds"]):
         if self.late_learning_rate is None:

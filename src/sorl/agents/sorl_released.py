@@ -7,20 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
+from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.shortcut_agent import (
-    ActionDraws,
     SorlDraws,
-    SorlPolicy,
     SorlSharedDraws,
-    act,
-    budgets,
     draw,
-    draw_action,
     draw_shared,
     refuse_bad_settings,
-    step_counts,
 )
 from sorl.agents.shared.shortcut_losses import gradient_of_one, policy_gradient, td_loss
 from sorl.agents.sorl import Sorl
@@ -92,9 +87,9 @@ class SorlReleased(AbstractAgent):
         refuse_bad_settings(self)
 
     @property
-    def budgets(self) -> Budgets:
-        """Any number of jumps and candidates; judged at 1, 2, 4 and 8 jumps."""
-        return budgets(self.discretization_steps)
+    def actor(self) -> ShortcutActor:
+        """Jumps of the field, the best of several by the critic."""
+        return actor_of(ShortcutActor, self)
 
     @property
     def step_counts(self) -> tuple[int, ...]:
@@ -183,31 +178,9 @@ class SorlReleased(AbstractAgent):
         )
         return td_metrics | policy_metrics
 
-    def policy(self, state: SorlReleasedState) -> SorlPolicy:
+    def policy(self, state: SorlReleasedState) -> GeneratorAndCritic:
         """The online field and critic."""
-        return SorlPolicy(state.field, state.critic)
-
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> ActionDraws:
-        """Initial noise for each candidate of one decision, and Gumbel noise where the choice is random."""
-        return draw_action(action_size, budget, key=key)
-
-    def act(
-        self,
-        policy: SorlPolicy,
-        observation: Float[Array, " observation"],
-        draws: ActionDraws,
-        budget: Budget,
-    ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most, or draws by value."""
-        return act(
-            policy,
-            observation,
-            draws,
-            budget,
-            discretization_steps=self.discretization_steps,
-            backprop_steps=self.backprop_steps,
-            q_aggregation=self.q_aggregation,
-        )
+        return GeneratorAndCritic(state.field, state.critic)
 
     def _td_gradient(self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         def loss(networks, steps: int):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
@@ -21,7 +21,7 @@ from sorl.agents.shared.settings import (
 )
 from sorl.data.transitions import Transition
 from sorl.functional import diffusion, optimisation, verifiers
-from sorl.networks import GaussianActor, NoisePredictor
+from sorl.networks import GaussianNetwork, NoisePredictor
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -34,7 +34,7 @@ class SrpoState(eqx.Module):
 
     values: implicit.ImplicitValues
     model: NoisePredictor
-    actor: GaussianActor
+    actor: GaussianNetwork
     model_optimiser: PyTree
     actor_optimiser: PyTree
     metrics: dict[str, Float[Array, "*seeds"]]
@@ -132,14 +132,14 @@ class Srpo(AbstractAgent):
         )
 
     @property
-    def budgets(self) -> Budgets:
-        """One: there are no steps to take, and no second action to choose."""
-        return ONE_PASS
+    def actor(self) -> DeterministicActor:
+        """The policy's action."""
+        return actor_of(DeterministicActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SrpoState:
         """Fresh networks, the target critic equal to the critic, and empty optimisers."""
         actor_key, model_key, values_key = jax.random.split(key, 3)
-        actor = GaussianActor(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
+        actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
         model = NoisePredictor(observation_size, action_size, self.width, self.blocks, key=model_key)
         return SrpoState(
             values=implicit.init(
@@ -183,19 +183,9 @@ class Srpo(AbstractAgent):
         value_metrics = implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
         return metrics | value_metrics | policy_metrics
 
-    def policy(self, state: SrpoState) -> GaussianActor:
+    def policy(self, state: SrpoState) -> GaussianNetwork:
         """The policy's network."""
         return state.actor
-
-    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: the policy is deterministic."""
-        return ()
-
-    def act(
-        self, policy: GaussianActor, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
-    ) -> Float[Array, " action"]:
-        """The policy's action; a noise scale has nothing to scale."""
-        return policy.mean(observation)
 
     def _pretrain(
         self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, step: Int[Array, ""]

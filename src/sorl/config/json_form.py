@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sorl.agents import AGENTS, AbstractAgent
+from sorl.agents.actors import AbstractActor
 
 
 ABSENT = "absent"
@@ -22,8 +23,8 @@ ABSENT = "absent"
 
 
 def to_json(config: Any) -> Any:
-    """The JSON form of a configuration; an agent carries the name of its class."""
-    if isinstance(config, AbstractAgent):
+    """The JSON form of a configuration; an agent or an actor carries the name of its class."""
+    if isinstance(config, AbstractAgent | AbstractActor):
         fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
         return {"type": type(config).__name__, **fields}
     if dataclasses.is_dataclass(config):

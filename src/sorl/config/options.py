@@ -199,7 +199,7 @@ class TrainConfig:
             chosen = evaluation.final_inference_steps, evaluation.final_candidates
         else:
             chosen = evaluation.inference_steps, evaluation.candidates
-        return self.agent.budgets.grid(*chosen, final=final)
+        return self.agent.actor.budgets.grid(*chosen, final=final)
 
 
 def read_config(path: Path) -> TrainConfig:

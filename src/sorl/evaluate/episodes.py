@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent, Budget
+from sorl.agents.actors import AbstractActor
 from sorl.data.normalisation import Normalisation, Standardisation
 from sorl.environments.environments import Outcome
 from sorl.environments.pool import Environments
@@ -86,7 +87,7 @@ def compile_policy(
 class _Batch(NamedTuple):
     """The program that decides, and what is the same at all its calls."""
 
-    agent: AbstractAgent
+    actor: AbstractActor
     policy: Any
     standardisation: Standardisation | None
     """How observations are standardised before the program, as `Policy` does it; None where the program does it."""
@@ -100,7 +101,7 @@ class _Batch(NamedTuple):
     def of(
         cls, agent: AbstractAgent, policy: Any, normalisation: Normalisation, budget: Budget, rows: int, seed: int
     ) -> "_Batch":
-        return cls(agent, policy, *normalisation.split(), budget, rows, jax.random.key(seed))
+        return cls(agent.actor, policy, *normalisation.split(), budget, rows, jax.random.key(seed))
 
     def first_of_each_row(
         self, ready: Int[np.ndarray, " ready"]
@@ -122,7 +123,7 @@ class _Batch(NamedTuple):
         columns = np.zeros(self.rows, np.int32), np.zeros(self.rows, np.int32), np.zeros((self.rows, size), np.float32)
         for column, values in zip(columns, (episodes, steps, observations), strict=True):
             column[places] = values
-        arguments = self.agent, self.policy, self.normalisation, self.budget, self.key
+        arguments = self.actor, self.policy, self.normalisation, self.budget, self.key
         actions = np.asarray(_decide(*arguments, *columns))[places]
         _refuse_non_finite(actions, episodes, steps)
         return actions
@@ -176,7 +177,7 @@ class _Rollouts:
 
 @jax.jit
 def _decide(
-    agent: AbstractAgent,
+    actor: AbstractActor,
     policy: Any,
     normalisation: Normalisation,
     budget: Budget,
@@ -188,7 +189,7 @@ def _decide(
     """The next action of each row, in the environment's units; its noise is a matter of seed, episode and step."""
     episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, episodes)
     keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
-    return decide(agent, policy, normalisation, observations, keys, budget)
+    return decide(actor, policy, normalisation, observations, keys, budget)
 
 
 def _refuse_non_finite(

@@ -31,7 +31,7 @@ class DecisionOptions:
 
         Raises a `ValueError`, one sentence, for a budget that cannot act, or that the agent cannot act on.
         """
-        own = agent.budgets
+        own = agent.actor.budgets
         noise_scale = own.usual.noise_scale if self.noise_scale is None else self.noise_scale
         usual = dataclasses.replace(
             own.usual,

@@ -68,7 +68,7 @@ def _device(platform: str) -> jax.Device:  # pyright: ignore[reportInvalidTypeFo
 def _description(policy: Policy) -> str:
     known = [name for name in ("env", "seed", "step") if name in policy.provenance]
     origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
-    steps = ", ".join(map(str, policy.agent.budgets.trained_steps))
+    steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
     return (
         f"{type(policy.agent).__name__} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
         f"{policy.action_size} actions, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts at "

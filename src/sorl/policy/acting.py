@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget
+from sorl.agents.actors import AbstractActor
 from sorl.data.normalisation import Normalisation
 
 
@@ -19,7 +20,7 @@ Program = Callable[[tuple[Array, ...], np.ndarray, Array], Array]
 
 @jax.jit
 def decide(
-    agent: AbstractAgent,
+    actor: AbstractActor,
     networks: PyTree,
     normalisation: Normalisation,
     observations: Float[Array, "batch observation"],
@@ -29,28 +30,28 @@ def decide(
     """One decision for each row, in the environment's units; row `i` draws from `keys[i]` alone."""
     action_size = normalisation.action_low.shape[0]
     with jax.enable_x64(False):  # float64 draws from the same key would be other numbers
-        draws = jax.vmap(lambda key: agent.draw_action(action_size, budget, key=key))(keys)
-    return act(agent, networks, normalisation, observations, draws, budget)
+        draws = jax.vmap(lambda key: actor.draw_action(action_size, budget, key=key))(keys)
+    return act(actor, networks, normalisation, observations, draws, budget)
 
 
 def act(
-    agent: AbstractAgent,
+    actor: AbstractActor,
     networks: PyTree,
     normalisation: Normalisation,
     observations: Float[Array, "batch observation"],
     draws: PyTree,
     budget: Budget,
 ) -> Float[Array, "batch action"]:
-    """As `decide`, from the draws of `agent.draw_action`, stacked: row `i` acts with `draws[i]`.
+    """As `decide`, from the draws of `actor.draw_action`, stacked: row `i` acts with `draws[i]`.
 
     All is computed in single precision, also where `JAX_ENABLE_X64` makes double precision jax's default.
     """
-    agent, networks, normalisation, observations, draws = _in_single_precision(
-        (agent, networks, normalisation, observations, draws)
+    actor, networks, normalisation, observations, draws = _in_single_precision(
+        (actor, networks, normalisation, observations, draws)
     )
 
     def one(observation, own):
-        return agent.act(networks, normalisation.observation(observation), own, budget)
+        return actor.act(networks, normalisation.observation(observation), own, budget)
 
     with jax.enable_x64(False):
         return normalisation.environment_action(jax.vmap(one)(observations, draws))
@@ -70,8 +71,8 @@ def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Arra
 
 
 @functools.cache
-def program(agent: AbstractAgent, structure: Any, budget: Budget) -> Program:
-    """The program that decides at `budget`; policies of one agent and `structure` share it, and what it compiles.
+def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
+    """The program that decides at `budget`; policies of one actor and `structure` share it, and what it compiles.
 
     **Arguments:** `structure`, of the pair (networks, normalisation).
     """
@@ -80,7 +81,7 @@ def program(agent: AbstractAgent, structure: Any, budget: Budget) -> Program:
     def run(arrays, observations, key):
         networks, normalisation = jax.tree.unflatten(structure, [_transposed(array) for array in arrays])
         keys = jax.random.split(key, observations.shape[0])
-        return decide(agent, networks, normalisation, observations, keys, budget)
+        return decide(actor, networks, normalisation, observations, keys, budget)
 
     return run
 

@@ -111,7 +111,7 @@ def write(path: Path, content: Content) -> None:
         "agent": to_json(content.agent),
         "observation_size": len(content.normalisation.observation_mean),
         "action_size": len(content.normalisation.action_low),
-        "trained_steps": list(content.agent.budgets.trained_steps),
+        "trained_steps": list(content.agent.actor.budgets.trained_steps),
         "budget": to_json(content.budget),
         # A float32 becomes a decimal number, and back, without loss.
         "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
@@ -171,8 +171,13 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
         raise ValueError(f"the sizes of observation and action are {sizes}")
     _refuse_absurd_sizes(header, len(payload))
     agent = agent_from_json(header["agent"], "the header")
-    trained_steps = list(agent.budgets.trained_steps)
-    defaults = {"trained_steps": trained_steps, "budget": to_json(agent.budgets.usual), "scores": [], "provenance": {}}
+    trained_steps = list(agent.actor.budgets.trained_steps)
+    defaults = {
+        "trained_steps": trained_steps,
+        "budget": to_json(agent.actor.budgets.usual),
+        "scores": [],
+        "provenance": {},
+    }
     lacking = [name for name in _OPTIONAL if name not in header]
     if lacking:
         warnings.warn(f"the header does not have {', '.join(lacking)}; the defaults are taken.", stacklevel=2)
@@ -182,7 +187,7 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     if not isinstance(header["provenance"], dict):
         raise ValueError(f"the provenance is {header['provenance']!r}")
     budget = from_json(Budget, header["budget"], "the budget")
-    agent.budgets.refuse(budget)
+    agent.actor.budgets.refuse(budget)
     return Content(
         agent,
         _networks(agent, sizes, payload),
@@ -211,9 +216,7 @@ def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
 
 
 def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
-    shapes = eqx.filter_eval_shape(lambda key: agent.policy(agent.init(*sizes, key=key)), jax.random.key(0))
-    # Not the shapes' own type, which is float64 where JAX_ENABLE_X64 is set.
-    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+    template = agent.actor.template(*sizes)
     described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
     if described > len(payload):
         raise ValueError("its arrays are not those of the networks that its header describes")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget
+from sorl.agents.actors import AbstractActor
 
 
 MARGIN = 1.2
@@ -75,7 +76,7 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
     return Budget(**{field.name: row[field.name] for field in dataclasses.fields(Budget) if field.name in row})
 
 
-def possible_budgets(agent: AbstractAgent, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
+def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
     """The budgets to choose among: those of the scores, or without scores every trained number of steps.
 
     Without scores a decision draws one candidate, or as many as the agent's method itself chooses among (IDQL's 32).
@@ -84,8 +85,8 @@ def possible_budgets(agent: AbstractAgent, usual: Budget, scores: Sequence[Mappi
         return [score_budget(row) for row in scores]
     return [
         dataclasses.replace(usual, inference_steps=steps, candidates=candidates)
-        for steps in agent.budgets.trained_steps
-        for candidates in sorted({1, agent.budgets.usual.candidates})
+        for steps in actor.budgets.trained_steps
+        for candidates in sorted({1, actor.budgets.usual.candidates})
     ]
 
 

@@ -16,27 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
 from sorl.agents import AbstractAgent, Budget
+from sorl.agents.actors import AbstractActor
 from sorl.config.json_form import to_json
 from sorl.data.normalisation import Normalisation, Standardisation
 from sorl.policy import acting, file as _file, latency, planning as _planning
 from sorl.policy.inputs import checked_observation, refuse_other_keys
 from sorl.policy.runner import PolicyRunner, outside_sentence
-
-
-ACTING_FIELDS = frozenset(
-    {
-        "type",
-        "backprop_steps",
-        "candidates",
-        "denoising_steps",
-        "discretization_steps",
-        "flow_steps",
-        "most_noise_rate",
-        "q_aggregation",
-        "sampling_steps",
-    }
-)
-"""What acting reads of an agent's JSON form, whichever the agent; sizes of networks are those of the arrays."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,8 +45,8 @@ class Policy:
 
     def __post_init__(self):
         if self.budget is None:
-            object.__setattr__(self, "budget", self.agent.budgets.usual)
-        self.agent.budgets.refuse(self.budget)
+            object.__setattr__(self, "budget", self.actor.budgets.usual)
+        self.actor.budgets.refuse(self.budget)
 
     def __repr__(self) -> str:
         return (
@@ -72,6 +57,11 @@ class Policy:
     def __getstate__(self) -> dict[str, Any]:
         """Its fields, for `pickle` and `copy`: compiled programs stay behind, and are found or made again."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def actor(self) -> AbstractActor:
+        """How it acts."""
+        return self.agent.actor
 
     @property
     def observation_size(self) -> int:
@@ -85,9 +75,8 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides how it acts at a budget: its arrays, and what acting reads of the agent."""
-        agent = {name: value for name, value in to_json(self.agent).items() if name in ACTING_FIELDS}
-        digest = hashlib.sha256(json.dumps(agent, sort_keys=True).encode())
+        """SHA-256 of what decides how it acts at a budget: its actor and its arrays."""
+        digest = hashlib.sha256(json.dumps(to_json(self.actor), sort_keys=True).encode())
         for leaf in jax.tree.leaves((self.networks, self.normalisation)):
             array = np.asarray(leaf)
             digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
@@ -190,7 +179,7 @@ class Policy:
         if not 0 < milliseconds < math.inf:
             raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
         policy = self if device is None else self.on(device)
-        budgets = _planning.possible_budgets(self.agent, self.budget, self.scores)
+        budgets = _planning.possible_budgets(self.actor, self.budget, self.scores)
         names = [json.dumps(to_json(budget)) for budget in budgets]
         observation, key = self.normalisation.standardisation().mean, jax.random.key(0)
         found = latency.costs(
@@ -255,9 +244,9 @@ class Policy:
             given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
             plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items() if x is not None}
             budget = dataclasses.replace(budget, **plain)
-            self.agent.budgets.refuse(budget)
+            self.actor.budgets.refuse(budget)
             structure = jax.tree.structure((self.networks, self._program_normalisation))
-            self._programs[asked] = acting.program(self.agent, structure, budget)
+            self._programs[asked] = acting.program(self.actor, structure, budget)
         return self._programs[asked]
 
 

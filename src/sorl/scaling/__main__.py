@@ -121,7 +121,7 @@ def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
 
     That is one step and one candidate where the agent can act so, else the least of each that was asked for.
     """
-    own = agent.budgets
+    own = agent.actor.budgets
     steps = set(config.inference_steps or own.inference_steps)
     if config.inference_steps is None and own.other_inference_steps:
         steps |= set(INFERENCE_STEPS)

@@ -39,7 +39,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
         "Next:",
         *(f"  {command}" for command in next_commands(config, directory)),
     ]
-    if config.env is not None and config.agent.budgets.other_candidates:
+    if config.env is not None and config.agent.actor.budgets.other_candidates:
         lines.append(BEST_OF_N)
     print("\n".join(lines))
     if failure is not None:
@@ -54,7 +54,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
 
 def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
     rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
-    noise_scale = config.agent.budgets.usual.noise_scale
+    noise_scale = config.agent.actor.budgets.usual.noise_scale
     found = headline(evaluation_rows(rows, config.evaluation.episodes, noise_scale))
     if found:
         print("Headline, the mean over the last three evaluations while training:")
@@ -78,7 +78,7 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
 
 def next_commands(config: TrainConfig, directory: Path) -> list[str]:
     """Commands that work on this run."""
-    place, own = shlex.quote(str(directory)), config.agent.budgets
+    place, own = shlex.quote(str(directory)), config.agent.actor.budgets
     more = f"{resume_command(directory)} --updates {2 * config.updates}"
     if config.env is None:
         return [f"python -m sorl.{name} {place}" for name in ("policy", "export", "report")] + [more]

@@ -1,11 +1,10 @@
-"""What the agents with a flow policy have in common: networks to act with, random draws, losses, budgets, acting."""
+"""What the agents with a flow policy have in common: random draws and losses."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from sorl.agents.budget import Budget, Budgets
 from sorl.data.transitions import Transition
 from sorl.functional import flows, td, verifiers
 from sorl.functional.means import mean_over
@@ -13,13 +12,6 @@ from sorl.networks import CriticEnsemble, VelocityField
 
 
 Metrics = dict[str, Float[Array, ""]]
-
-
-class FlowPolicy(eqx.Module):
-    """What acting needs: the flow makes candidates, the critic chooses among them."""
-
-    field: VelocityField
-    critic: CriticEnsemble
 
 
 class FlowDraws(eqx.Module):
@@ -86,32 +78,3 @@ def td_loss(
     loss = td.td_loss(q, target, batch.valid)
     q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
     return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
-
-
-def budgets(flow_steps: int, candidates: int = 1) -> Budgets:
-    """Those of a flow: its own number of Euler steps or any other, and `candidates` or any other number of them."""
-    return Budgets(
-        usual=Budget(inference_steps=flow_steps, candidates=candidates),
-        inference_steps=(flow_steps,),
-        candidates=(1, candidates if candidates > 1 else 8),
-        trained_steps=(flow_steps,),
-        other_inference_steps=True,
-        other_candidates=True,
-    )
-
-
-def act(
-    policy: FlowPolicy,
-    observation: Float[Array, " observation"],
-    noise: Float[Array, "candidates action"],
-    budget: Budget,
-    aggregation: verifiers.Aggregation,
-) -> Float[Array, " action"]:
-    """Makes one action of each row of `noise`, and returns the one that the critic values most."""
-
-    def candidate(start):
-        return flows.sample(policy.field, observation, start, budget.inference_steps)
-
-    return verifiers.choose(
-        candidate, lambda action: policy.critic(observation, action), budget.noise_scale * noise, aggregation
-    )

@@ -1,4 +1,4 @@
-"""What `Sorl` and `SorlReleased` have in common: networks, random draws, acting, and the settings they refuse."""
+"""What `Sorl` and `SorlReleased` have in common: random draws, and the settings they refuse."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sorl.agents.budget import Budget, Budgets
+from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -17,31 +17,6 @@ from sorl.agents.shared.settings import (
     refuse_outside,
     refuse_unknown_aggregation,
 )
-from sorl.functional import shortcut, verifiers
-from sorl.networks import CriticEnsemble, ShortcutField
-
-
-def budgets(discretization_steps: int) -> Budgets:
-    """Any number of jumps and candidates; evaluated at the step counts of the paper, some of them beyond the trained.
-
-    The usual number of jumps is 4, or the largest trained number where that is less.
-    """
-    return Budgets(
-        usual=Budget(inference_steps=min(4, discretization_steps)),
-        inference_steps=(1, 2, 4, 8),
-        candidates=(1, 8),
-        trained_steps=step_counts(discretization_steps),
-        other_inference_steps=True,
-        other_candidates=True,
-        other_verifiers=True,
-    )
-
-
-class SorlPolicy(eqx.Module):
-    """What acting needs: the field makes candidates, the critic chooses among them."""
-
-    field: ShortcutField
-    critic: CriticEnsemble
 
 
 class SorlDraws(eqx.Module):
@@ -64,29 +39,6 @@ class SorlSharedDraws(eqx.Module):
 
     policy_steps: Int[Array, ""]
     target_steps: Int[Array, ""]
-
-
-class SoftmaxDraws(eqx.Module):
-    """The random draws of a decision that samples among its candidates, too."""
-
-    noise: Float[Array, "*batch candidates action"]
-    """Starts the candidates."""
-    gumbel: Float[Array, "*batch candidates"]
-    """Standard Gumbel noise, one number for each candidate's value."""
-
-
-ActionDraws = Float[Array, "candidates action"] | SoftmaxDraws
-"""The initial noise of each candidate, and where the choice among them is random what it needs."""
-
-
-def step_counts(most: int) -> tuple[int, ...]:
-    """1, 2, 4, .., `most`, which is a power of two."""
-    return tuple(2**level for level in range(most.bit_length()))
-
-
-def largest_trained(steps: int, most: int) -> int:
-    """The largest power of two that is neither above `steps` nor above `most`."""
-    return min(2 ** (steps.bit_length() - 1), most)
 
 
 def consistency_levels(batch_size: int, discretization_steps: int) -> np.ndarray:
@@ -124,47 +76,6 @@ def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
     """One jump count for the Q loss and one for the TD target, uniform over the step counts."""
     policy_steps, target_steps = jax.random.randint(key, (2,), 0, len(step_counts(backprop_steps)), jnp.int32)
     return SorlSharedDraws(policy_steps, target_steps)
-
-
-def draw_action(action_size: int, budget: Budget, *, key: Key[Array, ""]) -> ActionDraws:
-    """The random draws of one decision."""
-    shape = (budget.candidates, action_size)
-    if not budget.chooses_by_softmax:
-        return jax.random.normal(key, shape, jnp.float32)
-    noise_key, choice_key = jax.random.split(key)
-    return SoftmaxDraws(
-        jax.random.normal(noise_key, shape, jnp.float32), jax.random.gumbel(choice_key, shape[:1], jnp.float32)
-    )
-
-
-def act(
-    policy: SorlPolicy,
-    observation: Float[Array, " observation"],
-    draws: ActionDraws,
-    budget: Budget,
-    *,
-    discretization_steps: int,
-    backprop_steps: int,
-    q_aggregation: verifiers.Aggregation,
-) -> Float[Array, " action"]:
-    """Samples one action for each row of noise, and returns the one that the critic values most, or draws by value."""
-    if isinstance(draws, SoftmaxDraws):
-        noise, perturbation = draws.noise, budget.softmax_temperature * draws.gumbel
-    else:
-        noise, perturbation = draws, None
-    steps = budget.inference_steps
-    policy_steps = budget.policy_conditioning or largest_trained(steps, discretization_steps)
-
-    def candidate(start):
-        return shortcut.sample(policy.field, observation, start, steps, conditioning=policy_steps)
-
-    critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, backprop_steps), noise.dtype)
-
-    def value(action):
-        return policy.critic(observation, action, critic_steps)
-
-    aggregation = budget.q_aggregation or q_aggregation
-    return verifiers.choose(candidate, value, budget.noise_scale * noise, aggregation, perturbation)
 
 
 def refuse_bad_settings(agent: Any) -> None:

@@ -1,4 +1,4 @@
-"""Actors: distributions over actions."""
+"""The Gaussian network: a normal distribution over actions."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 from sorl.networks.mlp import MLP
 
 
-class GaussianActor(eqx.Module):
+class GaussianNetwork(eqx.Module):
     """A normal distribution over actions whose mean depends on the state and whose standard deviations do not.
 
     With `tanh_mean` the mean lies in (-1, 1) (as in IQL's released code and TD3). With `learned_std` the standard

@@ -1,0 +1,25 @@
+"""Actors: how trained networks act, one kind a file; several algorithms share a kind."""
+
+from sorl.agents.actors.choice import GeneratorAndCritic as GeneratorAndCritic
+from sorl.agents.actors.consistency import ConsistencyActor as ConsistencyActor
+from sorl.agents.actors.denoising import DenoisingActor as DenoisingActor
+from sorl.agents.actors.flow import FlowActor as FlowActor
+from sorl.agents.actors.interface import AbstractActor as AbstractActor, actor_of as actor_of
+from sorl.agents.actors.one_pass import DeterministicActor as DeterministicActor, GaussianActor as GaussianActor
+from sorl.agents.actors.one_step import OneStepActor as OneStepActor
+from sorl.agents.actors.shortcut import ShortcutActor as ShortcutActor
+
+
+ACTORS: dict[str, type[AbstractActor]] = {
+    kind.__name__: kind
+    for kind in (
+        ConsistencyActor,
+        DenoisingActor,
+        DeterministicActor,
+        FlowActor,
+        GaussianActor,
+        OneStepActor,
+        ShortcutActor,
+    )
+}
+"""By the name that a policy file carries."""

@@ -1,0 +1,72 @@
+"""Acts by a consistency model: any number of steps and candidates."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import Budget, Budgets
+from sorl.functional import consistency, verifiers
+from sorl.networks import ConsistencyNetwork, CriticEnsemble
+
+
+class ConsistencyActor(AbstractActor):
+    """Samples candidates by steps of a consistency model, and chooses the one that the critic values most."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the network's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True)
+    """Number of critic heads."""
+    sampling_steps: int = eqx.field(static=True)
+    """Steps from noise to action, unless a budget says otherwise."""
+    candidates: int = eqx.field(static=True)
+    """N of best-of-N, unless a budget says otherwise."""
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True)
+    """How critic heads become one value."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of steps and candidates; evaluated at those of training."""
+        return Budgets(
+            usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
+            inference_steps=(self.sampling_steps,),
+            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.sampling_steps,),
+            other_inference_steps=True,
+            other_candidates=True,
+        )
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The network and the critic."""
+        sizes = observation_size, action_size
+
+        def make(key):
+            return GeneratorAndCritic(
+                ConsistencyNetwork(*sizes, self.hidden_sizes, key=key),
+                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
+            )
+
+        return structure(make)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
+        """Noise for each step of each candidate of one decision."""
+        return draw_candidates((budget.inference_steps, action_size), budget, key=key)
+
+    def act(
+        self,
+        networks: GeneratorAndCritic,
+        observation: Float[Array, " observation"],
+        draws: CandidateDraws,
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return consistency.sample(networks.generator, observation, noise)
+
+        def value(action):
+            return networks.critic(observation, action)
+
+        return choose(candidate, value, draws, budget, self.q_aggregation)

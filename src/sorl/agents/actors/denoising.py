@@ -1,0 +1,76 @@
+"""Acts by denoising with a diffusion model: any number of steps and candidates."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import Budget, Budgets
+from sorl.functional import diffusion, verifiers
+from sorl.networks import CriticEnsemble, NoisePredictor
+
+
+class DenoisingActor(AbstractActor):
+    """Samples candidates by denoising, and chooses the one that the critic values most."""
+
+    width: int = eqx.field(static=True)
+    """Width of the model's residual stream, in units."""
+    blocks: int = eqx.field(static=True)
+    """Number of the model's residual blocks."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True)
+    """Number of critic heads."""
+    denoising_steps: int = eqx.field(static=True)
+    """Steps from noise to action, unless a budget says otherwise."""
+    candidates: int = eqx.field(static=True)
+    """N of best-of-N, unless a budget says otherwise."""
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True)
+    """How critic heads become one value."""
+    most_noise_rate: float
+    """beta_max, the rate at which noise enters an action at time 1."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of steps and candidates; evaluated at those of training."""
+        return Budgets(
+            usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
+            inference_steps=(self.denoising_steps,),
+            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
+            trained_steps=(self.denoising_steps,),
+            other_inference_steps=True,
+            other_candidates=True,
+        )
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The model and the critic."""
+        sizes = observation_size, action_size
+
+        def make(key):
+            return GeneratorAndCritic(
+                NoisePredictor(*sizes, self.width, self.blocks, key=key),
+                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
+            )
+
+        return structure(make)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
+        """Noise for each step of each candidate of one decision."""
+        return draw_candidates((budget.inference_steps, action_size), budget, key=key)
+
+    def act(
+        self,
+        networks: GeneratorAndCritic,
+        observation: Float[Array, " observation"],
+        draws: CandidateDraws,
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return diffusion.sample(networks.generator, observation, noise, self.most_noise_rate)
+
+        def value(action):
+            return networks.critic(observation, action)
+
+        return choose(candidate, value, draws, budget, self.q_aggregation)

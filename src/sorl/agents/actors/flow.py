@@ -1,0 +1,72 @@
+"""Acts by integrating a flow: any number of Euler steps and candidates."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import Budget, Budgets
+from sorl.functional import flows, verifiers
+from sorl.networks import CriticEnsemble, VelocityField
+
+
+class FlowActor(AbstractActor):
+    """Samples candidates by Euler steps of a flow, and chooses the one that the critic values most."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the flow's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True)
+    """Number of critic heads."""
+    flow_steps: int = eqx.field(static=True)
+    """Euler steps, unless a budget says otherwise."""
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True)
+    """How critic heads become one value."""
+    candidates: int = eqx.field(static=True, default=1)
+    """N of best-of-N, unless a budget says otherwise."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of Euler steps and candidates; evaluated at its own steps, with 1 and `candidates` (or 8)."""
+        return Budgets(
+            usual=Budget(inference_steps=self.flow_steps, candidates=self.candidates),
+            inference_steps=(self.flow_steps,),
+            candidates=(1, self.candidates if self.candidates > 1 else 8),
+            trained_steps=(self.flow_steps,),
+            other_inference_steps=True,
+            other_candidates=True,
+        )
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The flow and the critic."""
+        sizes = observation_size, action_size
+
+        def make(key):
+            return GeneratorAndCritic(
+                VelocityField(*sizes, self.hidden_sizes, key=key),
+                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
+            )
+
+        return structure(make)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
+        """Initial noise for each candidate of one decision."""
+        return draw_candidates((action_size,), budget, key=key)
+
+    def act(
+        self,
+        networks: GeneratorAndCritic,
+        observation: Float[Array, " observation"],
+        draws: CandidateDraws,
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return flows.sample(networks.generator, observation, noise, budget.inference_steps)
+
+        def value(action):
+            return networks.critic(observation, action)
+
+        return choose(candidate, value, draws, budget, self.q_aggregation)

@@ -1,0 +1,70 @@
+"""Act by one forward pass of a Gaussian network: no steps, and no critic to choose."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import ONE_PASS, Budget, Budgets
+from sorl.networks import GaussianNetwork
+
+
+class GaussianActor(AbstractActor):
+    """Acts on the mean of a normal distribution; a budget's noise scale adds so many deviations of noise."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the network's hidden layers, in units."""
+    learned_std: bool = eqx.field(static=True)
+    """Whether the standard deviations are learned, rather than 1."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and there is no critic to choose."""
+        return ONE_PASS
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The network."""
+        sizes = observation_size, action_size
+        return structure(lambda key: GaussianNetwork(*sizes, self.hidden_sizes, learned_std=self.learned_std, key=key))
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> Float[Array, " action"]:
+        """The noise of one decision."""
+        return jax.random.normal(key, (action_size,), jnp.float32)
+
+    def act(
+        self,
+        networks: GaussianNetwork,
+        observation: Float[Array, " observation"],
+        draws: Float[Array, " action"],
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """The mean plus the budget's noise, clipped to [-1, 1]."""
+        return jnp.clip(networks(observation, budget.noise_scale * draws), -1.0, 1.0)
+
+
+class DeterministicActor(AbstractActor):
+    """Acts on the mean of a network that ends in tanh; a noise scale has nothing to scale."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the network's hidden layers, in units."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """One: there are no steps to take, and no second action to choose."""
+        return ONE_PASS
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The network."""
+        sizes = observation_size, action_size
+        return structure(lambda key: GaussianNetwork(*sizes, self.hidden_sizes, tanh_mean=True, key=key))
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
+        """Nothing: the policy is deterministic."""
+        return ()
+
+    def act(
+        self, networks: GaussianNetwork, observation: Float[Array, " observation"], draws: tuple[()], budget: Budget
+    ) -> Float[Array, " action"]:
+        """The network's mean."""
+        return networks.mean(observation)

@@ -1,0 +1,62 @@
+"""Acts by one pass of a network from noise to action: one step, any number of candidates."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import Budget, Budgets
+from sorl.functional import verifiers
+from sorl.networks import CriticEnsemble, OneStepField
+
+
+class OneStepActor(AbstractActor):
+    """Makes each candidate in one pass from noise, and chooses the one that the critic values most."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the hidden layers of the one-step policy, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True)
+    """Number of critic heads."""
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True)
+    """How critic heads become one value."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """One step, and any number of candidates."""
+        return Budgets(Budget(1), (1,), (1, 8), (1,), other_inference_steps=False, other_candidates=True)
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The one-step policy and the critic."""
+        sizes = observation_size, action_size
+
+        def make(key):
+            return GeneratorAndCritic(
+                OneStepField(*sizes, self.hidden_sizes, key=key),
+                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
+            )
+
+        return structure(make)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
+        """Noise for each candidate of one decision."""
+        return draw_candidates((action_size,), budget, key=key)
+
+    def act(
+        self,
+        networks: GeneratorAndCritic,
+        observation: Float[Array, " observation"],
+        draws: CandidateDraws,
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Makes `budget.candidates` actions in one pass each and returns the one that the critic values most."""
+
+        def candidate(noise):
+            return jnp.clip(networks.generator(observation, noise), -1.0, 1.0)
+
+        def value(action):
+            return networks.critic(observation, action)
+
+        return choose(candidate, value, draws, budget, self.q_aggregation)

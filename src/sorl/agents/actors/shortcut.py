@@ -1,0 +1,99 @@
+"""Acts by jumps of a shortcut field: any number of jumps and candidates."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, SoftmaxDraws, choose, draw_candidates
+from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.budget import Budget, Budgets
+from sorl.functional import shortcut, verifiers
+from sorl.networks import CriticEnsemble, ShortcutField
+
+
+class ShortcutActor(AbstractActor):
+    """Samples candidates by jumps of a shortcut field, and chooses the one that the critic values most."""
+
+    hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of the field's hidden layers, in units."""
+    critic_hidden_sizes: tuple[int, ...] = eqx.field(static=True)
+    """Widths of each critic head's hidden layers, in units."""
+    critic_heads: int = eqx.field(static=True)
+    """Number of critic heads."""
+    discretization_steps: int = eqx.field(static=True)
+    """M^disc: steps of the finest grid that the field was trained on, a power of two."""
+    backprop_steps: int = eqx.field(static=True)
+    """M^BTT: most jumps of the policies that the critic was trained for, a power of two."""
+    q_aggregation: verifiers.Aggregation = eqx.field(static=True)
+    """How critic heads become one value, unless a budget says otherwise."""
+    critic_sees_steps: bool = eqx.field(static=True, default=True)
+    """Whether the number of jumps is an input of the critic."""
+
+    @property
+    def budgets(self) -> Budgets:
+        """Any number of jumps and candidates; evaluated at 1, 2, 4 and 8 jumps, also where that exceeds the trained.
+
+        The usual number of jumps is 4, or the largest trained number where that is less.
+        """
+        return Budgets(
+            usual=Budget(inference_steps=min(4, self.discretization_steps)),
+            inference_steps=(1, 2, 4, 8),
+            candidates=(1, 8),
+            trained_steps=step_counts(self.discretization_steps),
+            other_inference_steps=True,
+            other_candidates=True,
+            other_verifiers=True,
+        )
+
+    def template(self, observation_size: int, action_size: int) -> PyTree:
+        """The field and the critic."""
+        sizes = observation_size, action_size
+
+        def make(key):
+            return GeneratorAndCritic(
+                ShortcutField(*sizes, self.hidden_sizes, key=key),
+                CriticEnsemble(
+                    *sizes,
+                    self.critic_hidden_sizes,
+                    heads=self.critic_heads,
+                    sees_steps=self.critic_sees_steps,
+                    key=key,
+                ),
+            )
+
+        return structure(make)
+
+    def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
+        """Initial noise for each candidate of one decision, and Gumbel noise where the choice is random."""
+        return draw_candidates((action_size,), budget, key=key)
+
+    def act(
+        self,
+        networks: GeneratorAndCritic,
+        observation: Float[Array, " observation"],
+        draws: CandidateDraws,
+        budget: Budget,
+    ) -> Float[Array, " action"]:
+        """Samples `budget.candidates` actions and returns the one that the critic values most, or draws by value."""
+        steps = budget.inference_steps
+        policy_steps = budget.policy_conditioning or largest_trained(steps, self.discretization_steps)
+        dtype = (draws.noise if isinstance(draws, SoftmaxDraws) else draws).dtype
+        critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, self.backprop_steps), dtype)
+
+        def candidate(noise):
+            return shortcut.sample(networks.generator, observation, noise, steps, conditioning=policy_steps)
+
+        def value(action):
+            return networks.critic(observation, action, critic_steps)
+
+        return choose(candidate, value, draws, budget, self.q_aggregation)
+
+
+def step_counts(most: int) -> tuple[int, ...]:
+    """1, 2, 4, .., `most`, which is a power of two."""
+    return tuple(2**level for level in range(most.bit_length()))
+
+
+def largest_trained(steps: int, most: int) -> int:
+    """The largest power of two that is neither above `steps` nor above `most`."""
+    return min(2 ** (steps.bit_length() - 1), most)
