@@ -76,22 +76,12 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
 
     def policy_loss(network, *, critic, steps):
         field, teacher = partial(field_velocity, network), partial(field_velocity, state.target_field)
+        logged = batch.observation, batch.action
         flow = shortcut.flow_matching_loss(
-            jax.vmap(field),
-            batch.observation,
-            batch.action,
-            draws.flow_noise,
-            draws.flow_time,
-            agent.discretization_steps,
+            jax.vmap(field), *logged, draws.flow_noise, draws.flow_time, agent.discretization_steps
         )
         consistency = shortcut.self_consistency_loss(
-            jax.vmap(field),
-            jax.vmap(teacher),
-            batch.observation,
-            batch.action,
-            draws.consistency_noise,
-            draws.consistency_time,
-            levels,
+            jax.vmap(field), jax.vmap(teacher), *logged, draws.consistency_noise, draws.consistency_time, levels
         )
         q = values(critic, field, batch.observation, draws.policy_noise, steps)
         q_loss = td.policy_q_loss(q)

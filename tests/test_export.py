@@ -106,7 +106,7 @@ seal, header, program = open("policy.stablehlo", "rb").read().split(b"\\n", 2)
 act = jax.jit(jax.export.deserialize(bytearray(program)).call)
 actions = np.asarray(act(observations, noise))
 """
-"""As the README shows it."""
+"""As the page about deployment shows it."""
 
 
 def test_five_lines_without_the_loader_do(directory):

@@ -25,7 +25,7 @@ _QUICKSTART_SORL: dict[str, Any] = {
     "act_with_average": True,
 }
 QUICKSTART: dict[str, dict[str, Any]] = {"Sorl": _QUICKSTART_SORL, "SorlReleased": _QUICKSTART_SORL}
-"""By the agent's class name, where it has such fields; chosen by measurement: see the README's notes."""
+"""By the agent's class name, where it has such fields; chosen by measurement: docs/studies/quickstart.md."""
 
 QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
     "Idql": {"decay_updates": 40_000.0},
