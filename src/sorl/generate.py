@@ -1,4 +1,4 @@
-"""`python -m sorl.generate ENV`: makes an OGBench data set with OGBench's own environments and oracles."""
+"""`python -m sorl.generate ENV`: generates an OGBench data set with OGBench's own environments and oracles."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -21,8 +21,8 @@ from sorl.system import entry
 class Config:
     """Generates data sets that need no trained expert (cube, scene, puzzle, pointmaze), in OGBench's file format.
 
-    They have the official distribution but are not the official files: tables say "generated" and give the number of
-    episodes.
+    They have the distribution of the official data sets but are not the official files, so tables call them "generated"
+    and give the number of episodes.
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
@@ -30,17 +30,17 @@ class Config:
     episodes: int | None = None
     """Training episodes; a tenth as many are added for validation; default: as many as in the official set."""
     seed: int = 0
-    """Seed; it and an episode's number determine the episode."""
+    """Random seed; each episode depends only on this seed and the episode's number."""
     workers: int | None = None
-    """Number of worker processes; the data do not depend on it; default: one per core."""
+    """Number of worker processes, which does not affect the data; default: one per core."""
     worker_timeout: float = WORKER_TIMEOUT
-    """Seconds for one episode after which a worker process counts as hung and generation stops."""
+    """Seconds allowed for one episode; a worker process that takes longer counts as hung, and generation stops."""
     out: pathlib.Path | None = None
     """Directory of the files; default: one below $XDG_DATA_HOME/sorl/generated."""
 
 
 def main(config: Config) -> pathlib.Path:
-    """Generates the data set; continues with the missing episodes if an earlier run was stopped."""
+    """Generates the data set, or only the missing episodes if an earlier run was stopped; **returns** its directory."""
     wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
     directory = generate(wanted, directory=config.out, workers=config.workers, worker_timeout=config.worker_timeout)
     print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")
@@ -48,5 +48,5 @@ def main(config: Config) -> pathlib.Path:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.generate"))

@@ -1,4 +1,4 @@
-"""Pictures of a run: `python -m sorl.plots RUN --out picture.png` (needs matplotlib: pip install 'sorl[plots]')."""
+"""`python -m sorl.plots RUN --out picture.png`: plots a run (needs matplotlib: pip install 'sorl[plots]')."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -35,26 +35,27 @@ COLUMNS = (
     "successes",
     "episodes",
 )
-"""What is drawn of `evaluation.json`."""
+"""The columns of `evaluation.json` that the picture needs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plots the success of a run while it trained, and at every compute budget after it."""
+    """Plots the success of a run during training, and at every compute budget after training."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory, evaluated by `sorl.train` or `sorl.evaluate`."""
+    """Run directory that `sorl.train` or `sorl.evaluate` has evaluated."""
     out: Path = Path("run.png")
-    """File of the picture, in any format that matplotlib writes; its directory is made if missing."""
+    """File of the picture, in any format that matplotlib can write; its directory is created if missing."""
 
 
 def main(config: Config) -> None:
-    """Writes the picture; raises a `FileNotFoundError` if the run was not evaluated yet."""
+    """Writes the picture; raises a `FileNotFoundError` if the run has not been evaluated yet."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    # Refuse a run without evaluations, and say whether it can have any.
     evaluate = f"python -m sorl.evaluate {shlex.quote(str(config.run))}"
     path = config.run / "evaluation.json"
     if not path.exists():
@@ -65,6 +66,7 @@ def main(config: Config) -> None:
                 "losses in metrics.csv."
             )
         raise FileNotFoundError(f"{path} is missing; run {evaluate} first.")
+    # Seeds whose losses became non-finite are left out of both pictures.
     make_directory(config.out.parent)
     bad = bad_seeds(config.run)
     again = f"run {evaluate} again"
@@ -75,6 +77,7 @@ def main(config: Config) -> None:
         )
     if bad:
         print(f"Left out because losses became non-finite in training: seed {', '.join(map(str, sorted(bad)))}.")
+    # Learning curves on the left, budgets on the right; the title names the data, because they limit any comparison.
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     draw_learning_curves(left, [row for row in read_metrics(config.run) if row["seed"] not in bad])
     draw_budgets(right, rows)
@@ -87,7 +90,7 @@ def main(config: Config) -> None:
 
 
 def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Success against updates: one line for each budget, the mean over seeds, with the seeds as points."""
+    """Success against updates: a line for each budget, the mean over seeds, and a point for each seed."""
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
@@ -104,7 +107,7 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Success against inference steps: one line for each number of candidates, with its 95 % interval."""
+    """Success against inference steps: a line for each number of candidates, with 95 % intervals."""
     groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for row in rows:
         groups[row["candidates"], row["inference_steps"]].append((row["successes"], row["episodes"]))
@@ -128,5 +131,5 @@ def _budget_label(name: str) -> str:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.plots"))

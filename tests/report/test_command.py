@@ -145,15 +145,15 @@ def test_runs_with_values_that_the_rewards_do_not_allow_are_named(tmp_path):
             for seed, excess in zip((1, 2), excesses, strict=True):
                 log.write(step, seed, {"training/value_excess": excess})
     _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))
-    left = "values left what the data's rewards allow at update"
-    assert f"{run}, seed 1: {left} 60 and are outside in its last row: do not trust its policy." in words
+    left = "values left the range that the data's rewards allow at update"
+    assert f"{run}, seed 1: {left} 60 and are outside it in the last row: do not trust this policy." in words
     assert f"{run}, seed 2: {left} 50, and came back." in words
 
 
 def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
     made = [make_run(tmp_path / "a", final=(0.2, 0.4)), make_run(tmp_path / "b", env=SCENE, final=(0.5, 0.9))]
     _, words = read_page(report.main(report.Config(tuple(made), out=tmp_path / "report")))
-    assert "interquartile mean of all runs" in words and "0.450" in words  # of 0.2 | 0.4, 0.5 | 0.9
+    assert "interquartile mean of all scores" in words and "0.450" in words  # of 0.2 | 0.4, 0.5 | 0.9
 
 
 def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):
@@ -165,7 +165,7 @@ def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp
         (bare / name).unlink(missing_ok=True)
     (bare / "checkpoints" / "30").mkdir(parents=True)
     _, words = read_page(report.main(report.Config((bare,), out=tmp_path / "report")))
-    assert "None of the runs was evaluated while it trained" in words
+    assert "None of the runs was evaluated during training" in words
 
 
 def test_updates_are_those_that_were_made_and_failed_starts_are_left_out(tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_updates_are_those_that_were_made_and_failed_starts_are_left_out(tmp_pat
     (made / "checkpoints" / "77777").mkdir(parents=True)
     _, words = read_page(report.main(report.Config((failed, made), out=tmp_path / "report")))
     assert "1 method on 1 task" in words and "77777" in words
-    assert f"{failed} is left out: it was started and never trained.\n" in capsys.readouterr().out
+    assert f"{failed} is left out: it was started but never trained.\n" in capsys.readouterr().out
     with pytest.raises(ValueError, match="None of the runs was ever trained"):
         report.main(report.Config((failed,), out=tmp_path / "report"))
 

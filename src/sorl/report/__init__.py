@@ -1,1 +1,1 @@
-"""`python -m sorl.report`: one page about any number of runs."""
+"""`python -m sorl.report`: an HTML page that compares runs."""

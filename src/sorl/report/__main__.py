@@ -1,4 +1,4 @@
-"""`python -m sorl.report RUN...`: one page of HTML about any number of runs, with the commands behind its numbers."""
+"""`python -m sorl.report RUN...`: an HTML page that compares runs, with the commands that reproduce its numbers."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -22,29 +22,29 @@ from sorl.system.files import make_directory, whole_file
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compares runs on one self-contained HTML page, and writes its pictures as PNG too.
+    """Compares runs on one self-contained HTML page, and also writes its pictures as PNG files.
 
-    Runs of one agent are one method unless their options differ on the same task; the seeds of a method are pooled. A
-    section names what the runs lack for it. Pictures need matplotlib (pip install 'sorl[plots]').
+    Runs of the same agent are one method, unless their options differ on the same task; the seeds of a method are
+    pooled. Each section says which data are missing for it. Pictures need matplotlib (pip install 'sorl[plots]').
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
-    """Run directories that `sorl.train` made."""
+    """Run directories written by `sorl.train`."""
     out: Path = Path("report")
-    """Directory for index.html and the pictures; it is made if missing."""
+    """Directory for index.html and the pictures; created if missing."""
     runtime: tuple[Path, ...] = ()
-    """JSON files that `benchmarks/runtime.py` wrote, for the section on time."""
+    """JSON files written by `benchmarks/runtime.py`, for the section on time."""
     film: bool = False
     """Show frames of one episode of the first run that has an environment, at few and at many inference steps (needs an
     off-screen renderer)."""
     film_steps: tuple[int, ...] = (1, 8)
-    """Numbers of inference steps of those frames."""
+    """Numbers of inference steps to film, one row of frames for each."""
     film_episode: int = 0
-    """Number of the episode, as in an evaluation."""
+    """Index of the episode to film, as in an evaluation."""
 
     def __post_init__(self):
         if not self.runs:
-            raise ValueError("No run is given; give the directories that sorl.train printed.")
+            raise ValueError("No run is given; give the run directories that sorl.train printed.")
 
 
 def main(config: Config) -> Path:
@@ -88,5 +88,5 @@ def _arguments(config: Config) -> list[str]:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.report"))

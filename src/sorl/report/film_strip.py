@@ -1,4 +1,4 @@
-"""One episode in a few frames, at several compute budgets one above the other."""
+"""A few frames of one episode, with one row for each compute budget."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,28 +16,28 @@ from sorl.system.pictures import write_picture
 
 
 FRAMES = 8
-"""Frames of a row, evenly spaced from the first state to the last."""
+"""Frames in a row, evenly spaced from the first state to the last."""
 
 EPISODES = 50
-"""Of the evaluation that the episode belongs to: as many as `sorl.evaluate` plays by default."""
+"""Episodes of the evaluation that the filmed episode belongs to: the default of `sorl.evaluate`."""
 
 
 class Strip(NamedTuple):
-    """An episode at one budget."""
+    """Frames of an episode at one budget."""
 
     budget: Budget
     frames: list[np.ndarray]
     """Pictures [height, width, 3]."""
     steps: list[int]
-    """The number of environment steps before each."""
+    """The number of environment steps before each frame."""
     success: bool
 
 
 def film_strip(directory: Path, inference_steps: Sequence[int], episode: int, out: Path) -> Path:
-    """Draws an episode of a run's first seed, a row for each number of inference steps, and **returns** `out`.
+    """Draws an episode of a run's first seed, one row for each number of inference steps, and **returns** `out`.
 
-    Raises a `RuntimeError` where MuJoCo cannot render off screen, a `ValueError` for an episode that an evaluation of
-    50 does not have, and an `ImportError` where matplotlib is missing.
+    Raises a `RuntimeError` if MuJoCo cannot render off screen, a `ValueError` for an episode number outside an
+    evaluation of 50 episodes, and an `ImportError` if matplotlib is missing.
     """
     if not 0 <= episode < EPISODES:
         raise ValueError(f"The film's episode is {episode}; give one from 0 to {EPISODES - 1}.")
@@ -49,7 +49,7 @@ def film_strip(directory: Path, inference_steps: Sequence[int], episode: int, ou
 
 
 def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
-    """Plays the episode exactly as an evaluation does, and keeps some of its frames."""
+    """Plays the episode exactly as an evaluation does, and keeps evenly spaced frames."""
     timing = run.config.evaluation.success_timing
     environments = renderable(run.env, 1, timing)
     networks = next(iter(run.chosen(None).values()))
@@ -75,7 +75,7 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
 
 
 def draw_strips(strips: Sequence[Strip], out: Path) -> None:
-    """Writes the picture."""
+    """Writes the picture of the frames to `out`."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,4 +1,4 @@
-"""A page of HTML in one file: headings, sentences, tables and pictures, which need no network and no script."""
+"""A self-contained HTML page of headings, text, tables and pictures, without scripts or network access."""
 
 import base64
 from collections.abc import Sequence
@@ -24,41 +24,41 @@ code { padding: .1rem .3rem; } pre { padding: .7rem 1rem; overflow-x: auto; }
 
 
 class Page:
-    """Collects the parts of a page, in order; all text is escaped."""
+    """Collects the parts of a page, in order, and escapes all text."""
 
     def __init__(self, title: str):
         self._title, self._parts = title, [f"<h1>{escape(title)}</h1>"]
         self._sections: list[tuple[str, str]] = []
 
     def section(self, title: str) -> None:
-        """Begins a section, which the line of links above names."""
+        """Starts a section; the links at the top of the page lead to it."""
         anchor = f"section-{len(self._sections) + 1}"
         self._sections.append((anchor, title))
         self._parts.append(f'<h2 id="{anchor}">{escape(title)}</h2>')
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Adds a paragraph."""
         self._parts.append(f"<p>{escape(text)}</p>")
 
     def command(self, lines: Sequence[str]) -> None:
-        """Commands, as they are typed."""
+        """Adds a block of command lines."""
         self._parts.append(f"<pre>{escape(chr(10).join(lines))}</pre>")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table; cells that begin with a digit or a sign are set to the right."""
+        """Adds a table; cells that start with a number are aligned to the right."""
         head = "".join(f"<th>{escape(column)}</th>" for column in columns)
         body = "".join(f"<tr>{''.join(_cell(str(value)) for value in row)}</tr>" for row in rows)
         scroll = '<div class="scroll">'
         self._parts.append(f"{scroll}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
     def picture(self, path: Path, description: str) -> None:
-        """A PNG, held by the page itself; the `description` is for those who cannot see it."""
+        """Embeds a PNG file in the page, with `description` as its alternative text."""
         data = base64.b64encode(path.read_bytes()).decode()
         self._parts.append(f'<img src="data:image/png;base64,{data}" alt="{escape(description, quote=True)}">')
 
     def html(self) -> str:
-        """The page."""
-        # Names of files may hold bytes that are no UTF-8, which Python keeps as surrogates.
+        """The HTML text of the page."""
+        # File names may hold bytes that are not UTF-8, which Python represents as surrogates.
         return "\n".join(self._lines()).encode("utf-8", "backslashreplace").decode()
 
     def _lines(self) -> list[str]:
@@ -68,7 +68,7 @@ class Page:
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',  # or a browser asks for one
+            '<link rel="icon" href="data:,">',  # otherwise a browser requests one
             f"<title>{escape(self._title)}</title><style>{STYLE}</style></head><body>",
             heading,
             f"<nav>{links}</nav>",

@@ -1,4 +1,4 @@
-"""Pictures of several runs: learning curves, scores, improvement, budgets, ablations and what they cost."""
+"""Pictures that compare runs: learning curves, scores, improvement, budgets, ablations and run time."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ SUCCESS_AXIS: dict[str, Any] = {"ylabel": "success (%)", "ylim": (-3, 103)}
 
 
 def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: float = 5.0, height: float = 3.6) -> Path:
-    """Writes what `draw` draws on so many axes side by side; raises an `ImportError` where matplotlib is missing."""
+    """Calls `draw` with `columns` axes side by side and writes the figure; needs matplotlib (`ImportError`)."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -30,7 +30,7 @@ def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: floa
 
 
 def learning_curves(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success against updates on one task: a line for each method, and where it has several seeds their interval."""
+    """Success against updates on one task: a line for each method with the 95 % interval of its mean."""
     for method, own in _by_method(runs).items():
         points: dict[int, list[Row]] = defaultdict(list)
         for run in own:
@@ -47,7 +47,7 @@ def learning_curves(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def estimates(axes: Any, rows: Mapping[str, Estimate | Interval], label: str, middle: float | None = None) -> None:
-    """A point with its interval for each row, the first at the top; `middle`, a value to mark."""
+    """A point with its interval for each row, the first row at the top; `middle` is a value to mark by a line."""
     for place, (value, low, high, *_) in enumerate(reversed(list(rows.values()))):
         axes.plot([100 * low, 100 * high], [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
         axes.plot(100 * value, place, "|", color="C0", markersize=14, markeredgewidth=2)
@@ -59,7 +59,7 @@ def estimates(axes: Any, rows: Mapping[str, Estimate | Interval], label: str, mi
 
 
 def success_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success against M^inf of the table after training: a line for each method (the paper's Fig. 1)."""
+    """Success after training against M^inf: a line for each method (the paper's Fig. 1)."""
     for method, own in _by_method(runs).items():
         intervals = {steps: _interval(found) for (steps, n), found in _budgets(own).items() if n == 1}
         _line(axes, sorted(intervals.items()), plain(method))
@@ -69,7 +69,7 @@ def success_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Bars over M^inf for each M^BTT; best of most candidates, hatched, beyond what was trained (Fig. 2)."""
+    """Success at each M^inf, a bar for each M^BTT; beyond M^BTT, best of the most candidates, hatched (Fig. 2)."""
     groups = _by_backprop_steps(runs)
     steps = sorted({row["inference_steps"] for run in runs for row in run.table})
     width = 0.8 / len(groups)
@@ -98,7 +98,7 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success against M^BTT, acting with one step and with as many as were trained through (Fig. 4)."""
+    """Success against M^BTT, for policies that act with one step and with M^BTT steps (Fig. 4)."""
     groups = _by_backprop_steps(runs)
     for label, wanted in (("$M^{inf}$ = 1", lambda most: 1), ("$M^{inf}$ = $M^{BTT}$", lambda most: most)):
         points = [
@@ -113,7 +113,7 @@ def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success at the budget of training against the width of the policy: a line for each agent (Fig. 5)."""
+    """Success at the run's own budget against the width of the policy: a line for each agent (Fig. 5)."""
     agents: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         sizes = run.budget.inference_steps, run.budget.candidates
@@ -127,7 +127,7 @@ def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def update_times(axes: Any, found: dict[str, Any]) -> None:
-    """Milliseconds of an update against M^BTT, of what `benchmarks/runtime.py` wrote (Fig. 3, left)."""
+    """Milliseconds per update against M^BTT, as measured by `benchmarks/runtime.py` (Fig. 3, left)."""
     for seeds in sorted({row["seeds"] for row in found["updates"]}):
         rows = [row for row in found["updates"] if row["seeds"] == seeds]
         label = "one seed" if seeds == 1 else f"{seeds} seeds"
@@ -138,7 +138,7 @@ def update_times(axes: Any, found: dict[str, Any]) -> None:
 
 
 def decision_times(axes: Any, found: dict[str, Any]) -> None:
-    """Milliseconds of a decision for one observation against M^inf (Fig. 3, right)."""
+    """Milliseconds per decision for the smallest batch against M^inf (Fig. 3, right)."""
     rows = [row for row in found["decisions"] if row["batch"] == min(each["batch"] for each in found["decisions"])]
     for candidates in sorted({row["candidates"] for row in rows}):
         own = [row for row in rows if row["candidates"] == candidates]
@@ -150,7 +150,7 @@ def decision_times(axes: Any, found: dict[str, Any]) -> None:
 
 
 def backprop_steps_of(run: ReportedRun) -> int | None:
-    """M^BTT of a run, or None for an agent without it."""
+    """M^BTT of a run; None if its agent has none."""
     return getattr(run.config.agent, "backprop_steps", None)
 
 

@@ -1,4 +1,4 @@
-"""What a report reads of runs: their options, evaluations and grids, and which of them are the same method."""
+"""The runs of a report: their options, evaluations and grids, and the method that each run belongs to."""
 
 import dataclasses
 import shlex
@@ -22,21 +22,21 @@ from sorl.train.value_range import Departure, departures
 
 
 TABLE = ("training_seed", "inference_steps", "candidates", "successes", "episodes")
-"""What a report needs of each row of `evaluation.json`."""
+"""The columns of `evaluation.json` that a report needs."""
 
 GRID = (
     *("seeds", "episodes", "inference_steps", "candidates", "success", "success_low", "success_high"),
     *("difference_low", "difference_high", "latency_ms", "remark"),
 )
-"""What a report needs of each pair of `scaling.json`."""
+"""The columns of `scaling.json` that a report needs."""
 
 IRRELEVANT = ("env", "seeds", "evaluation", "data.path", "data.directory", "data.mirrors", "data.download")
-"""Options, by dotted name, in which runs of one method may differ: they change neither what is learnt nor how."""
+"""Options, by dotted name, in which runs of one method may differ, because they do not affect learning."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportedRun:
-    """A run directory, read."""
+    """The contents of a run directory that a report uses."""
 
     directory: Path
     config: TrainConfig
@@ -45,49 +45,49 @@ class ReportedRun:
     metrics: list[dict[str, Any]]
     """Rows of `sorl.runs.metrics.read_metrics`."""
     table: list[dict[str, Any]]
-    """Rows of `evaluation.json`, one for each seed and budget; empty if there is none."""
+    """Rows of `evaluation.json`, one for each seed and budget; empty without that file."""
     pairs: list[dict[str, Any]]
-    """Pairs of `scaling.json`; empty if there is none."""
+    """Pairs of `scaling.json`; empty without that file."""
     bad_seeds: tuple[int, ...] = ()
-    """Seeds whose losses became non-finite; they are in none of the figures."""
+    """Seeds whose losses became non-finite; every figure leaves them out."""
     method: str = ""
-    """The agent, and the options in which it differs from others of that agent in the report."""
+    """The agent, and the options in which this run differs from the report's other runs of that agent."""
 
     @property
     def task(self) -> str:
-        """The environment's name, or that of the logs."""
+        """The name of the environment, or the path of the logs."""
         return self.config.env or str(self.config.data.path)
 
     @property
     def budget(self) -> Budget:
-        """The first of those that it was evaluated at while it trained."""
+        """The first budget of the evaluations during training."""
         return self.config.budgets(final=False)[0]
 
     @property
     def evaluations(self) -> list[Row]:
-        """Those while it trained, at `budget`: a row for each step and seed."""
+        """The evaluations during training at `budget`: a row for each step and seed."""
         rows = evaluation_rows(self.metrics, self.config.evaluation.episodes, self.budget.noise_scale)
         sizes = self.budget.inference_steps, self.budget.candidates
         return [row for row in rows if (row["inference_steps"], row["candidates"]) == sizes]
 
     @property
     def departures(self) -> dict[int, Departure]:
-        """Seeds whose values left what the data's rewards allow."""
+        """The seeds whose values left the range that the data's rewards allow."""
         return departures(self.metrics)
 
     @property
     def command(self) -> str:
-        """What makes the run again."""
+        """The command that repeats the run."""
         return f"python -m sorl.train --config {shlex.quote(str(config_path(self.directory)))} --run-dir NEW"
 
     @property
     def updates(self) -> int:
-        """Updates made, by the last checkpoint or row of metrics."""
+        """Number of updates, from the last checkpoint or the last row of metrics."""
         return max([_last_checkpoint(self.directory), *(row["step"] for row in self.metrics)])
 
     @property
     def seeds(self) -> list[int]:
-        """Training seeds that have an evaluation, or a row of the table."""
+        """Training seeds that have an evaluation during training or after it."""
         found = [row["training_seed"] for row in [*self.evaluations, *self.table]]
         return [seed for seed in self.config.seeds if seed in found]
 
@@ -95,8 +95,8 @@ class ReportedRun:
 def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
     """Reads run directories and names their methods.
 
-    Raises a `FileNotFoundError` for a directory that holds no run, and a `ValueError` for one that is given twice or
-    if two runs of a method have a task and seed in common.
+    Raises a `FileNotFoundError` for a directory without a run, and a `ValueError` if a directory is given twice or two
+    runs have the same method, task and seed.
     """
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ValueError("A run directory is given twice; give each once.")
@@ -130,7 +130,7 @@ def _read(directory: Path) -> ReportedRun:
 
 
 def read_runtime(path: Path) -> dict[str, Any]:
-    """What `benchmarks/runtime.py` wrote; raises a `ValueError` for another file."""
+    """Reads a file written by `benchmarks/runtime.py`; raises a `ValueError` for any other file."""
     remedy = "write it again with benchmarks/runtime.py"
     found = read_json(path, remedy)
     if missing := {"updates", "decisions", "machine", "settings", "command"} - found.keys():
@@ -139,13 +139,13 @@ def read_runtime(path: Path) -> dict[str, Any]:
 
 
 def _trained(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
-    """Those that made an update; one line names the others, whose start failed."""
+    """The runs that made at least one update; prints a line for each other run."""
     found = []
     for run in runs:
         if run.metrics or run.table or _last_checkpoint(run.directory) or any(run.directory.glob("policy-seed-*.sorl")):
             found.append(run)
         else:
-            print(f"{run.directory} is left out: it was started and never trained.")
+            print(f"{run.directory} is left out: it was started but never trained.")
     if not found:
         raise ValueError("None of the runs was ever trained; give the directory of one that sorl.train finished.")
     return found
@@ -162,9 +162,9 @@ def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dic
 
 
 def method_names(runs: Sequence[ReportedRun]) -> list[str]:
-    """The agent of each run, with those options that set runs of that agent on the same task apart.
+    """The agent of each run, with the options in which runs of that agent on the same task differ.
 
-    An option that differs only from task to task is part of a preset, and does not make another method.
+    An option that differs only between tasks is part of a preset, and so does not make a different method.
     """
     options = [_options(run.config) for run in runs]
     apart: dict[str, set[str]] = defaultdict(set)
@@ -179,7 +179,7 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def scores(runs: Sequence[ReportedRun]) -> dict[str, dict[str, np.ndarray]]:
-    """By method, then by task: each seed's success, the mean of its last three evaluations while it trained."""
+    """Each seed's success, the mean of its last three evaluations during training, by method and by task."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         seeds: dict[int, list[float]] = defaultdict(list)
@@ -195,7 +195,7 @@ def _agent(run: ReportedRun) -> str:
 
 
 def _options(config: TrainConfig) -> dict[str, str]:
-    """What may set methods apart, by dotted name."""
+    """The options in which methods may differ, by dotted name."""
     found: dict[str, str] = {}
 
     def flatten(prefix: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The sections of a report: what is shown of the runs, and the sentences, tables and pictures that show it."""
+"""The sections of a report: their text, tables and pictures."""
 
 import itertools
 import re
@@ -21,11 +21,11 @@ from sorl.statistics.intervals import Interval, bootstrap_interval, headline, su
 Scores = dict[str, dict[str, np.ndarray]]
 
 SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}
-"""What of a run's versions the page tells, and the heads of its columns."""
+"""The entries of a run's versions that the page shows, and the headings of their columns."""
 
 
 class Report:
-    """The sections of a page, each of which adds itself; pictures go to `directory` too."""
+    """The sections of a page: each method adds one section, and writes its pictures to `directory` too."""
 
     def __init__(self, page: Page, runs: Sequence[ReportedRun], directory: Path):
         self._page, self._runs, self._directory = page, runs, directory
@@ -34,31 +34,29 @@ class Report:
         self._tasks = list(dict.fromkeys(run.task for run in runs))
 
     def untrusted(self) -> None:
-        """Runs with values outside what their data's rewards allow, if there are any."""
+        """Adds the runs whose values are outside the range that their data's rewards allow, if there are any."""
         found = [(run.directory, *item) for run in self._runs for item in run.departures.items()]
         if found:
             self._page.section("Values that the rewards do not allow")
         for directory, seed, (step, lasting) in found:
-            left = f"{directory}, seed {seed}: values left what the data's rewards allow at update {step}"
-            end = " and are outside in its last row: do not trust its policy." if lasting else ", and came back."
+            left = f"{directory}, seed {seed}: values left the range that the data's rewards allow at update {step}"
+            end = " and are outside it in the last row: do not trust this policy." if lasting else ", and came back."
             self._page.text(left + end)
 
     def curves(self) -> None:
-        """Success while training."""
+        """Adds the learning curves: success during training."""
         self._page.section("Learning curves")
         evaluated = [run for run in self._runs if run.evaluations]
         if not evaluated:
             if self._played():
-                self._page.text(
-                    "None of the runs was evaluated while it trained (--evaluation.interval of sorl.train)."
-                )
+                self._page.text("None of the runs was evaluated during training (--evaluation.interval of sorl.train).")
             else:
                 self._page.text("None of the runs has an environment, so none was evaluated.")
             return
         self._page.text(
-            "Success of the evaluations while training, at the budget that each run names first; the mean over "
-            "training seeds. The band is a 95 % interval: over seeds (bootstrap), or over the episodes of a lone seed "
-            "(Wilson)."
+            "Success of the evaluations during training, at each run's first budget; the mean over training seeds. "
+            "The band is a 95 % interval: a bootstrap over seeds, or Wilson's interval over the episodes of a single "
+            "seed."
         )
         for task in self._tasks:
             own = [run for run in evaluated if run.task == task]
@@ -66,15 +64,15 @@ class Report:
                 self._draw(f"curves-{task}", lambda axes, own=own: pictures.learning_curves(axes, own), width=7.5)
 
     def final_scores(self) -> None:
-        """The headline of each method on each task, and over all tasks."""
+        """Adds the final score of each method on each task, and over all tasks."""
         self._page.section("Final scores")
         if not self._scores:
-            self._page.text("None of the runs was evaluated while it trained, so none has a score.")
+            self._page.text("None of the runs was evaluated during training, so none has a score.")
             return
         self._page.text(
-            "A run's score is the mean success of its last three evaluations while it trained, never that of its "
-            "best checkpoint. 95 % intervals are bootstraps over training seeds, or Wilson's over the episodes of a "
-            "lone seed."
+            "A run's score is the mean success of its last three evaluations during training, never that of its best "
+            "checkpoint. 95 % intervals are bootstraps over training seeds, or Wilson's intervals over the episodes of "
+            "a single seed."
         )
         rows = []
         for task in self._tasks:
@@ -92,13 +90,14 @@ class Report:
             self._over_tasks(everywhere)
 
     def improvement(self) -> None:
-        """How likely each method beats each other."""
+        """Adds the probability that each method beats each other one."""
         if len(self._scores) < 2:
             return
         self._page.section("Probability of improvement")
         self._page.text(
-            "How likely a run of the first method scores higher than one of the second, on a task drawn at random "
-            "among those that both were run on; a tie counts one half. 95 % intervals resample seeds within tasks."
+            "The probability that a run of the first method scores higher than a run of the second, on a task drawn at "
+            "random from those that both were run on; a tie counts one half. 95 % intervals resample seeds within "
+            "tasks."
         )
         rows, drawn = [], {}
         for (first, one), (second, other) in itertools.combinations(self._scores.items(), 2):
@@ -116,13 +115,13 @@ class Report:
         self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
 
     def budgets(self) -> None:
-        """What more steps and more candidates do."""
+        """Adds the success at larger compute budgets: more inference steps and more candidates."""
         self._page.section("Compute budgets")
         with_table = [run for run in self._runs if run.table]
         for task in self._tasks:
             own = [run for run in with_table if run.task == task and len(_steps(run)) > 1]
             if own:
-                self._page.text(f"{task}: the table that sorl.train or sorl.evaluate made after the last update.")
+                self._page.text(f"{task}: the evaluations that sorl.train or sorl.evaluate made after the last update.")
                 self._draw(f"steps-{task}", lambda axes, own=own: pictures.success_against_steps(axes, own), width=7.5)
         for run in self._runs:
             if run.pairs:
@@ -137,7 +136,7 @@ class Report:
             self._page.text(f"Without an environment only latencies can be measured: {limit}")
 
     def ablations(self) -> None:
-        """What the runs that differ in M^BTT, or in width, say of it."""
+        """Adds the ablations of M^BTT and of the policy's width, on tasks whose runs differ in them."""
         for task in self._tasks:
             own = [run for run in self._runs if run.task == task and run.table]
             jumping = [run for run in own if pictures.backprop_steps_of(run) is not None]
@@ -154,7 +153,7 @@ class Report:
                 self._draw(f"width-{task}", lambda axes, own=own: pictures.width_ablation(axes, own), width=7.5)
 
     def times(self, files: Sequence[Path]) -> None:
-        """What updates and decisions cost, of what `benchmarks/runtime.py` wrote."""
+        """Adds the times of updates and decisions, from files written by `benchmarks/runtime.py`."""
         if not files:
             return
         self._page.section("Time")
@@ -177,7 +176,7 @@ class Report:
             self._page.command([f"python {shlex.join(found['command'])}"])
 
     def film(self, steps: Sequence[int], episode: int) -> None:
-        """One episode of the first run with an environment, frame by frame; raises a `ValueError` if none has one."""
+        """Adds frames of an episode of the first run with an environment; raises a `ValueError` if none has one."""
         from sorl.report.film_strip import film_strip
 
         played = self._played()
@@ -188,13 +187,13 @@ class Report:
         seed = next(seed for seed in run.config.seeds if seed not in run.bad_seeds)
         self._page.section("One episode")
         self._page.text(
-            f"{run.task}, {run.method}, seed {seed}: episode {episode} of an evaluation, from its beginning "
-            f"(left) to its end, at {' and '.join(map(str, steps))} inference steps."
+            f"{run.task}, {run.method}, seed {seed}: episode {episode} of an evaluation, from its start (left) to its "
+            f"end, at {' and '.join(map(str, steps))} inference steps."
         )
         self._page.picture(path, "Frames of one episode, a row for each number of inference steps")
 
     def origins(self, command: str) -> None:
-        """The runs, and the commands that make them and this page, which `command` does."""
+        """Adds the table of runs and the commands that repeat them; `command` is the one that repeats this page."""
         self._page.section("Where the numbers come from")
         rows = [
             [
@@ -214,8 +213,8 @@ class Report:
         for run in self._runs:
             if run.bad_seeds:
                 seeds = ", ".join(map(str, run.bad_seeds))
-                self._page.text(f"{run.directory}: not counted, as losses became non-finite: seed {seeds}.")
-        self._page.text("Each run is made again by its command here, and this page by the last.")
+                self._page.text(f"{run.directory}: not counted, because losses became non-finite: seed {seeds}.")
+        self._page.text("These commands repeat each run; the last one writes this page again.")
         self._page.command([run.command for run in self._runs])
         self._page.command([command])
 
@@ -226,8 +225,8 @@ class Report:
     def _over_tasks(self, everywhere: Scores) -> None:
         means = {method: interquartile_mean([own[task] for task in self._tasks]) for method, own in everywhere.items()}
         self._page.text(
-            f"Over all {len(self._tasks)} tasks: the interquartile mean of all runs' scores, with 95 % intervals that "
-            "resample seeds within tasks; of the methods that were run on every task."
+            f"Over all {len(self._tasks)} tasks: the interquartile mean of all scores, with 95 % intervals that "
+            "resample seeds within tasks; only methods that were run on every task."
         )
         draw = _estimates(means, "interquartile mean of success (%)")
         self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
@@ -235,7 +234,7 @@ class Report:
         self._page.table(["method", "interquartile mean", "95 % interval"], rows)
 
     def _task_intervals(self, task: str) -> dict[str, Interval]:
-        """Best first."""
+        """Each method's success on a task with its interval, the best method first."""
         found = {}
         for method, own in self._scores.items():
             if task in own:
@@ -251,10 +250,11 @@ class Report:
         return success_interval(np.array([round(row["success"] * episodes)]), np.array([episodes]))
 
     def _grid(self, run: ReportedRun) -> None:
+        """Adds the pictures and the table of a run's scaling grid."""
         place = shlex.quote(str(run.directory))
         self._page.text(
             f"{run.task}, {run.method}: python -m sorl.scaling {place}, {run.pairs[0]['seeds']} training "
-            f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs met the same episodes."
+            f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs play the same episodes."
         )
 
         def draw(left: Any, middle: Any, right: Any) -> None:
@@ -263,6 +263,7 @@ class Report:
             draw_pareto_front(right, run.pairs)
 
         self._draw(f"scaling-{run.directory.name}", draw, columns=3, width=4.2)
+        # The table gives the numbers behind the pictures, and the latencies that they do not show.
         self._page.table(
             ["M^inf", "N", "success", "95 % interval", "against the first", "95 % interval", "ms, median", "p95", ""],
             [
@@ -286,7 +287,7 @@ class Report:
         self._page.picture(path, name.replace("-", " "))
 
     def _file_name(self, name: str) -> str:
-        """The name with what a file's name may not hold replaced, and a number where it is taken already."""
+        """The name as a unique file name: other characters become dashes, and a repeated name gets a number."""
         plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:80]
         self._taken[plain] += 1
         return plain if self._taken[plain] == 1 else f"{plain}-{self._taken[plain]}"

@@ -1,1 +1,1 @@
-"""A run directory: its files, its metrics, and the versions and data behind its numbers."""
+"""Run directories: their files, metrics, and records of the versions and data behind their numbers."""

@@ -1,4 +1,4 @@
-"""The directory of a run: held by one training at a time, free of links, and removed if a start fails."""
+"""The lock on a run directory, checks for symbolic links, and clean-up after a failed start."""
 
 import os
 import shutil
@@ -23,16 +23,18 @@ WRITTEN = (
     "tensorboard",
     "wandb",
 )
-"""What training writes, besides the policies."""
+"""The files that training writes, besides the policies."""
 
 
 @contextmanager
 def sole_trainer(directory: Path) -> Iterator[None]:
-    """A context in which no other process trains in the run directory, which is made if it is missing.
+    """Locks a run directory for training; creates the directory if missing.
 
-    If an exception leaves it before the run has a checkpoint, what the context wrote is removed again, and with it the
-    directory if it was missing before. Raises a `BlockingIOError` if another process trains there, and an `OSError` if
-    a file that training writes is a symbolic link. The system frees the lock however a process ends.
+    If an exception is raised before the run has a checkpoint, the files written since are removed, and the directories
+    that were created too. The system releases the lock when the process ends, also if it is killed.
+
+    Raises a `BlockingIOError` if another process trains there, and an `OSError` if a file that training writes is a
+    symbolic link.
     """
     lock = directory / ".lock"
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
@@ -47,13 +49,13 @@ def sole_trainer(directory: Path) -> Iterator[None]:
         if created and not isinstance(error, BlockingIOError) and not _written(directory) - {".lock"}:
             lock.unlink(missing_ok=True)
         for path in missing:
-            with suppress(OSError):  # something is in it
+            with suppress(OSError):  # it is not empty
                 path.rmdir()
         raise
 
 
 def refuse_links(directory: Path) -> None:
-    """Raises an `OSError` if a file that training writes is a symbolic link, which would lead it elsewhere."""
+    """Raises an `OSError` if a file that training writes is a symbolic link, which may lead outside the directory."""
     checkpoints = directory / "checkpoints"
     own = [directory / name for name in WRITTEN] + list(directory.glob("policy-seed-*"))
     for path in own + (list(checkpoints.iterdir()) if checkpoints.is_dir() else []):
@@ -67,7 +69,7 @@ def _removed_unless_begun(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # One that was not finished has a longer name.
+        # The name of an unfinished checkpoint is not a plain number.
         if not any(path.name.isdecimal() for path in (directory / "checkpoints").glob("*")):
             for name in _written(directory) - before:
                 _remove(directory / name)
@@ -75,9 +77,9 @@ def _removed_unless_begun(directory: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file or directory; what cannot be removed stays, so that the error before it is the one that is told.
+    """Removes a file or directory if it can; otherwise raises nothing, so that the original error is reported.
 
-    Threads of a checkpoint that failed may write for a moment yet: a directory is tried for a second.
+    It tries for a second, because threads of a failed checkpoint may still be writing.
     """
     for _ in range(20):
         try:

@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON object per row is the truth; CSV and the sinks are copies of it."""
+"""Metrics of a run: rows in a file of JSON lines, with copies as CSV and in other sinks."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ PHASES: Mapping[str, str] = {
     "validation": "mean over fixed held-out batches, at this step",
     "evaluation": "mean over episodes in the environment, at this step",
 }
-"""What precedes a metric's name, as in `training/q_loss`."""
+"""The meaning of the phase before a metric's name, as in `training/q_loss`."""
 
 METRICS: Mapping[str, str] = {
     "critic_loss": "squared error of the critic against its target, mean over batch and heads (reward squared)",
@@ -27,13 +27,13 @@ METRICS: Mapping[str, str] = {
     "target_q_mean": "mean target of the critic over the batch (discounted sum of rewards)",
     "value_loss": "expectile loss of V against the target critic's Q of logged actions (reward squared)",
     "v_mean": "mean V over the batch (discounted sum of rewards)",
-    "policy_loss": "all that the policy's own update minimises, each part times its coefficient",
+    "policy_loss": "the whole loss that the policy's update minimises, each part times its coefficient",
     "flow_matching_loss": "squared error of the flow's velocity (of the smallest step) against action minus noise",
     "self_consistency_loss": "squared error of one jump against two of half its size",
     "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
     "noise_prediction_loss": "squared error of the diffusion model's noise, summed over action dimensions",
     "consistency_loss": "squared difference of the policy at two neighbouring noise levels, by their distance in time",
-    "score_gradient_norm": "mean length of the score's gradient in the policy's actions, which pulls to the data",
+    "score_gradient_norm": "mean norm of the score's gradient in the policy's actions, which pulls them to the data",
     "distillation_loss": "squared difference of the one-step policy's actions and the flow's, from the same noise",
     "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
     "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
@@ -56,13 +56,13 @@ TIMINGS: Mapping[str, str] = {
     "updates_per_second": "updates of each seed over that time",
     "validation_seconds": "wall-clock time of the validation losses",
     "evaluation_seconds": "wall-clock time of the evaluation",
-    "evaluation_stall_seconds": "wall-clock time for which the evaluation held training up",
-    "checkpoint_seconds": "wall-clock time for which saving a checkpoint held training up",
+    "evaluation_stall_seconds": "wall-clock time for which training waited for the evaluation",
+    "checkpoint_seconds": "wall-clock time for which training waited for a checkpoint to be saved",
 }
-"""Every wall-clock figure that may be logged. They differ from run to run, so they never stand among the metrics."""
+"""Every timing that may be logged. Timings differ from run to run, so they have a file of their own."""
 
 METRIC_KEYS, TIMING_KEYS = ("step", "seed"), ("step",)
-"""What each row has besides its figures, whole numbers."""
+"""The keys of a row of metrics and of timings; their values are whole numbers."""
 
 _DOCUMENTED = tuple(f"{phase}/{name}" for phase in PHASES for name in METRICS)
 
@@ -72,22 +72,22 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class MetricLog:
-    """The metrics of one run, in `metrics.jsonl` and `metrics.csv`, and its wall-clock figures in `timings.jsonl`.
+    """Writes a run's metrics to `metrics.jsonl` and `metrics.csv`, and its timings to `timings.jsonl`.
 
-    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`; figures of an evaluation end with their
-    budget, as in `evaluation/success/M4N8` (four jumps, best of eight). Numbers have as many digits as bring
-    them back exactly; JSON knows no NaN and no infinity, so these are the strings `"NaN"`, `"Infinity"`, `"-Infinity"`.
+    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`. The metrics of an evaluation end with their budget,
+    as in `evaluation/success/M4N8` (four jumps, best of eight). Numbers are written with enough digits to read them
+    back exactly. JSON has no NaN or infinity, so these are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`.
 
-    A run that is killed and resumed has every row once, if all rows of a step are written, then `sync` is called, then
-    the checkpoint of that step is saved. A row that may come after it (of an evaluation that was cut short, say) is
-    asked for with `has`. Nothing is written twice.
+    A run that is killed and resumed has every row exactly once, provided that all rows of a step are written, then
+    `sync` is called, and then the checkpoint of that step is saved. For a row that may be written later (such as that
+    of an interrupted evaluation), ask `has` first, because no row may be written twice.
 
     **Arguments:**
 
-    - `directory`: of the run; made if it is missing.
-    - `resume_step`: None for a new run; else the step of the checkpoint that training resumes from: rows of later
-      steps are dropped (-1 drops all), and so is a last line that a kill left half written.
-    - `sinks`: take copies of every row; closed with this log.
+    - `directory`: the run directory; created if missing.
+    - `resume_step`: None for a new run, else the step of the checkpoint that training resumes from. Rows of later steps
+      are dropped (-1 drops all), and so is an incomplete last line.
+    - `sinks`: receive a copy of every row; they are closed with this log.
 
     **Raises:** `FileExistsError` if there are rows and `resume_step` is None; `ValueError` if a file is damaged.
     """
@@ -116,10 +116,10 @@ class MetricLog:
     def write(self, step: int, seed: int, metrics: Mapping[str, Any]) -> None:
         """Adds a row.
 
-        **Arguments:** `step`, the number of updates made; `seed`; `metrics`, numbers (or arrays of one number) by
-        name, the phase first: `{"training/q_loss": 0.5}`.
+        **Arguments:** `step`, the number of updates made; `seed`, the training seed; `metrics`, numbers (or arrays of
+        one number) by name with its phase, such as `{"training/q_loss": 0.5}`.
 
-        **Raises:** `ValueError` if a metric has no line in `METRICS`, or is there already for that step and seed.
+        **Raises:** `ValueError` if a metric is not in `METRICS`, or is already logged for that step and seed.
         """
         for name in metrics:
             if not _is_documented(name):
@@ -133,28 +133,28 @@ class MetricLog:
             sink.write(step, seed, row)
 
     def has(self, step: int, seed: int, name: str) -> bool:
-        """Whether the metric is logged for that step and seed."""
+        """Whether the metric is already logged for that step and seed."""
         return (step, seed, name) in self._written
 
     def write_timings(self, step: int, timings: Mapping[str, float]) -> None:
-        """Adds a row of wall-clock figures; raises `ValueError` if one has no line in `TIMINGS`."""
+        """Adds a row of timings; raises a `ValueError` if one is not in `TIMINGS`."""
         for name in timings:
             if name not in TIMINGS:
                 raise ValueError(f"The figure {name} is not documented; give it a line in sorl.runs.metrics.TIMINGS.")
         _append(self._timings, {"step": step} | {name: float(value) for name, value in timings.items()})
 
     def digest(self) -> dict[str, Any]:
-        """What `check_rows` needs to notice that rows written so far are missing, doubled or edited; ready for JSON."""
+        """The digest of all rows so far, with which `check_rows` detects missing, doubled or edited rows; for JSON."""
         return self._rows.to_json()
 
     def sync(self) -> None:
-        """Puts all rows on the disk; call it before each checkpoint."""
+        """Flushes all rows to disk (fsync) and rewrites the CSV file; call it before each checkpoint."""
         for file in (self._metrics, self._timings):
             os.fsync(file.fileno())
         self._write_csv()
 
     def close(self) -> None:
-        """Puts everything on the disk and closes the sinks. Closing twice does nothing."""
+        """Flushes everything to disk and closes the sinks; closing again does nothing."""
         if self._metrics.closed:
             return
         self.sync()
@@ -165,7 +165,7 @@ class MetricLog:
 
     def _write_csv(self) -> None:
         rows = read_metrics(self._directory)
-        # In the order of documentation, whatever came first; those with a budget at the end.
+        # Columns are in the order of `METRICS`, not of appearance; those with a budget come last.
         columns = dict.fromkeys(["step", "seed", *_DOCUMENTED]) | dict.fromkeys(name for row in rows for name in row)
         found = {"step", "seed"}.union(*rows)
 
@@ -176,32 +176,33 @@ class MetricLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads the rows of a run, also while it is being written.
+    """Reads the rows of a run; it may still be training.
 
     **Arguments:** `path`, a run directory or a file of rows.
 
     **Returns:** one dictionary per row, in the order written; `step` and `seed` are ints, everything else a float.
 
-    **Raises:** `FileNotFoundError`; `ValueError` if a line is damaged other than a last one that is half written.
+    **Raises:** `FileNotFoundError` if there is no file; `ValueError` if a line is damaged. An incomplete last line is
+    ignored.
     """
     path = Path(path)
     return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path, METRIC_KEYS))
 
 
 def read_timings(directory: Path) -> list[dict[str, Any]]:
-    """Reads the wall-clock figures of a run, as `read_metrics` reads its rows; empty if there are none."""
+    """Reads the timings of a run, as `read_metrics` reads its rows; an empty list if there is no file."""
     path = directory / "timings.jsonl"
     return list(_read_rows(path, TIMING_KEYS)) if path.exists() else []
 
 
 class RowsDigest:
-    """A count and a running SHA-256 of rows in the order written."""
+    """The count and the running SHA-256 of rows, in the order written."""
 
     def __init__(self):
         self._count, self._sha256 = 0, hashlib.sha256()
 
     def add(self, line: str) -> None:
-        """Adds a row, as it stands in the file."""
+        """Adds a row, given as its line in the file."""
         self._count += 1
         self._sha256.update(line.encode())
 
@@ -211,9 +212,9 @@ class RowsDigest:
 
 
 def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
-    """Checks the rows up to a step against `MetricLog.digest` of the time when its checkpoint was saved.
+    """Checks the rows up to a step against the `MetricLog.digest` that was saved with the step's checkpoint.
 
-    Only rows of evaluations may have been added since: one that was cut short is played again after a checkpoint.
+    Only rows of evaluations may have been added since then: an interrupted evaluation is repeated after a checkpoint.
 
     Raises a `ValueError`, one sentence, if rows are missing, doubled or edited.
     """
@@ -227,13 +228,13 @@ def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
     other = len(rows) != count and not all(name.startswith("evaluation/") for name in added)
     if len(rows) < count or other or len(set(names)) < len(names):
         raise ValueError(
-            f"{path} has {len(rows)} rows up to update {step}, and the checkpoint of update {step} was saved with "
-            f"{count}: rows are missing or doubled; put the file back as it was."
+            f"{path} has {len(rows)} rows up to update {step}, but the checkpoint of update {step} was saved with "
+            f"{count}: rows are missing or doubled; restore the file from a copy."
         )
     if then.to_json() != digest:
         raise ValueError(
-            f"{path} has other rows up to update {step} than those that the checkpoint of update {step} was saved "
-            "with; put the file back as it was."
+            f"The rows of {path} up to update {step} differ from those that the checkpoint of update {step} was saved "
+            "with; restore the file from a copy."
         )
 
 
@@ -246,7 +247,7 @@ def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
         try:
             row = json.loads(line)
             row = {name: _NON_FINITE[value] if isinstance(value, str) else value for name, value in row.items()}
-            # By type, because True is an int and infinity a float.
+            # Compare types, because True is an instance of int.
             if {type(row[key]) for key in keys} != {int} or not {type(value) for value in row.values()} <= {int, float}:
                 raise ValueError("something else than numbers")
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -257,7 +258,7 @@ def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
 
 
 def _open_rows(path: Path, resume_step: int | None, keys: Sequence[str]) -> TextIO:
-    """Opens a file of rows to append to, after dropping those that a resumed run will write again."""
+    """Opens a file of rows for appending, after dropping the rows that a resumed run will write again."""
     if path.exists() and path.stat().st_size > 0:
         if resume_step is None:
             raise FileExistsError(f"{path} holds rows already; resume that run, or choose another directory.")
@@ -270,7 +271,7 @@ def _open_rows(path: Path, resume_step: int | None, keys: Sequence[str]) -> Text
 def _append(file: TextIO, row: Mapping[str, Any]) -> str:
     line = _to_line(row)
     file.write(line)
-    # One write per line: a killed process leaves at most its last line unfinished.
+    # One write per line, so that a killed process leaves at most its last line incomplete.
     file.flush()
     return line
 

@@ -1,4 +1,4 @@
-"""Which data a run was trained on from which update: those it began with, and those of later phases."""
+"""The phases of a run: the data that it was trained on, and the update from which each data set was used."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def phases(directory: Path) -> list[dict[str, Any]]:
     recorded = read_json(path)
     first, later = {"from_step": 0, "data": recorded.get("data")}, recorded.get("phases", [])
     if not isinstance(later, list) or not all(map(_is_phase, [first, *later])):
-        raise ValueError(f"{path} does not say what the data were; put a copy of it back.")
+        raise ValueError(f"{path} does not say what the data were; restore it from a copy.")
     return [first, *later]
 
 
@@ -32,15 +32,16 @@ def _is_phase(found: Any) -> bool:
 
 
 def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
-    """The SHA-256 of the training data and of the validation data, where those have a file of their own."""
+    """The SHA-256 of the training data, and of the validation data if they have their own file (else None)."""
     validation = provenance.get("validation") or {}
     return {"training": provenance["sha256"], "validation": validation.get("sha256")}
 
 
 def expected_data(directory: Path, step: int, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The fingerprint of the data to continue with: `saved` with the step's checkpoint, unless a phase begins there.
+    """The fingerprint of the data that a run must continue with after a checkpoint.
 
-    Where nothing was saved, that of the phase which the step is in; None if the run has no record of its data yet.
+    It is `saved`, which the checkpoint holds, unless a phase begins at `step`. If `saved` is None, it is that of the
+    phase that `step` belongs to, and None if the run has no record of its data yet.
     """
     earlier = [phase for phase in phases(directory) if phase["from_step"] <= step]
     if not earlier:

@@ -1,4 +1,4 @@
-"""A run directory: what it holds, and how it is read back."""
+"""Writing and reading a run directory: its options, versions and policies."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from sorl.system.files import make_directory, read_json, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run as evaluation and reports need it: its options and one trained policy per seed."""
+    """A trained run: its options and one policy per training seed."""
 
     directory: Path
     config: TrainConfig
@@ -30,11 +30,11 @@ class Run:
     """Networks by training seed."""
     normalisation: Normalisation
     step: int
-    """Updates that the policies of good seeds were trained for."""
+    """Number of updates of the policies, except those of bad seeds (see `steps`)."""
     data: dict[str, Any]
-    """Where the data came from."""
+    """The provenance of the data."""
     steps: dict[int, int] = dataclasses.field(default_factory=dict)
-    """Updates behind each seed's policy where they differ from `step`: a bad seed keeps an older policy."""
+    """Number of updates of each seed's policy; a bad seed keeps an older policy."""
     bad_seeds: tuple[int, ...] = ()
     """Seeds that stopped training because a loss was not finite."""
 
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def env(self) -> str:
-        """The environment to play in; raises a `ValueError` if there is none."""
+        """The name of the environment; raises a `ValueError` if there is none."""
         if self.config.env is None:
             raise ValueError(
                 f"{self.directory} was trained on logs without an environment, so no episode can be played; give a run "
@@ -54,7 +54,10 @@ class Run:
         return self.config.env
 
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, PyTree]:
-        """The policies of these training seeds, or of all good ones; raises a `ValueError` if there is none."""
+        """The policies of the given training seeds (None: of all good seeds).
+
+        Raises a `ValueError` if a seed has no policy, or if there is no good seed.
+        """
         if seeds is None:
             seeds = [seed for seed in self.policies if seed not in self.bad_seeds]
             if not seeds:
@@ -68,24 +71,24 @@ class Run:
         return {seed: self.policies[seed] for seed in seeds}
 
     def step_of(self, seed: int) -> int:
-        """Updates behind the policy of a training seed."""
+        """Number of updates of a training seed's policy."""
         return self.steps.get(seed, self.step)
 
     def left_out(self, seeds: Sequence[int] | None) -> str:
-        """One sentence about the bad seeds that `chosen` leaves out, or an empty string."""
+        """One sentence about the bad seeds that `chosen` leaves out; empty if there are none."""
         bad = [seed for seed in self.bad_seeds if seed in self.policies] if seeds is None else []
         return seed_record.left_out(bad, self.steps) if bad else ""
 
 
 def config_path(directory: Path) -> Path:
-    """The options that make the run again."""
+    """The path of a run's `config.json`, the options that repeat the run."""
     return directory / "config.json"
 
 
 def create(directory: Path, config: TrainConfig) -> None:
-    """Makes a run directory with `config.json`, so that a run that is killed can be resumed.
+    """Creates a run directory with `config.json`, so that a killed run can be resumed.
 
-    Raises a `FileExistsError` if there is a run in it already.
+    Raises a `FileExistsError` if the directory already holds a run.
     """
     refuse_existing(directory)
     make_directory(directory)
@@ -95,12 +98,12 @@ def create(directory: Path, config: TrainConfig) -> None:
 def record_versions(
     directory: Path, config: TrainConfig, provenance: dict[str, Any], *, step: int = 0, new_phase: bool = False
 ) -> None:
-    """Writes `versions.json`; a run that is resumed under other versions adds those.
+    """Writes `versions.json`, or adds the current versions to it if a run is resumed under different ones.
 
-    **Arguments:** `provenance` of the data; `step` that the run continues from; `new_phase`, whether it continues on
-    other data, which are recorded with the step.
+    **Arguments:** `provenance`, that of the data; `step`, the update that the run continues from; `new_phase`, whether
+    it continues on other data, which are then recorded with the step.
 
-    That the data may be these is checked before (`sorl.train.resuming.restore`).
+    `sorl.train.resuming.restore` has checked before that the run may continue on these data.
     """
     path, now = directory / "versions.json", versions(config)
     if not path.exists():
@@ -121,9 +124,9 @@ def record_versions(
 
 
 def refuse_other_numerics(directory: Path) -> None:
-    """Raises a `ValueError` if JAX is configured to compute other numbers than when the run began.
+    """Raises a `ValueError` if JAX's numeric options differ from those that the run was trained with.
 
-    Version 0.1.0 did not record how it was configured; the first later session that continued its run did.
+    Version 0.1.0 did not record these options; its runs are checked against the first later session that did.
     """
     sessions = _sessions(directory)
     for name, value in numerics().items():
@@ -136,17 +139,17 @@ def refuse_other_numerics(directory: Path) -> None:
 
 
 def _sessions(directory: Path) -> list[dict[str, Any]]:
-    """What `versions.json` records of the start of a run and of each later session under other versions."""
+    """The versions of a run: those of its first session, and of each later session that had other ones."""
     path = directory / "versions.json"
     recorded = read_json(path)
     later = recorded.get("resumed", [])
     if not isinstance(later, list) or not all(isinstance(one, dict) for one in later):
-        raise ValueError(f"{path} does not say under which versions the run was resumed; put a copy of it back.")
+        raise ValueError(f"{path} does not say under which versions the run was resumed; restore it from a copy.")
     return [recorded, *later]
 
 
 def refuse_existing(directory: Path) -> None:
-    """Raises a `FileExistsError` if there is a run in the directory already."""
+    """Raises a `FileExistsError` if the directory already holds a run."""
     if any((directory / name).exists() for name in ("config.json", "checkpoints", "metrics.jsonl")):
         raise FileExistsError(
             f"{directory} holds a run already; add --resume to continue it, or give another --run-dir."
@@ -154,7 +157,7 @@ def refuse_existing(directory: Path) -> None:
 
 
 def update_config(directory: Path, config: TrainConfig) -> None:
-    """Writes the options of a run where they are new, such as its number of updates."""
+    """Writes `config.json` if the options have changed, such as the number of updates."""
     path, options = config_path(directory), to_json(config)
     if not path.exists() or read_json(path) != json.loads(json.dumps(options)):
         write_json(path, options)
@@ -163,7 +166,7 @@ def update_config(directory: Path, config: TrainConfig) -> None:
 def save_policies(
     directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
 ) -> None:
-    """Writes one policy file per seed, whole or not at all, but leaves alone one that is this policy already."""
+    """Writes one policy file per seed, atomically; a file that already holds the policy is not rewritten."""
     recorded = read_json(directory / "versions.json")
     for seed, one in networks.items():
         provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
@@ -173,36 +176,36 @@ def save_policies(
 
 
 def normalisation(directory: Path, config: TrainConfig, *, new_phase: bool) -> Normalisation | None:
-    """The units that a run on own logs began with, and keeps whatever it is continued on.
+    """The normalisation that a run on own logs started with and keeps in every later phase.
 
-    **Returns:** those of its policies; None where they are the data's own: of OGBench's, or where no policy is whole.
-    Raises a `ValueError` if no policy is whole and there are, or will be, data of more than one phase.
+    **Returns:** the normalisation of the run's policies. None means that of the loaded data: for OGBench's data, and if
+    no policy file can be read.
+
+    Raises a `ValueError` if no policy file can be read and the run has, or is about to begin, more than one phase.
     """
     if config.data.path is None:
         return None
     for seed in config.seeds:
         try:
             return load_policy(policy_path(directory, seed)).normalisation
-        except (FileNotFoundError, ValueError):  # none, or damaged
+        except (FileNotFoundError, ValueError):  # the file is missing or damaged
             continue
     if new_phase or len(phases(directory)) > 1:
-        raise ValueError(
-            f"{directory} has no policy file that can be read, and its units are needed; put a copy of one back."
-        )
+        raise ValueError(f"{directory} has no readable policy file, whose units are needed; restore one from a copy.")
     return None
 
 
 def _holds(path: Path, policy: Policy) -> bool:
-    """Whether the file is this policy at this step already; it may hold scores besides, which are not to be lost."""
+    """Whether the file already holds this policy at this step; it may also hold scores, which must not be lost."""
     try:
         found = load_policy(path)
-    except (FileNotFoundError, ValueError):  # none, or damaged: to be written
+    except (FileNotFoundError, ValueError):  # it is missing or damaged, and so must be written
         return False
     return found.provenance.get("step") == policy.provenance["step"] and found.digest == policy.digest
 
 
 def refuse_no_run(directory: Path) -> None:
-    """Raises a `FileNotFoundError`, one sentence, for anything but a run directory."""
+    """Raises a `FileNotFoundError`, one sentence, unless `directory` is a run directory."""
     if config_path(directory).exists():
         return
     remedy = "give the run directory that sorl.train printed"
@@ -216,7 +219,7 @@ def refuse_no_run(directory: Path) -> None:
 
 
 def load_run(directory: str | os.PathLike[str]) -> Run:
-    """Reads a run directory; raises a `FileNotFoundError` if it holds no run, or none with a policy yet."""
+    """Reads a run directory; raises a `FileNotFoundError` if it holds no run or no policy yet."""
     directory = Path(directory)
     refuse_no_run(directory)
     config = read_config(config_path(directory))

@@ -1,4 +1,4 @@
-"""The software, hardware and settings that the numbers of a run depend on."""
+"""The software, hardware and numeric settings that a run's numbers depend on."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ PACKAGES = ("sorl", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "nu
 
 
 def versions(config: TrainConfig) -> dict[str, Any]:
-    """The software and hardware that a run's numbers depend on."""
+    """The software, hardware and numeric settings that a run's numbers depend on, ready for JSON."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -30,7 +30,7 @@ def versions(config: TrainConfig) -> dict[str, Any]:
 
 
 def numerics() -> dict[str, Any]:
-    """JAX's options that change the numbers of a training."""
+    """The values of JAX's options that change the numbers of a training."""
     names = (
         "jax_enable_x64",
         "jax_default_prng_impl",
@@ -48,7 +48,7 @@ def _installed(package: str) -> str | None:
 
 
 def source_digest(package: Path) -> str:
-    """SHA-256 of the names and contents of a package's modules: it tells code apart that no commit names."""
+    """SHA-256 of the names and contents of a package's modules; it also identifies code that is not committed."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
@@ -57,7 +57,7 @@ def source_digest(package: Path) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit that the package's source is checked out at, or None when it is installed."""
+    """The last commit of the package's source; None if the package is not in a git checkout."""
     source = Path(__file__).parents[1]
     try:
         found = subprocess.run(
