@@ -289,7 +289,7 @@ def test_a_damaged_episode_of_a_killed_run_is_removed(left, tmp_path, capfd, bro
     assert not generation._is_collected(path)
     assert not path.is_symlink() and not path.exists()
     said = capfd.readouterr().err
-    assert said.startswith(f"{path} is damaged (") and said.endswith("); its episode is collected anew.\n")
+    assert said.startswith(f"{path} is damaged (") and said.endswith("); its episode is collected again.\n")
     assert said.count("\n") == 1
     assert not generation._is_collected(path)
 

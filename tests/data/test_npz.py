@@ -57,7 +57,7 @@ def test_a_broken_log_is_one_sentence(path, case):
         ("header that is no Python", "its header is damaged: EOF in multi-line statement"),
         ("unknown dtype", "its header is damaged: descr is not a valid dtype descriptor: '<z9'"),
         ("encrypted", "it is encrypted"),
-        ("huge shape", "its header tells shape [1000000000000000, 2] of float64, its size is 181 bytes"),
+        ("huge shape", "its header says shape [1000000000000000, 2] of float64, but its size is 181 bytes"),
         ("objects", "it has dtype object, not real numbers or booleans"),
         ("npy of version 9", "its npy format has version 9.0, known are 1.0 and 2.0"),
     ],

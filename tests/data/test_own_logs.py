@@ -234,18 +234,18 @@ def test_what_is_no_npz_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load_logs(path)
     path.write_text("observations: many")
-    with pytest.raises(ValueError, match="is no npz file"):
+    with pytest.raises(ValueError, match="is not an npz file"):
         load_logs(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(ValueError, match="is no npz file"):
+    with pytest.raises(ValueError, match="is not an npz file"):
         load_logs(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="is no npz file"):
+    with pytest.raises(ValueError, match="is not an npz file"):
         load_logs(path)
     whole = _save(tmp_path / "whole.npz").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="is no npz file"):
+    with pytest.raises(ValueError, match="is not an npz file"):
         load_logs(path)
 
 

@@ -1,4 +1,4 @@
-"""Reads arrays from npz files and refuses bad ones at the door, each in one sentence."""
+"""Reads arrays from npz files and checks them; each fault is a `ValueError` of one sentence."""
 
 import pathlib
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from sorl.data.columns import blocks
 
 
 Arrays = dict[str, np.ndarray]
-"""By key; what `refuse_wrong_shapes` has passed is [rows, ...]."""
+"""Arrays by key; after `refuse_wrong_shapes`, their shapes are [rows, ...]."""
 
 
 def stored_keys(path: pathlib.Path) -> list[str]:
-    """The keys of an npz file; raises as `read_arrays` for a file that is no npz, or is damaged."""
+    """The keys of an npz file; raises as `read_arrays` does if the file is damaged or not an npz file."""
     with npz.opened(path) as file:
         return list(file.keys)
 
 
 def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[str] = ()) -> Arrays:
-    """The named arrays of an npz file; nothing is unpickled.
+    """Reads the named arrays of an npz file, without unpickling anything.
 
-    Raises a `ValueError` for a file that is no npz, is damaged, lacks a required key, or holds something else than
+    Raises a `ValueError` if the file is not an npz file, is damaged, lacks a required key, or holds anything but
     numbers.
     """
     required = tuple(required)
@@ -38,7 +38,7 @@ def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[
 
 
 def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[str]) -> None:
-    """Raises a `ValueError` unless the arrays named in `columns` are [rows, size], all others [rows], rows alike."""
+    """Raises a `ValueError` unless arrays in `columns` are [rows, size] and all others [rows], with equal rows."""
     columns = tuple(columns)
     for key, array in arrays.items():
         wanted = 2 if key in columns else 1
@@ -52,7 +52,7 @@ def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[st
 
 
 def refuse_not_finite(path: pathlib.Path, arrays: Arrays) -> None:
-    """Raises a `ValueError` that names the key and the first row with a NaN, or a number beyond single precision."""
+    """Raises a `ValueError` with the key and the first row that has a NaN or a number too large for float32."""
     for key, array in arrays.items():
         for block in blocks(array.reshape(len(array), -1)):
             finite = (np.abs(array[block]) <= np.finfo(np.float32).max).reshape(len(array[block]), -1).all(axis=1)
@@ -64,7 +64,7 @@ def refuse_not_finite(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def first_bad(row: Shaped[np.ndarray, "*size"], good: Bool[np.ndarray | np.bool_, "*size"]) -> str:
-    """The first number of a row that is not good, with its column: a whole row may have hundreds of numbers."""
+    """Text with the first number of a row that is not good, and its column (a row may have hundreds of numbers)."""
     if row.ndim == 0:
         return str(row)
     column = int(np.argmin(good))
@@ -72,7 +72,7 @@ def first_bad(row: Shaped[np.ndarray, "*size"], good: Bool[np.ndarray | np.bool_
 
 
 def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:
-    """Raises a `ValueError` that names the first row with an action outside [-1, 1]."""
+    """Raises a `ValueError` with the first row whose action is outside [-1, 1]."""
     inside = (np.abs(actions) <= 1).all(axis=1)
     if not inside.all():
         row = int(np.argmin(inside))
@@ -84,7 +84,7 @@ def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows a
 
 
 def flags(path: pathlib.Path, arrays: Arrays, key: str) -> Bool[np.ndarray, " rows"]:
-    """An array of zeros and ones as booleans; a `ValueError` names the first row that is neither."""
+    """An array of zeros and ones as booleans; raises a `ValueError` with the first row that is neither."""
     values = arrays[key]
     clear = (values == 0) | (values == 1)
     if not clear.all():

@@ -1,4 +1,4 @@
-"""Statistics of the columns of wide arrays, in double precision and a block of rows at a time."""
+"""Statistics of the columns of large arrays, computed in double precision, one block of rows at a time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,15 +8,15 @@ from jaxtyping import Bool, Float, Shaped
 
 
 BLOCK_VALUES = 1 << 17
-"""Values of one block, which take 1 MB in double precision: temporaries stay small beside the data."""
+"""Number of values in a block, which take 1 MB in double precision, so that temporaries are small beside the data."""
 ROUNDING_STEPS = 4
-"""A column that varies by at most this many rounding steps of its stored dtype is a constant."""
+"""A column counts as constant if it varies by at most this many rounding steps of its stored dtype."""
 SMALLEST_RANGE = 1e-30
-"""So is one that varies by less than this, which single precision divides by without overflow no more."""
+"""A column also counts as constant if it varies by less than this: dividing by it would overflow in float32."""
 
 
 class Columns(NamedTuple):
-    """What is known of each column of an array."""
+    """Statistics of each column of an array."""
 
     low: Float[np.ndarray, " columns"]
     high: Float[np.ndarray, " columns"]
@@ -24,19 +24,19 @@ class Columns(NamedTuple):
     deviation: Float[np.ndarray, " columns"]
     """Standard deviation, not corrected for the number of rows."""
     constant: Bool[np.ndarray, " columns"]
-    """Where nothing varies but the rounding of the stored dtype."""
+    """Whether the column varies by no more than the rounding of its stored dtype."""
 
 
 def blocks(array: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
-    """Slices of rows, which together are all rows."""
+    """Slices that together cover all rows, one for each block."""
     rows = max(1, BLOCK_VALUES // max(1, array.shape[1]))
     return (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, " rows"] | None = None) -> Columns:
-    """The statistics of an array's columns, over the `chosen` rows (None: all), of which there must be one."""
+    """The statistics of an array's columns over the `chosen` rows (None: all); there must be at least one."""
     count, low, high, mean, squares = 0, np.inf, -np.inf, np.zeros(array.shape[1]), np.zeros(array.shape[1])
-    # Relative to a row, so that the mean of a constant is that constant, and an offset costs no digits.
+    # Values are taken relative to one row, so that the mean of a constant is exact, and an offset costs no digits.
     origin = array[0 if chosen is None else int(np.argmax(chosen))].astype(np.float64)
     for block in blocks(array):
         values = (array[block] if chosen is None else array[block][chosen[block]]).astype(np.float64)
@@ -46,7 +46,7 @@ def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, 
         values -= origin
         own_mean = values.mean(axis=0)
         values -= own_mean
-        # Chan, Golub & LeVeque (1979): the mean and the sum of squares of two samples together.
+        # Chan, Golub & LeVeque (1979): combine the means and sums of squares of two samples.
         total, step = count + len(values), own_mean - mean
         squares = squares + np.square(values, out=values).sum(axis=0) + step**2 * (count * len(values) / total)
         mean = mean + step * (len(values) / total)
@@ -58,7 +58,7 @@ def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, 
 def is_constant(
     low: Float[np.ndarray, " columns"], high: Float[np.ndarray, " columns"], dtype: np.dtype
 ) -> Bool[np.ndarray, " columns"]:
-    """Which ranges are no wider than rounding to `dtype` explains."""
+    """Whether each column's range is so small that rounding to `dtype` explains it."""
     eps = float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
     rounding = ROUNDING_STEPS * eps * np.maximum(np.abs(low), np.abs(high))
     return high - low <= np.maximum(rounding, SMALLEST_RANGE)

@@ -1,4 +1,4 @@
-"""Reads npz files that may be damaged or hostile: any fault is one `ValueError` that names the file and the array."""
+"""Reads npz files that may be damaged or malicious: each fault is a `ValueError` that names the file and array."""
 
 import math
 import os
@@ -14,10 +14,10 @@ from jaxtyping import Shaped
 
 CHUNK_BYTES = 1 << 20
 ENCRYPTED = 1
-"""Of a member's flags."""
+"""The bit of a member's flags that marks it as encrypted."""
 MOST_AXES = 32
 LONGEST_REASON = 200
-"""Characters of another library's message that a sentence repeats."""
+"""The most characters of another library's message that an error quotes."""
 
 
 class DamagedFileError(ValueError):
@@ -26,11 +26,11 @@ class DamagedFileError(ValueError):
     def __init__(self, where: str, reason: str, remedy: str):
         super().__init__(f"{where} cannot be read ({reason}); {remedy}.")
         self.reason = reason
-        """What was found, without the file's name and the remedy."""
+        """The reason, without the file's name and the remedy."""
 
 
 class Npz:
-    """An npz file that `opened` has opened; arrays are read when they are asked for."""
+    """An npz file opened by `opened`; arrays are read on request."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self._path = path
@@ -39,18 +39,18 @@ class Npz:
 
     @property
     def keys(self) -> list[str]:
-        """Names of the arrays; what is no `.npy` member is left out."""
+        """Names of the arrays; members that are not `.npy` files are ignored."""
         return list(self._members)
 
     def read(self, key: str) -> Shaped[np.ndarray, "..."]:
-        """One array, of real numbers or booleans, in this machine's byte order; nothing is unpickled.
+        """Reads one array of real numbers or booleans, in this machine's byte order, without unpickling anything.
 
-        Raises a `DamagedFileError` for anything else and for an array that does not agree with its check sum.
+        Raises a `DamagedFileError` for any other array, and for one that does not match its checksum.
         """
         with _one_sentence(f"{key} of {self._path}", "store plain, undamaged arrays of numbers"):
             with self._open(key) as member:
                 shape, fortran_order, dtype = _header(member, self._members[key].file_size)
-                # Memory is taken as the bytes arrive, so that a wrong size in the file takes none.
+                # The system assigns this memory only as it is filled, so that a false size in the file costs none.
                 values = np.empty(math.prod(shape), dtype)
                 filled, memory = 0, values.view(np.uint8).data
                 for chunk in _chunks(member, len(memory)):
@@ -60,7 +60,7 @@ class Npz:
             return array.astype(dtype.newbyteorder("="), copy=False)
 
     def check(self, key: str) -> None:
-        """Raises what `read` raises, without keeping the array in memory."""
+        """Raises the errors of `read`, without keeping the array in memory."""
         with _one_sentence(f"{key} of {self._path}", "write it again"):
             with self._open(key) as member:
                 shape, _, dtype = _header(member, self._members[key].file_size)
@@ -79,11 +79,11 @@ class Npz:
 def opened(path: Path) -> Iterator[Npz]:
     """Opens an npz file.
 
-    Raises a `FileNotFoundError` if there is none, and a `ValueError` for what is no file, no npz, unreadable, or holds
-    two arrays of one name.
+    Raises a `FileNotFoundError` if there is no file, and a `ValueError` if it is not a regular file, cannot be read, is
+    not an npz file, or has two arrays with the same name.
     """
     try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)  # a pipe would block whoever opens it
+        regular = stat.S_ISREG(os.stat(path).st_mode)  # opening a pipe would block
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}.") from None
     except OSError as error:
@@ -94,14 +94,14 @@ def opened(path: Path) -> Iterator[Npz]:
         file = path.open("rb")
     with file:
         if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path} is no npz file, or only a part of one; write it with numpy.savez.")
+            raise ValueError(f"{path} is not an npz file, or only part of one; write it with numpy.savez.")
         with _one_sentence(str(path), "write it again with numpy.savez"):
             npz = Npz(path, zipfile.ZipFile(file))
         yield npz
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with an npz file: a member, and the reason; None if every array can be read."""
+    """Describes the damage of an npz file (array and reason); None if every array can be read."""
     try:
         with opened(path) as npz:
             if not npz.keys:
@@ -114,7 +114,7 @@ def damage(path: Path) -> str | None:
     except DamagedFileError as error:
         return error.reason
     except ValueError:
-        return "it is no npz file, or only a part of one"
+        return "it is not an npz file, or only part of one"
     return None
 
 
@@ -131,26 +131,26 @@ def _by_key(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _header(member: zipfile.ZipExtFile, member_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Reads an array's header: shape, whether in Fortran's order, and dtype; refuses sizes that are not the file's."""
+    """Reads an array's header: shape, whether in Fortran order, and dtype; checks them against the member's size."""
     version = np.lib.format.read_magic(member)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"its npy format has version {version[0]}.{version[1]}, known are 1.0 and 2.0")
     try:
         shape, fortran_order, dtype = readers[version](member)
-    except Exception as error:  # numpy parses it as Python
+    except Exception as error:  # numpy parses it as Python, which can fail in many ways, which can fail in many ways
         raise ValueError(f"its header is damaged: {_reason(error)}") from error
     if dtype.kind not in "fiub":
         raise ValueError(f"it has dtype {dtype}, not real numbers or booleans")
     if len(shape) > MOST_AXES:
         raise ValueError(f"it has {len(shape)} axes")
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != member_bytes - member.tell():
-        raise ValueError(f"its header tells shape {list(shape)} of {dtype}, its size is {member_bytes} bytes")
+        raise ValueError(f"its header says shape {list(shape)} of {dtype}, but its size is {member_bytes} bytes")
     return shape, fortran_order, dtype
 
 
 def _chunks(member: zipfile.ZipExtFile, expected: int) -> Iterator[bytes]:
-    """The rest of a member, which must be so many bytes; the last read compares the check sum."""
+    """The rest of a member, which must be `expected` bytes; the last read verifies the checksum."""
     found = 0
     while chunk := member.read(CHUNK_BYTES):
         found += len(chunk)
@@ -161,10 +161,10 @@ def _chunks(member: zipfile.ZipExtFile, expected: int) -> Iterator[bytes]:
 
 @contextmanager
 def _one_sentence(where: str, remedy: str) -> Iterator[None]:
-    """Turns whatever zipfile, zlib and numpy raise for a damaged file into one `DamagedFileError`."""
+    """Turns any exception of zipfile, zlib and numpy about a damaged file into a `DamagedFileError`."""
     try:
         yield
-    except Exception as error:  # bytes of no file format can fail in many ways, out of memory among them
+    except Exception as error:  # invalid bytes can fail in many ways, a `MemoryError` among them
         raise DamagedFileError(where, _reason(error), remedy) from error
 
 

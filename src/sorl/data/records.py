@@ -1,4 +1,4 @@
-"""The record beside a data file: its size, its SHA-256 and where it came from, checked whenever the file is opened."""
+"""The record beside a data file: its size, SHA-256 and origin, verified whenever the file is opened."""
 
 import hashlib
 import os
@@ -9,12 +9,12 @@ from sorl.system.files import named_errors, read_json, write_json
 
 
 def record_path(path: pathlib.Path) -> pathlib.Path:
-    """`set.npz.json` for `set.npz`."""
+    """The path of a file's record: `set.npz.json` for `set.npz`."""
     return path.with_name(path.name + ".json")
 
 
 def publish(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]) -> None:
-    """Gives a finished file its final name, its record first, so that no file is ever seen without one."""
+    """Writes the record of a finished file, then renames the file, so that it never exists without its record."""
     record = {**fingerprint(temporary), **details}
     write_json(record_path(path), record)
     with named_errors(path):
@@ -22,9 +22,9 @@ def publish(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]
 
 
 def verified(path: pathlib.Path) -> dict[str, Any] | None:
-    """The record of a file, once the file was found to agree with it; None if it has no record.
+    """Verifies a file against its record and returns the record; None if the file has no record.
 
-    Raises a `ValueError` if size or SHA-256 differ, and if the record itself is damaged.
+    Raises a `ValueError` if the size or the SHA-256 differs, or if the record is damaged.
     """
     beside = record_path(path)
     if not beside.exists():
@@ -41,6 +41,6 @@ def verified(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def fingerprint(path: pathlib.Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file."""
+    """The size in bytes and the SHA-256 of a file."""
     with named_errors(path, "read", "give a file that you may read"), path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,4 +1,4 @@
-"""What a data set holds, as numbers for the run's record and as lines that a user reads before training starts."""
+"""Summary of a data set: numbers for the run's record, and lines that are printed before training starts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from sorl.data.columns import Columns
 
 
 NEARLY_CONSTANT = 1e-4
-"""A column whose deviation is below this share of its magnitude, or of its neighbours' median deviation."""
+"""A column is nearly constant if its deviation is below this share of its magnitude or of the median deviation."""
 UNUSUAL_SCALE = 1e6
-"""A deviation above this, or below its inverse, is named."""
+"""The summary names columns whose deviation is above this, or below its inverse."""
 WIDTH = 100
-"""Characters of a line of `text`."""
+"""The most characters in a line of `text`."""
 
 
 def summarise(
@@ -29,17 +29,18 @@ def summarise(
     unused_keys: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A summary of the rows that are trained on, ready for JSON.
+    """A summary of the rows used for training, ready for JSON.
 
     **Arguments:** `observations` and `actions`, the statistics of their columns; `rewards`, `ends` and `terminated` of
-    each row; `transitions`, how many steps have a known outcome; `validation`, the `episodes` and `transitions` held
-    out; `unused_keys` of the file; `notes`, sentences about what was corrected.
+    each row; `transitions`, the number of steps with a known next state; `validation`, the `episodes` and `transitions`
+    held out; `unused_keys`, those of the file; `notes`, sentences about what was corrected.
 
-    **Returns:** counts (`episodes`, `terminations`: rows whose value needs no successor, `cuts`: episodes that do not
-    end with one, `rows`, `transitions`), `length_*`, `reward_*` and `return_*` (sums over episodes, not discounted),
-    the column names under `constant`, `nearly_constant` and `unusual_scale`, the ranges under `actions`, and
-    `unused_keys`, `notes` and `validation` as given.
+    **Returns:** counts (`episodes`; `terminations`, rows whose value includes no next state's value; `cuts`, episodes
+    that do not end with a termination; `rows`; `transitions`), `length_*`, `reward_*` and `return_*` (undiscounted sums
+    over episodes), the column names under `constant`, `nearly_constant` and `unusual_scale`, the ranges under
+    `actions`, and `unused_keys`, `notes` and `validation` as given.
     """
+    # Episodes are contiguous rows, from one start to the next.
     starts = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1])
     lengths = np.diff(np.append(starts, len(ends)))
     values = rewards.astype(np.float64)
@@ -70,7 +71,7 @@ def summarise(
 
 
 def text(summary: Mapping[str, Any]) -> str:
-    """The summary in at most twelve lines of `WIDTH` characters, without the notes, which are warnings of their own."""
+    """The summary in at most twelve lines of `WIDTH` characters, without the notes, which are printed as warnings."""
     lines = [
         ("episodes", f"{summary['episodes']:,}: {_endings(summary)}; {summary['transitions']:,} transitions"),
         (

@@ -1,1 +1,1 @@
-"""Data sets made by OGBench's own oracles, in OGBench's file format."""
+"""Generates data sets with OGBench's own oracles, in OGBench's file format."""

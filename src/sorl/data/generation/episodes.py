@@ -1,4 +1,4 @@
-"""One episode of a generated data set, from a seed that decides everything random in it."""
+"""Collects one episode of a generated data set, from a seed that determines everything random in it."""
 
 from typing import Any
 
@@ -20,22 +20,23 @@ DTYPES = {
     "qvel": np.float32,
     "button_states": np.int64,
 }
-"""Keys and dtypes of OGBench's files; `button_states` only where the environment has buttons."""
+"""Keys and dtypes of OGBench's files; only environments with buttons have `button_states`."""
 
 
 def make_recipe_environment(recipe: Recipe) -> Any:
-    """OGBench's environment as its generation sets it up, cut off after `recipe.steps` steps."""
+    """OGBench's environment with the settings of its data generation, truncated after `recipe.steps` steps."""
     settings = {} if recipe.kind in pointmaze.KINDS else {"mode": "data_collection"}
     return make_environment(recipe.environment, terminate_at_goal=False, max_episode_steps=recipe.steps, **settings)
 
 
 def collect_episode(environment: Any, recipe: Recipe, seed: tuple[int, ...]) -> Episode:
-    """Collects one episode, the same for the same `seed` whatever the environment did before.
+    """Collects one episode, which depends only on `seed` and not on earlier use of the environment.
 
-    OGBench draws from three generators: numpy's global one, the environment's own, and the action space's. All are
-    seeded; the global one is left seeded.
+    OGBench draws from three generators: numpy's global one, the environment's own, and the action space's. This seeds
+    all three, and does not restore the global one.
 
-    **Returns:** OGBench's arrays by key, in its files' dtypes, one row a step; the last row is marked terminal.
+    **Returns:** OGBench's arrays by key, with the dtypes of its files and one row per step; the last row is marked
+    terminal.
     """
     words = np.random.SeedSequence(seed).generate_state(6)
     np.random.seed(words[:4])

@@ -1,4 +1,4 @@
-"""Generates data sets in OGBench's file format, one process a core, and picks up where a killed run stopped."""
+"""Generates data sets in OGBench's file format, in parallel processes, and continues after an interrupted run."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ from sorl.system.locks import exclusive
 REMEDY = "give a directory that you may write with --out, or set XDG_DATA_HOME to one"
 
 SPLITS = ("train", "val")
-"""An episode is numbered by its split's place here and its place in the split."""
+"""The splits; an episode is identified by its split's index here and its number in the split."""
 
 
 def generate(
@@ -39,18 +39,18 @@ def generate(
     worker_timeout: float = WORKER_TIMEOUT,
     progress: bool = True,
 ) -> pathlib.Path:
-    """Makes a data set with OGBench's own environments and oracles, unless it is there already.
+    """Generates a data set with OGBench's own environments and oracles, unless it exists already.
 
     **Arguments:** `wanted`, the set; `directory`, where its files go (None: the set's own directory below
-    `generated_root()`); `workers`, processes at a time (None: one a core), which changes nothing but the speed;
-    `worker_timeout`, seconds for one episode after which a worker is taken to hang; `progress`, whether to show a bar
-    with steps per second and the time left.
+    `generated_root()`); `workers`, the number of parallel processes (None: one per core), which affects only the speed;
+    `worker_timeout`, the seconds allowed for one episode, after which a worker counts as hung; `progress`, whether to
+    show a bar with steps per second and the time left.
 
     **Returns:** the directory, which holds `{dataset}.npz`, `{dataset}-val.npz` and a record beside each.
 
     Raises a `ValueError` if `directory` holds a different set of that name, an `ImportError` without OGBench, an
     `OSError`, one sentence, if the directory cannot be written, and a `GenerationWorkerError` (a `RuntimeError`) if a
-    worker fails, dies or hangs. Finished episodes are kept however it ends: the next call continues after them.
+    worker fails, dies or hangs. Finished episodes are kept in every case, and the next call continues after them.
     """
     workers = _cores() if workers is None else workers
     if workers < 1:
@@ -59,11 +59,11 @@ def generate(
         raise ValueError(f"The time-out of a worker is {worker_timeout} s; give a number above 0.")
     directory = wanted.directory if directory is None else expanded(directory, "give its full name")
     settings = _settings(wanted)
-    if _is_there(wanted, directory, settings):  # so that a directory that cannot be written will do
+    if _is_there(wanted, directory, settings):  # before the lock, so that a read-only directory works
         return directory
     require_simulators()
     with exclusive(directory / ".sorl.lock", remedy=REMEDY):
-        if not _is_there(wanted, directory, settings):  # another process may have made it meanwhile
+        if not _is_there(wanted, directory, settings):  # another process may have generated it meanwhile
             folder = _shards_directory(wanted, directory)
             _collect(wanted, folder, workers, worker_timeout, progress)
             _assemble(wanted, directory, folder, settings)
@@ -72,12 +72,12 @@ def generate(
 
 
 def split_path(directory: pathlib.Path, dataset: str, split: str) -> pathlib.Path:
-    """OGBench's file name of a split, `train` or `val`."""
+    """The path of a split (`train` or `val`), with OGBench's file name."""
     return directory / (f"{dataset}.npz" if split == "train" else f"{dataset}-{split}.npz")
 
 
 def _settings(wanted: GeneratedSet) -> dict[str, Any]:
-    """What the records say about how the set was made."""
+    """The settings that the set's records store."""
     return {
         "source": "generated",
         "seed": wanted.seed,
@@ -101,12 +101,12 @@ def _version(package: str) -> str:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str, Any]) -> bool:
-    """Whether both files are there; raises a `ValueError` if one is that was made by other settings."""
+    """Whether both files exist; raises a `ValueError` if one exists that was generated with other settings."""
     paths = [split_path(directory, wanted.dataset, split) for split in SPLITS]
     found = [path for path in paths if path.exists()]
     for path in found:
@@ -114,7 +114,7 @@ def _is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str,
         if any(record.get(key) != settings[key] for key in ("source", "seed", "train_episodes", "recipe")):
             raise ValueError(
                 f"{path} exists already and was not made by the settings asked for ({wanted}); "
-                "give another directory or delete it."
+                "give another directory, or delete the file."
             )
     return found == paths
 
@@ -125,7 +125,7 @@ def _episodes(wanted: GeneratedSet) -> list[tuple[int, int]]:
 
 
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
-    """Where finished episodes wait; named by all that decides their content, so that no others can slip in."""
+    """The directory of finished episodes; its name is a hash of all settings, so that sets are never mixed."""
     content = json.dumps([dataclasses.asdict(wanted.recipe), wanted.seed, _versions()])
     folder = directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
     if folder.is_symlink():
@@ -135,7 +135,7 @@ def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.
 
 
 def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_timeout: float, progress: bool) -> None:
-    """Collects the episodes that have no whole shard yet."""
+    """Collects the episodes that have no undamaged shard yet."""
     missing = [episode for episode in _episodes(wanted) if not _is_collected(shard_path(folder, episode))]
     job = {"recipe": dataclasses.asdict(wanted.recipe), "seed": wanted.seed, "folder": str(folder)}
     bar = tqdm(
@@ -151,20 +151,20 @@ def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_ti
 
 
 def _is_collected(path: pathlib.Path) -> bool:
-    """Whether an episode's shard is there; a damaged one is removed, with a line on standard error."""
+    """Whether an episode's shard exists; removes a damaged one, with a line on standard error."""
     if not path.is_symlink() and not path.exists():
         return False
     damage = "it is a link" if path.is_symlink() else shards.damage(path)
     if damage is None:
         return True
-    print(f"{path} is damaged ({damage}); its episode is collected anew.", file=sys.stderr)
+    print(f"{path} is damaged ({damage}); its episode is collected again.", file=sys.stderr)
     with named_errors(path, "removed", "remove it by hand"):
         path.unlink()
     return False
 
 
 def _assemble(wanted: GeneratedSet, directory: pathlib.Path, folder: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Joins the episodes of each split into its file; the training file comes last and completes the set."""
+    """Joins the episodes of each split into its file; writes the training file last, which completes the set."""
     for place, split in reversed(list(enumerate(SPLITS))):
         parts = [shard_path(folder, episode) for episode in _episodes(wanted) if episode[0] == place]
         rows = shards.concatenated(parts)

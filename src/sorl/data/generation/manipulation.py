@@ -1,4 +1,4 @@
-"""Episodes of cube, scene and puzzle, acted by OGBench's oracles at the settings of OGBench's generation script."""
+"""Episodes of cube, scene and puzzle, played by OGBench's oracles with the settings of its generation script."""
 
 from collections import defaultdict
 from typing import Any
@@ -11,18 +11,18 @@ from sorl.data.generation.recipes import Recipe
 NOISE_SMOOTHING = 0.5
 """Width, in steps, of the filter that correlates the plan oracles' noise in time."""
 SMALLEST_MOVE = 0.4
-"""Norm below which the Markov oracles' relative moves are not allowed to fall."""
+"""The smallest norm of the Markov oracles' relative moves."""
 NOISE_OF_DIMENSION = (1.0, 1.0, 1.0, 3.0, 10.0)
-"""How much of the episode's noise each action dimension gets (x, y, z, yaw, gripper) in `noisy` data."""
+"""Factor on the episode's noise for each action dimension (x, y, z, yaw, gripper) in `noisy` data."""
 STACKING = {"single": (0.0, 0.0), "double": (0.0, 0.25), "triple": (0.05, 0.35), "quadruple": (0.1, 0.5)}
-"""Range of an episode's probability that a cube is put upon another."""
+"""Range from which an episode's probability of stacking a cube on another is drawn, by the number of cubes."""
 STACKING_ELSEWHERE = 0.5
 
 Rows = dict[str, list[Any]]
 
 
 def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: int) -> Rows:
-    """One episode, drawn again for as long as it leaves what task goals can show (only in scene)."""
+    """Collects one episode; in scene, collects another one whenever the cube left the area that goals can show."""
     rows = _roll_out(environment, recipe, action_space, reset_seed)
     while recipe.environment.startswith("scene") and _hides_the_cube(np.asarray(rows["qpos"])):
         rows = _roll_out(environment, recipe, action_space, None)
@@ -30,6 +30,7 @@ def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: 
 
 
 def _roll_out(environment: Any, recipe: Recipe, action_space: Any, reset_seed: int | None) -> Rows:
+    # The random draws come in the order of OGBench's script, on which the data depend.
     oracles = _oracles(environment, recipe)
     observation, info = environment.reset(seed=reset_seed)
     stacking = _stacking_probability(recipe)
@@ -40,6 +41,7 @@ def _roll_out(environment: Any, recipe: Recipe, action_space: Any, reset_seed: i
     rows: Rows = defaultdict(list)
     ended = False
     while not ended:
+        # The action: sometimes random, else the oracle's, with noise in `noisy` data.
         if np.random.rand() < recipe.random_actions:
             action = action_space.sample()
         else:
@@ -49,6 +51,7 @@ def _roll_out(environment: Any, recipe: Recipe, action_space: Any, reset_seed: i
         action = np.clip(action, -1, 1)
         next_observation, _, terminated, truncated, info = environment.step(action)
         ended = terminated or truncated
+        # The oracle has reached its target: draw a new one, which may be of another kind.
         if oracle.done:
             target_observation, target_info = environment.unwrapped.set_new_target(p_stack=stacking)
             oracle = oracles[target_info["privileged/target_task"]]
@@ -69,7 +72,7 @@ def _append(rows: Rows, observation: Any, action: Any, ended: bool, info: dict[s
 
 
 def _oracles(environment: Any, recipe: Recipe) -> dict[str, Any]:
-    """The oracle of each kind of target; made anew for each episode, so that none remembers another."""
+    """The oracle of each kind of target; new ones for each episode, because they have state."""
     from ogbench.manipspace.oracles.markov import button_markov, cube_markov, drawer_markov, window_markov
     from ogbench.manipspace.oracles.plan import button_plan, cube_plan, drawer_plan, window_plan
 

@@ -1,4 +1,4 @@
-"""Episodes of the point mazes: shortest paths to one goal after another, with noisy actions."""
+"""Episodes of the point mazes: noisy actions along the shortest paths to random goals."""
 
 from collections import defaultdict, deque
 from typing import Any
@@ -17,7 +17,8 @@ Cell = tuple[int, int]
 
 
 def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: int) -> dict[str, list[Any]]:
-    """One episode: `navigate` draws a new goal whenever one is reached, `stitch` stays at its one, nearby goal."""
+    """Collects one episode: `navigate` draws a new goal at each goal reached, `stitch` keeps one nearby goal."""
+    # Draw start and goal; the draws come in the order of OGBench's script, on which the data depend.
     maze = environment.unwrapped
     free = [(int(i), int(j)) for i, j in np.argwhere(maze.maze_map == 0)]
     goals = [cell for cell in free if not _is_hallway(maze.maze_map, cell)]
@@ -29,6 +30,8 @@ def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: 
     task = {"init_ij": start, "goal_ij": goal}
     observation, _ = environment.reset(seed=reset_seed, options={"task_info": task})
 
+    # Follow the shortest path with noisy actions until the episode is truncated.
+    # Follow the shortest path with noisy actions until the episode is truncated.
     rows: dict[str, list[Any]] = defaultdict(list)
     ended = False
     while not ended:
@@ -48,7 +51,7 @@ def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: 
 
 
 def _direction_to_goal(maze: Any) -> np.ndarray:
-    """Unit vector to the next cell of the shortest path."""
+    """Unit vector towards the next cell of the shortest path."""
     subgoal, _ = maze.get_oracle_subgoal(maze.get_xy(), maze.cur_goal_xy)
     direction = subgoal - maze.get_xy()
     return direction / (np.linalg.norm(direction) + 1e-6)

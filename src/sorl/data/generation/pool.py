@@ -1,4 +1,4 @@
-"""The worker processes of a generation: started, given episodes, timed, and ended however the generation ends."""
+"""The worker processes of a generation: they are started, given episodes, timed, and always ended."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ Episode = tuple[int, int]
 """An episode's split and its number in the split."""
 
 WORKER_TIMEOUT = 600.0
-"""Seconds for one episode after which a worker is taken to hang; most episodes take less than 30."""
+"""Seconds allowed for one episode, after which a worker counts as hung; most episodes take less than 30."""
 
 LONGEST_WAIT = 60.0
-"""Seconds of one call to the operating system, which refuses to wait for years."""
+"""Seconds of one wait; the operating system refuses very long ones."""
 
 PATIENCE = 3.0
-"""Seconds that workers have to end by themselves when a generation ends; then they are killed."""
+"""Seconds that workers have to exit by themselves when a generation ends; then they are killed."""
 
 COMMAND = "from sorl.data.generation.worker import main; main()"
 
@@ -32,38 +32,38 @@ AGAIN = "run the same command again to continue after the finished episodes"
 
 
 class GenerationWorkerError(RuntimeError):
-    """A worker process could not be started, failed, died or hung; one sentence."""
+    """A worker process could not be started, failed, died or hung; the message is one sentence."""
 
 
 class _Worker:
-    """One process, and the episode that it collects."""
+    """One worker process, and the episode that it is collecting."""
 
     def __init__(self, job: dict[str, Any]):
         command, environment = worker_command(COMMAND)
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        # It leads a process group of its own, so that Ctrl-C in the terminal reaches the main program alone.
+        # It has a process group of its own, so that Ctrl-C in the terminal reaches only the main program.
         self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, process_group=0)
         assert self.process.stdin is not None and self.process.stdout is not None
         self._requests, self.replies = self.process.stdin, self.process.stdout
         self._episode: Episode | None = None
         self.deadline = math.inf
-        """When the episode under way is overdue, on the monotonic clock."""
+        """The time on the monotonic clock at which the current episode is overdue."""
         self._send(job)
 
     def collect(self, episode: Episode, timeout: float) -> None:
-        """Has the worker collect one episode, without waiting for it."""
+        """Asks the worker to collect one episode, without waiting for it."""
         self._episode = episode
         self.deadline = time.monotonic() + timeout
         self._send(episode)
 
     def _send(self, message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is recognised by its missing reply
+        with contextlib.suppress(BrokenPipeError):  # `reply` detects a dead worker
             self._requests.write(json.dumps(message).encode() + b"\n")
             self._requests.flush()
 
     def reply(self) -> int:
-        """The number of rows of the episode just collected; raises a `GenerationWorkerError` if there is none."""
+        """The number of rows of the finished episode; raises a `GenerationWorkerError` if the worker failed or died."""
         self.deadline = math.inf
         line = self.replies.readline()
         if not line:
@@ -74,7 +74,7 @@ class _Worker:
         return answer["rows"]
 
     def close(self) -> None:
-        """Ends the worker's input, and with it the worker once its episode is finished."""
+        """Closes the worker's input, after which the worker exits once its episode is finished."""
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
 
@@ -84,13 +84,13 @@ class _Worker:
 
 
 def collect(job: dict[str, Any], episodes: Sequence[Episode], count: int, timeout: float) -> Generator[int, None, None]:
-    """Has at most `count` worker processes collect episodes; yields the number of rows as each is finished.
+    """Collects episodes in at most `count` worker processes, and yields each finished episode's number of rows.
 
-    **Arguments:** `job`, what `sorl.data.generation.worker` expects first; `timeout`, seconds for one episode, in which
-    the first one's includes the start of its worker.
+    **Arguments:** `job`, the first message to `sorl.data.generation.worker`; `timeout`, the seconds allowed for one
+    episode, which include the start of the worker for its first.
 
-    Raises a `GenerationWorkerError` for a worker that fails, dies or does not finish in time. However this ends, an
-    interruption included, no worker is left after a few seconds.
+    Raises a `GenerationWorkerError` if a worker fails, dies or does not finish in time. In every case, also after an
+    interruption, all workers have ended after a few seconds.
     """
     waiting = deque(episodes)
     with _started(job, min(count, len(waiting))) as workers, selectors.DefaultSelector() as selector:
@@ -107,7 +107,7 @@ def collect(job: dict[str, Any], episodes: Sequence[Episode], count: int, timeou
 
 
 def _next(selector: selectors.BaseSelector, workers: Sequence[_Worker], timeout: float) -> _Worker:
-    """Waits for the next worker that replies or has died; raises a `GenerationWorkerError` if one is overdue."""
+    """Waits for the next worker that replies or dies; raises a `GenerationWorkerError` if one is overdue."""
     first = min(workers, key=lambda worker: worker.deadline)
     while True:
         remaining = first.deadline - time.monotonic()
@@ -116,16 +116,16 @@ def _next(selector: selectors.BaseSelector, workers: Sequence[_Worker], timeout:
         if remaining <= 0:
             raise GenerationWorkerError(
                 f"{first} has not finished within {timeout:g} s and was killed; {AGAIN}, with a longer "
-                "--worker-timeout if episodes take so long here."
+                "--worker-timeout if episodes take that long here."
             )
 
 
 @contextlib.contextmanager
 def _started(job: dict[str, Any], count: int) -> Iterator[list[_Worker]]:
-    """Starts worker processes, and ends them.
+    """A context with running worker processes, which end with it.
 
-    They are programs of their own rather than `multiprocessing`'s children, because those import the main program
-    again: it would cost every worker an import of jax, and a script without a `__main__` guard its sanity.
+    They are started with `subprocess`, because `multiprocessing` imports the main program again in every child: each
+    worker would import jax, and a script without a `__main__` guard would start over.
     """
     workers: list[_Worker] = []
     try:
@@ -142,7 +142,7 @@ def _started(job: dict[str, Any], count: int) -> Iterator[list[_Worker]]:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """Waits until the workers have ended by themselves, and kills those that have not, stopped ones included."""
+    """Waits until the workers have exited by themselves, and kills those that have not (even if they are stopped)."""
     try:
         for worker in workers:
             worker.close()
@@ -152,7 +152,7 @@ def _end(workers: Sequence[_Worker]) -> None:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
     finally:
         for worker in workers:
-            worker.process.kill()  # nothing happens to one that has ended
+            worker.process.kill()  # does nothing if it has exited
         for worker in workers:
             worker.process.wait()
             worker.replies.close()

@@ -1,4 +1,4 @@
-"""What OGBench's own generation settings are, for every data set whose oracle needs no trained expert."""
+"""OGBench's own generation settings, for every data set whose oracle needs no trained expert."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from sorl.system.files import expanded
 
 
 VALIDATION_SHARE = 10
-"""The validation set holds one episode for so many of the training set, as OGBench's do."""
+"""Number of training episodes for each validation episode, as in OGBench's data sets."""
 
 EXPERTISE_NEEDED = ("antmaze", "humanoidmaze", "antsoccer")
 """Environments whose data come from trained experts, which OGBench does not publish."""
@@ -17,7 +17,7 @@ EXPERTISE_NEEDED = ("antmaze", "humanoidmaze", "antsoccer")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the distribution of a data set."""
+    """All settings that determine the distribution of a data set."""
 
     dataset: str
     """OGBench's name of the data set."""
@@ -28,9 +28,9 @@ class Recipe:
     episodes: int
     """Training episodes of the official set."""
     steps: int
-    """Rows of an episode, the last state's included."""
+    """Rows of an episode, including that of the last state."""
     action_noise: float
-    """Scale of the noise: of the plan (`play`), its largest value (`noisy`), or of each action (mazes)."""
+    """Scale of the noise: of the plan (`play`), of each action (mazes), or an episode's largest scale (`noisy`)."""
     random_actions: float = 0.0
     """Probability that a step takes a uniformly random action instead of the oracle's."""
 
@@ -69,25 +69,25 @@ RECIPES: dict[str, Recipe] = {
     if not environment.startswith(EXPERTISE_NEEDED)
     for recipe in (_recipe(environment, kind) for kind in kinds)
 }
-"""By the data set's name."""
+"""Every recipe, by the name of its data set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedSet:
-    """One generated data set: which, how many training episodes, and from which seed."""
+    """A generated data set: its name, its number of training episodes, and its seed."""
 
     dataset: str
     """OGBench's name, such as `cube-single-play-v0`."""
     episodes: int
-    """Training episodes; the validation set holds a tenth as many, at least one."""
+    """Training episodes; the validation set has a tenth as many, but at least one."""
     seed: int = 0
-    """Episode `i` is seeded by (seed, split, i) alone, so a longer set begins with a shorter one's episodes."""
+    """Random seed; episode `i` depends only on (seed, split, i), so a longer set starts with those of a shorter one."""
 
     @classmethod
     def of(cls, name: str, episodes: int | None = None, seed: int = 0) -> "GeneratedSet":
-        """The set for a data set's or a single-task environment's name; `episodes` None takes the official number.
+        """The set for the name of a data set or single-task environment; `episodes` defaults to the official number.
 
-        Raises a `ValueError` for a name whose data cannot be generated and for counts that make no data set.
+        Raises a `ValueError` for a name whose data cannot be generated, and for invalid numbers.
         """
         if name.startswith(EXPERTISE_NEEDED):
             raise ValueError(
@@ -102,30 +102,30 @@ class GeneratedSet:
 
     @property
     def recipe(self) -> Recipe:
-        """The settings that episodes are made with."""
+        """The settings of the data set's generation."""
         return RECIPES[self.dataset]
 
     @property
     def validation_episodes(self) -> int:
-        """Episodes of the validation set."""
+        """Number of episodes of the validation set."""
         return max(1, self.episodes // VALIDATION_SHARE)
 
     @property
     def directory(self) -> pathlib.Path:
-        """Where the set lives unless the user says otherwise: one directory for each size and seed."""
+        """The set's default directory, one for each size and seed."""
         return generated_root() / f"{self.dataset}-{self.episodes}-episodes-seed-{self.seed}"
 
     @property
     def command(self) -> str:
-        """The command line that makes this set."""
+        """The command line that generates this set."""
         seed = f" --seed {self.seed}" if self.seed else ""
         return f"python -m sorl.generate {self.dataset} --episodes {self.episodes}{seed}"
 
 
 def generated_root() -> pathlib.Path:
-    """`$XDG_DATA_HOME/sorl/generated`, by default `~/.local/share/sorl/generated`; never OGBench's own cache.
+    """The directory of all generated sets: `$XDG_DATA_HOME/sorl/generated`, or `~/.local/share/sorl/generated`.
 
-    Raises a `FileNotFoundError` if there is no home directory.
+    Raises a `FileNotFoundError` if no home directory is known.
     """
     share = pathlib.Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
     return expanded(share, "set HOME or XDG_DATA_HOME, or give --out") / "sorl" / "generated"

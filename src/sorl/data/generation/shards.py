@@ -1,4 +1,4 @@
-"""Shards: files of one finished episode each, which wait until a generated data set is complete."""
+"""Shards: files of one finished episode each, kept until the generated data set is complete."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ OPTIONAL = ("button_states",)
 
 
 def shard_path(folder: pathlib.Path, episode: tuple[int, int]) -> pathlib.Path:
-    """The file that holds one finished episode, `(split, number)`."""
+    """The path of the file of one finished episode, `(split, number)`."""
     return folder / "split-{}-episode-{:06d}.npz".format(*episode)
 
 
 def write(path: pathlib.Path, rows: Episode) -> None:
-    """Writes an episode, whole or not at all."""
+    """Writes an episode's file, atomically."""
     with whole_file(path, "wb") as file:
         np.savez(file, allow_pickle=False, **rows)
 
 
 def read(path: pathlib.Path) -> Episode:
-    """An episode's arrays; raises a `ValueError` for a damaged file."""
+    """Reads an episode's arrays; raises a `ValueError` if the file is damaged."""
     with npz.opened(path) as file:
         return {key: file.read(key) for key in file.keys}
 
 
 def damage(path: pathlib.Path) -> str | None:
-    """What is wrong with a shard, or None."""
+    """Describes the damage of a shard; None if it has none."""
     found = npz.damage(path)
     if found is not None:
         return found

@@ -1,8 +1,8 @@
-"""The program of one generation worker: reads which episodes to collect from stdin, reports on stdout.
+"""The program of one generation worker: it reads the episodes to collect from stdin, and reports on stdout.
 
-Both streams carry one JSON value a line: first the job, then the split and the number of one episode at a time, each
-answered by `{"rows": n}` or, before the worker ends, `{"failure": reason}`. It ends when stdin does, so no worker
-outlives the process that started it by more than an episode, and on Linux none at all.
+Both streams carry one JSON value per line. The input is the job, then one episode (split and number) at a time. The
+answer to each episode is `{"rows": n}`, or `{"failure": reason}` before the worker exits. The worker exits at the end
+of stdin, so it outlives its parent by at most one episode; on Linux it dies with its parent.
 """
 
 import ctypes
@@ -19,21 +19,21 @@ from sorl.data.generation.shards import shard_path, write
 
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's `prctl`."""
+"""An option of Linux's `prctl`."""
 
 LONGEST_REASON = 400
-"""Characters of a failure that are reported, few enough to be written to the pipe at once."""
+"""The most characters of a failure that are reported, few enough for one atomic write to the pipe."""
 
 
 def main() -> None:
-    """Runs until stdin ends."""
+    """Collects episodes until stdin ends."""
     _die_with_parent()
-    # Signals may reach whole groups and jobs of processes; the parent decides what they mean. (SIGTTOU would stop a
-    # worker that prints a warning to a terminal.)
+    # A signal may be sent to the whole process group; only the parent reacts to it, and ends its workers. (SIGTTOU
+    # would stop a worker that prints a warning to a terminal.)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTTOU):
         signal.signal(name, signal.SIG_IGN)
     replies = os.dup(1)
-    os.dup2(2, 1)  # what a simulator prints is no reply
+    os.dup2(2, 1)  # so that a simulator's prints do not mix with replies
     try:
         try:
             _collect_all(replies)
@@ -43,11 +43,11 @@ def main() -> None:
             )
             _write(replies, {"failure": reason[:LONGEST_REASON]})
     except BrokenPipeError:
-        pass  # the parent was killed: nobody is left to report to
+        pass  # the parent was killed, so nobody reads the report
 
 
 def _die_with_parent() -> None:
-    """Has Linux kill this process when its parent dies, also while it is stopped and cannot see that stdin ends."""
+    """Makes Linux kill this process when its parent dies, even if it is stopped and cannot notice the end of stdin."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -64,7 +64,7 @@ def _collect_all(replies: int) -> None:
 
 
 def _write(replies: int, message: dict[str, Any]) -> None:
-    os.write(replies, json.dumps(message).encode() + b"\n")  # unbuffered, so that nothing is left to write at exit
+    os.write(replies, json.dumps(message).encode() + b"\n")  # unbuffered, so that nothing remains to write at exit
 
 
 if __name__ == "__main__":

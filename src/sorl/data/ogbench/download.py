@@ -1,4 +1,4 @@
-"""Fetches files over HTTP: picks up where it was cut off, checks what arrived, and only then gives it its name."""
+"""Downloads files over HTTP: resumes interrupted downloads, and renames a file only after checking it."""
 
 import http.client
 import pathlib
@@ -15,9 +15,11 @@ from sorl.system.locks import exclusive
 
 
 OFFICIAL_HOST = "https://rail.eecs.berkeley.edu/datasets/ogbench"
-"""Base address of OGBench's own files. When it was down for weeks, OGBench's author named a copy (OGBench's issue 49):
-https://huggingface.co/datasets/zhouzypaul/ogbench_datasets, whose base address would be that plus `/resolve/main`.
-It is used only if the user lists it as a mirror."""
+"""Base address of OGBench's own files.
+
+When it was down for weeks, OGBench's author recommended a copy (OGBench's issue 49):
+https://huggingface.co/datasets/zhouzypaul/ogbench_datasets, whose base address is that plus `/resolve/main`. The copy
+is used only if the user lists it as a mirror."""
 
 TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 20
@@ -25,14 +27,14 @@ REMEDY = "give a directory that you may write, with --data-dir"
 
 
 def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress: bool = True) -> pathlib.Path:
-    """Downloads an npz file from the first host that sends it whole, with a record of its size and SHA-256 beside it.
+    """Downloads an npz file from the first host that sends all of it, and writes a record of its size and SHA-256.
 
-    **Arguments:** `name` of the file; `directory` it goes to; `hosts`, base addresses in the order of preference;
+    **Arguments:** `name`, the file's name; `directory`, where it goes; `hosts`, base addresses in order of preference;
     `progress`, whether to show a bar.
 
-    **Returns:** the file's path. What a cut-off left is kept under a temporary name and continued by the next call.
+    **Returns:** the file's path. An incomplete download is kept under a temporary name, and the next call resumes it.
 
-    Raises a `ConnectionError` that says of each host why it failed, and another `OSError`, one sentence, where the
+    Raises a `ConnectionError` that gives the reason of each host's failure, and another `OSError`, one sentence, if the
     directory cannot be written.
     """
     path = directory / name
@@ -41,14 +43,14 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
     with exclusive(directory / ".sorl.lock", remedy=REMEDY):
         _refuse_others_files(partial)
         for host in hosts:
-            if path.exists():  # another process was faster
+            if path.exists():  # another process has downloaded it meanwhile
                 break
             url = f"{host.rstrip('/')}/{name}"
             try:
                 _fetch_undamaged(url, partial, progress)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, OSError) and error.errno in REMEDIES:
-                    raise  # of the disk, whichever host is asked
+                    raise  # it is about the disk, so other hosts would fail too
                 failures.append(f"{url}: {_reason(error)}")
             else:
                 source = "official" if host == OFFICIAL_HOST else "mirror"
@@ -59,7 +61,7 @@ def fetch(name: str, directory: pathlib.Path, hosts: Sequence[str], *, progress:
 
 
 def _refuse_others_files(partial: pathlib.Path) -> None:
-    """Removes a link in the place of the partial file, so that nothing is written into the link's target."""
+    """Removes a link or special file in the partial file's place, so that nothing is written to its target."""
     try:
         found = partial.lstat()
     except FileNotFoundError:
@@ -71,14 +73,14 @@ def _refuse_others_files(partial: pathlib.Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why a host failed, in one line."""
+    """The reason of a host's failure, on one line."""
     cause = error.reason if isinstance(error, urllib.error.URLError) and error.errno is None else error
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def _fetch_undamaged(url: str, partial: pathlib.Path, progress: bool) -> None:
-    """Fetches the file; once more from its first byte, if it turns out damaged after having been continued."""
+    """Downloads the file; if a resumed download is damaged, downloads it once more from the first byte."""
     continued = partial.exists()
     _fetch_all(url, partial, progress)
     damage = npz.damage(partial)
@@ -91,7 +93,7 @@ def _fetch_undamaged(url: str, partial: pathlib.Path, progress: bool) -> None:
 
 
 def _fetch_all(url: str, partial: pathlib.Path, progress: bool) -> None:
-    """Fetches the missing bytes, again and again for as long as each connection brings some."""
+    """Downloads the missing bytes, with new connections for as long as each one delivers some."""
     while True:
         before = _size(partial)
         try:
@@ -102,7 +104,7 @@ def _fetch_all(url: str, partial: pathlib.Path, progress: bool) -> None:
 
 
 def _fetch_rest(url: str, partial: pathlib.Path, progress: bool) -> None:
-    """Opens one connection and appends the bytes that it brings."""
+    """Opens one connection and appends the bytes that it delivers."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -112,7 +114,7 @@ def _fetch_rest(url: str, partial: pathlib.Path, progress: bool) -> None:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return None  # nothing is missing
-            partial.unlink()  # what we have is longer than the file, so it belongs to another
+            partial.unlink()  # the partial file is longer than the host's, so it is of another file
             return _fetch_rest(url, partial, progress)
         raise
     with response:
@@ -129,7 +131,7 @@ def _append(read: Callable[[int], bytes], partial: pathlib.Path, start: int, tot
     name = partial.name.removeprefix(".").removesuffix(".part")
     bar = tqdm(total=total, initial=start, desc=f"downloading {name}", unit="B", unit_scale=True, disable=not progress)
     with named_errors(partial):
-        # Without a buffer, a full disk is noticed by `write`, where it is told apart from the network's errors.
+        # Unbuffered, so that `write` itself reports a full disk; network errors come from `read`.
         file = partial.open("ab" if start else "wb", buffering=0)
     with bar, file:
         while chunk := read(CHUNK_BYTES):

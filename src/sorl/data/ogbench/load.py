@@ -1,4 +1,4 @@
-"""OGBench's single-task data sets: found or downloaded, relabelled by OGBench's own function, put on the device."""
+"""Loads OGBench's single-task data sets: finds or downloads them, relabels them with OGBench's own function."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from sorl.system.files import expanded
 
 
 OGBENCH_CACHE = pathlib.Path("~/.ogbench/data")
-"""Where OGBench itself keeps what it downloads."""
+"""The directory to which OGBench itself downloads its files."""
 
 
 def load_ogbench(
@@ -35,17 +35,18 @@ def load_ogbench(
 ) -> LoadedData:
     """Loads the data of one of OGBench's single-task problems.
 
-    **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to look in first;
-    `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from when
-    the official host fails; `download`, whether to download at all.
+    **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to search first;
+    `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from if
+    the official host fails; `download`, whether missing files may be downloaded.
 
-    **Returns:** `LoadedData`; a transition's reward and mask judge the state it starts from, as OGBench's always did.
+    **Returns:** `LoadedData`. As in OGBench, a transition's reward and mask judge the state that it starts from.
 
-    The files are taken from the first place that has both: `data_dir`; then, if `generated` is given, its own directory
-    and nowhere else; otherwise OGBench's cache. What is nowhere is downloaded into `data_dir`, or OGBench's cache.
+    The files come from the first directory that has both: `data_dir`, then the directory of `generated` if that is
+    given, else OGBench's cache. Missing files are downloaded to `data_dir`, or else to OGBench's cache; a generated set
+    is never downloaded.
 
-    Raises a `ValueError` for an unknown name or bad data, a `FileNotFoundError` where no place has the files and none
-    may be downloaded, and a `ConnectionError` where no host sends them.
+    Raises a `ValueError` for an unknown name or bad data, a `FileNotFoundError` if no directory has the files and they
+    may not be downloaded, and a `ConnectionError` if no host sends them.
     """
     task = Task.parse(env_name)
     directory = _find(task, data_dir, generated, mirrors, download)
@@ -66,7 +67,7 @@ def load_ogbench(
 def _find(
     task: Task, data_dir: pathlib.Path | None, generated: GeneratedSet | None, mirrors: Sequence[str], download: bool
 ) -> pathlib.Path:
-    """The directory that holds both splits, downloaded there if need be."""
+    """The directory that holds both splits, after downloading them if they are missing."""
     places = [] if data_dir is None else [expanded(data_dir, "give its full name")]
     if not places or _missing(places[0], task):
         places.append(generated.directory if generated else expanded(OGBENCH_CACHE, "set HOME, or give --data-dir"))
@@ -102,7 +103,7 @@ def _missing(directory: pathlib.Path, task: Task) -> list[pathlib.Path]:
 
 
 def _way(task: Task, last: str) -> str:
-    """What a user without the data can do."""
+    """Advice for a user whose data are missing; `last` is the alternative to name last."""
     named = f"name the directory that holds it with --data-dir, or {last}"
     if task.dataset not in RECIPES:
         return named
@@ -115,6 +116,8 @@ def _listed(places: Sequence[pathlib.Path]) -> str:
 
 
 def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Dataset, dict[str, Any]]:
+    """Loads one split's file, and **returns** its transitions and their provenance."""
+    # Refuse damaged or unsuitable files before the slow relabelling.
     record = records.verified(path)
     rows = _checked_rows(path, environment)
     ends = checks.flags(path, rows, "terminals")
@@ -122,10 +125,11 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
 
     from ogbench.relabel_utils import relabel_dataset
 
-    relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state, adds `rewards` and `masks`
+    relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state; adds `rewards` and `masks`
     if ends.all():
         raise ValueError(f"{path} holds no transition, since every row ends a trajectory; give longer trajectories.")
     dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
+    # A file without a record was put there by the user; its fingerprint identifies it all the same.
     provenance = {
         "env_name": task.env_name,
         "path": str(path),
@@ -161,7 +165,7 @@ def _checked_rows(path: pathlib.Path, environment: Any) -> checks.Arrays:
 
 
 def _sizes(environment: Any) -> dict[str, int]:
-    """Columns of each array that holds vectors; `button_states` is needed where there are buttons to judge."""
+    """The size of each array's vectors, by key; environments with buttons also need `button_states`."""
     unwrapped = environment.unwrapped
     sizes = {
         "observations": environment.observation_space.shape[0],
@@ -174,11 +178,11 @@ def _sizes(environment: Any) -> dict[str, int]:
 
 @contextmanager
 def _single_task_environment(task: Task) -> Iterator[Any]:
-    """OGBench's environment, which relabelling resets; its draws from numpy's global generator are undone."""
+    """A context with OGBench's environment for relabelling; afterwards numpy's global generator is as before."""
     generator_state = np.random.get_state()
     with quiet():
         environment = make_environment(task.gymnasium_id)
-        environment.reset()  # some have no model before
+        environment.reset()  # some environments have no model before
         try:
             yield environment
         finally:
