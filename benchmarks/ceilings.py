@@ -1,4 +1,4 @@
-"""What this device can do at best at the shapes of an update: products per second, and bytes per second."""
+"""The device's limits at the shapes of an update: FLOP/s of matrix products, and bytes/s of memory."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def seconds_of(call: Callable[[], Any], *, at_least: float = 0.2) -> float:
-    """Wall-clock seconds of one `call`, the mean over as many as fill `at_least` seconds."""
+    """Mean wall-clock seconds of a `call`, over as many calls as fill `at_least` seconds; the first is not counted."""
     jax.block_until_ready(call())
     count, elapsed = 0, 0.0
     start = time.perf_counter()
@@ -23,7 +23,7 @@ def seconds_of(call: Callable[[], Any], *, at_least: float = 0.2) -> float:
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], *, rounds: int, at_least: float = 0.2) -> dict[str, list[float]]:
-    """Seconds of each call, one figure a round, the calls taking turns so that all meet the same weather."""
+    """Seconds of each call, one value per round; the calls take turns, so that other load affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -32,12 +32,12 @@ def interleaved(calls: dict[str, Callable[[], Any]], *, rounds: int, at_least: f
 
 
 def median(times: list[float]) -> float:
-    """The middle of several measurements: what a table tells."""
+    """The median of several measurements."""
     return statistics.median(times)
 
 
 def matmul_chain(rows: int, width: int, *, length: int = 16) -> tuple[Callable[[], jax.Array], float]:
-    """A chain of products [rows, width] x [width, width], each fed by the last. **Returns:** a call, and its FLOPs."""
+    """A chain of products [rows, width] x [width, width]. **Returns:** a function that runs it, and its FLOPs."""
     keys = jax.random.split(jax.random.key(0), length)
     x = jax.random.normal(keys[0], (rows, width))
     weights = [jax.random.normal(key, (width, width)) / width**0.5 for key in keys]
@@ -52,7 +52,7 @@ def matmul_chain(rows: int, width: int, *, length: int = 16) -> tuple[Callable[[
 
 
 def stream(megabytes: int = 256) -> tuple[Callable[[], jax.Array], float]:
-    """Reads two large arrays and writes a third. **Returns:** a call, and the bytes that it moves."""
+    """Reads two large arrays and writes a third. **Returns:** a function that does so, and the bytes that it moves."""
     size = megabytes * 2**20 // 4 // 3
     x, y = jnp.ones(size), jnp.ones(size)
 

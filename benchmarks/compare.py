@@ -1,4 +1,4 @@
-"""How well do all agents do on the same data, with like networks and as many updates, and at what cost?"""
+"""How well do all agents do on the same data, with equal networks and numbers of updates, and at what cost?"""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -39,38 +39,38 @@ Row = dict[str, Any]
 
 
 class FailedRuns(RuntimeError):
-    """Some runs failed; the others are finished."""
+    """Some runs failed; the others have finished."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Trains every agent with every seed on every task by `sorl.train`, and tabulates success, time and memory.
+    """Trains every agent with every seed on every task with `sorl.train`, and tabulates success, time and memory.
 
-    Each (agent, task, seed) is a run directory of its own below `out`. The same command, given again after it was
-    stopped in whatever way, keeps what is finished and goes on with the rest; with more agents, tasks or seeds it adds
-    them. Runs that `earlier` tables hold, perhaps of other machines, are taken over from there and not made again. When
-    all are there, the updates and decisions of all agents are timed in turns, in one process, on fresh networks, and it
-    prints the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
+    Each (agent, task, seed) has its own run directory below `out`. If the command is interrupted, run it again: it
+    keeps the finished runs and continues the others. With more agents, tasks or seeds it adds their runs. Runs in
+    `earlier` tables, perhaps of other machines, are copied from there and not repeated. After all runs, it times the
+    updates and decisions of all agents in turns, in one process, with fresh networks. Then it prints the table and
+    writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
     """
 
     agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in AGENT_WORDS)
-    """Agents as `sorl.train` names them, each with options of its own behind it if it is to have any, such as
+    """Agents by their names in `sorl.train`, each optionally followed by its own options, such as
     "sorl --agent.no-critic-sees-steps"."""
     tasks: tuple[str, ...] = (QUICKSTART_ENV,)
     """OGBench's names of single-task data sets."""
     seeds: tuple[int, ...] = (1, 2, 3)
-    """Training seeds, each a run of its own."""
+    """Training seeds; each is a separate run."""
     preset: Literal["quickstart", "paper"] = "quickstart"
-    """Whose settings all agents take: a quickstart's data, networks and number of updates, or the published ones."""
+    """The settings of all agents: the quickstart's data, networks and number of updates, or the published ones."""
     options: str = ""
     """More options of `sorl.train` for all runs, such as "--updates 1000"."""
     earlier: tuple[Path, ...] = ()
-    """comparison.json files of earlier comparisons with the same preset and options, to be continued without their
-    run directories."""
+    """comparison.json files of earlier comparisons with the same preset and options; their run directories are not
+    needed."""
     jobs: int = 1
-    """Runs side by side, each on its share of the CPU cores."""
+    """Number of parallel runs, each on its share of the CPU cores."""
     rounds: int = 5
-    """Rounds in which updates and decisions of all agents are timed in turns; medians are told."""
+    """Rounds in which updates and decisions of all agents are timed in turns; the table shows medians."""
     out: Path = Path("runs/compare")
     """Directory for the runs and the tables."""
 
@@ -88,27 +88,27 @@ class Member:
     task: str
     seed: int
     arguments: tuple[str, ...]
-    """What `sorl.train` is told, without the place."""
+    """The arguments of `sorl.train`, without the run directory."""
     directory: Path
 
     @property
     def subject(self) -> str:
-        """What it shares with the runs of other seeds, and with no other."""
+        """The agent and task, which the runs of all seeds share."""
         return f"{self.name} on {self.task}"
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from every other run of a comparison."""
+        """The unique key of the run in a comparison."""
         return self.name, self.task, self.seed
 
     @property
     def config(self) -> TrainConfig:
-        """The options that the arguments stand for."""
+        """The options that result from the arguments."""
         return parse(self.arguments)[0]
 
     @property
     def finished(self) -> bool:
-        """Whether its run is over; raises a `ValueError` if the directory holds a run with other options."""
+        """Whether the run has finished; raises a `ValueError` if its directory holds a run with other options."""
         path = self.directory / "config.json"
         if path.exists() and (different := changes(read_config(path), self.config) - {"evaluation.workers"}):
             raise ValueError(
@@ -145,7 +145,7 @@ def main(config: Config) -> list[Row]:
 
 
 def make_members(config: Config) -> list[Member]:
-    """The runs, seeds outermost: a comparison that is stopped early then has every agent equally often."""
+    """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often."""
     members = []
     for seed in config.seeds:
         for task in config.tasks:
@@ -159,9 +159,9 @@ def make_members(config: Config) -> list[Member]:
 
 
 def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
-    """The rows that earlier comparisons hold, by `Member.key`; of a run that several hold, the last one's.
+    """The rows of earlier comparisons, by `Member.key`; if several have the same run, the last one's.
 
-    Raises a `ValueError` for a comparison with another preset or other options: its runs are not runs of this one.
+    Raises a `ValueError` for a comparison with a different preset or different options.
     """
     found: dict[tuple[str, str, int], list[Row]] = {}
     for path in config.earlier:
@@ -200,7 +200,7 @@ def _command(member: Member) -> list[str]:
 
 
 def outcomes(member: Member) -> list[Row]:
-    """What a finished run reached: its last three evaluations together, and each budget of the table after training."""
+    """The results of a finished run: its last three evaluations together, and each budget after training."""
     evaluation = member.config.evaluation
     while_training = evaluation_rows(read_metrics(member.directory), evaluation.episodes)
     last = [
@@ -229,9 +229,9 @@ def _outcome(member: Member, kind: str, row: Row, episodes: int) -> Row:
 
 
 def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
-    """Milliseconds of an update and of a decision for one observation, of all agents in turns, and bytes of a state.
+    """Milliseconds per update and per decision for one observation, and bytes of training state, of all agents.
 
-    The networks are fresh: what they have learned changes neither.
+    The agents are timed in turns, with fresh networks, because training does not affect these figures.
 
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
@@ -262,7 +262,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
 
 
 def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row]) -> Row:
-    """One agent on one task, whose runs the `members` are: means over seeds, with their intervals."""
+    """The row of one agent on one task: means over the seeds of `members`, with their intervals."""
     first = members[0]
     budget = first.config.budgets(final=False)[0]
     own = {"agent": first.name, "task": first.task, "steps": budget.inference_steps, "candidates": budget.candidates}
@@ -282,7 +282,7 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
 
 
 def markdown(config: Config, table: Sequence[Row]) -> str:
-    """The table, best first within each task."""
+    """The table in Markdown, with the best agent of each task first."""
     lines = []
     for task in config.tasks:
         rows = sorted((row for row in table if row["task"] == task), key=lambda row: -row["headline"])
@@ -306,13 +306,13 @@ def markdown(config: Config, table: Sequence[Row]) -> str:
 
 
 def machine(members: Sequence[Member]) -> Row:
-    """Where and with what it was made."""
+    """The machine and software of the comparison."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return versions(members[0].config) | {"platform": platform.platform(), "cores": cores}
 
 
 def command() -> int:
-    """The command line; **returns** 1 if some of the runs failed."""
+    """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
         main(entry.parse(Config, prog="python benchmarks/compare.py"))
     except FailedRuns as failure:

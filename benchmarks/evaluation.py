@@ -29,15 +29,15 @@ from sorl.system import entry
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plays episodes both ways in turn, in one process, and compares environment steps per second, policy included.
+    """Plays episodes both ways in turns, in one process, and compares environment steps per second (policy included).
 
-    The serial loop plays some of the evaluation's own episodes: the same policy, budget, seeds and noise.
+    The serial loop plays some of the evaluation's own episodes, with the same policy, budget, seeds and noise.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run directory with the policy to play; by default freshly initialised networks, which never succeed."""
+    """Run directory with the policy to play; default: freshly initialised networks, which never succeed."""
     env: str = "cube-single-play-singletask-task1-v0"
-    """Environment for freshly initialised networks; a run has its own."""
+    """Environment for freshly initialised networks; a run uses its own."""
     inference_steps: tuple[int, ...] = (4,)
     """Sequential budgets M^inf."""
     candidates: tuple[int, ...] = (1, 8)
@@ -45,22 +45,22 @@ class Config:
     episodes: int = 50
     """Episodes of an evaluation."""
     serial_episodes: int = 5
-    """Of these, how many the serial loop plays in a round; the next round goes on with the next."""
+    """Number of these episodes that the serial loop plays in each round; each round plays the next ones."""
     rounds: int = 3
-    """How often each way is timed; the table shows medians."""
+    """Number of times that each way is timed; the table shows medians."""
     workers: int | None = None
-    """Processes that simulate an environment each; by default one an episode, at most fifty."""
+    """Processes that simulate one environment each; default: one per episode, at most fifty."""
     width: int = 256
     """Units of each hidden layer of freshly initialised networks."""
     layers: int = 2
     """Hidden layers of freshly initialised networks."""
     out: Path | None = None
-    """JSON file for the figures; by default none is written."""
+    """JSON file for the figures; default: no file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is played, and where."""
+    """The policy that is played, and its environment."""
 
     env: str
     agent: AbstractAgent
@@ -123,6 +123,7 @@ def _subject(config: Config) -> Subject:
 
 
 def _compare(config: Config, environments: Environments, budget: Budget) -> dict[str, Any]:
+    """Times the evaluation and the serial loop in turns at one budget, and **returns** their medians and ratio."""
     subject, seeds = environments.subject, episode_seeds(0, config.episodes)
     _serial(environments, budget, seeds, [0], steps=2)  # compiles
     found: dict[str, list[float]] = {"together": [], "serial": [], "length": []}
@@ -141,6 +142,7 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
         own = [episode % config.episodes for episode in range(first, first + config.serial_episodes)]
         found["serial"].append(_serial(environments, budget, seeds, own))
     together, serial = (np.array(found[name]) for name in ("together", "serial"))
+    # Ratios are taken within a round, so that slow changes of the machine's speed cancel.
     return {
         "inference_steps": budget.inference_steps,
         "candidates": budget.candidates,
@@ -160,7 +162,7 @@ def _decide_for_one(agent, policy, normalisation, budget, key, episode, step, ob
 
 
 def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: list[int], steps: int = 10**9) -> float:
-    """Environment steps per second of a plain loop over `episodes`, at most `steps` of each."""
+    """Environment steps per second of a plain loop over `episodes`, with at most `steps` steps of each."""
     subject, environment = environments.subject, environments.alone
     program = subject.agent, subject.policy, subject.normalisation, budget, jax.random.key(0)
     taken, start = 0, time.perf_counter()
@@ -175,5 +177,5 @@ def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: li
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python benchmarks/evaluation.py"))

@@ -22,32 +22,32 @@ from sorl.train import loop
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Varies one quantity at a time, and tells milliseconds of an update and bytes that it needs at once.
+    """Varies one quantity at a time, and reports milliseconds per update and peak bytes.
 
-    What is not varied has its usual value. The points of a line are timed in rounds, one chunk each in turn, and
-    medians are told.
+    All other quantities have their usual values. The points of a line are timed in turns, one chunk each per round, and
+    the table shows medians.
     """
 
     seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """Numbers of seeds side by side, on `seed_mapping`."""
+    """Numbers of seeds trained together, with `seed_mapping`."""
     batch_sizes: tuple[int, ...] = (64, 256, 1024, 4096)
     """Transitions of one update."""
     widths: tuple[int, ...] = (128, 256, 512, 1024)
     """Units of each hidden layer."""
     backprop_steps: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """M^BTT; the discretisation M^disc is 8, or as many if that is more."""
+    """M^BTT; the discretisation M^disc is the larger of M^BTT and 8."""
     rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     """Rows of the data set on the device."""
     seed_mapping: loop.SeedMapping | None = None
-    """How seeds run side by side; by default mapped on a CPU, vmapped elsewhere."""
+    """How several seeds run; default: `map` on a CPU, `vmap` elsewhere."""
     usual_batch_size: int = 256
-    """Where the batch is not varied."""
+    """Batch size when it is not varied."""
     usual_width: int = 256
-    """Where the width is not varied."""
+    """Width when it is not varied."""
     usual_backprop_steps: int = 8
-    """Where M^BTT is not varied."""
+    """M^BTT when it is not varied."""
     usual_rows: int = 10_000
-    """Where the data set is not varied."""
+    """Rows of the data set when they are not varied."""
     layers: int = 2
     """Hidden layers of policy and critics."""
     observation_size: int = 28
@@ -55,19 +55,19 @@ class Config:
     action_size: int = 5
     """Length of an action (5: cube-single)."""
     rounds: int = 5
-    """Timed chunks of each point."""
+    """Number of timed chunks for each point."""
     chunk_seconds: float = 0.5
-    """Roughly how long each chunk is."""
+    """Approximate length of each chunk, in seconds."""
     out: Path | None = None
-    """JSON file for all figures; a picture of the same name in PNG is drawn beside it if matplotlib is there."""
+    """JSON file for all figures; with matplotlib, a PNG picture of the same name is drawn beside it."""
 
 
 LINES = {"seeds": "seeds", "batch_sizes": "batch", "widths": "width", "backprop_steps": "M^BTT", "rows": "rows"}
-"""What is varied, by option, and its name on the axis."""
+"""The options that are varied, and their names on the axis."""
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Measures, prints, writes, and **returns** what is written."""
+    """Measures, prints and writes all figures, and **returns** them."""
     found: dict[str, Any] = {"machine": machine(), "settings": dataclasses.asdict(config) | {"out": str(config.out)}}
     print(f"{found['machine']['device']}, jax {jax.__version__}, {config.layers} hidden layers")
     for option, name in LINES.items():
@@ -88,7 +88,7 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def measure_line(config: Config, option: str) -> list[dict[str, Any]]:
-    """One row for each value of an option, timed in turns."""
+    """Times each value of an option in turns, and **returns** a row for each."""
     chunks = {value: make_chunk(config, option, value) for value in getattr(config, option)}
     for chunk in chunks.values():
         timed(chunk)  # compiles
@@ -113,7 +113,7 @@ def measure_line(config: Config, option: str) -> list[dict[str, Any]]:
 
 
 def make_chunk(config: Config, option: str, value: int) -> Chunks:
-    """Training in progress with this value of an option, and the usual ones of the others."""
+    """A training with this value of one option and the usual values of the others."""
     chosen = {
         "seeds": 1,
         "batch_sizes": config.usual_batch_size,
@@ -133,12 +133,12 @@ def make_chunk(config: Config, option: str, value: int) -> Chunks:
 
 
 def size_of(tree: Any) -> int:
-    """Bytes of all arrays."""
+    """Bytes of all arrays of a pytree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Milliseconds against each quantity but the last, on logarithmic axes, then bytes against rows."""
+    """Draws milliseconds against each quantity but the last, and memory against rows, on logarithmic axes."""
     if (pyplot := pyplot_without_screen()) is None:
         return
     figure, axes = pyplot.subplots(1, len(LINES), figsize=(3.0 * len(LINES), 3.2), layout="constrained")
@@ -158,5 +158,5 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python benchmarks/growth.py"))

@@ -1,4 +1,4 @@
-"""Processes, so many at a time, each on its share of the CPU cores, with its log and its peak memory."""
+"""Runs a limited number of processes in parallel, each on its share of the CPU cores; logs output and peak memory."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from sorl.system.files import write_json
 
 
 class Jobs:
-    """Processes, so many at a time, each on its share of the cores."""
+    """Runs at most `count` processes in parallel, each on its share of the cores."""
 
     def __init__(self, count: int):
         self._count, self._running, self._stopped = count, set(), False
         self._lock, self._slots = threading.Lock(), iter(range(count))
 
     def run(self, commands: Sequence[tuple[list[str], Path]]) -> list[int]:
-        """Runs each command, its log in the directory beside it; **returns** their exit codes."""
+        """Runs (command, directory) pairs, each with log.txt in its directory; **returns** their exit codes."""
         with ThreadPoolExecutor(self._count, initializer=self._take_share) as pool:
             try:
                 return list(pool.map(lambda command: self._run(*command), commands))
@@ -29,14 +29,14 @@ class Jobs:
                 raise
 
     def stop(self) -> None:
-        """Begins no other process, and lets those that run save what they have."""
+        """Starts no more processes, and asks the running ones to save and exit."""
         with self._lock:
             self._stopped = True
             for process in self._running:
                 process.terminate()
 
     def _take_share(self) -> None:
-        # A thread's affinity is that of the processes it starts.
+        # Processes inherit the affinity of the thread that starts them.
         if hasattr(os, "sched_setaffinity"):
             with self._lock:
                 slot = next(self._slots)

@@ -1,4 +1,4 @@
-"""Whether a policy that was planned for a time limit keeps it: plans for several, and measures each choice again."""
+"""Does a policy that was planned for a time limit keep it? Plans for several limits, and measures each choice again."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -20,24 +20,24 @@ from sorl.system import entry
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plans for each limit, then times calls at the chosen budget, one observation each, from numpy to numpy."""
+    """Plans for each limit, then times calls at the chosen budget with one observation each, from numpy to numpy."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     limits: tuple[float, ...] = (0.5, 2.0, 10.0, 50.0)
-    """Milliseconds that a decision may take."""
+    """Time limits of a decision, in milliseconds."""
     calls: int = 1000
-    """Calls that are timed at each limit."""
+    """Number of timed calls at each limit."""
     tolerance: float = 1.25
-    """The 95th percentile may be so many times the limit."""
+    """The largest allowed ratio of the 95th percentile to the limit."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; none takes the lowest."""
+    """Training seed of the policy in a run directory; default: the lowest."""
     measure_again: bool = False
-    """Plan from new measurements, whatever the user's cache remembers."""
+    """Measure latencies again, even if the user's cache has them."""
 
 
 def main(config: Config) -> list[dict[str, Any]]:
-    """Prints a line for each limit and **returns** them; the first plan measures what every budget costs."""
+    """Prints and **returns** a row for each limit; the first plan measures the latency of every budget."""
     policy = load_policy(config.run, config.seed)
     rows = []
     for index, limit in enumerate(config.limits):
@@ -68,6 +68,6 @@ def _p95(policy: Any, calls: int) -> float:
 
 
 def command() -> int:
-    """The command line; 1 if a limit was not kept."""
+    """Runs the command line; **returns** 1 if a limit was not kept."""
     rows = main(entry.parse(Config, prog="python benchmarks/latency.py"))
     return 0 if all(row["kept"] for row in rows) else 1

@@ -1,6 +1,6 @@
-"""How near an update is to what it must cost: against the device's ceilings, a textbook's update, and itself, grouped.
+"""How close is an update to its minimum cost? Compares it with the device's limits and a textbook's update.
 
-All times of a part are taken in turns in one process. FLOPs are XLA's count of one update at a fixed number of jumps.
+All times of a part are measured in turns in one process. FLOPs are XLA's count of one update at a fixed jump count.
 """
 
 if __name__ == "__main__":
@@ -35,20 +35,20 @@ Part = Literal["floor", "baselines", "textbook", "chain", "seeds", "start", "run
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Measures each part and prints what was found beside what was aimed at."""
+    """Measures each part, and prints each figure beside its aim."""
 
     parts: tuple[Part, ...] = ("floor", "baselines", "textbook", "chain", "seeds", "start", "run")
-    """`floor`: 4 x 512 at a fixed number of jumps, against products at the device's best and the optimiser's bytes at
-    the stream's; `baselines`: FQL's and IQL's updates likewise; `textbook`: against the plain update, jumps drawn;
-    `chain`: 2 x 256 against a bare chain of products of the same FLOPs; `seeds`: 8 vmapped seeds against one; `start`:
-    seconds that a second start of a training run spends in compilation; `run`: `sorl.train`, logs, validation and
-    checkpoints included, against the bare chunk."""
+    """`floor`: 4 x 512 at a fixed number of jumps, against its matrix products and its optimiser's memory traffic at
+    the device's measured speeds; `baselines`: the same for FQL and IQL; `textbook`: against the plain update, jumps
+    drawn; `chain`: 2 x 256 against a bare chain of products with the same FLOPs; `seeds`: 8 vmapped seeds against one;
+    `start`: seconds that a second start of a training run spends in compilation; `run`: `sorl.train` with logs,
+    validation and checkpoints, against the bare chunk."""
     rounds: int = 7
-    """Rounds of measurements taken in turns; medians are told."""
+    """Rounds of measurements taken in turns; the table shows medians."""
     seconds: float = 0.5
-    """Roughly how long each single measurement is."""
+    """Approximate length of each measurement."""
     out: Path | None = None
-    """JSON file for the figures; by default none is written."""
+    """JSON file for the figures; default: no file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Finding:
     what: str
     found: float
     at_most: float | None
-    """What was aimed at, if anything was."""
+    """The aim; None if there is none."""
     detail: str = ""
 
 
@@ -89,7 +89,7 @@ def main(config: Config) -> list[Finding]:
 
 
 def floor(config: Config) -> list[Finding]:
-    """The update at 1 and 8 jumps: its FLOPs, and its time as a multiple of the least it must cost."""
+    """SORL's update at 1 and 8 jumps: its FLOPs, and its time as a multiple of its minimum."""
     agents = {
         f"Sorl, {k} jumps": (Pinned(make_agent("Sorl", width=512, layers=4, backprop_steps=k)), most)
         for k, most in ((1, 10.5), (8, 22.5))
@@ -98,7 +98,7 @@ def floor(config: Config) -> list[Finding]:
 
 
 def baselines(config: Config) -> list[Finding]:
-    """The same of agents without jumps."""
+    """The same for agents without jumps."""
     agents = {
         name: (make_agent(name, width=512, layers=4, backprop_steps=1), most)
         for name, most in (("Fql", 12.6), ("Iql", 7.5))
@@ -107,7 +107,7 @@ def baselines(config: Config) -> list[Finding]:
 
 
 def against_floor(config: Config, agents: dict[str, tuple[Any, float]], most_time: float) -> list[Finding]:
-    """Of each agent, given with the most GFLOP aimed at: GFLOP, and time / (products + optimiser)."""
+    """GFLOP and time / (products + optimiser) of each agent; the number beside an agent is its aim in GFLOP."""
     dataset = made_up_dataset(100_000, 28, 5)
     chunks = {name: Chunks(agent, dataset, updates=5) for name, (agent, _) in agents.items()}
     chain, chain_flops = matmul_chain(256, 512)
@@ -130,7 +130,7 @@ def against_floor(config: Config, agents: dict[str, tuple[Any, float]], most_tim
 
 
 def against_textbook(config: Config) -> list[Finding]:
-    """Updates with drawn jumps, M^BTT 8, as a multiple of the textbook's, batches and draws included in both."""
+    """Time of updates with drawn jumps, M^BTT 8, as a multiple of the textbook's; both draw their own batches."""
     dataset = made_up_dataset(100_000, 28, 5)
     findings = []
     for width, layers, aim in ((512, 4, 0.90), (256, 2, 0.75)):
@@ -145,12 +145,12 @@ def against_textbook(config: Config) -> list[Finding]:
 
 
 def against_chain(config: Config) -> list[Finding]:
-    """A small network's update with drawn jumps, M^BTT 8, as a multiple of a chain of 256^3 products."""
+    """Time of a small network's update with drawn jumps, M^BTT 8, as a multiple of a chain of 256^3 products."""
     dataset = made_up_dataset(100_000, 28, 5)
     agents = [make_agent("Sorl", width=256, layers=2, backprop_steps=k) for k in (1, 2, 4, 8)]
     flops = np.mean([costs(one_update(Pinned(agent), dataset))[0] for agent in agents])
     chain, chain_flops = matmul_chain(256, 256)
-    # Whole cycles of jump counts are too long to time in turns: many updates stand for them.
+    # A whole cycle of jump counts takes too long to time in turns, so many updates represent it.
     updates = 128
     times = take_turns(config, {"ours": Chunks(agents[-1], dataset)}, updates=updates)
     products = take_turns(config, {"chain": chain})["chain"] * flops / chain_flops
@@ -166,7 +166,7 @@ def against_chain(config: Config) -> list[Finding]:
 
 
 def grouped_seeds(config: Config) -> list[Finding]:
-    """Eight vmapped seeds against eight times one: no branch is computed in vain."""
+    """Eight vmapped seeds against eight times one: the ratio is near 1 if no unused branch is computed."""
     dataset = made_up_dataset(100_000, 28, 5)
     findings = []
     for drawn in (False, True):
@@ -210,7 +210,7 @@ sys.exit(code)
 
 
 def second_start(config: Config) -> list[Finding]:
-    """A training run on a user's own logs, started twice with one compilation cache; its first chunk is one update."""
+    """Starts a training run on own logs twice, with one compilation cache; its first chunk is one update."""
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder) / "logs.npz"
         write_logs(logs)
@@ -230,9 +230,9 @@ def second_start(config: Config) -> list[Finding]:
 def whole_run(config: Config) -> list[Finding]:
     """Wall-clock time of an update of `sorl.train` as a multiple of the bare chunk's, 2 x 256, jumps drawn up to 8.
 
-    Each round goes on with the run and then times the bare chunk. What a start costs is left out: the clock runs from
-    the first row of a round's log to its last, over nine rows and a checkpoint, in both of which it is busier than a
-    quickstart's run (a row every 1,000 updates there, a checkpoint every 10,000).
+    Each round continues the run and then times the bare chunk. The time of a start is not counted: the clock runs from
+    the first row of a round's log to its last, over nine rows and a checkpoint. The run logs and saves more often than
+    the quickstart, which writes a row every 1,000 updates and a checkpoint every 10,000.
     """
     updates, rows = 2500, 10
     ratios = []
@@ -258,7 +258,7 @@ def whole_run(config: Config) -> list[Finding]:
 
 
 def start(arguments: Sequence[str], cache: str) -> list[float]:
-    """Seconds in compilation, programs, and seconds from start to first update, of one process that trains."""
+    """Seconds in compilation, number of programs, and seconds to the first update, of one training process."""
     command = [sys.executable, "-c", START, str(time.time()), *arguments]
     environment = {**os.environ, "XDG_CACHE_HOME": cache}
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -269,7 +269,7 @@ def start(arguments: Sequence[str], cache: str) -> list[float]:
 
 
 def write_logs(path: Path) -> None:
-    """Logs of noise, in the form of a user's own."""
+    """Writes random logs in the format of a user's own logs."""
     generator = np.random.default_rng(0)
     ends = np.zeros(2000, bool)
     ends[99::100] = True
@@ -284,7 +284,7 @@ def write_logs(path: Path) -> None:
 
 
 def take_turns(config: Config, calls: dict[str, Any], *, updates: int | None = None) -> dict[str, float]:
-    """Median seconds of each call; `updates`, in each chunk of those that are chunks."""
+    """Median seconds of each call; if `updates` is given, all calls are chunks, and it is their number of updates."""
     if updates is not None:
         for chunk in calls.values():
             chunk.updates = updates
@@ -293,5 +293,5 @@ def take_turns(config: Config, calls: dict[str, Any], *, updates: int | None = N
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python benchmarks/limits.py"))

@@ -1,4 +1,4 @@
-"""How good are the defaults for own logs: is SORL as good as cloning on robot-like logs of many kinds, or warned of?"""
+"""How good are the defaults for own logs? On many kinds of logs, is SORL as good as cloning, or else does it warn?"""
 
 import dataclasses
 import functools
@@ -29,19 +29,19 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How a set of logs is made."""
+    """The settings of a set of logs."""
 
     episodes: int = 150
     limit: int = 80
-    """Steps after which an episode is cut."""
+    """Steps after which an episode is truncated."""
     noise: float = 0.3
-    """Size of the demonstrator's noise, as a share of the torque limits."""
+    """Scale of the demonstrator's noise, as a share of the torque limits."""
     reward: str = "dense"
     """`dense`: minus distance and effort; `sparse`: -1 until the goal is reached; `positive`: exp(-distance / 0.3), and
-    reaching the goal ends nothing."""
+    episodes do not end at the goal."""
     reward_scale: float = 1.0
     action_scale: float = 1.0
-    """What torques are multiplied by in the logs, so that they have another unit."""
+    """Factor on the torques in the logs, which gives them another unit."""
 
 
 KINDS = {
@@ -57,24 +57,24 @@ KINDS = {
     "noisy": Kind(noise=0.8),
     "actions x 0.001": Kind(action_scale=0.001),
 }
-"""By name. `long` has episodes of 300 steps at most, of which its noisy demonstrator needs many."""
+"""The kinds of logs, by name; the noisy demonstrator of `long` needs many of its at most 300 steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Trains by `sorl.train --data` on logs of a simulated arm, and plays the policies in the simulator.
+    """Trains with `sorl.train --data` on logs of a simulated arm, and plays the policies in the simulator.
 
-    Prints and writes, for each kind of logs, setting and number of updates: the mean return of episodes that begin
-    alike for all policies and the demonstrator (before the kind's reward scale), the share of them that reached the
-    goal, mean values of the last row of metrics, and whether the run warned of its values.
+    For each kind of logs, setting and number of updates, it prints and writes the mean return of episodes (before the
+    kind's reward scale), the share of episodes that reached the goal, mean values of the last row of metrics, and
+    whether the run warned of its values. All policies and the demonstrator start from the same states.
     """
 
     settings: tuple[str, ...] = ("bc", "sorl --agent.q-coefficient 0", "sorl")
-    """Agents as `sorl.train` names them, each with options of its own behind it."""
+    """Agents by their names in `sorl.train`, each optionally followed by its own options."""
     kinds: tuple[str, ...] = tuple(KINDS)
     """Kinds of logs, by name."""
     updates: tuple[int, ...] = (2_000, 8_000)
-    """Numbers of updates, rising, at which the policies are played; the later ones resume the run."""
+    """Increasing numbers of updates after which the policies are played; a later one resumes the run."""
     options: str = "--agent.hidden-sizes 256 256"
     """More options of `sorl.train` for all settings."""
     critic_options: str = "--agent.critic-hidden-sizes 256 256"
@@ -84,20 +84,20 @@ class Config:
     episodes: int = 100
     """Episodes that each policy plays."""
     runs: Path = Path("runs/own_logs")
-    """Directory for logs and runs; a run that is there is continued, or only played."""
+    """Directory for logs and runs; an existing run is continued, or only played if it is long enough."""
     out: Path = Path("own_logs.json")
-    """Where the table goes; rows that it holds already are kept unless they are measured again."""
+    """JSON file of the table; its earlier rows are kept unless they are measured again."""
 
     def __post_init__(self):
         unknown = [name for name in self.kinds if name not in KINDS]
         if unknown:
             raise ValueError(f"kinds has {unknown}; give some of {', '.join(KINDS)}.")
         if list(self.updates) != sorted(set(self.updates)):
-            raise ValueError(f"updates is {self.updates}; give rising numbers.")
+            raise ValueError(f"updates is {self.updates}; give increasing numbers.")
 
 
 def main(config: Config) -> list[Row]:
-    """Makes logs, trains, plays, prints and writes the table; **returns** its rows."""
+    """Writes the logs, trains and plays the policies, prints and writes the table, and **returns** its rows."""
     config.runs.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name in config.kinds:
@@ -116,6 +116,7 @@ def main(config: Config) -> list[Row]:
 
 def write_logs(path: Path, kind: Kind, seed: int = 0) -> None:
     """Writes an npz file of demonstrations, in physical units, as `sorl.load_logs` documents it."""
+    # All episodes run side by side for the most steps that one may have.
     arms = Arms(kind.episodes, np.random.default_rng(seed))
     steps = []
     noise = np.zeros_like(arms.angles)
@@ -126,6 +127,7 @@ def write_logs(path: Path, kind: Kind, seed: int = 0) -> None:
         rewards, reached = arms.step(torques)
         steps.append((observations, torques, *_rewarded(kind, arms, rewards, reached), arms.observe()))
     observations, actions, rewards, terminations, nexts = (np.stack(each, axis=1) for each in zip(*steps, strict=True))
+    # Each episode is cut where it terminated, or else at the limit, which is a time-out.
     episodes = []
     for one in range(kind.episodes):
         ended = np.flatnonzero(terminations[one])
@@ -141,7 +143,7 @@ def write_logs(path: Path, kind: Kind, seed: int = 0) -> None:
                 "next_observations": nexts[one, :length],
             }
         )
-    # Where an episode goes on, what was seen next is the next row's observation, noise included.
+    # Within an episode the next observation is that of the next row, with its sensor noise.
     for episode in episodes:
         episode["next_observations"][:-1] = episode["observations"][1:]
     rows: Any = {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
@@ -149,7 +151,7 @@ def write_logs(path: Path, kind: Kind, seed: int = 0) -> None:
 
 
 def play(kind: Kind, act: Callable[[Any, int], Any] | None, episodes: int, seed: int = 1) -> Row:
-    """Plays episodes by `act`, from observations and a step to the logs' actions, or by the demonstrator."""
+    """Plays episodes with `act`, from (observations, step) to actions in the logs' unit, or with the demonstrator."""
     arms = Arms(episodes, np.random.default_rng(seed))
     noise, returns = np.zeros_like(arms.angles), np.zeros(episodes)
     running, lengths = np.ones(episodes, bool), np.zeros(episodes)
@@ -176,12 +178,12 @@ def _rewarded(kind: Kind, arms: Arms, rewards: Any, reached: Any) -> tuple[Float
 
 
 def _next_noise(noise: Any, kind: Kind, generator: np.random.Generator) -> Any:
-    """Noise that lasts for some steps, as a hand's does."""
+    """Noise that is correlated over several steps, like that of a human demonstrator."""
     return 0.8 * noise + 0.6 * kind.noise * generator.standard_normal(noise.shape)
 
 
 def _trained(config: Config, name: str, setting: str, updates: int, path: Path) -> list[Row]:
-    """The rows of one run at so many updates, one for each seed."""
+    """Trains one run up to `updates` updates, and **returns** a row for each seed."""
     directory = config.runs / _slug(f"{name} {setting} {config.options} {' '.join(map(str, config.seeds))}")
     agent, *own = shlex.split(setting)
     options = shlex.split(config.options) + (shlex.split(config.critic_options) if agent != "bc" else [])
@@ -214,9 +216,9 @@ def _decide(policy: Policy, key: Any, observations: Any, step: int) -> Any:
 
 
 SHOWN = ("q_mean", "policy_q_mean", "value_excess")
-"""Metrics of the last row that stand in the table."""
+"""The metrics of the last row that the table shows."""
 KEY = ("kind", "setting", "options", "seed", "updates")
-"""What tells a row of the table from every other."""
+"""The columns that identify a row of the table."""
 
 
 def _print(rows: Sequence[Row]) -> None:

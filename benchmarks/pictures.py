@@ -1,11 +1,11 @@
-"""What the benchmarks' pictures share."""
+"""Functions that the benchmarks' pictures share."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def pyplot_without_screen() -> Any | None:
-    """Matplotlib's pyplot, or None, with a word on the terminal, where it is not installed."""
+    """Matplotlib's pyplot without a display; if it is not installed, prints a line and returns None."""
     try:
         import matplotlib
     except ImportError:
@@ -18,7 +18,7 @@ def pyplot_without_screen() -> Any | None:
 
 
 def logarithmic(axes: Any, values: Sequence[float]) -> None:
-    """Both axes on logarithmic scales with plain numbers: the values measured below, 1, 2 and 5 times tens beside."""
+    """Sets logarithmic axes with plain numbers: `values` on x, and 1, 2 and 5 times powers of ten on y."""
     from matplotlib import ticker
 
     axes.set(xscale="log", yscale="log")

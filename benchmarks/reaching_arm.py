@@ -1,4 +1,4 @@
-"""A simulator of robot arms that reach for points, and a scripted demonstrator: where made-up logs come from."""
+"""A simulator of robot arms that reach for points, with a scripted demonstrator; it generates logs for benchmarks."""
 
 import dataclasses
 
@@ -14,9 +14,9 @@ LINK = 0.15
 """Length of each link, in metres."""
 STEP_SECONDS = 0.05
 GAIN, DAMPING = 10.0, 4.0
-"""Acceleration at full torque, in rad/s^2, and what a speed of 1 rad/s loses, in 1/s."""
+"""Acceleration at full torque, in rad/s^2, and damping rate, in 1/s."""
 REACHED = 0.08
-"""Distance to the goal, in metres, at which it is reached."""
+"""Distance to the goal, in metres, below which it counts as reached."""
 EFFORT = 0.05
 """Weight of the mean squared torque, as a share of the limits, in the reward."""
 AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]] * 4)[:JOINTS]
@@ -27,7 +27,7 @@ Rows = Float[np.ndarray, "arms size"]
 
 @dataclasses.dataclass
 class Arms:
-    """Many arms side by side, each on its own episode; `step` moves them all."""
+    """Many arms side by side, each in its own episode; `step` moves them all."""
 
     count: int
     generator: np.random.Generator
@@ -43,7 +43,7 @@ class Arms:
 
     @property
     def distances(self) -> Float[np.ndarray, " arms"]:
-        """From the tip to the goal, in metres."""
+        """Distance from each tip to its goal, in metres."""
         return np.linalg.norm(self.goals - forward(self.angles)[0], axis=1)
 
     def observe(self) -> Rows:
@@ -64,7 +64,7 @@ class Arms:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def step(self, torques: Rows) -> tuple[Float[np.ndarray, " arms"], Bool[np.ndarray, " arms"]]:
-        """Moves by one step; **returns** the rewards, minus distance and effort, and which goals are reached."""
+        """Moves by one step; **returns** the rewards (minus distance and effort) and whether each goal is reached."""
         shares = np.clip(torques / TORQUE_LIMITS, -1, 1)
         self.speeds = self.speeds + STEP_SECONDS * (GAIN * shares - DAMPING * self.speeds)
         self.angles = self.angles + STEP_SECONDS * self.speeds
@@ -75,7 +75,7 @@ class Arms:
         return -distances - EFFORT * np.mean(shares**2, axis=1), distances < REACHED
 
     def demonstrate(self, noise: Rows) -> Rows:
-        """Torques that bring the tip towards the goal by its Jacobian, with `noise` as shares of the limits."""
+        """Torques that move the tip towards the goal by its Jacobian, plus `noise` as shares of the limits."""
         tip, jacobian = forward(self.angles)
         transposed = np.swapaxes(jacobian, 1, 2)
         wanted = 1.5 * (self.goals - tip)
@@ -86,7 +86,7 @@ class Arms:
 
 
 def forward(angles: Rows) -> tuple[Rows, Float[np.ndarray, "arms 3 size"]]:
-    """Where the tip is, in metres, and its Jacobian in the angles."""
+    """The tip's position, in metres, and its Jacobian with respect to the angles."""
     frames = np.broadcast_to(np.eye(3), (len(angles), 3, 3))
     tip = np.zeros((len(angles), 3))
     axes, places = [], []
@@ -100,7 +100,7 @@ def forward(angles: Rows) -> tuple[Rows, Float[np.ndarray, "arms 3 size"]]:
 
 
 def _rotation(axis: Float[np.ndarray, " 3"], angle: Float[np.ndarray, " arms"]) -> Float[np.ndarray, "arms 3 3"]:
-    """Rodrigues' formula."""
+    """The rotation matrices about an axis, by Rodrigues' formula."""
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]

@@ -1,7 +1,7 @@
-"""How long a training update and a decision take, against jumps, seeds and candidates, and how near the device's limit.
+"""How long do updates and decisions take, by jumps, seeds and candidates, and how close are they to the device's limit?
 
-Updates are timed inside the scanned chunk that training runs, on made-up data of a given size; in the same run the
-device's own ceilings are measured at the same shapes, so that a time can be told as a multiple of what it must cost.
+Updates are timed inside the compiled chunk that training runs, on random data of a given size. The same run measures
+the device's limits at the same shapes, so that a time can be given as a multiple of its minimum.
 """
 
 if __name__ == "__main__":
@@ -38,11 +38,11 @@ class Config:
     """Times updates against M^BTT and seeds, then decisions against M^inf and candidates, on this device."""
 
     agent: str = "Sorl"
-    """Algorithm, by the name of its class; one without jumps ignores M^BTT."""
+    """Class name of the agent; an agent without jumps ignores M^BTT."""
     backprop_steps: tuple[int, ...] = (1, 2, 4, 8)
     """M^BTT: largest jump counts to time."""
     seeds: tuple[int, ...] = (1, 8)
-    """Numbers of seeds to train side by side: mapped on a CPU, vmapped elsewhere."""
+    """Numbers of seeds to train together, with `map` on a CPU and `vmap` elsewhere."""
     width: int = 512
     """Units of each hidden layer."""
     layers: int = 4
@@ -50,7 +50,7 @@ class Config:
     batch_size: int = 256
     """Transitions of one update."""
     matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """Precision of the factors in matrix products, as `sorl.train` has it; a CPU knows float32 only."""
+    """Precision of the factors in matrix products, as in `sorl.train`; a CPU supports only float32."""
     observation_size: int = 28
     """Length of an observation (28: cube-single)."""
     action_size: int = 5
@@ -58,25 +58,25 @@ class Config:
     rows: int = 100_000
     """Rows of the data set on the device."""
     chunk_seconds: float = 1.0
-    """Roughly how long each timed chunk is, in seconds."""
+    """Approximate length of each timed chunk, in seconds."""
     chunks: int = 10
-    """Timed chunks, of which median, 10th and 90th percentile are told."""
+    """Number of timed chunks; the table shows their median, 10th and 90th percentile."""
     inference_steps: tuple[int, ...] = (1, 2, 4, 8)
     """M^inf: jumps of a decision to time."""
     candidates: tuple[int, ...] = (1, 8)
     """N: candidates of a decision to time."""
     inference_batches: tuple[int, ...] = (1, 64, 1024)
-    """Decisions made at once; empty: none are timed."""
+    """Batch sizes of the decisions to time; empty: no decision is timed."""
     out: Path | None = None
-    """JSON file for all figures; a picture of the same name in PNG is drawn beside it if matplotlib is there."""
+    """JSON file for all figures; with matplotlib, a PNG picture of the same name is drawn beside it."""
     trace: Path | None = None
-    """Directory for the profiler's trace of one more chunk of each row of updates, which Perfetto and XProf show."""
+    """Directory for profiler traces (for Perfetto or XProf) of one more chunk for each row of updates."""
     compare: tuple[Path, Path] | None = None
-    """Times nothing, but prints the ratios of two such JSON files, the second to the first."""
+    """Time nothing, and print the ratios of two such JSON files, the second to the first."""
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Measures, prints, writes, and **returns** what is written."""
+    """Measures, prints and writes all figures (or compares two files), and **returns** them."""
     if config.compare is not None:
         before, after = (json.loads(path.read_text()) for path in config.compare)
         return compare(before, after)
@@ -128,7 +128,8 @@ def measure_ceilings(config: Config) -> dict[str, float]:
 
 
 def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings: dict[str, float]) -> dict[str, Any]:
-    """One row: compile time, milliseconds an update, what XLA counts in it, and how near the ceilings it is."""
+    """One row: compile time, milliseconds per update, XLA's counts of its work, and its share of the device's limit."""
+    # The first call compiles; a short chunk then shows how many updates fill the wanted time.
     agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=most)
     chunk = Chunks(agent, dataset, seeds=seeds, batch_size=config.batch_size)
     compile_seconds = timed(chunk)
@@ -139,6 +140,7 @@ def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings
     if config.trace is not None:
         with jax.profiler.trace(str(config.trace / f"backprop-steps-{most}-seeds-{seeds}")):
             jax.block_until_ready(chunk())
+    # Every jump count is drawn equally often, so the work of an update is the mean over them.
     counts = [work(config, step, dataset) for step in steps_of(agent)]
     flops, moved = (float(np.mean(column)) * seeds for column in zip(*counts, strict=True))
     trained = optimiser_bytes(chunk.state.agent)
@@ -162,7 +164,7 @@ def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings
 
 
 def steps_of(agent: Any) -> list[Any]:
-    """Agents whose updates cost what this one's do, one for each jump count that it draws."""
+    """Agents with a fixed jump count, one for each count that `agent` draws; their mean cost is that of `agent`."""
     counts = getattr(agent, "step_counts", None)
     if counts is None:
         return [agent]
@@ -170,12 +172,12 @@ def steps_of(agent: Any) -> list[Any]:
 
 
 def work(config: Config, agent: Any, dataset: Any) -> tuple[float, float]:
-    """FLOPs and bytes of one update, by XLA's count."""
+    """FLOPs and bytes of one update, as counted by XLA."""
     return costs(one_update(agent, dataset, batch_size=config.batch_size))
 
 
 def peak_bytes(chunk: Chunks) -> float:
-    """Most memory in use on the device, or where it does not tell (a CPU), what the program needs at once."""
+    """Peak memory in use on the device or, if it does not report that (a CPU), the memory that the program needs."""
     statistics = jax.devices()[0].memory_stats()
     if statistics is not None:
         return statistics["peak_bytes_in_use"]
@@ -185,7 +187,7 @@ def peak_bytes(chunk: Chunks) -> float:
 
 
 def measure_decision(config: Config, batch: int, candidates: int, steps: int) -> dict[str, Any]:
-    """One row: milliseconds of a decision for a batch of observations, from call to actions on the host."""
+    """One row: milliseconds per decision for a batch of observations, from the call to the actions on the host."""
     agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=8)
     state = agent.init(config.observation_size, config.action_size, key=jax.random.key(0))
     normalisation = Normalisation.identity(config.observation_size, config.action_size)
@@ -218,7 +220,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def print_machine(config: Config, ceilings: dict[str, float]) -> None:
-    """What is measured where."""
+    """Prints the device, the networks and the device's limits."""
     here = machine()
     networks = f"{config.agent}, {config.layers} x {config.width}, batch {config.batch_size}, {config.matmul_precision}"
     print(f"{here['device']} ({here['backend']}), jax {here['jax']}; {networks}")
@@ -229,7 +231,7 @@ def print_machine(config: Config, ceilings: dict[str, float]) -> None:
 
 
 def print_updates(rows: list[dict[str, Any]]) -> None:
-    """The table of updates."""
+    """Prints the table of updates."""
     print(
         f"{'M^BTT':>6} {'seeds':>6} {'compile s':>10} {'ms/update':>10} {'p10':>8} {'p90':>8} {'seed-updates/s':>15} "
         f"{'GFLOP':>8} {'MB':>8} {'of roofline':>12} {'peak MB':>8}"
@@ -244,7 +246,7 @@ def print_updates(rows: list[dict[str, Any]]) -> None:
 
 
 def print_decisions(rows: list[dict[str, Any]]) -> None:
-    """The table of decisions."""
+    """Prints the table of decisions."""
     if rows:
         print(f"{'batch':>6} {'M^inf':>6} {'N':>4} {'ms':>9} {'p95':>9} {'decisions/s':>12}")
     for row in rows:
@@ -255,7 +257,7 @@ def print_decisions(rows: list[dict[str, Any]]) -> None:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Prints and **returns** the ratios of times, second file to first, where both have the same point."""
+    """Prints and **returns** the ratios of times, second file to first, at the points that both have."""
     ratios: dict[str, Any] = {}
     for kind, names in (
         ("updates", ("backprop_steps", "seeds")),
@@ -273,7 +275,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
+    """Draws training time against M^BTT, and decision time against M^inf, as in the paper's figure of runtimes."""
     if (pyplot := pyplot_without_screen()) is None:
         return
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
@@ -299,5 +301,5 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python benchmarks/runtime.py"))

@@ -1,8 +1,9 @@
-"""Seals behaviour: `python benchmarks/seal.py OUT.json [BEFORE.json]` writes digests of twelve short trainings.
+"""Does a change move any bit? `python benchmarks/seal.py OUT.json [BEFORE.json]` writes digests of all trainings.
 
-Each agent trains 300 updates with two seeds on made-up rows in OGBench's format and identity units (pointmaze-medium),
-through the command line of sorl.train, with an evaluation of 4 episodes. With BEFORE.json, prints what differs, exit 1.
-It goes on with the agents that OUT.json lacks: remove it to begin anew. Digests hold for one machine and one jax.
+Each agent trains for 300 updates with two seeds on random data in OGBench's format (pointmaze-medium), through the
+command line of sorl.train, with an evaluation of 4 episodes. With BEFORE.json, prints the differences; the exit code is
+1 if there are any. Agents that OUT.json already has are skipped; remove the file to start over. Digests are comparable
+only on the same machine and with the same version of jax.
 """
 
 import dataclasses
@@ -41,7 +42,7 @@ SIZES = {
 
 
 def digest(*arrays) -> str:
-    """Of arrays or JSON: types, shapes and bits."""
+    """A digest of the dtypes, shapes and bits of arrays, or of texts."""
     found = hashlib.sha256()
     for array in arrays:
         if hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -52,7 +53,7 @@ def digest(*arrays) -> str:
 
 
 def write_data(directory: Path) -> None:
-    """Random walks in the maze's sizes."""
+    """Writes random positions and actions with the sizes of the maze's data."""
     for name, trajectories, seed in (("", 8, 0), ("-val", 2, 1)):
         random, length = np.random.default_rng(seed), 50
         rows = trajectories * length
@@ -69,7 +70,7 @@ def write_data(directory: Path) -> None:
 
 
 def options(agent) -> list[str]:
-    """The agent's word and small sizes, as words of the command line."""
+    """The agent's name and small sizes, as arguments of the command line."""
     name = agent.__name__
     words = ["agent:" + "".join(f"-{x.lower()}" if x.isupper() else x for x in name).lstrip("-")]
     known = {field.name for field in dataclasses.fields(agent)}
@@ -80,7 +81,7 @@ def options(agent) -> list[str]:
 
 
 def budgets(agent) -> list[Budget]:
-    """All that the final table has, and one of each other kind."""
+    """All budgets of the final table, and one budget with each other option."""
     own = agent.actor.budgets
     found = [*own.grid(None, None, final=True), dataclasses.replace(own.usual, noise_scale=0.5)]
     if own.other_inference_steps:
@@ -94,7 +95,8 @@ def budgets(agent) -> list[Budget]:
 
 
 def seal(agent, directory: Path, data: Path) -> dict:
-    """Trains one agent, and reads back what it left."""
+    """Trains one agent, and **returns** digests of its state, metrics, actions and evaluation."""
+    # Train through the command line, at the largest budgets that the agent supports.
     own = agent().actor.budgets
     steps = ["1", "4"] if own.other_inference_steps else [str(own.inference_steps[0])]
     candidates = ["1", "4"] if own.other_candidates else [str(own.candidates[0])]
@@ -109,6 +111,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
     code = train.main(words)
     assert code == 0, f"{agent.__name__} ended with {code}"
     config = read_config(directory / "config.json")
+    # The whole state of the last checkpoint, optimisers and random keys included.
     state = train.load_data(config)
     template = loop.init(config.agent, state.train, config.seeds, batch_size=config.batch_size)
     with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
@@ -117,6 +120,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
     columns = sorted({name for row in rows for name in row})
     random = np.random.default_rng(5)
     observations = random.uniform(0, 20, (5, 2)).astype(np.float32)
+    # The actions of each saved policy, at every budget.
     actions = {}
     for seed in config.seeds:
         policy = load_policy(directory, seed)
@@ -138,7 +142,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
 
 
 def differences(before, after, where=""):
-    """Paths at which two seals differ."""
+    """The paths at which two sets of digests differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
             if name not in before or name not in after:
@@ -150,9 +154,9 @@ def differences(before, after, where=""):
 
 
 def main() -> int:
-    """All agents."""
+    """Writes the digests of all agents, and compares them if asked to; **returns** the exit code."""
     out = Path(sys.argv[1])
-    found = json.loads(out.read_text()) if out.exists() else {}  # goes on where it was stopped
+    found = json.loads(out.read_text()) if out.exists() else {}  # continues after an interruption
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "data"
         data.mkdir()

@@ -1,7 +1,7 @@
-"""The yardstick: SORL's training as a textbook writes it, with plain losses and optax, and nothing done for speed.
+"""SORL's training in its simplest form, with plain losses and optax and without optimisations for speed.
 
-Same networks, same mathematics and same numbers drawn as in `sorl.train.loop` with `sorl.Sorl`; the benchmark's test
-compares their results.
+The networks, the mathematics and the random numbers are those of `sorl.train.loop` with `sorl.Sorl`; the benchmark's
+test compares their results.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from sorl.train import loop
 
 
 def field_velocity(field, observation, action, time, log2_steps):
-    """The shortcut field, layer by layer as Equinox calls them."""
+    """The velocity of the shortcut field, by calling its Equinox layers one by one."""
     x = jnp.concatenate([observation, action, time[None], log2_steps[None]])
     for layer in field.mlp.layers[:-1]:
         x = jax.nn.gelu(layer(x), approximate=True)
@@ -43,7 +43,7 @@ def critic_values(critic, observation, action, steps):
 def train(
     agent: Sorl, *, state: Any, dataset: Dataset, key: Any, first: Any, last: Any, batch_size: int
 ) -> tuple[Any, Any]:
-    """One update after another, from step `first` to before `last`, on the device; also the sums of their metrics."""
+    """Makes the updates from step `first` up to, but not including, `last`; also sums their metrics."""
 
     def step(number, carry):
         state, sums = carry
@@ -56,11 +56,12 @@ def train(
 
 
 def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
-    """One update: a critic step, a policy step, the moving averages."""
+    """One update: a critic step, a policy step, and the moving averages."""
     optimiser = optax.chain(optax.clip_by_global_norm(agent.max_grad_norm), optax.adam(agent.learning_rate))
     levels = jnp.asarray(consistency_levels(len(batch.reward), agent.discretization_steps), batch.reward.dtype)
     field = partial(field_velocity, state.field)
 
+    # Q of the actions that the policy draws from `noise` in `steps` jumps.
     def values(critic, field, observations, noise, steps):
         def value(observation, start):
             action = shortcut.sample(field, observation, start, steps)
@@ -68,12 +69,14 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
 
         return jax.vmap(value)(observations, noise)
 
+    # The TD loss: Q of the logged action against reward plus discounted target Q of the policy's next action.
     def critic_loss(critic, *, steps):
         next_q = values(state.target_critic, field, batch.next_observation, draws.target_noise, steps)
         target = td.td_target(batch.reward, batch.discount, next_q, aggregation=agent.q_aggregation)
         q = jax.vmap(lambda x, a: critic_values(critic, x, a, jnp.float32(steps)))(batch.observation, batch.action)
         return td.td_loss(q, target)
 
+    # The policy's loss: flow matching and self-consistency clone the data, the Q loss improves on it.
     def policy_loss(network, *, critic, steps):
         field, teacher = partial(field_velocity, network), partial(field_velocity, state.target_field)
         logged = batch.observation, batch.action
@@ -88,6 +91,7 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
         cloning = agent.flow_matching_coefficient * flow + agent.self_consistency_coefficient * consistency
         return cloning + agent.q_coefficient * q_loss
 
+    # One step of Adam. The loss has a branch for each jump count, because XLA needs a fixed number of jumps.
     def step(name, loss, network, optimiser_state, index):
         branches = [partial(jax.value_and_grad(loss), steps=steps) for steps in agent.step_counts]
         value, gradient = jax.lax.switch(index, branches, network)
@@ -100,6 +104,7 @@ def update(agent: Sorl, state: Any, batch: Any, draws: Any, shared: Any) -> tupl
         metrics = {f"{name}_loss": value, f"{name}_grad_norm": optax.tree.norm(gradient)}
         return optax.apply_updates(network, updates), optimiser_state, metrics
 
+    # The critic is updated first, and the policy follows the new critic.
     critic, critic_optimiser, critic_metrics = step(
         "critic", critic_loss, state.critic, state.critic_optimiser, shared.target_steps
     )

@@ -1,4 +1,4 @@
-"""Which agents keep two modes of the data when they clone, and which move to the better one when they use values."""
+"""Which agents keep both modes of the data when they clone, and which find the better mode when they use values?"""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -30,31 +30,31 @@ MODES = np.array([[-0.5, -0.5], [0.5, 0.5]])
 DEVIATION = 0.1
 """Standard deviation of the actions around their centre, in each dimension."""
 REWARDS = (0.5, 1.0)
-"""Highest reward of each mode, at its centre: the second is the better one."""
+"""Highest reward of each mode, at its centre; the second mode is the better one."""
 REWARD_WIDTH = 0.3
-"""Standard deviation of the bump of reward around each centre."""
+"""Standard deviation of the Gaussian reward around each centre."""
 RADIUS = 3 * DEVIATION
-"""An action within this distance of a centre belongs to its mode: 98.9 % of the logged ones do to their own."""
+"""An action belongs to a mode if it is within this distance of its centre, as 98.9 % of the logged actions are."""
 KEPT = (0.35, 0.65)
-"""Share of all actions that each mode must have for both to be kept."""
+"""Range of each mode's share of all actions in which both modes count as kept."""
 FOUND = 0.9
-"""Share of all actions that the better mode must have to be found."""
+"""Share of all actions from which the better mode counts as found."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """How an agent is set, beside the sizes and the learning rate that all share."""
+    """An agent's settings, besides the sizes and learning rate that all agents share."""
 
     cloning: dict[str, Any]
-    """For it to clone the data and do nothing else."""
+    """Settings with which the agent only clones the data."""
     values: dict[str, Any] | None
-    """For it to follow values; None if it has none."""
+    """Settings with which the agent follows values; None if it has no critic."""
 
 
 CASES: dict[str, Case] = {
     "Sorl": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
     "SorlReleased": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
-    # Adam's steps know no scale: a weight of a million leaves nothing of the other loss.
+    # Adam's steps do not depend on the loss's scale, so a weight of a million makes the other loss negligible.
     "Fql": Case({"distillation_coefficient": 1e6}, {"distillation_coefficient": 0.1}),
     "Fbrac": Case({"flow_matching_coefficient": 1e6}, {"flow_matching_coefficient": 0.1}),
     "Fawac": Case({"temperature": 0.0}, {"temperature": 10.0}),
@@ -62,27 +62,27 @@ CASES: dict[str, Case] = {
     "Bc": Case({}, None),
     "Iql": Case({"temperature": 0.0}, {"temperature": 10.0}),
     "Rebrac": Case({"q_coefficient": 0.0}, {"actor_cloning_coefficient": 0.01}),
-    # With the published 5 denoising steps a fifth of its samples lies between such modes, however well it is trained.
+    # With the published 5 denoising steps a fifth of its samples lie between the modes, however well it is trained.
     "Idql": Case({"denoising_steps": 20, "candidates": 1}, {"denoising_steps": 20, "candidates": 32}),
     "Srpo": Case({"q_coefficient": 0.0}, {"q_coefficient": 0.3}),
     "Cac": Case({"q_coefficient": 0.0, "candidates": 1}, {"q_coefficient": 10.0}),
 }
-"""By the agent's class name."""
+"""Every agent's settings, by its class name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Trains every agent twice on a bandit with two modes, to clone and to follow values, and counts what it draws.
+    """Trains every agent twice on a bandit with two modes, to clone and to follow values, and counts its actions.
 
-    The share of a mode is the share of all actions drawn that lie near its centre, so that an action between the modes
-    counts for neither. Both modes are kept if each has 0.35 to 0.65 of the actions, and the better one is found if it
-    has at least 0.9. Policies act at their usual budget and temperature, which for a Gaussian is its mean.
+    A mode's share is the share of all drawn actions that lie near its centre; an action between the modes counts for
+    neither. Both modes are kept if each has a share of 0.35 to 0.65, and the better one is found if it has at least
+    0.9. Policies act at their usual budget and temperature, at which a Gaussian policy returns its mean.
     """
 
     agents: tuple[str, ...] = tuple(AGENTS)
     """Class names of the agents."""
     updates: int = 5_000
-    """Updates of each training; after 2000 the critics that are told a step count still climb beyond the modes."""
+    """Updates of each training; after only 2000, critics that see the step count still rise beyond the modes."""
     samples: int = 10_000
     """Actions drawn from each policy."""
     batch_size: int = 256
@@ -94,24 +94,24 @@ class Config:
     learning_rate: float = 1e-3
     """Adam's learning rate, for all agents."""
     target_rate: float = 0.02
-    """Share of a network that enters its moving average at each update, for all agents."""
+    """Rate of the moving averages of all agents."""
     rows: int = 10_000
-    """Logged actions."""
+    """Number of logged actions."""
     seed: int = 0
-    """Decides the logged actions, the trainings and the draws."""
+    """Random seed of the logged actions, the trainings and the drawn actions."""
     out: Path = Path("two_modes")
-    """Table and picture are written to this path, with .json and .png behind its name."""
+    """Path of the table and the picture, to which .json and .png are added."""
 
     def __post_init__(self):
         unknown = [name for name in self.agents if name not in AGENTS or name not in CASES]
         if unknown:
             raise ValueError(f"agents has {unknown}, without settings here; give some of {', '.join(CASES)}.")
         if self.samples < 10_000:
-            raise ValueError(f"samples is {self.samples}; give at least 10000, so that a share is sure to 0.01.")
+            raise ValueError(f"samples is {self.samples}; give at least 10000, so that shares are accurate to 0.01.")
 
 
 def main(config: Config) -> list[dict[str, Any]]:
-    """Trains, draws, prints the table, writes table and picture; **returns** the rows of the table."""
+    """Trains all agents, draws actions, prints and writes the table and the picture; **returns** the table's rows."""
     dataset = bandit(config.rows, config.seed)
     rows, clouds = [], {}
     print(f"{'agent':<14}{'trained to':<12}{'worse mode':>11}{'better mode':>12}  verdict", flush=True)
@@ -130,11 +130,11 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 
 def bandit(rows: int, seed: int) -> Dataset:
-    """Logged actions around two centres, each its own episode of one step, with the reward of where it lies."""
+    """Logged actions around two centres, each an episode of one step, rewarded by its distance to the centres."""
     generator = np.random.default_rng(seed)
     modes = generator.integers(0, 2, rows)
     actions = np.clip(MODES[modes] + DEVIATION * generator.standard_normal((rows, 2)), -1, 1)
-    # Every second row is only the successor of the one before.
+    # Every second row is only the next state of the row before it.
     rewards = np.repeat(reward(actions), 2)
     return Dataset(
         observations=jnp.zeros((2 * rows, 1)),
@@ -146,7 +146,7 @@ def bandit(rows: int, seed: int) -> Dataset:
 
 
 def reward(actions: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, " rows"]:
-    """A bump of the mode's own height around each centre."""
+    """The reward: a Gaussian around each centre, with the mode's height."""
     distances = np.linalg.norm(actions[:, None] - MODES, axis=-1)
     return np.exp(-((distances / REWARD_WIDTH) ** 2) / 2) @ np.array(REWARDS)
 
@@ -154,7 +154,7 @@ def reward(actions: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, " rows"]:
 def drawn_actions(
     name: str, fields: dict[str, Any], dataset: Dataset, config: Config
 ) -> Float[np.ndarray, "samples 2"]:
-    """Trains the agent with these settings, and draws from its policy."""
+    """Trains the agent with these settings, and draws actions from its policy."""
     agent = _make_agent(name, fields, config)
     state = loop.init(agent, dataset, (config.seed,), batch_size=config.batch_size)
     state = loop.run_chunk(
@@ -182,7 +182,7 @@ def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
         "learning_rate": config.learning_rate,
         "target_rate": config.target_rate,
         "width": config.width,
-        # Schedules end with the run.
+        # All schedules end within the run.
         "pretraining_updates": config.updates // 2,
         "decay_updates": float(config.updates),
         "refinement_updates": float(config.updates),
@@ -192,7 +192,7 @@ def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
 
 
 def judge(actions: Float[np.ndarray, "samples 2"], aim: str) -> dict[str, Any]:
-    """Each mode's share of the actions, and what it says about the aim."""
+    """Each mode's share of the actions, and the verdict on the aim."""
     near = np.linalg.norm(actions[:, None] - MODES, axis=-1) < RADIUS
     worse, better = (float(share) for share in near.mean(axis=0))
     if aim == "clone":
@@ -221,7 +221,7 @@ def _write(config: Config, rows: Sequence[dict[str, Any]], clouds: dict[Any, Any
 
 
 def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path) -> None:
-    """One column for each agent, above what it clones, below what it draws when it follows values."""
+    """Draws a column for each agent: its actions after cloning above, and after following values below."""
     if (pyplot := pyplot_without_screen()) is None:
         return
     size = (1.5 * len(agents) + 0.5, 3.6)
@@ -242,5 +242,5 @@ def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python benchmarks/two_modes.py"))

@@ -1,4 +1,4 @@
-"""What the benchmarks time: an agent's update on made-up data, alone or in the scanned chunk that training runs."""
+"""The programs that the benchmarks time: an agent's update on random data, alone or in training's compiled chunk."""
 
 from functools import partial
 from typing import Any
@@ -18,49 +18,49 @@ from sorl.train import loop
 
 
 class AbstractVariant(AbstractAgent):
-    """An agent with another update, or other shared draws."""
+    """Wraps an agent, for variants that change its update or its shared draws."""
 
     agent: eqx.AbstractVar[Any]
 
     @property
     def actor(self) -> AbstractActor:
-        """The agent's."""
+        """The actor of the wrapped agent."""
         return self.agent.actor
 
     def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
-        """The agent's."""
+        """Initialises the wrapped agent."""
         return self.agent.init(observation_size, action_size, key=key)
 
     def draw(self, batch_size: int, action_size: int, *, key: Any) -> Any:
-        """The agent's."""
+        """The wrapped agent's random draws."""
         return self.agent.draw(batch_size, action_size, key=key)
 
     def losses(self, state: Any, batch: Any, draws: Any, shared: Any) -> dict[str, Any]:
-        """The agent's."""
+        """The wrapped agent's losses."""
         return self.agent.losses(state, batch, draws, shared)
 
     def policy(self, state: Any) -> Any:
-        """The agent's."""
+        """The wrapped agent's policy."""
         return self.agent.policy(state)
 
 
 class Pinned(AbstractVariant):
-    """An agent whose jump counts are not drawn: the Q loss and the TD target always take the most jumps."""
+    """An agent with a fixed jump count: the Q loss and the TD target always use the largest number of jumps."""
 
     agent: Any
 
     def draw_shared(self, step: Any, *, key: Any) -> SorlSharedDraws:
-        """The last of the agent's step counts, as a constant: XLA then compiles that branch alone."""
+        """The index of the largest step count, as a constant, so that XLA compiles only that branch."""
         most = jnp.int32(len(self.agent.step_counts) - 1)
         return SorlSharedDraws(most, most)
 
     def update(self, state: Any, batch: Any, draws: Any, shared: Any) -> tuple[Any, dict[str, Any]]:
-        """The agent's."""
+        """The wrapped agent's update."""
         return self.agent.update(state, batch, draws, shared)
 
 
 def make_agent(name: str, *, width: int, layers: int, backprop_steps: int) -> AbstractAgent:
-    """An agent of `layers` hidden layers of `width` units; one without jumps has no use for the step counts."""
+    """An agent with `layers` hidden layers of `width` units; agents without jumps ignore `backprop_steps`."""
     settings: dict[str, Any] = {
         "hidden_sizes": (width,) * layers,
         "critic_hidden_sizes": (width,) * layers,
@@ -72,7 +72,7 @@ def make_agent(name: str, *, width: int, layers: int, backprop_steps: int) -> Ab
 
 
 def made_up_dataset(rows: int, observation_size: int, action_size: int) -> Dataset:
-    """A data set of noise: how long an update takes does not depend on what it learns from."""
+    """A data set of random numbers, because an update's time does not depend on the data's values."""
     generator = np.random.default_rng(0)
     return Dataset(
         observations=jnp.asarray(generator.normal(size=(rows, observation_size)), jnp.float32),
@@ -84,7 +84,7 @@ def made_up_dataset(rows: int, observation_size: int, action_size: int) -> Datas
 
 
 class Chunks:
-    """Training in progress: each call makes one chunk of updates of every seed."""
+    """A training whose every call makes one chunk of updates of all seeds."""
 
     def __init__(
         self,
@@ -113,16 +113,16 @@ class Chunks:
         return self.state
 
     def compiled(self) -> Any:
-        """The program, for its analyses."""
+        """The compiled program of a chunk, for its cost and memory analyses."""
         lowered = loop.run_chunk.lower(self._agent, self.state, self.dataset, jnp.int32(1), **self._settings)
         return lowered.compile()
 
 
 class TextbookChunks:
-    """The same training as `Chunks`, of one seed, in the textbook's words; each call makes `updates` updates."""
+    """The training of `Chunks` in the textbook's form, with one seed; each call makes `updates` updates."""
 
     def __init__(self, agent: AbstractAgent, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
-        assert isinstance(agent, Sorl)  # the only one in that book
+        assert isinstance(agent, Sorl)  # the textbook has no other agent
         state = loop.init(agent, dataset, (0,), batch_size=batch_size)
         self.state = loop.of_seed(state.agent, jnp.int32(0))
         self.updates = updates
@@ -138,9 +138,9 @@ class TextbookChunks:
 
 
 def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_size: int = 256) -> Any:
-    """One update, compiled: what XLA counts there, it counts once (in a loop or a switch it would not).
+    """One compiled update, whose operations XLA counts exactly (inside a loop or a switch it would not).
 
-    **Arguments:** `seeds`, vmapped if there is more than one; they share the jump counts.
+    **Arguments:** `seeds`, the number of seeds, vmapped if there is more than one; they share the jump counts.
     """
     state = loop.init(agent, dataset, tuple(range(seeds)), batch_size=batch_size)
 
@@ -163,10 +163,10 @@ def costs(compiled: Any) -> tuple[float, float]:
 
 
 def optimiser_bytes(state: Any) -> float:
-    """Bytes that Adam and the moving averages must move in an update of `state`, a single seed's.
+    """The fewest bytes that Adam and the moving averages move in an update of `state`, which is of a single seed.
 
-    Every trained array is read and written with its two moments, and its gradient is read: 7 passes over each; and a
-    moving average is read and written.
+    Each trained array and its two moments are read and written, and its gradient is read: 7 passes. Each moving average
+    is read and written: 2 passes.
     """
 
     def size(tree: Any) -> float:
