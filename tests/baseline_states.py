@@ -1,4 +1,4 @@
-"""States of agents with random arrays, and an update worked out step by step, for tests of the baselines."""
+"""States of agents with random arrays, and an update computed step by step, for tests of the baselines."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def average(new: Any, old: Any, rate: float) -> Any:
 
 
 def assert_close(actual: Any, expected: Any, rtol: float = 1e-9) -> None:
-    """Every array of the one near that of the other, relative to its largest entry."""
+    """Asserts that the arrays of two pytrees are close, relative to each array's largest entry."""
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=rtol * max(float(np.abs(e).max()), 1e-3))
 

@@ -1,4 +1,4 @@
-"""Npz files made by hand that are broken in one way each, and odd ones that are not."""
+"""Npz files that are each damaged in one way, and unusual ones that are valid."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ ROWS = {
 
 
 def npy(array: np.ndarray) -> bytes:
-    """An array as numpy writes it."""
+    """The bytes of an array as numpy writes it."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=True)
     return buffer.getvalue()
@@ -73,7 +73,7 @@ def _observations(header: str | bytes, **settings: Any) -> bytes:
 
 
 def _lie(rows: int) -> bytes:
-    """A few bytes that are said to be so many rows."""
+    """A few bytes whose header says that they are many rows."""
     header = HEADER % ("<f8", f"({rows}, 2)")
     return _patched(_observations(header), 22, 24, struct.pack("<I", 10 + len(header) + 16 * rows))
 

@@ -18,7 +18,7 @@ CUBE = "cube-single-play-singletask-task1-v0"
 
 
 class Reaching(environments.Environment):
-    """Four steps long; succeeds if the first number of the last action lies above a threshold that the seed decides."""
+    """Four steps long; succeeds if the first number of the last action is above a threshold drawn from the seed."""
 
     def __init__(self, env_name, success_timing):
         pass
@@ -54,7 +54,7 @@ AGENT = synthetic.agent(discretization_steps=2, backprop_steps=1)
 
 
 def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
-    """A run directory with policies that were trained for so many updates."""
+    """Writes a run directory with policies that were trained for `updates` updates."""
     config = TrainConfig(env=CUBE, agent=agent, seeds=seeds)
     data = synthetic.dataset(observation_size=sizes[0], action_size=sizes[1])
     state = loop.init(agent, data, seeds, batch_size=8)

@@ -1,4 +1,4 @@
-"""A stand-in for OGBench in worker processes, whose environment hangs, dies or fails when a file says so."""
+"""A replacement for OGBench in worker processes, whose environment hangs, dies or fails when a file says so."""
 
 SOURCE = """
 import os, pathlib, signal, time
@@ -39,7 +39,7 @@ gymnasium.register("ENV", Scripted, max_episode_steps=4)
 
 
 def install(directory, monkeypatch, gymnasium_id):
-    """Makes workers that start from now on play it. **Returns:** the file into which a test writes the fault."""
+    """Makes workers that start after this use it. **Returns:** the file to which a test writes the fault."""
     (directory / "ogbench.py").write_text(SOURCE.replace("ENV", gymnasium_id))
     monkeypatch.syspath_prepend(directory)  # a pool hands its own path on to the workers
     return directory / "fault"

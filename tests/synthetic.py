@@ -1,4 +1,4 @@
-"""Small made-up data and agents, for tests that are about neither."""
+"""Small random data and agents, for tests of other things."""
 
 import dataclasses
 from typing import Any
@@ -82,7 +82,7 @@ def write_logs(path, trajectories: int = 8, length: int = 25, seed: int = 1, sca
 
 
 def score(inference_steps: int, candidates: int, success: float = 0.5, difference: float = 0.1) -> dict[str, Any]:
-    """What a grid says of one budget, with intervals of +-0.1."""
+    """A grid's row of one budget, with intervals of +-0.1."""
     return {
         "inference_steps": inference_steps,
         "candidates": candidates,

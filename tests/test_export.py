@@ -1,4 +1,4 @@
-"""Exported policies: what runs without sorl does what the live policy does, and damage is one clear error."""
+"""Exported policies act like the live policy without sorl, and a damaged file gives one clear error."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def policy():
 
 
 def _decisions(policy, batch: int):
-    """Observations, noise, and what the live policy does with the key that the noise is from."""
+    """Observations, noise, and the live policy's actions with the key of that noise."""
     key = jax.random.key(batch)
     observations = np.random.default_rng(batch).normal(size=(batch, 3)).astype(np.float32)
     keys = jax.random.split(key, batch)

@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote: each still loads, acts, and resumes as it did."""
+"""Files written by version 0.1.0 still load, act and resume as they did."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_options_are_read(unpacked, name):
 
 
 def _without_younger_fields(now, then):
-    """What a younger version says of an object, in the fields that the older one knew."""
+    """A newer version's description of an object, without the fields that the older version lacked."""
     if not isinstance(then, dict):
         return now
     return {name: _without_younger_fields(now[name], value) for name, value in then.items()}

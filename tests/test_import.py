@@ -1,4 +1,4 @@
-"""Importing the package costs nothing, and every public name is where it says."""
+"""Importing the package imports nothing heavy, and every public name exists."""
 
 import subprocess
 import sys

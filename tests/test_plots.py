@@ -1,4 +1,4 @@
-"""Pictures show the numbers that they are made from."""
+"""Pictures show the numbers of their run."""
 
 import json
 import re

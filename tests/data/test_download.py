@@ -27,9 +27,9 @@ CONTENT = _npz()
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Answers each request by the next of `answers`: a status, "whole", "damaged", or how many bytes to send at most.
+    """Answers each request with the next of `answers`: a status, "whole", "damaged", or the most bytes to send.
 
-    The last answer is given again and again.
+    The last answer is repeated.
     """
 
     def __init__(self, answers):

@@ -245,7 +245,7 @@ def test_a_dead_worker_is_reported_and_finished_episodes_kept(small, tmp_path, m
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """The directory that a generation leaves that is killed after its last episode."""
+    """The directory of a generation that was killed after its last episode."""
     directory = tmp_path_factory.mktemp("left")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "_assemble", lambda *_: 1 / 0)
@@ -420,7 +420,7 @@ def cube_single(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "percent"), [(1, 2.40), (2, 2.30), (3, 2.15), (4, 1.85), (5, 2.83)])
 def test_cube_single_is_rewarded_as_often_as_ogbenchs(cube_single, task, percent):
-    """The reference was measured on 100 episodes of OGBench's own script; both samples' scatter is taken in."""
+    """The reference is from 100 episodes of OGBench's own script; the tolerance covers the scatter of both samples."""
     train = load_ogbench(f"cube-single-play-singletask-task{task}-v0", data_dir=cube_single).train
     rewarded = 100 * (np.asarray(train.rewards[train.starts]) == 0).reshape(EPISODES, 1000).mean(axis=1)
     generator = np.random.default_rng(0)

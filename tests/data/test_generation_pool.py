@@ -1,4 +1,4 @@
-"""The worker processes of a generation, with programs in their place that need no simulator."""
+"""The worker processes of a generation, replaced by programs that need no simulator."""
 
 import json
 import os
@@ -40,7 +40,7 @@ SLEEPING = "next(episodes()); time.sleep(1000)"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs workers of a program; no process may be left behind."""
+    """Runs workers with this program, and checks that no process is left."""
 
     monkeypatch.setattr(pool, "PATIENCE", 0.3)
 
@@ -156,7 +156,7 @@ def test_a_worker_whose_parent_is_gone_says_nothing(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_workers_leave_signals_to_their_parent(tmp_path):
-    """Ignored are those that a terminal or a scheduler sends to all processes of a job."""
+    """Workers ignore the signals that a terminal or a scheduler sends to all processes of a job."""
     process, job = _worker(tmp_path)
     assert process.stdin
     process.stdin.write(job)

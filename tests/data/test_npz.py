@@ -1,4 +1,4 @@
-"""Broken npz files are refused in one sentence, whoever reads them; odd ones are read."""
+"""Every reader refuses damaged npz files in one sentence, and reads unusual ones."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Loading OGBench's data sets; small made-up files of the smallest environment stand for the large ones."""
+"""Loading OGBench's data sets, with small random files of the smallest environment."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def _save(directory, **changes):
 
 @pytest.fixture(autouse=True)
 def _no_home(monkeypatch, tmp_path):
-    """No test looks into the user's own directories, or asks a real host."""
+    """Keeps tests from the user's own directories and from real hosts."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     monkeypatch.setattr(room, "OGBENCH_CACHE", tmp_path / "cache")
     monkeypatch.setattr(room, "OFFICIAL_HOST", "http://127.0.0.1:9")

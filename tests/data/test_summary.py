@@ -1,4 +1,4 @@
-"""What a data set is said to hold."""
+"""The summary of a data set."""
 
 import json
 

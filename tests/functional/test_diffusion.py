@@ -22,7 +22,7 @@ def x64():
 
 
 def gaussian(mean, deviation, most):
-    """The noise in expectation, for data N(mean, deviation^2), whatever the observation."""
+    """The expected noise for data N(mean, deviation^2), for any observation."""
 
     def model(observation, noisy, time):
         share = diffusion.alpha_bar(time, most)
@@ -113,7 +113,7 @@ def test_sampling_follows_the_posterior_of_the_clipped_estimate(x64):
 
 
 def _deviation_of_samples(steps, deviation):
-    """Of the samples with the exact noise, which are Gaussian: the deviation that the posteriors' means leave."""
+    """The standard deviation of samples with the exact noise, which are Gaussian, from the posteriors' means."""
     shares = [math.exp(-0.1 * i / steps - 4.95 * (i / steps) ** 2) for i in range(steps + 1)]
     variance = 1.0
     for share, earlier in zip(shares[:0:-1], shares[-2::-1], strict=True):

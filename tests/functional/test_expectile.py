@@ -1,4 +1,4 @@
-"""Expectiles and advantage weights, against values worked out by hand."""
+"""Expectiles and advantage weights, against values computed by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The report: which runs are one method, what their scores are, and a page that needs nothing beside it."""
+"""The report: methods, scores, and a self-contained page."""
 
 import dataclasses
 import html.parser
@@ -26,7 +26,7 @@ EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
 
 
 def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), updates=40, agent=None, budgets=(1, 4)):
-    """What `sorl.train` leaves of a run whose last three evaluations had these rates of success, one for each seed."""
+    """A run directory as `sorl.train` writes it, whose last three evaluations had these success rates, one per seed."""
     agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
     evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
     config = TrainConfig(env=env, agent=agent, seeds=seeds, updates=updates, evaluation=evaluation)
@@ -88,7 +88,7 @@ def test_runs_of_one_method_count_together_but_not_twice(tmp_path):
 
 
 class Reader(html.parser.HTMLParser):
-    """What a page holds: its text, the sources of its pictures, and whether every element is closed."""
+    """Reads a page: its text and the sources of its pictures; checks that every element is closed."""
 
     def __init__(self, page):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A film strip shows the frames of the very episode that an evaluation plays, at each number of steps."""
+"""A film strip shows the frames of the same episode that an evaluation plays, for each number of steps."""
 
 import numpy as np
 import pytest

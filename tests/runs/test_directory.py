@@ -1,4 +1,4 @@
-"""A run directory is held by one training, holds no links, and is left as it was if a start fails."""
+"""A run directory is locked by one training, has no links, and is restored if a start fails."""
 
 import errno
 import json

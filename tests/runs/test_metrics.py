@@ -1,4 +1,4 @@
-"""Every row once, every digit kept, through kills and resumes; and what the terminal shows meanwhile."""
+"""Every row is written once and exactly, also if a run is killed and resumed; and the progress on the terminal."""
 
 import csv
 import io
@@ -130,7 +130,7 @@ def test_a_run_is_not_overwritten_in_silence(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(cut=st.integers(0, 400), resume_step=st.sampled_from([-1, 0, 5, 10, 20, 99]))
 def test_a_resumed_run_has_the_rows_of_one_that_never_stopped(tmp_path_factory, cut, resume_step):
-    """Cut the file anywhere after the rows of the checkpoint, as a kill may: the end is the same."""
+    """If a kill cuts the file anywhere after the checkpoint's rows, the resumed run ends with the same rows."""
     whole, resumed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("resumed")
     with MetricLog(whole) as log:
         write_all(log, ROWS)
@@ -217,7 +217,7 @@ def test_rows_survive_a_kill(tmp_path, kill_at):
 
 
 class Recorder:
-    """Stands in for an optional package: notes every call."""
+    """Replaces an optional package, and records every call."""
 
     def __init__(self, calls: list[Any], name: str = ""):
         self._calls, self._name = calls, name
@@ -282,7 +282,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, sink, 
 
 
 def test_logs_and_progress_are_light(tmp_path):
-    """Worker processes import them: no jax, and none of the optional packages."""
+    """Worker processes import these modules, so they must import neither jax nor an optional package."""
     script = (
         "import sys; import sorl.runs.metrics, sorl.system.progress; print(*{n.split('.')[0] for n in sys.modules})"
     )
@@ -297,7 +297,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that advances only when a test sets it."""
 
     def __init__(self):
         self.now = 100.0
@@ -361,7 +361,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
         progress.advance(2)
         progress.show({"success": 0.75})
         first = terminal.getvalue().split("\r")[-1]
-        # What the first steps took includes compilation, and says nothing about the others.
+        # The time of the first steps includes compilation, and so does not count.
         assert "6/10" in first and "/s" not in first and "<" not in first
         progress.advance(4)
         progress.show({"q_loss": -0.98765, "success": 0.75})

@@ -1,4 +1,4 @@
-"""The compile cache is the user's alone, and mends itself."""
+"""The compilation cache belongs to one user, and replaces damaged entries."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from sorl.system import compilation
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache of its own; the suite's is put back afterwards."""
+    """A separate cache; the suite's cache is restored afterwards."""
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     compilation_cache.reset_cache()
@@ -26,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def _start():
-    """What a new process does: nothing compiled, the cache switched on."""
+    """Acts like a new process: no compiled programs, and the cache enabled."""
     jax.clear_caches()
     compilation.enable_cache()
     return float(jax.jit(lambda x: jnp.sin(x) + 3)(0.0))

@@ -1,4 +1,4 @@
-"""How commands end: one sentence, documented exit codes, no traceback for what a user can cause."""
+"""Commands end with a documented exit code and one sentence, without a traceback for errors that a user can cause."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""A file is whole under its name, or the old one stays."""
+"""File writes are atomic: a file is complete, or the old one stays."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What `--help` shows: every command at the widths of usual terminals."""
+"""The text of `--help` of every command, at usual terminal widths."""
 
 import dataclasses
 import re

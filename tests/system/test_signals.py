@@ -1,4 +1,4 @@
-"""Signals wait for the run, abandon what can be done again, and a second Ctrl-C is obeyed."""
+"""Signals are recorded for the run, abort work that can be repeated, and a second Ctrl-C stops at once."""
 
 import signal
 

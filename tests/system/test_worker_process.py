@@ -1,4 +1,4 @@
-"""Workers find sorl and its requirements, and execute nothing that lies in the current directory."""
+"""Workers find sorl and its requirements, and execute no file of the current directory."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ HIJACKED = ("selectors", "json", "numpy", "ogbench", "sitecustomize", "usercusto
 
 @pytest.fixture
 def trap(tmp_path):
-    """A directory with modules that would tell if they were executed."""
+    """A directory with modules that print a line if they are executed."""
     directory = tmp_path / "trap"
     directory.mkdir()
     for name in HIJACKED:
