@@ -25,7 +25,7 @@ from updates import Chunks, made_up_dataset
 from sorl import Normalisation
 from sorl.config.options import TrainConfig, changes, read_config
 from sorl.config.presets import QUICKSTART_ENV
-from sorl.environments.environments import Environment
+from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.runs.metrics import read_metrics
 from sorl.runs.versions import versions
 from sorl.scaling.grid import Subject, time_decisions
@@ -236,7 +236,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
     chunks, subjects, budgets = {}, {}, {}
-    sizes = {task: Environment(task, "pre").sizes() for task in config.tasks}
+    sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in config.tasks}
     for name, member in {member.subject: member for member in members}.items():
         settings, (observation_size, action_size) = member.config, sizes[member.task]
         dataset = made_up_dataset(10_000, observation_size, action_size)

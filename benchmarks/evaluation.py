@@ -19,7 +19,7 @@ import tyro
 
 from sorl import Budget, Normalisation, Sorl, load_run
 from sorl.agents import AbstractAgent
-from sorl.environments.environments import Environment
+from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.evaluate.episodes import episode_seeds
 from sorl.evaluate.evaluation import evaluate
@@ -101,7 +101,7 @@ class Environments:
     def __init__(self, config: Config):
         self.subject = _subject(config)
         self.pool = EnvironmentPool(self.subject.env, workers=min(config.workers or DEFAULT_WORKERS, config.episodes))
-        self.alone = Environment(self.subject.env, "pre")
+        self.alone = OgbenchEnvironment(self.subject.env, "pre")
 
     def __enter__(self) -> "Environments":
         return self
@@ -117,7 +117,7 @@ def _subject(config: Config) -> Subject:
             raise SystemExit(f"{config.run} was trained without an environment; give a run that has one.")
         return Subject(run.config.env, run.agent, next(iter(run.chosen(None).values())), run.normalisation)
     agent = Sorl(hidden_sizes=(config.width,) * config.layers, critic_hidden_sizes=(config.width,) * config.layers)
-    sizes = Environment(config.env, "pre").sizes()
+    sizes = OgbenchEnvironment(config.env, "pre").sizes()
     policy = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))
     return Subject(config.env, agent, policy, Normalisation.identity(*sizes))
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
-from sorl.environments import environments
-from sorl.environments.environments import SerialEnvironments
+from sorl.environments.interface import Environment
+from sorl.environments.serial import SerialEnvironments
 from sorl.runs import run as runs
 from sorl.train import loop
 
@@ -17,7 +17,7 @@ from . import synthetic
 CUBE = "cube-single-play-singletask-task1-v0"
 
 
-class Reaching(environments.Environment):
+class Reaching(Environment):
     """Four steps long; succeeds if the first number of the last action is above a threshold drawn from the seed."""
 
     def __init__(self, env_name, success_timing):
@@ -25,6 +25,9 @@ class Reaching(environments.Environment):
 
     def sizes(self):
         return 2, 2
+
+    def action_range(self):
+        return np.full(2, -np.inf), np.full(2, np.inf)
 
     def reset(self, seed):
         self.threshold, self.taken = seed % 100 / 50 - 1, 0

@@ -13,7 +13,7 @@ HEAVY = ("jax", "equinox", "mujoco", "ogbench", "orbax", "matplotlib", "wandb", 
 
 @pytest.mark.parametrize(
     "module",
-    ["sorl", "sorl.environments.pool", "sorl.environments.environments", "sorl.data", "sorl.data.generation.worker"],
+    ["sorl", "sorl.environments.pool", "sorl.environments.serial", "sorl.data", "sorl.data.generation.worker"],
 )
 def test_importing_it_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))".replace(

@@ -79,7 +79,12 @@ class _Range:
         lambda: {"updates": 0},
         lambda: {"log_interval": 0},
         lambda: {"env": None},
-        lambda: {"data": DataConfig(path=Path("logs.npz"))},
+        lambda: {"env": "gymnasium:Pendulum-v1"},
+        lambda: {
+            "env": "gymnasium:Pendulum-v1",
+            "data": DataConfig(path=Path("logs.npz")),
+            "evaluation": EvaluationConfig(success_timing="post"),
+        },
         lambda: {"evaluation": EvaluationConfig(episodes=0)},
         lambda: {"evaluation": EvaluationConfig(episodes=10**30)},
         lambda: {"evaluation": EvaluationConfig(final_episodes=-1)},

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 
 from sorl.environments import pool as environment_pool
-from sorl.environments.environments import Environment, Outcome, SerialEnvironments
+from sorl.environments.interface import Environment, Outcome
 from sorl.environments.names import Task
+from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import EnvironmentPool, EnvironmentWorkerError
+from sorl.environments.serial import SerialEnvironments
 from sorl.environments.worker import serve
 
 from .. import scripted_simulator
@@ -53,7 +55,7 @@ class DrawsFromEverything(gymnasium.Env):
 @pytest.fixture
 def random_environments(monkeypatch):
     monkeypatch.setattr(gymnasium, "make", lambda *_, **__: DrawsFromEverything())
-    return [Environment(CUBE, "pre") for _ in range(2)]
+    return [OgbenchEnvironment(CUBE, "pre") for _ in range(2)]
 
 
 def episode(environment, seed, steps):
@@ -110,7 +112,7 @@ def test_cube_episode_depends_on_its_seed_alone(cubes):
 
 @pytest.mark.parametrize(("timing", "expected"), [("pre", [False, True]), ("post", [True])])
 def test_success_is_judged_before_or_after_the_step(timing, expected):
-    environment = Environment(CUBE, timing)
+    environment = OgbenchEnvironment(CUBE, timing)
     environment.reset(0)
     unwrapped = environment._environment.unwrapped
     unwrapped._data.joint("object_joint_0").qpos[:3] = unwrapped.cur_task_info["goal_xyzs"][0]
@@ -351,7 +353,7 @@ def test_more_workers_than_the_system_has_room_for_are_one_sentence(monkeypatch)
         EnvironmentPool(CUBE, workers=2)
 
 
-@pytest.mark.parametrize("make", [lambda: EnvironmentPool(CUBE), lambda: Environment(CUBE, "pre")])
+@pytest.mark.parametrize("make", [lambda: EnvironmentPool(CUBE), lambda: OgbenchEnvironment(CUBE, "pre")])
 def test_a_missing_simulator_says_what_to_install(monkeypatch, make):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ogbench" else found(name))
@@ -428,8 +430,8 @@ def test_workers_leave_signals_to_their_parent_and_die_with_it_even_when_stopped
 def test_workers_import_neither_jax_nor_equinox():
     program = f"""
 import sys
-from sorl.environments.environments import Environment
-Environment({CUBE!r}, "pre").reset(0)
+from sorl.environments.ogbench import OgbenchEnvironment
+OgbenchEnvironment({CUBE!r}, "pre").reset(0)
 print(sorted({{"jax", "equinox", "optax"}} & set(sys.modules)))
 """
     assert run(program).stdout == "[]\n"

@@ -22,9 +22,11 @@ from sorl.agents import AbstractAgent, Budget, Budgets, Sorl
 from sorl.config import presets
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
-from sorl.environments import environments
-from sorl.environments.environments import SerialEnvironments
+from sorl.environments import named
+from sorl.environments.interface import Environment
+from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import EnvironmentPool
+from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate import episodes as rollouts, video
 from sorl.evaluate.__main__ import Config, main
 from sorl.evaluate.episodes import episode_seeds, play
@@ -91,7 +93,7 @@ class Echo(AbstractActor):
         return jnp.stack([self.scale * observation[0], draws[1]])
 
 
-class Scripted(environments.Environment):
+class Scripted(Environment):
     """An episode of 2 + seed % 5 steps that shows (seed % 100, step) and succeeds at its last step if seed is even."""
 
     def __init__(self, env_name, success_timing):
@@ -99,6 +101,9 @@ class Scripted(environments.Environment):
 
     def sizes(self):
         return 2, 2
+
+    def action_range(self):
+        return np.full(2, -np.inf), np.full(2, np.inf)
 
     def reset(self, seed):
         self.seed, self.taken = seed, 0
@@ -113,7 +118,7 @@ class Scripted(environments.Environment):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    monkeypatch.setattr(environments, "Environment", Scripted)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Scripted)
 
 
 def identity(observation_size=28, action_size=5):
@@ -372,7 +377,7 @@ def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkey
 
 
 def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):
-    monkeypatch.setattr(environments.Environment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(OgbenchEnvironment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")
     monkeypatch.setenv("MUJOCO_GL", "disable")
     films = run.directory / "films"
@@ -403,7 +408,7 @@ def test_command_refuses_what_it_cannot_play(run, monkeypatch):
 
 def test_films_show_the_episodes_that_were_evaluated(tmp_path, monkeypatch):
     frames = iter(np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8))
-    monkeypatch.setattr(environments.Environment, "render", lambda self: next(frames))
+    monkeypatch.setattr(OgbenchEnvironment, "render", lambda self: next(frames))
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")
     monkeypatch.setenv("MUJOCO_GL", "disable")
     options = {"normalisation": identity(), "budget": Budget(noise_scale=0.0), "episodes": 4, "seed": 2}

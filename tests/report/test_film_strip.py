@@ -5,7 +5,7 @@ import pytest
 
 from sorl import load_run
 from sorl.agents import Budget
-from sorl.environments import environments
+from sorl.environments import named
 from sorl.report.film_strip import film_strip, play_strip
 
 from ..reaching import Reaching, make_run
@@ -13,7 +13,7 @@ from ..reaching import Reaching, make_run
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "Environment", Reaching)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Reaching)
     # A frame tells how many steps the episode has taken.
     monkeypatch.setattr(Reaching, "render", lambda self: np.full((4, 4, 3), getattr(self, "taken", 0), np.uint8))
     monkeypatch.setenv("MUJOCO_GL", "disable")

@@ -18,7 +18,7 @@ import tyro
 from sorl import load_run
 from sorl.agents import Fql, Rebrac, Sorl
 from sorl.config import presets
-from sorl.environments import environments
+from sorl.environments import named
 from sorl.evaluate.episodes import episode_seeds
 from sorl.evaluate.options import DecisionOptions
 from sorl.functional import verifiers
@@ -32,7 +32,7 @@ from ..reaching import CUBE, Pool, Reaching, make_run
 
 @pytest.fixture
 def reaching(monkeypatch):
-    monkeypatch.setattr(environments, "Environment", Reaching)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Reaching)
     monkeypatch.setattr(scaling_grid, "EnvironmentPool", Pool)
 
 

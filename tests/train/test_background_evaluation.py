@@ -13,7 +13,7 @@ from sorl import load_policy
 from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.data import LoadedData
 from sorl.data.normalisation import Normalisation
-from sorl.environments import environments
+from sorl.environments import named
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
 from sorl.train import background_evaluation, loop as training
@@ -26,7 +26,7 @@ from ..reaching import AGENT, CUBE, Pool, Reaching
 
 @pytest.fixture(autouse=True)
 def reaching(monkeypatch):
-    monkeypatch.setattr(environments, "Environment", Reaching)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Reaching)
     monkeypatch.setattr(background_evaluation, "EnvironmentPool", Pool)
     monkeypatch.setattr("sorl.train.session.CHUNK_SECONDS", 1e-9)  # one update a chunk
 

@@ -268,7 +268,7 @@ def test_own_logs_heed_the_quickstart(logs):
     assert (config.updates, config.batch_size, agent.hidden_sizes) == (40_000, 128, (256, 256))
     assert (agent.q_coefficient, agent.act_with_average) == (own.q_coefficient, own.act_with_average)
     assert source.startswith("those for own logs, small networks, few updates; ")
-    with pytest.raises(ValueError, match="--preset paper has settings for OGBench's environments"):
+    with pytest.raises(ValueError, match="--preset paper has no settings of Sorl for logs without --env"):
         train.parse(["--data", str(logs), "--preset", "paper"])
 
 
@@ -284,3 +284,57 @@ def test_unknown_words_name_the_nearest(arguments, message, capsys):
     assert train.main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_own_logs_and_an_environment_go_together(logs):
+    words = ["--data", str(logs), "--env", "gymnasium:Pendulum-v1"]
+    config, _, source = train.parse(words)
+    assert (config.env, config.data.path) == ("gymnasium:Pendulum-v1", logs)
+    assert (config.evaluation.interval, config.evaluation.success_timing) == (100_000, "pre")
+    assert config.agent == presets.own_logs(logs).agent
+    assert source == "those for own logs; evaluated in gymnasium:Pendulum-v1."
+    config, _, source = train.parse([*words, "--preset", "quickstart"])
+    assert (config.evaluation.interval, config.evaluation.episodes, config.updates) == (10_000, 20, 40_000)
+    # Published settings were tuned on OGBench's data: they are taken only where they are asked for.
+    words = ["--data", str(logs), "--env", presets.QUICKSTART_ENV]
+    assert train.parse(words)[0].agent == presets.own_logs(logs).agent
+    config, _, source = train.parse([*words, "--preset", "paper"])
+    assert config == dataclasses.replace(presets.paper(presets.QUICKSTART_ENV), data=config.data)
+    assert (config.data.path, config.evaluation.success_timing) == (logs, "post")
+    assert source.startswith("the published ones of Sorl for cube-single-play, which were tuned on its own data")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--env", "gymnasium:Pendulum-v1"], "for which there are no data but your own; give your logs with --data"),
+        (["--data", "LOGS", "--preset", "paper"], "no settings of Sorl for logs without --env; leave it out"),
+        (
+            ["--data", "LOGS", "--env", "gymnasium:Pendulum-v1", "--preset", "paper"],
+            "no settings of Sorl for gymnasium",
+        ),
+        (["--data", "LOGS", "--env", presets.QUICKSTART_ENV, "--data.episodes", "3"], "add --data.episodes None"),
+    ],
+)
+def test_environments_and_data_that_do_not_fit_are_refused(logs, words, expected):
+    with pytest.raises(ValueError, match=expected):
+        train.parse([str(logs) if word == "LOGS" else word for word in words])
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("gymnasium:Pendulum-v1", r"observations of size 3 and actions of size 2, but gymnasium:\S+ has 3 and 1; give"),
+        (
+            "tests.environments.toys:Narrow-v0",
+            r"logs have an action range .* in column 0, but \S+ accepts only 0.0 to 9.0",
+        ),
+        ("tests.environments.toys:Images-v0", "but sorl needs a flat box of real numbers"),
+        ("cube-single", "No environment is named 'cube-single'"),
+    ],
+)
+def test_an_environment_that_the_logs_do_not_fit_is_refused_before_training(logs, tmp_path, capsys, env, expected):
+    words = ["--data", str(logs), "--env", env, "--run-dir", str(tmp_path / "run"), *SMALL, *TINY]
+    assert train.main(words) == 2
+    assert re.search(expected, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,8 @@ import tyro
 
 from sorl.agents import AnyAgent, Budget, Sorl
 from sorl.config.json_form import ABSENT, from_json
+from sorl.data.sources import USER_SOURCES, Generated, Ogbench, Source
+from sorl.environments.named import is_ogbench
 from sorl.environments.pool import STEP_TIMEOUT, refuse_timeout
 from sorl.system.files import read_json
 from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
@@ -27,7 +29,8 @@ class DataConfig:
     """Training data: OGBench's official files, generated episodes, or your own logs."""
 
     path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Your own logs, an npz file (`sorl.load_logs` documents its keys); no simulator is needed; default: none."""
+    """Your own logs, an npz file (`sorl.load_logs` documents its keys); an environment to evaluate in is optional;
+    default: none."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Directory to look for OGBench's files in before OGBench's own cache; default: only that cache."""
     episodes: int | None = None
@@ -62,6 +65,20 @@ class DataConfig:
             action_low=(-MAX_NUMBER, MAX_NUMBER),
             action_high=(-MAX_NUMBER, MAX_NUMBER),
         )
+
+    def source(self, env: str | None) -> Source:
+        """The source that these options name; its own options are the fields of the same names here.
+
+        **Arguments:** `env`, the environment that OGBench's data are for; own logs do not need it.
+        """
+        if self.path is not None:
+            kind = next(kind for kind in USER_SOURCES if kind.reads(self.path))
+            return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+        if env is None:
+            raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
+        if self.episodes is None:
+            return Ogbench(env, self.directory, self.mirrors, self.download)
+        return Generated(env, self.episodes, self.generation_seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +139,8 @@ class TrainConfig:
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"
-    """OGBench's name of a single-task data set; None with your own logs."""
+    """Environment to evaluate in: OGBench's name of a single-task data set, or with your own logs also MODULE:ID of
+    Gymnasium, such as gymnasium:Pendulum-v1, where MODULE registers ID; None only with your own logs."""
     agent: AnyAgent = dataclasses.field(default_factory=Sorl)
     """The algorithm and its hyper-parameters."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -158,27 +176,43 @@ class TrainConfig:
             log_interval=(1, MAX_COUNT),
             checkpoint_interval=(1, MAX_COUNT),
         )
-        evaluation = self.evaluation
         for final in (False, True):
             self.budgets(final=final)
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """Raises a `ValueError`, one sentence, for an environment, data and evaluations that do not fit together."""
+        evaluation, data = self.evaluation, self.data
+        if self.env is None and data.path is None:
+            raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
         if self.env is None and evaluation.interval:
             raise ValueError(
                 f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
             )
-        if self.data.path is None and (self.data.action_low is not None or self.data.action_high is not None):
+        if self.env is not None and not is_ogbench(self.env):
+            if data.path is None:
+                raise ValueError(
+                    f"env is {self.env!r}, for which there are no data but your own; give your logs with --data too."
+                )
+            if evaluation.success_timing != "pre":
+                raise ValueError(
+                    f"evaluation.success_timing is {evaluation.success_timing} but {self.env} judges success itself; "
+                    "leave it out, or give pre."
+                )
+        if data.path is None and (data.action_low is not None or data.action_high is not None):
             raise ValueError(
                 "data.action_low and data.action_high are for your own logs; give --data too, or omit them."
             )
-        if self.data.directory is not None and self.data.episodes is not None:
+        if data.directory is not None and data.episodes is not None:
             raise ValueError(
-                f"data-dir is {self.data.directory} and data.episodes {self.data.episodes}, but generated episodes "
+                f"data-dir is {data.directory} and data.episodes {data.episodes}, but generated episodes "
                 "have a place of their own; add --data.episodes None to use the files in the directory."
             )
-        if (self.env is None) == (self.data.path is None):
-            raise ValueError(
-                f"env is {self.env!r} and data is {str(self.data.path)!r}; give an environment or your own logs, "
-                "one of the two."
-            )
+
+    @property
+    def source(self) -> Source:
+        """Where the training data come from."""
+        return self.data.source(self.env)
 
     @property
     def final_episodes(self) -> int:

@@ -87,25 +87,31 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
     )
 
 
-def own_logs(path: Path, agent: type[AbstractAgent] = Sorl, *, quickstart: bool = False) -> TrainConfig:
-    """Settings for a user's own logs: the agent's, but SORL near the data; no environment, so nothing to evaluate in.
+def own_logs(
+    path: Path, agent: type[AbstractAgent] = Sorl, *, env: str | None = None, quickstart: bool = False
+) -> TrainConfig:
+    """Settings for a user's own logs: the agent's, but SORL near the data, whatever environment they are evaluated in.
 
-    Metrics are logged every 1,000 updates, so that values that diverge are warned of early. With `quickstart` the
-    networks are small and the updates few, as in `quickstart`, but the weights of the losses stay those for own logs.
+    Published settings were tuned on OGBench's data, and say nothing about other logs of the same environment. Without
+    `env` there are no evaluations. Metrics are logged every 1,000 updates, so that values that diverge are warned of
+    early. With `quickstart` the networks are small and the updates few, as in `quickstart`, but the weights of the
+    losses stay those for own logs.
     """
     name = agent.__name__
     fields = dict(OWN_LOGS.get(name, {}))
     sizes: dict[str, Any] = {}
+    evaluation = EvaluationConfig(interval=EVALUATION_INTERVALS.get(name, 100_000))
     if quickstart:
         known = {field.name for field in dataclasses.fields(agent)}
         small = QUICKSTART_NETWORKS | QUICKSTART.get(name, {}) | QUICKSTART_SCHEDULES.get(name, {}) | fields
         fields = {key: value for key, value in small.items() if key in known}
         sizes = {"updates": 40_000, "batch_size": 128, "checkpoint_interval": 10_000}
+        evaluation = EvaluationConfig(interval=10_000, episodes=20, inference_steps=QUICKSTART_STEPS.get(name))
     return TrainConfig(
-        env=None,
+        env=env,
         agent=_make(agent, fields),
         data=DataConfig(path=path),
-        evaluation=EvaluationConfig(interval=0),
+        evaluation=EvaluationConfig(interval=0) if env is None else evaluation,
         log_interval=1_000,
         **sizes,
     )

@@ -10,21 +10,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sorl.data.generation.generate import generate as generate
     from sorl.data.generation.recipes import GeneratedSet as GeneratedSet
+    from sorl.data.generation.source import Generated as Generated
     from sorl.data.loaded import LoadedData as LoadedData
     from sorl.data.ogbench.load import load_ogbench as load_ogbench
+    from sorl.data.ogbench.source import Ogbench as Ogbench
     from sorl.data.own_logs.load import load_logs as load_logs
+    from sorl.data.own_logs.source import Logs as Logs
+    from sorl.data.sources import Source as Source
     from sorl.environments.names import Task as Task
 
 _HOMES = {
+    "Generated": "sorl.data.generation.source",
     "GeneratedSet": "sorl.data.generation.recipes",
     "LoadedData": "sorl.data.loaded",
+    "Logs": "sorl.data.own_logs.source",
+    "Ogbench": "sorl.data.ogbench.source",
+    "Source": "sorl.data.sources",
     "Task": "sorl.environments.names",
     "generate": "sorl.data.generation.generate",
     "load_logs": "sorl.data.own_logs.load",
     "load_ogbench": "sorl.data.ogbench.load",
 }
 
-__all__ = ["GeneratedSet", "LoadedData", "Task", "generate", "load_logs", "load_ogbench"]
+__all__ = [
+    "Generated",
+    "GeneratedSet",
+    "LoadedData",
+    "Logs",
+    "Ogbench",
+    "Source",
+    "Task",
+    "generate",
+    "load_logs",
+    "load_ogbench",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,10 @@ class Task:
         """
         known = _known_tasks()
         if env_name not in known:
-            raise ValueError(f"No environment is named {env_name!r}; {_nearest(env_name, list(known))}.")
+            raise ValueError(
+                f"No environment is named {env_name!r}; {_nearest(env_name, list(known))} (one of Gymnasium's is named "
+                "MODULE:ID, such as gymnasium:Pendulum-v1)."
+            )
         return known[env_name]
 
     @property

@@ -1,4 +1,4 @@
-"""OGBench's environments, one to a worker process: they simulate while the policy decides."""
+"""Environments in a worker process each: they simulate while the policy decides."""
 
 import contextlib
 import math
@@ -8,15 +8,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import Pipe
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from sorl.environments.environments import Outcome, SerialEnvironments, SuccessTiming, refuse_unplayable
-from sorl.environments.simulators import require_simulators
+from sorl.environments.interface import Outcome, SuccessTiming
+from sorl.environments.named import is_ogbench, module_directories, refuse_unplayable
+from sorl.environments.serial import SerialEnvironments
 from sorl.environments.worker import COMMAND, Failure, Started
 from sorl.system.worker_process import worker_command
 
@@ -73,14 +74,15 @@ class EnvironmentPool:
         has at least `START_TIMEOUT`.
 
         Raises a `ValueError` for an unknown name, a count below 1 or a time-out that is not positive, an `ImportError`
-        without OGBench, and an `EnvironmentWorkerError` if so many processes cannot be started.
+        where what makes the environment is missing, and an `EnvironmentWorkerError` if so many processes cannot be
+        started.
         """
         workers = DEFAULT_WORKERS if workers is None else workers
-        refuse_unplayable(env_name, workers)
+        refuse_unplayable(env_name, workers, success_timing)
         refuse_timeout(step_timeout)
-        require_simulators()
+        directories = module_directories(env_name)
         self.env_name = env_name
-        self.success_timing: SuccessTiming = success_timing
+        self.success_timing: SuccessTiming | None = success_timing if is_ogbench(env_name) else None
         self._step_timeout = step_timeout
         self._waited = 0.0  # seconds spent waiting, which time-outs count in
         self._since = [0.0] * workers  # `_waited` when the call that each slot works on was sent
@@ -89,19 +91,19 @@ class EnvironmentPool:
         self._stale = [0] * workers  # answers that nobody waits for any more
         self._ending = threading.Lock()
         try:
-            self._start(workers)
+            self._start(workers, success_timing, directories)
         except OSError as error:
             raise EnvironmentWorkerError(
                 f"{workers} workers of {env_name} cannot be started ({error.strerror}); give fewer workers."
             ) from error
 
-    def _start(self, workers: int) -> None:
+    def _start(self, workers: int, success_timing: SuccessTiming, directories: Sequence[str]) -> None:
         pipes = [Pipe() for _ in range(workers)]
         lifeline, self._lifeline = Pipe(duplex=False)
         self._alive, alive = Pipe(duplex=False)
         descriptors = [end.fileno() for end in (lifeline, alive, *(theirs for _, theirs in pipes))]
-        arguments = self.env_name, self.success_timing, *map(str, descriptors)
-        command, environment = worker_command(COMMAND, *arguments)
+        arguments = self.env_name, success_timing, *map(str, descriptors)
+        command, environment = worker_command(COMMAND, *arguments, search=directories)
         # One thread, and no renderer: what runs threads or holds a display must not be forked.
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MUJOCO_GL": "disable"}
         self._template = subprocess.Popen(
@@ -121,6 +123,10 @@ class EnvironmentPool:
     def sizes(self) -> tuple[int, int]:
         """As `SerialEnvironments.sizes`."""
         return self._ask("sizes", [0], [()])[0]
+
+    def action_range(self) -> tuple[Float[np.ndarray, " action"], Float[np.ndarray, " action"]]:
+        """As `SerialEnvironments.action_range`."""
+        return self._ask("action_range", [0], [()])[0]
 
     def reset(
         self, slots: Int[np.ndarray, " slots"], seeds: Int[np.ndarray, " slots"]

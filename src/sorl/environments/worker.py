@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from sorl.environments.environments import Environment, SerialEnvironments
+from sorl.environments.interface import Environment
+from sorl.environments.named import named_environment
 
 
 COMMAND = "from sorl.environments.worker import work; work()"
@@ -64,7 +65,7 @@ def work() -> None:
     connections = [Connection(int(descriptor)) for descriptor in descriptors]
     children: list[int] = []
     try:
-        environment = SerialEnvironments(env_name, success_timing=success_timing)[0]  # type: ignore[arg-type]
+        environment = named_environment(env_name, success_timing)  # type: ignore[arg-type]
         os.nice(WORKER_NICENESS)
         while connections:
             children.append(_fork(connections, environment))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sorl.agents import Budget
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
-from sorl.environments.environments import SuccessTiming
+from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
 from sorl.evaluate.evaluation import EvaluationResult, evaluate
 from sorl.evaluate.options import DecisionOptions

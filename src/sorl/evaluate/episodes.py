@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents import AbstractAgent, Budget
 from sorl.agents.actors import AbstractActor
 from sorl.data.normalisation import Normalisation, Standardisation
-from sorl.environments.environments import Outcome
+from sorl.environments.interface import Outcome
 from sorl.environments.pool import Environments
 from sorl.policy import decide
 

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int, PyTree
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.data.normalisation import Normalisation
-from sorl.environments.environments import SuccessTiming
+from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import Environments
 from sorl.evaluate.episodes import compile_policy, episode_seeds, play
+from sorl.evaluate.fitting import refuse_misfit
 from sorl.statistics.intervals import wilson_interval
 from sorl.system.signals import Interrupted
 
@@ -26,7 +27,8 @@ class EvaluationResult:
     budget: Budget
     seed: int
     """Decides the episodes, their initial states and the policy's noise alike."""
-    success_timing: SuccessTiming
+    success_timing: SuccessTiming | None
+    """None where the environment judges success itself."""
     ogbench_version: str
     episode_seeds: Int[np.ndarray, " episodes"]
     success: Bool[np.ndarray, " episodes"]
@@ -89,13 +91,14 @@ def evaluate(
     data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes;
     `stop`, by which another thread can end it.
 
-    Raises a `ValueError` if policy and environment differ in their sizes, a `FloatingPointError` if the policy gives
-    an action that is not finite, an `EnvironmentWorkerError` if a worker fails, and `Interrupted` if it was stopped.
+    Raises a `ValueError` if policy and environment differ in their sizes or ranges of actions, a `FloatingPointError`
+    if the policy gives an action that is not finite, an `EnvironmentWorkerError` if a worker fails, and `Interrupted`
+    if it was stopped.
     """
     if episodes < 1:
         raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
     # Neither compilation nor the making of environments counts as playing time.
-    _refuse_other_sizes(environments, normalisation)
+    refuse_misfit(environments, normalisation)
     compile_policy(agent, policy, normalisation=normalisation, budget=budget, episodes=episodes)
     success = np.zeros(episodes, bool)
     returns = np.zeros(episodes)
@@ -128,14 +131,3 @@ def _installed_version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # environments of the caller's own need no OGBench
         return "not installed"
-
-
-def _refuse_other_sizes(environments: Environments, normalisation: Normalisation) -> None:
-    """Raises a `ValueError`, one sentence, if the policy was not trained on observations and actions of these sizes."""
-    sizes = len(normalisation.observation_mean), len(normalisation.action_low)
-    found = environments.sizes()
-    if found != sizes:
-        raise ValueError(
-            f"The policy takes observations of size {sizes[0]} and gives actions of size {sizes[1]}, but "
-            f"{environments.env_name} has {found[0]} and {found[1]}; evaluate it where it was trained."
-        )

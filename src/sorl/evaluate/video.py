@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.data.normalisation import Normalisation
-from sorl.environments.environments import SerialEnvironments, SuccessTiming
+from sorl.environments.interface import SuccessTiming
+from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate.episodes import play
 
 
@@ -74,7 +75,7 @@ def renderable(env_name: str, environments: int, success_timing: SuccessTiming) 
     """Environments that can be drawn off screen; raises a `RuntimeError` where there is no renderer for it."""
     # Before mujoco is first imported: it chooses its renderer then.
     os.environ.setdefault("MUJOCO_GL", "egl")
-    made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing)
+    made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing, pictures=True)
     _require_renderer(made)
     return made
 

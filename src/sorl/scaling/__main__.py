@@ -18,7 +18,7 @@ import tyro
 from sorl.agents import AbstractAgent, Budget
 from sorl.config.json_form import to_json
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
-from sorl.environments.environments import SuccessTiming
+from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
 from sorl.policy import Policy, load_policy, policy_path

@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.data.normalisation import Normalisation
-from sorl.environments.environments import SuccessTiming
+from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import STEP_TIMEOUT, EnvironmentPool, Environments
 from sorl.evaluate.evaluation import evaluate
 from sorl.policy import Policy

@@ -6,6 +6,7 @@ if __name__ == "__main__":
     entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
 
 import dataclasses
+import re
 import signal
 import sys
 import time
@@ -16,8 +17,10 @@ import jax
 
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
-from sorl.data import GeneratedSet, LoadedData, generate, load_logs, load_ogbench, summary
+from sorl.data import LoadedData, summary
 from sorl.data.normalisation import Normalisation
+from sorl.environments.serial import SerialEnvironments
+from sorl.evaluate.fitting import refuse_misfit
 from sorl.runs import run as runs
 from sorl.runs.directory import sole_trainer
 from sorl.system import compilation, entry
@@ -56,7 +59,7 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
     if options.resume:
         data = load_data(config, runs.normalisation(directory, config, new_phase=options.new_phase))
     else:
-        data = load_data(config)
+        data = _load_fitting_data(config)
         runs.create(directory, config)
     print(summary.text(data.provenance["summary"]), flush=True)
     session = Session(
@@ -108,24 +111,20 @@ def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -
 
     **Arguments:** `normalisation`, the units of a run that is continued on own logs.
     """
-    data = config.data
-    if data.path is not None:
-        return load_logs(
-            data.path,
-            validation_fraction=data.validation_fraction,
-            observation_margin=data.observation_margin,
-            action_low=data.action_low,
-            action_high=data.action_high,
-            normalisation=normalisation,
-        )
-    assert config.env is not None  # the configuration has one or the other
-    if data.episodes is None:
-        return load_ogbench(config.env, data_dir=data.directory, mirrors=data.mirrors, download=data.download)
-    wanted = GeneratedSet.of(config.env, data.episodes, data.generation_seed)
-    generate(wanted)
-    return load_ogbench(config.env, generated=wanted)
+    return config.source.load(normalisation=normalisation)
+
+
+def _load_fitting_data(config: TrainConfig) -> LoadedData:
+    """Loads the data of a new run; own logs must fit the environment, which is made first: loading takes longer."""
+    if config.env is None or config.data.path is None:
+        return load_data(config)
+    environments = SerialEnvironments(config.env)
+    environments.sizes()
+    data = load_data(config)
+    refuse_misfit(environments, data.normalisation, of="logs")
+    return data
 
 
 def _new_directory(config: TrainConfig) -> Path:
-    name = config.env or (config.data.path or Path("logs")).stem
+    name = re.sub(r"[^\w.-]+", "-", config.env or (config.data.path or Path("logs")).stem)
     return Path("runs") / f"{name}_{type(config.agent).__name__.lower()}_{time.strftime('%Y%m%d-%H%M%S')}"

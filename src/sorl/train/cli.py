@@ -10,7 +10,7 @@ import tyro
 
 from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.config import presets
-from sorl.config.options import TrainConfig, changes, read_config
+from sorl.config.options import DataConfig, TrainConfig, changes, read_config
 from sorl.config.published import environment_of, published
 from sorl.runs import run as runs
 from sorl.system import entry
@@ -37,7 +37,8 @@ class RunOptions:
     """A run's config.json to take options from; options on the command line override them; default: none."""
     preset: Literal["quickstart", "paper"] | None = None
     """Source of the other defaults: paper (published settings; success judged after a step) or quickstart (small
-    networks, generated data; success judged before a step); default: paper with --env, else quickstart."""
+    networks, generated data; success judged before a step); default: with --data those for own logs, which stay near
+    the data; else paper with --env, and quickstart without."""
     tensorboard: bool = False
     """Also write TensorBoard events (pip install 'sorl[tensorboard]')."""
     wandb: bool = False
@@ -105,6 +106,12 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         default=Arguments(selection.options, default),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
+    data = parsed.train.data
+    if data.path is not None and data.episodes is not None and not selection.options.resume:
+        raise ValueError(
+            f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
+            "--data.episodes None to train on the logs."
+        )
     if selection.options.resume:
         changed = changes(default, parsed.train) - resuming.FREE
         if parsed.train.updates < default.updates:
@@ -151,11 +158,7 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
             raise ValueError("--config and --preset each say where defaults come from; leave one of them out.")
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
-        if options.preset == "paper":
-            raise ValueError("--preset paper has settings for OGBench's environments; leave it out with --data.")
-        small = options.preset == "quickstart"
-        source = f"those for own logs{', small networks, few updates' if small else ''}; there is no environment to "
-        return presets.own_logs(selection.data, agent, quickstart=small), f"{source}evaluate in."
+        return _defaults_of_logs(selection.data, env, agent, options.preset)
     if options.preset == "quickstart" or (options.preset is None and env is None):
         config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
         return config, "the quickstart's: generated data, small networks, few updates."
@@ -166,3 +169,21 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}; {judged}."
     score = "" if settings.success is None else f" (published success {settings.success} %)"
     return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}; {judged}."
+
+
+def _defaults_of_logs(
+    path: Path, env: str | None, agent: type[AbstractAgent], preset: str | None
+) -> tuple[TrainConfig, str]:
+    if preset == "paper":
+        if env is None or published(agent.__name__, env) is None:
+            raise ValueError(
+                f"--preset paper has no settings of {agent.__name__} for {env or 'logs without --env'}; leave it out."
+            )
+        config = dataclasses.replace(presets.paper(env, agent), data=DataConfig(path=path))
+        return (
+            config,
+            f"the published ones of {agent.__name__} for {environment_of(env)}, which were tuned on its own data.",
+        )
+    small = ", small networks, few updates" if preset == "quickstart" else ""
+    where = "there is no environment to evaluate in" if env is None else f"evaluated in {env}"
+    return presets.own_logs(path, agent, env=env, quickstart=bool(small)), f"those for own logs{small}; {where}."

@@ -64,12 +64,38 @@ def load_logs(
     Raises a `ValueError` for bad data or a bad argument, and a `FileNotFoundError` if there is no file.
     """
     path = expanded(pathlib.Path(path), "give its full name")
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"The validation fraction is {validation_fraction}; give a number in [0, 1).")
-    scales.refuse_bad_margin(observation_margin)
+    _refuse_bad_options(validation_fraction, observation_margin)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
-    log = read_log(path)
+    return load_log(
+        read_log(path),
+        validation_fraction=validation_fraction,
+        seed=seed,
+        observation_margin=observation_margin,
+        action_low=action_low,
+        action_high=action_high,
+        normalisation=normalisation,
+    )
+
+
+def load_log(
+    log: Log,
+    *,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    observation_margin: float | None = 1.5,
+    action_low: float | Sequence[float] | None = None,
+    action_high: float | Sequence[float] | None = None,
+    normalisation: Normalisation | None = None,
+) -> LoadedData:
+    """Splits checked trajectories, computes their scales, and puts them on the device, whatever file they are from.
+
+    **Arguments:** `log`, whose rows are removed as they are converted; the others as for `load_logs`.
+
+    **Returns:** and raises as `load_logs`.
+    """
+    _refuse_bad_options(validation_fraction, observation_margin)
+    # What is trained on decides the scales; a validation file beside the log only widens the action range.
     split = _split(log, validation_fraction, seed)
     logs = [log, *split.beside]
     if normalisation is None:
@@ -81,15 +107,25 @@ def load_logs(
         normalisation = scales.normalisation(observations, limits, observation_margin)
     elif len(normalisation.observation_mean) != len(observations.mean):
         size, expected = len(observations.mean), len(normalisation.observation_mean)
-        raise ValueError(f"The observations of {path} have size {size}, those of the run {expected}; give its logs.")
+        raise ValueError(
+            f"The observations of {log.path} have size {size}, those of the run {expected}; give its logs."
+        )
     found = _summary(log, split.train, observations, actions)  # before the conversion, which removes the rows
 
     train_set, validation_set = _datasets(log, [split.train, ~split.train], normalisation)
     for beside in split.beside:
         (validation_set,) = _datasets(beside, [np.ones(len(beside.ends), np.bool_)], normalisation)
     if train_set is None:
-        raise ValueError(f"{path} holds no step with a known outcome; log longer trajectories or next_observations.")
-    return LoadedData(train_set, validation_set, normalisation, _provenance(path, found, split, validation_set))
+        raise ValueError(
+            f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
+        )
+    return LoadedData(train_set, validation_set, normalisation, _provenance(log.path, found, split, validation_set))
+
+
+def _refuse_bad_options(validation_fraction: float, observation_margin: float | None) -> None:
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"The validation fraction is {validation_fraction}; give a number in [0, 1).")
+    scales.refuse_bad_margin(observation_margin)
 
 
 class _Split(NamedTuple):

@@ -1,0 +1,45 @@
+"""A user's own logs in an npz file, as a source."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from sorl.data.loaded import LoadedData
+from sorl.data.normalisation import Normalisation
+from sorl.data.own_logs.load import load_logs
+
+
+@dataclasses.dataclass(frozen=True)
+class Logs:
+    """A user's own logs, an npz file; `sorl.load_logs` documents its keys and these options."""
+
+    path: pathlib.Path
+    validation_fraction: float = 0.1
+    """Share of the episodes held out for validation losses, in [0, 1)."""
+    observation_margin: float | None = 1.5
+    """Observations are clipped to centre +- margin * half of each logged range (>= 1; None does not clip)."""
+    action_low: float | Sequence[float] | None = None
+    """Lower limits of the actions, one number for each or one for all; default: the file's, or the lowest logged."""
+    action_high: float | Sequence[float] | None = None
+    """Upper limits of the actions; default: the file's, or the highest logged."""
+
+    @classmethod
+    def reads(cls, path: pathlib.Path) -> bool:
+        """Whether this is the source for what `--data` names: for all that no other source reads."""
+        return True
+
+    def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
+        """The data in the networks' units.
+
+        **Arguments:** `normalisation`, the units of a run that is continued, instead of those of the file.
+
+        Raises as `load_logs`.
+        """
+        return load_logs(
+            self.path,
+            validation_fraction=self.validation_fraction,
+            observation_margin=self.observation_margin,
+            action_low=self.action_low,
+            action_high=self.action_high,
+            normalisation=normalisation,
+        )

@@ -1,0 +1,183 @@
+"""Gymnasium's environments by the name `MODULE:ID`, such as `gymnasium:Pendulum-v1` or `my_envs:Reach-v0`.
+
+The module is imported, which registers the id. Worker processes import this module, so it must not import jax.
+"""
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from sorl.environments.generator import EpisodeGenerator
+from sorl.environments.interface import Step
+from sorl.environments.simulators import quiet
+
+
+class GymnasiumEnvironment:
+    """An environment whose observations and actions are flat boxes of real numbers.
+
+    Success is `info["success"]`, or else `info["is_success"]`, at the steps that have one. An episode ends after the
+    `max_episode_steps` that the environment is registered with, if it does not end before.
+
+    `reset` seeds the environment with the episode's seed, and its action space and numpy's global generator with words
+    derived from it. Randomness from elsewhere, such as Python's `random`, makes an episode's seed meaningless.
+    """
+
+    def __init__(self, env_name: str, *, pictures: bool = False):
+        """**Arguments:** `env_name`, `MODULE:ID`; `pictures`, to call `render`.
+
+        Raises a `ValueError`, one sentence, for an unknown id, an environment without a limit of steps, and spaces that
+        are not flat boxes, and an `ImportError` if the module, or what the environment needs, is missing.
+        """
+        self._name = env_name
+        self._generator = EpisodeGenerator()
+        with self._generator.in_place(), quiet():
+            self._environment = _make(env_name, "rgb_array" if pictures else None)
+        self._actions = _flat_box(self._environment.action_space, "actions", env_name)
+        self._observations = _flat_box(self._environment.observation_space, "observations", env_name)
+
+    def sizes(self) -> tuple[int, int]:
+        """As `Environment.sizes`."""
+        return self._observations.shape[0], self._actions.shape[0]
+
+    def action_range(self) -> tuple[Float[np.ndarray, " action"], Float[np.ndarray, " action"]]:
+        """As `Environment.action_range`."""
+        return self._actions.low, self._actions.high
+
+    def reset(self, seed: int) -> Float[np.ndarray, " observation"]:
+        """As `Environment.reset`; `gymnasium.make(id).reset(seed=seed)` begins the same episode."""
+        words = np.random.SeedSequence(seed).generate_state(2)
+        self._generator.seed(int(words[0]))
+        self._environment.action_space.seed(int(words[1]))
+        with self._generator.in_place():
+            observation, _ = self._environment.reset(seed=seed)
+        return self._checked(observation)
+
+    def step(self, action: Float[np.ndarray, " action"]) -> Step:
+        """As `Environment.step`; raises a `ValueError` if an observation or a reward is not finite."""
+        with self._generator.in_place():
+            observation, reward, terminated, truncated, info = self._environment.step(
+                np.asarray(action, self._actions.dtype)
+            )
+        if not np.isfinite(reward):
+            raise ValueError(f"{self._name} gave the reward {reward}; repair the environment.")
+        success = info.get("success", info.get("is_success"))
+        return (
+            self._checked(observation),
+            float(reward),
+            None if success is None else bool(success),
+            bool(terminated or truncated),
+        )
+
+    def render(self) -> UInt8[np.ndarray, "height width 3"]:
+        """A picture of the present state; needs `pictures`, and an environment with the render mode rgb_array."""
+        return np.asarray(self._environment.render(), np.uint8)
+
+    def _checked(self, observation: Any) -> Float[np.ndarray, " observation"]:
+        values = np.asarray(observation, np.float64)
+        if values.shape != self._observations.shape:
+            found, expected = list(values.shape), list(self._observations.shape)
+            raise ValueError(
+                f"{self._name} gave an observation of shape {found}, but its space says {expected}; repair the "
+                "environment."
+            )
+        if not np.isfinite(values).all():
+            column = int(np.argmin(np.isfinite(values)))
+            raise ValueError(
+                f"{self._name} gave an observation that is not finite: column {column} is {values[column]}; repair the "
+                "environment."
+            )
+        return values
+
+
+def split_name(env_name: str) -> tuple[str, str]:
+    """Module and id; raises a `ValueError` for a name of another form."""
+    module, _, identifier = env_name.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")) or not identifier or ":" in identifier:
+        raise ValueError(f"The environment is {env_name!r}; give MODULE:ID, such as gymnasium:Pendulum-v1.")
+    return module, identifier
+
+
+def search_directories(env_name: str) -> list[str]:
+    """Where a worker process has to search for the module of an environment, which is not imported here.
+
+    Raises an `ImportError`, one sentence, where gymnasium or the module is missing.
+    """
+    if importlib.util.find_spec("gymnasium") is None:
+        raise ImportError(f"{env_name} needs gymnasium, which is not installed here; run pip install gymnasium.")
+    module, _ = split_name(env_name)
+    found = importlib.util.find_spec(module.partition(".")[0])
+    if found is None:
+        raise ImportError(_no_module(module, env_name))
+    if found.submodule_search_locations is not None:
+        return [os.path.dirname(os.path.abspath(place)) for place in found.submodule_search_locations]
+    return [os.path.dirname(os.path.abspath(found.origin))] if found.has_location and found.origin else []
+
+
+def _make(env_name: str, render_mode: str | None) -> Any:
+    module, identifier = split_name(env_name)
+    search_directories(env_name)
+    import gymnasium
+
+    _import(module, env_name)
+    try:
+        spec = gymnasium.spec(identifier)
+    except gymnasium.error.Error as error:
+        raise ValueError(
+            f"There is no environment {identifier!r} after importing {module} ({_text(error)}); give the id that the "
+            "module registers."
+        ) from error
+    if spec.max_episode_steps is None:
+        raise ValueError(
+            f"{env_name} has no limit of steps, so that an episode may never end; register it with max_episode_steps."
+        )
+    try:
+        return gymnasium.make(identifier, disable_env_checker=True, render_mode=render_mode)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ImportError(f"{env_name} needs what is not installed here: {_text(error)}.") from error
+    except gymnasium.error.Error as error:
+        raise ValueError(f"{env_name} cannot be made: {_text(error)}; repair its registration.") from error
+
+
+def _import(module: str, env_name: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(_no_module(module, env_name)) from error
+        raise ImportError(
+            f"The module {module} of {env_name} needs {error.name}, which is missing; install it."
+        ) from error
+
+
+def _no_module(module: str, env_name: str) -> str:
+    return (
+        f"There is no module {module!r} for the environment {env_name!r}; give a module in a directory that Python "
+        "searches, such as the current one or one in PYTHONPATH."
+    )
+
+
+def _flat_box(space: Any, what: str, env_name: str) -> Any:
+    """The space; raises a `ValueError` unless it is a box of one axis of real numbers."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Box):
+        if len(space.shape) == 1 and space.shape[0] and np.issubdtype(space.dtype, np.floating):
+            return space
+        found = f"a box of shape {list(space.shape)} and type {space.dtype}"
+    elif isinstance(space, gymnasium.spaces.Dict):
+        found = f"a dictionary of {', '.join(map(str, space))}"
+    else:
+        found = f"a space of the kind {type(space).__name__}"
+    remedy = "register it with a wrapper such as gymnasium.wrappers.FlattenObservation"
+    raise ValueError(
+        f"The {what} of {env_name} are {found}, but sorl needs a flat box of real numbers; "
+        f"{remedy if what == 'observations' else 'choose an environment with continuous actions'}."
+    )
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
