@@ -273,9 +273,9 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
         successes, episodes = (np.array([each[name] for each in found]) for name in ("successes", "episodes"))
         interval = success_interval(successes, episodes)
         row |= {
-            column: interval.success,
-            f"{column}_low": interval.success_low,
-            f"{column}_high": interval.success_high,
+            column: interval.mean,
+            f"{column}_low": interval.low,
+            f"{column}_high": interval.high,
         }
     peak = max(each["peak_bytes"] for each in found)
     return row | costs[first.subject] | {"peak_bytes": peak}

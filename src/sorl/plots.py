@@ -19,7 +19,8 @@ from sorl.config.options import read_config
 from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import success_interval
+from sorl.statistics.intervals import score_interval
+from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.system import entry
 from sorl.system.files import make_directory, read_rows
 from sorl.system.pictures import legend, plain, write_picture
@@ -40,7 +41,7 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Plots the success of a run during training, and at every compute budget after training."""
+    """Plots the success (or return) of a run during training, and at every compute budget after training."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` or `sorl.evaluate` has evaluated."""
@@ -90,38 +91,40 @@ def main(config: Config) -> None:
 
 
 def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Success against updates: a line for each budget, the mean over seeds, and a point for each seed."""
+    """Success (or return) against updates: a line for each budget, the mean over seeds, and a point for each seed."""
+    judged = any(name.startswith("evaluation/success/") for row in rows for name in row)
+    measure = SUCCESS if judged else RETURN
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
-            if match := re.fullmatch(r"evaluation/success/(M\d+N\d+)", name):
-                curves[match[1]][row["step"]].append(100 * value)
+            if match := re.fullmatch(rf"evaluation/{measure.name}/(M\d+N\d+)", name):
+                curves[match[1]][row["step"]].append(measure.factor * value)
     for budget, points in curves.items():
         steps = sorted(points)
         (line,) = axes.plot(steps, [np.mean(points[step]) for step in steps], label=_budget_label(budget))
         for step in steps:
             axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
-    axes.set(xlabel="updates", ylabel="success (%)", ylim=(-3, 103), title="while training")
+    axes.set(xlabel="updates", title="while training", **measure.axis)
     axes.locator_params(axis="x", nbins=5)
     legend(axes)
 
 
 def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Success against inference steps: a line for each number of candidates, with 95 % intervals."""
-    groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    """Success (or return) against inference steps: a line for each number of candidates, with 95 % intervals."""
+    measure = measure_of(rows)
+    groups: dict[tuple[int, int], list[list[dict[str, Any]]]] = defaultdict(list)
     for row in rows:
-        groups[row["candidates"], row["inference_steps"]].append((row["successes"], row["episodes"]))
+        groups[row["candidates"], row["inference_steps"]].append([row])
     for shift, candidates in enumerate(sorted({n for n, _ in groups})):
         steps = sorted(steps for n, steps in groups if n == candidates)
-        intervals = [success_interval(*np.array(groups[candidates, m]).T) for m in steps]
-        means = np.array([i.success for i in intervals])
-        bars = np.abs([[i.success - i.success_low for i in intervals], [i.success_high - i.success for i in intervals]])
+        intervals = [score_interval(groups[candidates, m], measure) for m in steps]
+        means, low, high = measure.factor * np.array([interval[:3] for interval in intervals], float).T
         places = np.log2(steps) + 0.06 * shift
         label = "one sample" if candidates == 1 else f"best of {candidates}"
-        axes.errorbar(places, 100 * means, 100 * bars, marker="o", capsize=3, label=label)
+        axes.errorbar(places, means, np.abs([means - low, high - means]), marker="o", capsize=3, label=label)
     ticks = sorted({steps for _, steps in groups})
     axes.set_xticks(np.log2(ticks), [str(tick) for tick in ticks])
-    axes.set(xlabel="inference steps $M^{inf}$", ylim=(-3, 103), title="at every compute budget")
+    axes.set(xlabel="inference steps $M^{inf}$", title="at every compute budget", **measure.axis)
     legend(axes)
 
 

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sorl.scaling.pictures import draw_pareto_front, draw_success_against_candidates, draw_success_against_steps
+from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidates, draw_score_against_steps
 from sorl.scaling.summary import best_pair, grid_table, pareto_front, sizes, summarise_grid
 from sorl.statistics.intervals import BUDGET_FIELDS, wilson_interval
 
@@ -131,7 +131,7 @@ def legend(axes):
 
 
 def test_success_is_drawn_against_steps_and_against_candidates(axes):
-    draw_success_against_steps(axes, FRONT)
+    draw_score_against_steps(axes, FRONT)
     assert legend(axes) == ["one sample", "best of 4"]
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, 25], [1, 50], [2, 50]])
     np.testing.assert_allclose(axes.lines[1].get_xydata(), [[1, 25], [2, 100]])
@@ -139,7 +139,7 @@ def test_success_is_drawn_against_steps_and_against_candidates(axes):
     band = axes.collections[0].get_paths()[0].vertices
     assert {100 * low, 100 * high} <= set(band[band[:, 0] == 0.0][:, 1])
     axes.clear()
-    draw_success_against_candidates(axes, FRONT)
+    draw_score_against_candidates(axes, FRONT)
     assert legend(axes) == ["one step", "2 steps", "4 steps"]
     np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0, 50], [2, 25]])
 

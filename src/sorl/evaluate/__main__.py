@@ -150,9 +150,14 @@ def _timing(config: Config, run: Run) -> SuccessTiming:
 def _title(row: dict[str, Any]) -> str:
     return (
         f"{row['env']} after {row['step']} updates on {row['data_source']} data, {row['data_episodes']} episodes; "
-        f"{row['episodes']} episodes played for each training seed; success judged {row['success_timing']}-step "
-        f"(ogbench {row['ogbench_version']})"
+        f"{row['episodes']} episodes played for each training seed; {_judged(row)}"
     )
+
+
+def _judged(row: dict[str, Any]) -> str:
+    if row["success_timing"] is not None:
+        return f"success judged {row['success_timing']}-step (ogbench {row['ogbench_version']})"
+    return "the environment reports no success" if row["success"] is None else "success as the environment reports it"
 
 
 def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""Success of a policy at a compute budget, over a fixed number of seeded episodes."""
+"""Success, or return, of a policy at a compute budget, over a fixed number of seeded episodes."""
 
 import dataclasses
 import importlib.metadata
@@ -7,15 +7,17 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, PyTree
+from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.data.normalisation import Normalisation
 from sorl.environments.interface import SuccessTiming
+from sorl.environments.named import is_ogbench
 from sorl.environments.pool import Environments
 from sorl.evaluate.episodes import compile_policy, episode_seeds, play
 from sorl.evaluate.fitting import refuse_misfit
-from sorl.statistics.intervals import wilson_interval
+from sorl.statistics.intervals import bootstrap_interval, wilson_interval
+from sorl.statistics.measures import RETURN, SUCCESS, Measure
 from sorl.system.signals import Interrupted
 
 
@@ -29,10 +31,11 @@ class EvaluationResult:
     """Decides the episodes, their initial states and the policy's noise alike."""
     success_timing: SuccessTiming | None
     """None where the environment judges success itself."""
-    ogbench_version: str
+    ogbench_version: str | None
+    """None for an environment that is not OGBench's."""
     episode_seeds: Int[np.ndarray, " episodes"]
-    success: Bool[np.ndarray, " episodes"]
-    """`info["success"]` at the episode's last step."""
+    success: Bool[np.ndarray, " episodes"] | None
+    """`info["success"]` as last reported in each episode; None if the environment reported none in any."""
     returns: Float[np.ndarray, " episodes"]
     """Undiscounted sums of rewards."""
     lengths: Int[np.ndarray, " episodes"]
@@ -45,19 +48,29 @@ class EvaluationResult:
         """Environment steps per second, the policy's decisions included."""
         return float(self.lengths.sum()) / self.seconds
 
+    @property
+    def measure(self) -> Measure:
+        """What it is judged by: success, or else the return."""
+        return RETURN if self.success is None else SUCCESS
+
+    @property
+    def scores(self) -> Shaped[np.ndarray, " episodes"]:
+        """The measure of each episode."""
+        return self.returns if self.success is None else self.success
+
     def row(self) -> dict[str, Any]:
-        """One line of a table, JSON-able: budget, counts, means, Wilson's 95 % interval of the success, and timing."""
-        successes, episodes = int(self.success.sum()), len(self.success)
-        low, high = wilson_interval(successes, episodes)
+        """One line of a table, JSON-able: budget, counts, means, the 95 % interval of the measure, and timing.
+
+        The interval of success is Wilson's; without success its fields are None, and the return has a bootstrap
+        interval.
+        """
         return dataclasses.asdict(self.budget) | {
             "env": self.env,
             "seed": self.seed,
-            "episodes": episodes,
-            "successes": successes,
-            "success": successes / episodes,
-            "success_low": low,
-            "success_high": high,
+            "episodes": len(self.returns),
+            **self._success(),
             "return": float(self.returns.mean()),
+            **self._return_interval(),
             "length": float(self.lengths.mean()),
             "seconds": self.seconds,
             "steps_per_second": self.steps_per_second,
@@ -65,10 +78,29 @@ class EvaluationResult:
             "ogbench_version": self.ogbench_version,
         }
 
-    def per_episode(self) -> dict[str, list[Any]]:
+    def metrics(self) -> dict[str, float]:
+        """What a run logs of it: means, and the interval of the return where there is no success."""
+        judged = {} if self.success is None else {"success": self.success.mean()}
+        means = {"return": self.returns.mean(), **self._return_interval(), "episode_length": self.lengths.mean()}
+        return {f"evaluation/{name}/{self.budget.name}": float(value) for name, value in (judged | means).items()}
+
+    def per_episode(self) -> dict[str, list[Any] | None]:
         """What `row` averages over, JSON-able: one entry for each episode."""
         names = ("episode_seeds", "success", "returns", "lengths")
-        return {name: getattr(self, name).tolist() for name in names}
+        columns = {name: getattr(self, name) for name in names}
+        return {name: None if column is None else column.tolist() for name, column in columns.items()}
+
+    def _success(self) -> dict[str, float | None]:
+        if self.success is None:
+            return dict.fromkeys(("successes", "success", "success_low", "success_high"))
+        successes, episodes = int(self.success.sum()), len(self.success)
+        low, high = wilson_interval(successes, episodes)
+        return {"successes": successes, "success": successes / episodes, "success_low": low, "success_high": high}
+
+    def _return_interval(self) -> dict[str, float]:
+        if self.success is not None:
+            return {}
+        return dict(zip(("return_low", "return_high"), bootstrap_interval(self.returns), strict=True))
 
 
 def evaluate(
@@ -100,7 +132,7 @@ def evaluate(
     # Neither compilation nor the making of environments counts as playing time.
     refuse_misfit(environments, normalisation)
     compile_policy(agent, policy, normalisation=normalisation, budget=budget, episodes=episodes)
-    success = np.zeros(episodes, bool)
+    success, has_success = np.zeros(episodes, bool), np.zeros(episodes, bool)
     returns = np.zeros(episodes)
     lengths = np.zeros(episodes, np.int64)
     start = time.perf_counter()
@@ -109,7 +141,9 @@ def evaluate(
     ):
         if stop is not None and stop.is_set():
             raise Interrupted
-        success[moment.episodes] = moment.outcome.success  # the last step's remains
+        reported = moment.outcome.has_success
+        success[moment.episodes[reported]] = moment.outcome.success[reported]  # the last one remains
+        has_success[moment.episodes] |= reported
         returns[moment.episodes] += moment.outcome.rewards
         lengths[moment.episodes] += 1
     return EvaluationResult(
@@ -117,9 +151,9 @@ def evaluate(
         budget=budget,
         seed=seed,
         success_timing=environments.success_timing,
-        ogbench_version=_installed_version("ogbench"),
+        ogbench_version=_installed_version("ogbench") if is_ogbench(environments.env_name) else None,
         episode_seeds=episode_seeds(seed, episodes),
-        success=success,
+        success=success if has_success.any() else None,
         returns=returns,
         lengths=lengths,
         seconds=time.perf_counter() - start,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sorl.agents import AbstractAgent, Budget
 from sorl.data.normalisation import Normalisation
 from sorl.environments.interface import SuccessTiming
+from sorl.environments.named import is_ogbench
 from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate.episodes import play
 
@@ -91,6 +92,11 @@ def _require_renderer(environments: SerialEnvironments) -> None:
         environments.reset(np.array([0]), np.array([0]))
         environments[0].render()
     except Exception as error:  # each backend fails in its own way, some at import
+        if not is_ogbench(environments.env_name):
+            raise RuntimeError(
+                f"{environments.env_name} cannot be rendered here ({type(error).__name__}: {error}); install what it "
+                "needs, or leave films out."
+            ) from error
         raise RuntimeError(
             f"MuJoCo cannot render off screen here (MUJOCO_GL={os.environ['MUJOCO_GL']}: {type(error).__name__}: "
             f"{error}); install EGL (on Debian: apt install libegl1) or set MUJOCO_GL to a renderer that works."

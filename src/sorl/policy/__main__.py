@@ -14,6 +14,7 @@ import tyro
 
 from sorl import load_policy
 from sorl.policy import Plan, Policy
+from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory
 
@@ -77,12 +78,15 @@ def _description(policy: Policy) -> str:
 
 
 def _table(plan: Plan) -> str:
-    lines = [" M^inf    N   p95 ms  success   95 % interval  against M1N1"]
+    scores = [option.score for option in plan.options if option.score is not None]
+    measure = measure_of(scores, "success")
+    lines = [f" M^inf    N   p95 ms  {measure.name:>7}   95 % interval  against M1N1"]
     for budget, milliseconds, score in plan.options:
         line = f"{budget.inference_steps:6d} {budget.candidates:4d} {milliseconds:8.3f}"
         if score is not None:
-            interval = f"{score['success_low']:5.3f} .. {score['success_high']:5.3f}"
-            line += f"  {score['success']:7.3f}  {interval}  {score['difference']:+12.3f}"
+            name = measure.name
+            interval = measure.range(score[f"{name}_low"], score[f"{name}_high"])
+            line += f"  {measure.text(score[name]):>7}  {interval}  {score['difference']:+12{measure.digits}}"
         lines.append(line)
     return "\n".join(lines)
 

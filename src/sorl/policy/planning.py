@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
+from sorl.statistics.measures import RETURN, SUCCESS, Measure
 
 
 MARGIN = 1.2
 """What a budget costs is taken this many times before it is held against the limit."""
 
-SCORE_NUMBERS = ("success", "success_low", "success_high", "difference", "difference_low", "difference_high")
-"""What a score holds beside its `inference_steps` and `candidates`: success in [0, 1], and its paired difference to one
-step and one candidate, each with a 95 % interval."""
+SCORE_NUMBERS = ("", "_low", "_high")
+"""What a score holds beside its `inference_steps` and `candidates`: its `success` in [0, 1], or where that is null its
+`return`, and the paired `difference` to one step and one candidate, each with the ends of a 95 % interval."""
 
 
 class Option(NamedTuple):
@@ -51,7 +52,7 @@ def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A copy of the scores.
 
     Raises a `ValueError`, one sentence, if they are not JSON, if one lacks a number of `SCORE_NUMBERS` or holds
-    one that is not finite, or if two are of the same budget.
+    one that is not finite, if some have a success and others none, or if two are of the same budget.
     """
     try:
         copies = [dict(row) for row in json.loads(json.dumps(list(rows), allow_nan=False))]
@@ -60,10 +61,14 @@ def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     budgets = []
     for row in copies:
         budgets.append(score_budget(row))
-        lacking = [name for name in SCORE_NUMBERS if not isinstance(row.get(name), int | float)]
-        if lacking or not 0 <= row["success"] <= 1:
+        name = _measure(row).name
+        numbers = [f"{part}{end}" for part in (name, "difference") for end in SCORE_NUMBERS]
+        lacking = [number for number in numbers if not isinstance(row.get(number), int | float)]
+        if lacking or name == "success" and not 0 <= row["success"] <= 1:
             needed = f"numbers for {', '.join(lacking)}" if lacking else "a success from 0 to 1"
             raise ValueError(f"The score {row} needs {needed}; correct it.")
+    if len({_measure(row).name for row in copies}) > 1:
+        raise ValueError("Some scores have a success and others only a return; give scores of one environment.")
     if len({_key(budget) for budget in budgets}) < len(budgets):
         raise ValueError(f"The scores name a budget twice: {', '.join(budget.name for budget in budgets)}.")
     return copies
@@ -118,10 +123,15 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
 
 
+def _measure(score: Mapping[str, Any]) -> Measure:
+    """What it is judged by: an explicit null of `success` means that the environment reports none."""
+    return RETURN if score.get("success", 0) is None else SUCCESS
+
+
 def _rank(option: Option) -> tuple[float | int, ...]:
     """Lowest first."""
     if option.score is not None:
-        return -option.score["success"], option.milliseconds
+        return -option.score[_measure(option.score).name], option.milliseconds
     return -option.budget.inference_steps, -option.budget.candidates
 
 
@@ -134,12 +144,13 @@ def _merit(option: Option, passed_over: int) -> str:
         )
     if score is None:
         return "the largest that its method uses (this policy carries no scores)"
-    success = f"success {score['success']:.3g} ({score['success_low']:.3g} .. {score['success_high']:.3g})"
+    name = _measure(score).name
+    found = f"{name} {score[name]:.3g} ({score[f'{name}_low']:.3g} .. {score[f'{name}_high']:.3g})"
     if score["difference"] < 0:
-        return f"the best with {success}, although one step and one candidate did better: no fitting one did not"
+        return f"the best with {found}, although one step and one candidate did better: no fitting one did not"
     if passed_over:
-        return f"the best with {success}, {passed_over} passed over that did worse than one step and one candidate"
-    return f"the best with {success}"
+        return f"the best with {found}, {passed_over} passed over that did worse than one step and one candidate"
+    return f"the best with {found}"
 
 
 def budget_words(budget: Budget) -> str:

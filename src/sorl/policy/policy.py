@@ -140,8 +140,9 @@ class Policy:
         """The same policy with what was measured of it, which its file then carries.
 
         **Arguments:** `pairs`, a row for each budget: `inference_steps`, `candidates` and any other field of `Budget`
-        that is not its default; `success` in [0, 1] and `difference`, the paired difference to one step and one
-        candidate, each with `_low` and `_high`, the ends of its interval; and whatever else is worth keeping.
+        that is not its default; `success` in [0, 1] (or None and `return`, where the environment reports no success)
+        and `difference`, the paired difference to one step and one candidate, each with `_low` and `_high`, the ends of
+        its interval; and whatever else is worth keeping.
 
         Raises a `ValueError` for rows that lack one of these.
         """
@@ -167,7 +168,7 @@ class Policy:
         """The same policy at the best budget that a decision on one observation has time for.
 
         What each budget costs is measured once for each device, in calls of this policy from numpy to numpy, and kept
-        in the user's cache. The best is the one with the highest success among the scores. Without
+        in the user's cache. The best is the one with the highest success (or return) among the scores. Without
         scores it is the largest trained number of steps that fits, with one candidate (or as many as the agent's own
         method chooses among). `plan` of the result says what was chosen and why.
 

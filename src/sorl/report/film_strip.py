@@ -30,13 +30,14 @@ class Strip(NamedTuple):
     """Pictures [height, width, 3]."""
     steps: list[int]
     """The number of environment steps before each frame."""
-    success: bool
+    success: bool | None
+    """As last reported; None if it never was."""
 
 
 def film_strip(directory: Path, inference_steps: Sequence[int], episode: int, out: Path) -> Path:
     """Draws an episode of a run's first seed, one row for each number of inference steps, and **returns** `out`.
 
-    Raises a `RuntimeError` if MuJoCo cannot render off screen, a `ValueError` for an episode number outside an
+    Raises a `RuntimeError` if the environment cannot be rendered, a `ValueError` for an episode number outside an
     evaluation of 50 episodes, and an `ImportError` if matplotlib is missing.
     """
     if not 0 <= episode < EPISODES:
@@ -64,12 +65,13 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
         first=episode + 1,
     )
     frames: list[np.ndarray] = []
-    success = False
+    success = None
     for moment in tqdm(moments, desc=f"filming {budget.name}", unit="step", leave=False):
         if episode in moment.episodes:
             (place,) = np.flatnonzero(moment.episodes == episode)
             frames.append(environments[moment.slots[place]].render())
-            success = bool(moment.outcome.success[place])
+            if moment.outcome.has_success[place]:
+                success = bool(moment.outcome.success[place])
     chosen = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
     return Strip(budget, [frames[i] for i in chosen], [int(i) + 1 for i in chosen], success)
 
@@ -90,6 +92,6 @@ def draw_strips(strips: Sequence[Strip], out: Path) -> None:
         for place, frame, step in zip(row, strip.frames, strip.steps, strict=False):
             place.imshow(frame)
             place.set_title(f"step {step}", fontsize=8)
-        ending = "succeeds" if strip.success else "fails"
+        ending = {True: "succeeds", False: "fails", None: f"ends at step {strip.steps[-1]}"}[strip.success]
         row[0].set_title(f"$M^{{inf}}$ {strip.budget.inference_steps}, {ending}; step {strip.steps[0]}", fontsize=8)
     write_picture(figure, out, dpi=110)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from sorl.report.runs import ReportedRun
+from sorl.report.runs import ReportedRun, task_measure
 from sorl.statistics.aggregates import Estimate
-from sorl.statistics.intervals import Interval, Row, success_interval
+from sorl.statistics.intervals import Interval, Row, score_interval
+from sorl.statistics.measures import SUCCESS, Measure
 from sorl.system.pictures import legend, plain, write_picture
-
-
-SUCCESS_AXIS: dict[str, Any] = {"ylabel": "success (%)", "ylim": (-3, 103)}
 
 
 def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: float = 5.0, height: float = 3.6) -> Path:
@@ -30,46 +29,61 @@ def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: floa
 
 
 def learning_curves(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success against updates on one task: a line for each method with the 95 % interval of its mean."""
+    """Score against updates on one task: a line for each method with the 95 % interval of its mean."""
+    measure = _measure(runs)
     for method, own in _by_method(runs).items():
         points: dict[int, list[Row]] = defaultdict(list)
         for run in own:
             for row in run.evaluations:
                 points[row["step"]].append(row)
         steps = sorted(points)
-        intervals = [_interval(points[step]) for step in steps]
-        (line,) = axes.plot(steps, [100 * interval.success for interval in intervals], label=plain(method))
-        low, high = ([100 * interval[end] for interval in intervals] for end in (1, 2))
+        intervals = [_interval(points[step], measure) for step in steps]
+        mean, low, high = _ends(intervals, measure)
+        (line,) = axes.plot(steps, mean, label=plain(method))
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.set(xlabel="updates", title=plain(runs[0].task), **SUCCESS_AXIS)
+    axes.set(xlabel="updates", title=plain(runs[0].task), **measure.axis)
     axes.locator_params(axis="x", nbins=5)
     legend(axes, fontsize=8)
 
 
-def estimates(axes: Any, rows: Mapping[str, Estimate | Interval], label: str, middle: float | None = None) -> None:
+def estimates(
+    axes: Any,
+    rows: Mapping[str, Estimate | Interval],
+    label: str,
+    measure: Measure = SUCCESS,
+    middle: float | None = None,
+) -> None:
     """A point with its interval for each row, the first row at the top; `middle` is a value to mark by a line."""
+    factor = measure.factor
     for place, (value, low, high, *_) in enumerate(reversed(list(rows.values()))):
-        axes.plot([100 * low, 100 * high], [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axes.plot(100 * value, place, "|", color="C0", markersize=14, markeredgewidth=2)
-        axes.annotate(f"{100 * value:.0f}", (100 * value, place), (0, 9), textcoords="offset points", fontsize=7)
+        if low is not None and high is not None:
+            ends = [factor * low, factor * high]
+            axes.plot(ends, [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot(factor * value, place, "|", color="C0", markersize=14, markeredgewidth=2)
+        text = f"{factor * value:.0f}"
+        axes.annotate(text, (factor * value, place), (0, 9), textcoords="offset points", fontsize=7)
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows][::-1], fontsize=8)
-    axes.set(xlabel=label, xlim=(-3, 103), ylim=(-0.7, len(rows) - 0.3))
+    axes.set(xlabel=label, ylim=(-0.7, len(rows) - 0.3))
+    if measure.limits is not None:
+        axes.set(xlim=measure.limits)
     if middle is not None:
-        axes.axvline(100 * middle, color="0.6", linestyle=":", linewidth=1)
+        axes.axvline(factor * middle, color="0.6", linestyle=":", linewidth=1)
 
 
-def success_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success after training against M^inf: a line for each method (the paper's Fig. 1)."""
+def score_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
+    """Score after training against M^inf: a line for each method (the paper's Fig. 1)."""
+    measure = _measure(runs)
     for method, own in _by_method(runs).items():
-        intervals = {steps: _interval(found) for (steps, n), found in _budgets(own).items() if n == 1}
-        _line(axes, sorted(intervals.items()), plain(method))
+        intervals = {steps: _interval(found, measure) for (steps, n), found in _budgets(own).items() if n == 1}
+        _line(axes, sorted(intervals.items()), plain(method), measure)
     _log_ticks(axes, sorted({row["inference_steps"] for run in runs for row in run.table}))
-    axes.set(xlabel="inference steps $M^{inf}$", title="more steps", **SUCCESS_AXIS)
+    axes.set(xlabel="inference steps $M^{inf}$", title="more steps", **measure.axis)
     legend(axes, fontsize=8)
 
 
 def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success at each M^inf, a bar for each M^BTT; beyond M^BTT, best of the most candidates, hatched (Fig. 2)."""
+    """Score at each M^inf, a bar for each M^BTT; beyond M^BTT, best of the most candidates, hatched (Fig. 2)."""
+    measure = _measure(runs)
     groups = _by_backprop_steps(runs)
     steps = sorted({row["inference_steps"] for run in runs for row in run.table})
     width = 0.8 / len(groups)
@@ -80,49 +94,52 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
             chosen = candidates if inference_steps > most else 1
             if (inference_steps, chosen) not in found:
                 continue
-            interval = _interval(found[inference_steps, chosen])
+            mean, low, high = _ends([_interval(found[inference_steps, chosen], measure)], measure)
             axes.bar(
                 tick + (place - (len(groups) - 1) / 2) * width,
-                100 * interval.success,
+                mean[0],
                 width,
                 color=f"C{place}",
                 hatch="//" if chosen > 1 else None,
                 edgecolor="white",
-                yerr=100 * np.abs([[interval.success - interval.success_low], [interval.success_high - interval[0]]]),
+                yerr=np.abs([mean - low, high - mean]),
                 ecolor="0.3",
                 label=f"$M^{{BTT}}$ {most}" if tick == 0 else None,
             )
     axes.set_xticks(range(len(steps)), [str(tick) for tick in steps])
-    axes.set(xlabel="inference steps $M^{inf}$ (hatched: beyond $M^{BTT}$, best of N)", **SUCCESS_AXIS)
+    axes.set(xlabel="inference steps $M^{inf}$ (hatched: beyond $M^{BTT}$, best of N)", **measure.axis)
     legend(axes, fontsize=8)
 
 
 def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success against M^BTT, for policies that act with one step and with M^BTT steps (Fig. 4)."""
+    """Score against M^BTT, for policies that act with one step and with M^BTT steps (Fig. 4)."""
+    measure = _measure(runs)
     groups = _by_backprop_steps(runs)
     for label, wanted in (("$M^{inf}$ = 1", lambda most: 1), ("$M^{inf}$ = $M^{BTT}$", lambda most: most)):
         points = [
-            (most, _interval(found[wanted(most), 1]))
+            (most, _interval(found[wanted(most), 1], measure))
             for most, own in sorted(groups.items())
             if (wanted(most), 1) in (found := _budgets(own))
         ]
-        _line(axes, points, label)
+        _line(axes, points, label, measure)
     _log_ticks(axes, sorted(groups))
-    axes.set(xlabel="$M^{BTT}$", **SUCCESS_AXIS)
+    axes.set(xlabel="$M^{BTT}$", **measure.axis)
     legend(axes, fontsize=8)
 
 
 def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Success at the run's own budget against the width of the policy: a line for each agent (Fig. 5)."""
+    """Score at the run's own budget against the width of the policy: a line for each agent (Fig. 5)."""
+    measure = _measure(runs)
     agents: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         sizes = run.budget.inference_steps, run.budget.candidates
         rows = [row for row in run.table if (row["inference_steps"], row["candidates"]) == sizes]
         agents[type(run.config.agent).__name__][width_of(run)] += rows
     for agent, widths in agents.items():
-        _line(axes, [(width, _interval(rows)) for width, rows in sorted(widths.items()) if rows], agent)
+        points = [(width, _interval(rows, measure)) for width, rows in sorted(widths.items()) if rows]
+        _line(axes, points, agent, measure)
     _log_ticks(axes, sorted({width for widths in agents.values() for width in widths}))
-    axes.set(xlabel="units of the policy's hidden layers", **SUCCESS_AXIS)
+    axes.set(xlabel="units of the policy's hidden layers", **measure.axis)
     legend(axes, fontsize=8)
 
 
@@ -184,17 +201,27 @@ def _budgets(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], list[Row]]:
     return groups
 
 
-def _interval(rows: Sequence[Row]) -> Interval:
-    successes, episodes = (np.array([row[name] for row in rows]) for name in ("successes", "episodes"))
-    return success_interval(successes, episodes)
+def _measure(runs: Sequence[ReportedRun]) -> Measure:
+    """What runs on one task are judged by."""
+    return task_measure(runs, runs[0].task)
 
 
-def _line(axes: Any, points: Sequence[tuple[int, Interval]], label: str) -> None:
+def _interval(rows: Sequence[Row], measure: Measure) -> Interval:
+    """Of rows at one step and budget, one for each seed."""
+    return score_interval([[row] for row in rows], measure)
+
+
+def _ends(intervals: Sequence[Interval], measure: Measure) -> Float[np.ndarray, "3 intervals"]:
+    """Means, lower and upper ends, in the unit of the axis; NaN, which is not drawn, where an end is not known."""
+    return measure.factor * np.array([interval[:3] for interval in intervals], float).T
+
+
+def _line(axes: Any, points: Sequence[tuple[int, Interval]], label: str, measure: Measure) -> None:
     if not points:
         return
     places = np.log2([place for place, _ in points])
-    success, low, high = np.array([[100 * number for number in interval[:3]] for _, interval in points]).T
-    axes.errorbar(places, success, np.abs([success - low, high - success]), marker="o", capsize=3, label=label)
+    mean, low, high = _ends([interval for _, interval in points], measure)
+    axes.errorbar(places, mean, np.abs([mean - low, high - mean]), marker="o", capsize=3, label=label)
 
 
 def _log_ticks(axes: Any, ticks: Sequence[int], *, logarithm: bool = True) -> None:

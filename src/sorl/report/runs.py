@@ -16,6 +16,7 @@ from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows
+from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
 from sorl.system.files import read_json, read_rows
 from sorl.train.cli import dashed
 from sorl.train.value_range import Departure, departures
@@ -69,6 +70,11 @@ class ReportedRun:
         rows = evaluation_rows(self.metrics, self.config.evaluation.episodes, self.budget.noise_scale)
         sizes = self.budget.inference_steps, self.budget.candidates
         return [row for row in rows if (row["inference_steps"], row["candidates"]) == sizes]
+
+    @property
+    def measure(self) -> Measure:
+        """What its evaluations are judged by: success where all have one, else the return."""
+        return measure_of([*self.evaluations, *self.table])
 
     @property
     def departures(self) -> dict[int, Departure]:
@@ -178,15 +184,26 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
     ]
 
 
+def task_measure(runs: Sequence[ReportedRun], task: str) -> Measure:
+    """What all runs on a task are judged by."""
+    return SUCCESS if all(run.measure == SUCCESS for run in runs if run.task == task) else RETURN
+
+
 def scores(runs: Sequence[ReportedRun]) -> dict[str, dict[str, np.ndarray]]:
-    """Each seed's success, the mean of its last three evaluations during training, by method and by task."""
+    """Each seed's score, the mean of its last three evaluations during training, by method and by task.
+
+    It is the success, or the return on tasks whose environment reports none.
+    """
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    measures = {run.task: task_measure(runs, run.task) for run in runs}
     for run in runs:
+        judged = measures[run.task] == SUCCESS
         seeds: dict[int, list[float]] = defaultdict(list)
         for row in sorted(run.evaluations, key=lambda row: row["step"]):
-            seeds[row["training_seed"]].append(row["successes"] / row["episodes"])
-        for successes in seeds.values():
-            found[run.method][run.task].append(float(np.mean(successes[-3:])))
+            score = row["successes"] / row["episodes"] if judged else row["return"]
+            seeds[row["training_seed"]].append(score)
+        for own in seeds.values():
+            found[run.method][run.task].append(float(np.mean(own[-3:])))
     return {method: {task: np.array(own) for task, own in tasks.items()} for method, tasks in found.items()}
 
 

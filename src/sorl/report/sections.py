@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from sorl.environments.named import is_ogbench
 from sorl.report import pictures
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun, read_runtime, scores
-from sorl.scaling.pictures import draw_pareto_front, draw_success_against_candidates, draw_success_against_steps
+from sorl.report.runs import ReportedRun, read_runtime, scores, task_measure
+from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidates, draw_score_against_steps
+from sorl.scaling.summary import measure_of_pairs
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
-from sorl.statistics.intervals import Interval, bootstrap_interval, headline, success_interval
+from sorl.statistics.intervals import Interval, bootstrap_interval, score_interval
+from sorl.statistics.measures import SUCCESS, Measure
 
 
 Scores = dict[str, dict[str, np.ndarray]]
@@ -32,6 +35,7 @@ class Report:
         self._scores: Scores = scores(runs)
         self._taken: Counter[str] = Counter()
         self._tasks = list(dict.fromkeys(run.task for run in runs))
+        self._measures = {task: task_measure(runs, task) for task in self._tasks}
 
     def untrusted(self) -> None:
         """Adds the runs whose values are outside the range that their data's rewards allow, if there are any."""
@@ -44,7 +48,7 @@ class Report:
             self._page.text(left + end)
 
     def curves(self) -> None:
-        """Adds the learning curves: success during training."""
+        """Adds the learning curves: success, or return, during training."""
         self._page.section("Learning curves")
         evaluated = [run for run in self._runs if run.evaluations]
         if not evaluated:
@@ -56,7 +60,7 @@ class Report:
         self._page.text(
             "Success of the evaluations during training, at each run's first budget; the mean over training seeds. "
             "The band is a 95 % interval: a bootstrap over seeds, or Wilson's interval over the episodes of a single "
-            "seed."
+            f"seed.{self._about_returns()}"
         )
         for task in self._tasks:
             own = [run for run in evaluated if run.task == task]
@@ -72,22 +76,25 @@ class Report:
         self._page.text(
             "A run's score is the mean success of its last three evaluations during training, never that of its best "
             "checkpoint. 95 % intervals are bootstraps over training seeds, or Wilson's intervals over the episodes of "
-            "a single seed."
+            f"a single seed.{self._about_returns()}"
         )
         rows = []
         for task in self._tasks:
-            intervals = self._task_intervals(task)
+            intervals, measure = self._task_intervals(task), self._measures[task]
             for method, interval in intervals.items():
                 seeds = len(self._scores[method][task])
-                rows.append([task, method, f"{seeds}", f"{interval.success:.3f}", _range(*interval[1:3])])
+                score = measure.text(interval.mean), measure.range(interval.low, interval.high)
+                rows.append([task, method, f"{seeds}", *score])
             if intervals:
-                name = f"score-{task}"
-                draw = _estimates(intervals, "success (%), last three evaluations")
-                self._draw(name, draw, width=7.5, height=1.2 + 0.4 * len(intervals))
-        self._page.table(["task", "method", "seeds", "success", "95 % interval"], rows)
-        everywhere = {method: own for method, own in self._scores.items() if len(own) == len(self._tasks)}
-        if len(self._tasks) > 1 and everywhere:
-            self._over_tasks(everywhere)
+                draw = _estimates(intervals, f"{measure.label}, last three evaluations", measure)
+                self._draw(f"score-{task}", draw, width=7.5, height=1.2 + 0.4 * len(intervals))
+        score = "score" if self._returned() else "success"
+        self._page.table(["task", "method", "seeds", score, "95 % interval"], rows)
+        # Returns of different environments have no common scale.
+        judged = [task for task in self._tasks if self._measures[task] == SUCCESS]
+        everywhere = {method: own for method, own in self._scores.items() if own.keys() >= set(judged)}
+        if len(judged) > 1 and everywhere:
+            self._over_tasks(everywhere, judged)
 
     def improvement(self) -> None:
         """Adds the probability that each method beats each other one."""
@@ -110,7 +117,7 @@ class Report:
             self._page.text("No two methods were run on the same task.")
             return
         if len(rows) <= 30:
-            draw = _estimates(drawn, "probability (%)", 0.5)
+            draw = _estimates(drawn, "probability (%)", middle=0.5)
             self._draw("improvement", draw, width=8.0, height=1.2 + 0.35 * len(rows))
         self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
 
@@ -122,7 +129,7 @@ class Report:
             own = [run for run in with_table if run.task == task and len(_steps(run)) > 1]
             if own:
                 self._page.text(f"{task}: the evaluations that sorl.train or sorl.evaluate made after the last update.")
-                self._draw(f"steps-{task}", lambda axes, own=own: pictures.success_against_steps(axes, own), width=7.5)
+                self._draw(f"steps-{task}", lambda axes, own=own: pictures.score_against_steps(axes, own), width=7.5)
         for run in self._runs:
             if run.pairs:
                 self._grid(run)
@@ -203,7 +210,7 @@ class Report:
                 " ".join(map(str, run.config.seeds)),
                 f"{run.updates}",
                 _data(run.versions),
-                run.config.evaluation.success_timing,
+                _judged(run),
                 *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
             ]
             for run in self._runs
@@ -222,11 +229,26 @@ class Report:
         """The runs that have an environment."""
         return [run for run in self._runs if run.config.env is not None]
 
-    def _over_tasks(self, everywhere: Scores) -> None:
-        means = {method: interquartile_mean([own[task] for task in self._tasks]) for method, own in everywhere.items()}
+    def _returned(self) -> list[str]:
+        """The tasks that were evaluated and are judged by the return."""
+        evaluated = {run.task for run in self._runs if run.evaluations or run.table}
+        return [task for task in self._tasks if task in evaluated and self._measures[task] != SUCCESS]
+
+    def _about_returns(self) -> str:
+        """A sentence about the tasks whose environment reports no success, if there are any."""
+        if not self._returned():
+            return ""
+        return (
+            f" {', '.join(self._returned())}: the environment reports no success, so the score is the return, with a "
+            "bootstrap interval over the episodes of a single seed."
+        )
+
+    def _over_tasks(self, everywhere: Scores, tasks: Sequence[str]) -> None:
+        means = {method: interquartile_mean([own[task] for task in tasks]) for method, own in everywhere.items()}
+        some = "all" if len(tasks) == len(self._tasks) else "the"
         self._page.text(
-            f"Over all {len(self._tasks)} tasks: the interquartile mean of all scores, with 95 % intervals that "
-            "resample seeds within tasks; only methods that were run on every task."
+            f"Over {some} {len(tasks)} tasks{'' if some == 'all' else ' with success'}: the interquartile mean of all "
+            "scores, with 95 % intervals that resample seeds within tasks; only methods that were run on every task."
         )
         draw = _estimates(means, "interquartile mean of success (%)")
         self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
@@ -239,15 +261,14 @@ class Report:
         for method, own in self._scores.items():
             if task in own:
                 found[method] = self._interval(method, task, own[task])
-        return dict(sorted(found.items(), key=lambda item: -item[1].success))
+        return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
-    def _interval(self, method: str, task: str, successes: np.ndarray) -> Interval:
-        if len(successes) > 1:
-            return Interval(float(successes.mean()), *bootstrap_interval(successes), "bootstrap")
+    def _interval(self, method: str, task: str, scores: np.ndarray) -> Interval:
+        if len(scores) > 1:
+            return Interval(float(scores.mean()), *bootstrap_interval(scores), "bootstrap")
         (run,) = [run for run in self._runs if (run.method, run.task) == (method, task) and run.evaluations]
-        (row,) = headline(run.evaluations)
-        episodes = run.config.evaluation.episodes * len(row["steps"])
-        return success_interval(np.array([round(row["success"] * episodes)]), np.array([episodes]))
+        last = sorted(run.evaluations, key=lambda row: row["step"])[-3:]
+        return score_interval([last], self._measures[task])
 
     def _grid(self, run: ReportedRun) -> None:
         """Adds the pictures and the table of a run's scaling grid."""
@@ -258,22 +279,24 @@ class Report:
         )
 
         def draw(left: Any, middle: Any, right: Any) -> None:
-            draw_success_against_steps(left, run.pairs)
-            draw_success_against_candidates(middle, run.pairs)
+            draw_score_against_steps(left, run.pairs)
+            draw_score_against_candidates(middle, run.pairs)
             draw_pareto_front(right, run.pairs)
 
         self._draw(f"scaling-{run.directory.name}", draw, columns=3, width=4.2)
         # The table gives the numbers behind the pictures, and the latencies that they do not show.
+        measure = measure_of_pairs(run.pairs)
+        name, form = measure.name, f"+{measure.digits}"
         self._page.table(
-            ["M^inf", "N", "success", "95 % interval", "against the first", "95 % interval", "ms, median", "p95", ""],
+            ["M^inf", "N", name, "95 % interval", "against the first", "95 % interval", "ms, median", "p95", ""],
             [
                 [
                     f"{pair['inference_steps']}",
                     f"{pair['candidates']}",
-                    f"{pair['success']:.3f}",
-                    _range(pair["success_low"], pair["success_high"]),
-                    f"{pair['difference']:+.3f}",
-                    _range(pair["difference_low"], pair["difference_high"]),
+                    measure.text(pair[name]),
+                    measure.range(pair[f"{name}_low"], pair[f"{name}_high"]),
+                    f"{pair['difference']:{form}}",
+                    measure.range(pair["difference_low"], pair["difference_high"]),
                     f"{pair['latency_ms']:.2f}",
                     f"{pair['latency_p95_ms']:.2f}",
                     pair["remark"],
@@ -293,8 +316,10 @@ class Report:
         return plain if self._taken[plain] == 1 else f"{plain}-{self._taken[plain]}"
 
 
-def _estimates(rows: Mapping[str, Any], label: str, middle: float | None = None) -> Callable[[Any], None]:
-    return lambda axes: pictures.estimates(axes, rows, label, middle)
+def _estimates(
+    rows: Mapping[str, Any], label: str, measure: Measure = SUCCESS, middle: float | None = None
+) -> Callable[[Any], None]:
+    return lambda axes: pictures.estimates(axes, rows, label, measure, middle)
 
 
 def _range(low: float, high: float) -> str:
@@ -306,6 +331,14 @@ def _data(versions: dict[str, Any]) -> str:
     if not isinstance(data, dict):
         return "unknown"
     return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
+
+
+def _judged(run: ReportedRun) -> str:
+    """By whom, or on which state, success is judged."""
+    env = run.config.env
+    if env is None or is_ogbench(env):
+        return run.config.evaluation.success_timing
+    return "by the environment" if run.measure == SUCCESS else "not reported"
 
 
 def _steps(run: ReportedRun) -> set[int]:

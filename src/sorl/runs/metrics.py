@@ -44,8 +44,10 @@ METRICS: Mapping[str, str] = {
     "policy_grad_norm": "global Euclidean norm of the policy's gradient",
     "behaviour_grad_norm": "global Euclidean norm of the gradient of a model of the logged actions",
     "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
-    "success": "fraction of episodes that succeeded",
+    "success": "fraction of episodes that succeeded, where the environment reports success",
     "return": "undiscounted sum of rewards of an episode",
+    "return_low": "lower end of the return's 95 % bootstrap interval, where the environment reports no success",
+    "return_high": "upper end of the return's 95 % bootstrap interval, where the environment reports no success",
     "episode_length": "environment steps of an episode",
 }
 """Every metric that may be logged, without its phase; per-update values are averaged as its phase says."""

@@ -26,7 +26,7 @@ from sorl.runs.run import Run, load_run
 from sorl.runs.versions import versions
 from sorl.scaling.grid import Effort, Grid, Subject
 from sorl.scaling.pictures import save_pictures
-from sorl.scaling.summary import Pair, best_pair, grid_table, sizes, summarise_grid
+from sorl.scaling.summary import Pair, best_pair, grid_table, measure_of_pairs, sizes, summarise_grid
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory, refuse_unwritable, whole_file
 from sorl.system.ranges import refuse_outside
@@ -191,10 +191,11 @@ def _title(run: Run, pairs: Sequence[Pair]) -> str:
 
 
 def _choice(pairs: Sequence[Pair]) -> str:
-    best = best_pair(pairs)
+    best, measure = best_pair(pairs), measure_of_pairs(pairs)
     return (
-        f"Best: {sizes(best)}, success {best['success']:.3f} at {best['latency_ms']:.3g} ms; of the pairs that do no "
-        f"worse than {sizes(pairs[0])} it has the highest success, and of equals it is the fastest."
+        f"Best: {sizes(best)}, {measure.name} {measure.text(best[measure.name])} at {best['latency_ms']:.3g} ms; of "
+        f"the pairs that do no worse than {sizes(pairs[0])} it has the highest {measure.name}, and of equals it is the "
+        "fastest."
     )
 
 

@@ -127,8 +127,8 @@ class Grid:
                 seed=self._effort.seed,
             )
             rows.append({"training_seed": training_seed} | result.row() | {"outcomes": result.per_episode()})
-            success = float(result.success.mean())
-            progress.show({"M^inf": float(budget.inference_steps), "N": float(budget.candidates), "success": success})
+            score = {result.measure.name: float(result.scores.mean())}
+            progress.show({"M^inf": float(budget.inference_steps), "N": float(budget.candidates)} | score)
             progress.advance(self._effort.episodes)
         sizes, seconds = self._effort.batch_sizes, self._effort.timing_seconds
         return {"rows": rows, "latency": [time_decisions(self._subject, budget, size, seconds) for size in sizes]}

@@ -6,17 +6,20 @@ from typing import Any
 import numpy as np
 
 from sorl.scaling.grid import Record
-from sorl.statistics.intervals import BUDGET_FIELDS, paired_difference, success_interval
+from sorl.statistics.intervals import BUDGET_FIELDS, paired_difference, score_interval
+from sorl.statistics.measures import SUCCESS, Measure, measure_of
 
 
 Pair = dict[str, Any]
 """What was found at a pair of inference steps and candidates:
 
 - the fields of its `Budget`; the number of `seeds`, and of `episodes` of each;
-- `success` in [0, 1], `success_low` and `success_high`, and which `interval` that is (see `sorl.statistics.Interval`);
-- `difference` of success to the first pair of the grid, on the same episodes, with its ends;
-- `gain` of success by the candidates: its difference to one candidate at as many steps, with its ends; None where that
-  is the pair itself, or not in the grid;
+- `success` in [0, 1], `success_low` and `success_high`, and which `interval` that is (see
+  `sorl.statistics.intervals.Interval`); where the environment reports no success these are None, the measure is the
+  return, and `return_low` and `return_high` are its interval;
+- `difference` of the measure to the first pair of the grid, on the same episodes, with its ends;
+- `gain` of the measure by the candidates: its difference to one candidate at as many steps, with its ends; None where
+  that is the pair itself, or not in the grid;
 - `return` and `length` of an episode, means; environment steps per second while playing (`steps_per_second`);
 - `latency_ms` and `latency_p95_ms` of a decision for one observation; `batch_latency_ms` and `batch_latency_p95_ms` of
   one for `batch_size` observations, and the `candidates_per_second` made and judged in it;
@@ -29,17 +32,19 @@ STEPS_HURT = "more steps hurt here"
 
 def summarise_grid(records: Sequence[Record]) -> list[Pair]:
     """One row for each finished pair, in their order; the first is what the others are compared with."""
-    success = [np.array([row["outcomes"]["success"] for row in record["rows"]]) for record in records]
+    measure = measure_of([row for record in records for row in record["rows"]])
+    key = "success" if measure == SUCCESS else "returns"
+    scores = [np.array([row["outcomes"][key] for row in record["rows"]]) for record in records]
     places = {sizes(record["rows"][0]): place for place, record in enumerate(records)}
     pairs = []
     for place, record in enumerate(records):
-        difference = paired_difference(success[place], success[0])._asdict()
+        difference = paired_difference(scores[place], scores[0])._asdict()
         steps, candidates = sizes(record["rows"][0])
         alone = places.get((steps, 1)) if candidates > 1 else None
         gain: dict[str, Any] = dict.fromkeys(("gain", "gain_low", "gain_high"))
         if alone is not None:
-            gain = dict(zip(gain, paired_difference(success[place], success[alone]), strict=True))
-        pair = _figures(record["rows"]) | difference | gain | _latency(record["latency"], candidates)
+            gain = dict(zip(gain, paired_difference(scores[place], scores[alone]), strict=True))
+        pair = _figures(record["rows"], measure) | difference | gain | _latency(record["latency"], candidates)
         pairs.append(pair | {"remark": _remark(pair)})
     return pairs
 
@@ -49,17 +54,23 @@ def sizes(pair: Pair) -> tuple[int, int]:
     return pair["inference_steps"], pair["candidates"]
 
 
+def measure_of_pairs(pairs: Sequence[Pair]) -> Measure:
+    """What pairs are judged by: success where all have one, else the return."""
+    return measure_of(pairs, "success")
+
+
 def best_pair(pairs: Sequence[Pair]) -> Pair:
-    """The pair with the highest success among those that do no worse than the reference; of equals the fastest."""
+    """The pair with the highest measure among those that do no worse than the reference; of equals the fastest."""
+    name = measure_of_pairs(pairs).name
     harmless = [pair for pair in pairs if pair["difference"] >= 0]
-    return min(harmless, key=lambda pair: (-pair["success"], pair["latency_p95_ms"]))
+    return min(harmless, key=lambda pair: (-pair[name], pair["latency_p95_ms"]))
 
 
 def pareto_front(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that no other equals in success and beats in median latency, or the reverse; fastest first."""
-    front: list[Pair] = []
-    for pair in sorted(pairs, key=lambda pair: (pair["latency_ms"], -pair["success"])):
-        if not front or pair["success"] > front[-1]["success"]:
+    """The pairs that no other equals in the measure and beats in median latency, or the reverse; fastest first."""
+    name, front = measure_of_pairs(pairs).name, list[Pair]()
+    for pair in sorted(pairs, key=lambda pair: (pair["latency_ms"], -pair[name])):
+        if not front or pair[name] > front[-1][name]:
             front.append(pair)
     return front
 
@@ -67,15 +78,17 @@ def pareto_front(pairs: Sequence[Pair]) -> list[Pair]:
 def grid_table(pairs: Sequence[Pair]) -> str:
     """The pairs as lines of text, and a sentence for each that hurts."""
     steps, candidates = sizes(pairs[0])
-    batch = pairs[0]["batch_size"]
+    batch, measure = pairs[0]["batch_size"], measure_of_pairs(pairs)
+    title = " success   95 % interval" if measure == SUCCESS else "                return, 95 % interval"
     lines = [
-        f" M^inf    N  success   95 % interval   against ({steps}, {candidates})            return   length"
+        f" M^inf    N {title}   against ({steps}, {candidates})            return   length"
         f"   ms, p95 (1)      ms, p95 ({batch})  candidates/s"
     ]
     for pair in pairs:
+        score, ends = measure.text(pair[measure.name]), _ends(pair, measure)
+        score = f"{score:>7}  {ends}" if measure == SUCCESS else f"{score:>10}  {ends:>25}"
         lines.append(
-            f"{pair['inference_steps']:6d} {pair['candidates']:4d}  {pair['success']:7.3f}  "
-            f"{pair['success_low']:5.3f} .. {pair['success_high']:5.3f}  {_difference(pair, 'difference'):24s}"
+            f"{pair['inference_steps']:6d} {pair['candidates']:4d}  {score}  {_difference(pair, 'difference'):24s}"
             f"{pair['return']:8.1f} {pair['length']:8.1f}  {pair['latency_ms']:6.2f}, {pair['latency_p95_ms']:6.2f}"
             f"  {pair['batch_latency_ms']:7.2f}, {pair['batch_latency_p95_ms']:7.2f}"
             f"  {pair['candidates_per_second']:12.0f}"
@@ -83,12 +96,16 @@ def grid_table(pairs: Sequence[Pair]) -> str:
     return "\n".join([*lines, *(_sentence(pair, pairs[0]) for pair in pairs if pair["remark"])])
 
 
-def _figures(rows: Sequence[dict[str, Any]]) -> Pair:
-    successes, episodes = (np.array([row[name] for row in rows]) for name in ("successes", "episodes"))
+def _ends(pair: Pair, measure: Measure) -> str:
+    return measure.range(pair[f"{measure.name}_low"], pair[f"{measure.name}_high"])
+
+
+def _figures(rows: Sequence[dict[str, Any]], measure: Measure) -> Pair:
     budget = {field: rows[0][field] for field in BUDGET_FIELDS}
-    counts = {"seeds": len(rows), "episodes": int(episodes[0])}
+    counts = {"seeds": len(rows), "episodes": int(rows[0]["episodes"])}
     means = {name: float(np.mean([row[name] for row in rows])) for name in ("return", "length", "steps_per_second")}
-    return budget | counts | success_interval(successes, episodes)._asdict() | means
+    score = score_interval([[row] for row in rows], measure).fields(measure)
+    return budget | counts | score | means | score
 
 
 def _latency(timings: Sequence[dict[str, Any]], candidates: int) -> Pair:
@@ -119,4 +136,5 @@ def _sentence(pair: Pair, reference: Pair) -> str:
 
 
 def _difference(pair: Pair, name: str) -> str:
-    return f"{pair[name]:+.3f} ({pair[f'{name}_low']:+.3f} .. {pair[f'{name}_high']:+.3f})"
+    form = "+.3f" if pair["success"] is not None else "+.4g"
+    return f"{pair[name]:{form}} ({pair[f'{name}_low']:{form}} .. {pair[f'{name}_high']:{form}})"

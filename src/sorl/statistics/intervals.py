@@ -1,4 +1,4 @@
-"""How sure a success rate is: intervals over episodes for one training seed, over seeds for several; and its table."""
+"""How sure a score is: intervals over episodes for one training seed, over seeds for several; and its table."""
 
 import math
 import re
@@ -7,10 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
+
+from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
 
 
 BOOTSTRAP_RESAMPLES = 10_000
+_BLOCK_VALUES = 1 << 23
+"""Values that are resampled at a time."""
+
+INTERVALS = {
+    "wilson": "Wilson's over episodes",
+    "bootstrap": "bootstrap over training seeds",
+    "episodes": "bootstrap over episodes",
+}
+"""In words, how an interval was made."""
 
 BUDGET_FIELDS = (
     "inference_steps",
@@ -28,13 +39,26 @@ Row = Mapping[str, Any]
 
 
 class Interval(NamedTuple):
-    """A mean success with the interval around it."""
+    """A mean score with the interval around it."""
 
-    success: float
-    success_low: float
-    success_high: float
+    mean: float
+    low: float | None
+    """None where the ends are not known."""
+    high: float | None
     interval: str
-    """How it was made: `wilson` over the episodes of one seed, or `bootstrap` over seeds."""
+    """How it was made: `wilson` (successes) or `episodes` (bootstrap of returns), over the episodes of one seed, or
+    `bootstrap` over seeds."""
+
+    def fields(self, measure: Measure) -> dict[str, Any]:
+        """By the names of a row: `success`, `success_low`, `success_high` and `interval`.
+
+        Of returns the first three are None, and there are `return`, `return_low` and `return_high` beside them.
+        """
+        ends = {"success": self.mean, "success_low": self.low, "success_high": self.high, "interval": self.interval}
+        if measure == SUCCESS:
+            return ends
+        returns = {"return": self.mean, "return_low": self.low, "return_high": self.high}
+        return ends | dict.fromkeys(("success", "success_low", "success_high")) | returns
 
 
 def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -64,9 +88,12 @@ def bootstrap_interval(
 
     **Returns:** the lowest and the highest mean.
     """
-    indices = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP_RESAMPLES, len(values)))
+    generator, rows = np.random.default_rng(seed), max(1, _BLOCK_VALUES // len(values))
+    # In blocks, because a million episodes would take 80 GB.
+    blocks = [min(rows, BOOTSTRAP_RESAMPLES - start) for start in range(0, BOOTSTRAP_RESAMPLES, rows)]
+    means = [values[generator.integers(0, len(values), (block, len(values)))].mean(axis=1) for block in blocks]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values[indices].mean(axis=1), [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -83,8 +110,27 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
     return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
 
 
+def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interval:
+    """Mean of a measure over evaluations at one budget, with its 95 % interval.
+
+    The interval of a lone seed's return is the mean of its evaluations' own intervals. They play the same episodes, so
+    that is exact where they agree on which are hard, and else too wide.
+
+    **Arguments:** `by_seed`, the rows of each training seed; `measure`, which all of them have.
+    """
+    if measure == SUCCESS:
+        counts = ([sum(row[key] for row in own) for own in by_seed] for key in ("successes", "episodes"))
+        return success_interval(*map(np.array, counts))
+    means = np.array([np.mean([row["return"] for row in own]) for own in by_seed])
+    if len(by_seed) > 1:
+        return Interval(float(means.mean()), *bootstrap_interval(means), "bootstrap")
+    ends = [[row.get(key) for row in by_seed[0]] for key in ("return_low", "return_high")]
+    low, high = (None if None in values else float(np.mean(values)) for values in ends)  # type: ignore[arg-type]
+    return Interval(float(means[0]), low, high, "episodes")
+
+
 class Difference(NamedTuple):
-    """A mean difference of success with the interval around it."""
+    """A mean difference of a score with the interval around it."""
 
     difference: float
     difference_low: float
@@ -92,15 +138,17 @@ class Difference(NamedTuple):
 
 
 def paired_difference(
-    success: Bool[np.ndarray, "seeds episodes"], reference: Bool[np.ndarray, "seeds episodes"]
+    scores: Shaped[np.ndarray, "seeds episodes"], reference: Shaped[np.ndarray, "seeds episodes"]
 ) -> Difference:
-    """How much more often one budget succeeds than another on the same episodes, with its 95 % bootstrap interval.
+    """How much better one budget does than another on the same episodes, with its 95 % bootstrap interval.
+
+    Scores are successes (booleans) or returns.
 
     It is over the episodes of a lone training seed, else over seeds, as in `success_interval`; where all values are
     equal it has no width. What episodes and seeds have in common cancels, so that the interval is narrower than the
     difference of two rates would have.
     """
-    differences = success.astype(float) - reference
+    differences = scores.astype(float) - reference
     values = differences[0] if len(differences) == 1 else differences.mean(axis=1)
     return Difference(float(values.mean()), *bootstrap_interval(values))
 
@@ -112,13 +160,15 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
     """
     rows = []
     for metric in metrics:
-        for name, success in metric.items():
-            if budget := re.fullmatch(r"evaluation/success/(M(\d+)N(\d+))", name):
+        for name, mean in metric.items():
+            if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+))", name):
                 row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "softmax_temperature": 0.0}
                 row["steps_per_second"] = math.nan
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
-                row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": round(success * episodes)}
-                row["return"] = metric[f"evaluation/return/{budget[1]}"]
+                success = metric.get(f"evaluation/success/{budget[1]}")
+                successes = None if success is None else round(success * episodes)
+                row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": successes, "return": mean}
+                row |= {key: metric.get(f"evaluation/{key}/{budget[1]}") for key in ("return_low", "return_high")}
                 row["length"] = metric[f"evaluation/episode_length/{budget[1]}"]
                 rows.append(row)
     return rows
@@ -136,26 +186,26 @@ def summarise(rows: Sequence[Row], *, last: int = 1) -> list[dict[str, Any]]:
     seed count.
 
     **Returns:** one row for each budget, in the order of `rows`: the budget, `steps` (the update counts used), the
-    number of `seeds`, an `Interval`, and the means of `return`, `length` and `steps_per_second`.
+    number of `seeds`, the fields of an `Interval`, and the means of `return`, `length` and `steps_per_second`. The
+    interval is about success where all rows have one, else about the return.
     """
+    measure = measure_of(rows)
     budgets: dict[tuple[Any, ...], dict[int, list[Row]]] = {}
     for row in sorted(rows, key=lambda row: row["step"]):
         seeds = budgets.setdefault(tuple(row[field] for field in BUDGET_FIELDS), {})
         seeds.setdefault(row["training_seed"], []).append(row)
     return [
-        dict(zip(BUDGET_FIELDS, budget, strict=True)) | _means([own[-last:] for own in seeds.values()])
+        dict(zip(BUDGET_FIELDS, budget, strict=True)) | _means([own[-last:] for own in seeds.values()], measure)
         for budget, seeds in budgets.items()
     ]
 
 
-def _means(by_seed: list[list[Row]]) -> dict[str, Any]:
-    successes, episodes = (
-        np.array([sum(row[key] for row in own) for own in by_seed]) for key in ("successes", "episodes")
-    )
+def _means(by_seed: list[list[Row]], measure: Measure) -> dict[str, Any]:
     rows = [row for own in by_seed for row in own]
     means = {key: float(np.mean([row[key] for row in rows])) for key in ("return", "length", "steps_per_second")}
     steps = sorted({row["step"] for row in rows})
-    return {"steps": steps, "seeds": len(by_seed)} | success_interval(successes, episodes)._asdict() | means
+    score = score_interval(by_seed, measure).fields(measure)
+    return {"steps": steps, "seeds": len(by_seed)} | score | means | score
 
 
 def _rate(steps_per_second: float) -> str:
@@ -166,13 +216,19 @@ def table(summary: Sequence[Row]) -> str:
     """The rows of `summarise` or `headline` as lines of text."""
     if not summary:
         return "No evaluation was made."
-    lines = [" M^inf    N  success   95 % interval    return   length  steps/s"]
+    judged = measure_of(summary, "success") == SUCCESS
+    title = "success   95 % interval    return" if judged else "  return         95 % interval"
+    lines = [f" M^inf    N  {title}   length  steps/s"]
     for row in summary:
+        if judged:
+            score = (
+                f"{row['success']:7.3f}  {row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f}"
+            )
+        else:
+            score = f"{row['return']:8.4g}  {RETURN.range(row['return_low'], row['return_high']):>20}"
         lines.append(
-            f"{row['inference_steps']:6d} {row['candidates']:4d}  {row['success']:7.3f}  "
-            f"{row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f} {row['length']:8.1f} "
+            f"{row['inference_steps']:6d} {row['candidates']:4d}  {score} {row['length']:8.1f} "
             f"{_rate(row['steps_per_second']):>8}"
         )
-    kinds = {"wilson": "Wilson's over episodes", "bootstrap": "bootstrap over training seeds"}
-    used = sorted({kinds[row["interval"]] for row in summary})
+    used = sorted({INTERVALS[row["interval"]] for row in summary})
     return "\n".join([*lines, f"95 % interval: {', '.join(used)}."])

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Checkpoints:
     - `directory`: made if it is missing.
     - `keep_latest`: how many of the latest checkpoints to keep, >= 1; with two, one is left if the last is damaged.
     - `keep_best`: how many of the best to keep besides, >= 0; of equally good ones the later.
-    - `best_metric`: the metric that ranks them; higher is better.
+    - `best_metrics`: the metrics that rank them, of which the first that is there counts; higher is better.
     - `read_only`: only restore; leaves the directory alone, so that a running training may go on writing there.
 
     **Raises:** `CheckpointError`, one sentence, from every method.
@@ -48,7 +48,7 @@ class Checkpoints:
         *,
         keep_latest: int = 2,
         keep_best: int = 1,
-        best_metric: str = "success",
+        best_metrics: Sequence[str] = ("success", "return"),
         read_only: bool = False,
     ):
         if keep_latest < 1 or keep_best < 0:
@@ -56,7 +56,7 @@ class Checkpoints:
         if Path(directory).is_symlink() and not read_only:
             raise CheckpointError(f"{directory} is a symbolic link; put the directory itself in its place.")
         self._directory = Path(directory).resolve()
-        self._best_metric = best_metric
+        self._best_metrics = tuple(best_metrics)
         self._read_only = read_only
         self._closed, self._saved = False, False
         if read_only and not self._directory.is_dir():
@@ -69,7 +69,7 @@ class Checkpoints:
 
     def _open(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         def score(metrics: Any) -> float:
-            return metrics[self._best_metric]
+            return next(metrics[name] for name in self._best_metrics if name in metrics)
 
         latest = policies.LatestN(keep_latest)
         # Without `keep_checkpoints_without_metrics=False` each checkpoint that has no score would be kept forever.
@@ -117,7 +117,7 @@ class Checkpoints:
         """Saves a state; its arrays may be donated or changed as soon as this returns.
 
         **Arguments:** `step`, the number of updates made, higher than at the save before; `state`, arrays only, typed
-        keys among them if need be; `metrics`, of which `best_metric`, where it is there and finite, is the score;
+        keys among them if need be; `metrics`, of which the first of `best_metrics` that is finite is the score;
         `record`, ready for JSON, what else is to be known about the state.
 
         **Raises:** `CheckpointError`, also when the save *before* this one failed in the background.
@@ -204,21 +204,22 @@ class Checkpoints:
                 self._manager.close()
 
     def _score(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
-        score = (metrics or {}).get(self._best_metric, math.nan)
-        return {self._best_metric: float(score)} if math.isfinite(score) else None
+        found = {name: float((metrics or {}).get(name, math.nan)) for name in self._best_metrics}
+        return next(({name: score} for name, score in found.items() if math.isfinite(score)), None)
 
     def _check_scores(self) -> None:
         """Orbax reads all scores when it opens a directory, and fails without the name of a damaged one."""
         for path in self._directory.glob("*/metrics/metrics"):
             try:
-                score = json.loads(path.read_bytes())[self._best_metric]
-                damaged = not isinstance(score, int | float)
+                found = json.loads(path.read_bytes())
+                scores = [found[name] for name in self._best_metrics if name in found]
+                damaged = not scores or not all(isinstance(score, int | float) for score in scores)
             except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 damaged = path.parent.parent.name.isdecimal()
             if damaged:
                 raise CheckpointError(
-                    f"{path} is damaged: a JSON object with {self._best_metric} was expected; remove it, it only tells "
-                    "which checkpoint is the best."
+                    f"{path} is damaged: a JSON object with {' or '.join(self._best_metrics)} was expected; remove "
+                    "it, it only tells which checkpoint is the best."
                 )
 
     def _remove(self, name: str) -> None:

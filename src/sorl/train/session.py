@@ -17,7 +17,6 @@ import numpy as np
 
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
-from sorl.evaluate.evaluation import EvaluationResult
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
@@ -85,7 +84,7 @@ class Session:
         # What is written after an evaluation that still plays: the checkpoint of its step, and rows of later steps.
         self._save_evaluated = False
         self._waiting: list[_Rows] = []
-        self._success: dict[int, float] = {}  # by step
+        self._score: dict[int, dict[str, float]] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
             # From here on a signal waits until there is something to save.
@@ -239,7 +238,7 @@ class Session:
         interval, step = self.config.evaluation.interval, self.step
         if not interval or step == 0 or step % interval or not self.evaluations.finish():
             return
-        first = f"evaluation/success/{self.config.budgets(final=False)[0].name}"
+        first = f"evaluation/return/{self.config.budgets(final=False)[0].name}"
         # None is missing on resume at a step whose rows were written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
         if missing:
@@ -261,15 +260,17 @@ class Session:
         self.failures.made_up_for(found.step)
         results = [result for own in evaluated.values() for result in own]
         rows = {
-            seed: {name: value for result in own for name, value in _row(result).items()}
+            seed: {name: value for result in own for name, value in result.metrics().items()}
             for seed, own in evaluated.items()
         }
         timings = {"evaluation_seconds": found.seconds, "evaluation_stall_seconds": found.stall_seconds}
         self._write(found.step, rows, timings)
         if results:
-            shown = float(np.mean([result.success.mean() for result in results]))
-            self.progress.show({"success": shown})
-            self._success = {found.step: shown}
+            judged = all(result.success is not None for result in results)
+            scores = [result.scores if judged else result.returns for result in results]
+            shown = {"success" if judged else "return": float(np.mean([score.mean() for score in scores]))}
+            self.progress.show(shown)
+            self._score = {found.step: shown}
 
     def _note_failure(self, state: loop.TrainState, error: Exception) -> None:
         """Saves the state that was evaluated: a run that is stopped soon plays that evaluation again on resume."""
@@ -284,7 +285,7 @@ class Session:
         return loop.of_seed(self.config.agent.policy(state.agent), jnp.int32(index))
 
     def _save_if_due(self) -> None:
-        """Saves, but after the evaluation of this very step where it still plays: its success goes with the state."""
+        """Saves, but after the evaluation of this very step where it still plays: its score goes with the state."""
         if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
             return
         if self.evaluations.step == self.step:
@@ -301,10 +302,8 @@ class Session:
         if self.checkpoints.latest_step() == step:
             return
         self.log.sync()
-        success = self._success.get(step)
-        metrics = None if success is None else {"success": success}
         record = resuming.record(self.config, self.data.provenance, self.log.digest())
-        self.checkpoints.save(step, state, metrics, record=record)
+        self.checkpoints.save(step, state, self._score.get(step), record=record)
         self._save_policies(state)
         self.log.write_timings(step, {"checkpoint_seconds": time.perf_counter() - start})
 
@@ -314,12 +313,3 @@ class Session:
         write_bad_seeds(self.directory, bad)
         networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}
         runs.save_policies(self.directory, self.config, networks, self.data.normalisation, int(state.step))
-
-
-def _row(result: EvaluationResult) -> dict[str, float]:
-    figures = {
-        "success": result.success.mean(),
-        "return": result.returns.mean(),
-        "episode_length": result.lengths.mean(),
-    }
-    return {f"evaluation/{name}/{result.budget.name}": float(value) for name, value in figures.items()}
