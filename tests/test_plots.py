@@ -50,6 +50,21 @@ def test_learning_curves_are_means_over_seeds(axes: Any):
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[10, 30], [20, 80]])
 
 
+def test_without_success_the_return_is_drawn(axes: Any):
+    rows = [
+        row | {"successes": None, "return": -float(row["inference_steps"]), "return_low": -6.0, "return_high": 0.0}
+        for row in ROWS[::2]
+    ]
+    plots.draw_budgets(axes, rows)
+    np.testing.assert_allclose(axes.containers[0].lines[0].get_ydata(), [-1.0, -4.0])
+    assert axes.get_ylabel() == "return"
+    axes.clear()
+    curve = [{"step": step, "seed": 0, "evaluation/return/M1N1": -float(step)} for step in (10, 20)]
+    plots.draw_learning_curves(axes, curve)
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[10, -10], [20, -20]])
+    assert axes.get_ylabel() == "return"
+
+
 def test_command_writes_the_picture_or_says_what_is_missing(tmp_path):
     out = tmp_path / "run.png"
     with pytest.raises(FileNotFoundError, match=r"holds no config.json; give the run directory"):

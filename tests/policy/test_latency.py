@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from sorl import Budget, Normalisation, Policy, load_policy
 from sorl.agents import Bc, Idql
 from sorl.policy import __main__ as command, latency
-from sorl.policy.planning import Option, choose, possible_budgets
+from sorl.policy.planning import Option, checked_scores, choose, possible_budgets
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -50,6 +50,28 @@ def test_the_sentence_says_what_was_chosen_and_why():
         "budgets 4 fit, and this is the best with success 0.74 (0.64 .. 0.84), 1 passed over that did worse than one "
         "step and one candidate."
     )
+
+
+def _returned(option, value):
+    """An option whose environment reports no success."""
+    names = ("success", "success_low", "success_high")
+    ends = {"return": value, "return_low": value - 5, "return_high": value + 5}
+    return option._replace(score=option.score | dict.fromkeys(names) | ends)
+
+
+def test_without_success_the_return_decides():
+    plan = choose([_returned(GRID[0], -90.0), _returned(GRID[2], -120.0)], 5.0, "a chip")
+    assert plan.budget == Budget(1, 1)
+    assert plan.reason.endswith("this is the best with return -90 (-95 .. -85).")
+
+
+def test_scores_with_and_without_success_do_not_go_together():
+    judged, returned = GRID[0].score, _returned(GRID[2], -120.0).score
+    assert checked_scores([returned]) == [returned]
+    with pytest.raises(ValueError, match="Some scores have a success and others only a return"):
+        checked_scores([judged, returned])
+    with pytest.raises(ValueError, match="needs numbers for return_low; correct it"):
+        checked_scores([returned | {"return_low": None}])
 
 
 def test_nothing_fits_names_the_cheapest_and_what_would_be_enough():

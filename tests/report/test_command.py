@@ -136,6 +136,28 @@ def test_the_page_holds_every_section_and_needs_nothing_beside_it(tmp_path):
     assert f"python -m sorl.report {made[0]}" in words
 
 
+def test_tasks_without_success_are_scored_by_the_return_and_left_out_of_the_mean_over_tasks(tmp_path):
+    made = [make_run(tmp_path / "a"), make_run(tmp_path / "b", env=SCENE)]
+    directory = tmp_path / "c"
+    data = DataConfig(path=tmp_path / "logs.npz")
+    config = TrainConfig(env="gymnasium:Pendulum-v1", agent=Bc(), data=data, evaluation=EvaluationConfig(interval=10))
+    runs.create(directory, config)
+    with MetricLog(directory) as log:
+        for step, mean in ((10, -400.0), (20, -300.0), (30, -200.0), (40, -100.0)):
+            figures = {"return": mean, "return_low": mean - 20, "return_high": mean + 10, "episode_length": 200.0}
+            log.write(step, 0, {f"evaluation/{key}/M1N1": figure for key, figure in figures.items()})
+    row = {"training_seed": 0, "inference_steps": 1, "candidates": 1, "successes": None, "episodes": 10}
+    ends = {"return": -100.0, "return_low": -120.0, "return_high": -90.0}
+    (directory / "evaluation.json").write_text(json.dumps({"rows": [row | ends]}))
+    found = read_runs([*made, directory])
+    np.testing.assert_allclose(scores(found)["bc"]["gymnasium:Pendulum-v1"], [-200.0])
+    _, words = read_page(report.main(report.Config((*made, directory), out=tmp_path / "report")))
+    assert "gymnasium:Pendulum-v1: the environment reports no success, so the score is the return" in words
+    assert "-200 -220 .. -190" in words and "not reported" in words
+    assert "Over the 2 tasks with success" in words
+    assert (tmp_path / "report" / "curves-gymnasium-Pendulum-v1.png").exists()
+
+
 def test_runs_with_values_that_the_rewards_do_not_allow_are_named(tmp_path):
     run = make_run(tmp_path / "run")
     _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))

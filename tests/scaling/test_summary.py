@@ -150,3 +150,30 @@ def test_the_front_and_the_chosen_pair_are_drawn_against_latency(axes):
     np.testing.assert_allclose(front.get_xydata(), [[1, 25], [2, 50], [8, 100]])
     np.testing.assert_allclose(star.get_xydata(), [[8, 100]])
     assert star.get_label() == "chosen: (4, 4)"
+
+
+def returned(record):
+    """The same outcomes, but no success is reported: the returns are -10 at a failure and -5 at a success."""
+    for row in record["rows"]:
+        returns = [-5.0 if one else -10.0 for one in row["outcomes"]["success"]]
+        ends = {"return": float(np.mean(returns)), "return_low": min(returns), "return_high": max(returns)}
+        row |= {"successes": None, "outcomes": {"success": None, "returns": returns}} | ends
+    return record
+
+
+def test_without_success_pairs_are_compared_by_their_returns(axes):
+    one, two = summarise_grid([returned(record(1, 1, [[0, 1]])), returned(record(2, 1, [[1, 1]], 2.0))])
+    assert (one["success"], one["return"], one["return_low"], one["return_high"]) == (None, -7.5, -10.0, -5.0)
+    assert (two["difference"], two["difference_low"], two["difference_high"]) == (2.5, 0.0, 5.0)
+    assert sizes(best_pair([one, two])) == (2, 1)
+    assert [sizes(pair) for pair in pareto_front([one, two])] == [(1, 1), (2, 1)]
+    header, line, *_ = grid_table([one, two]).split("\n")
+    assert "return, 95 % interval" in header and "success" not in header
+    assert line.split()[2:6] == ["-7.5", "-10", "..", "-5"]
+    draw_score_against_steps(axes, [one, two])
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, -7.5], [1, -5]])
+    assert axes.get_ylabel() == "return" and axes.get_ylim()[0] < -9
+    axes.clear()
+    draw_pareto_front(axes, [one, two])
+    star = next(line for line in axes.lines if line.get_label() == "chosen: (2, 1)")
+    np.testing.assert_allclose(star.get_xydata(), [[2, -5]])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from sorl.statistics import intervals
 from sorl.statistics.intervals import (
     bootstrap_interval,
     evaluation_rows,
@@ -108,6 +109,45 @@ def test_table_shows_budget_success_and_interval():
     assert title.split() == ["M^inf", "N", "success", "95", "%", "interval", "return", "length", "steps/s"]
     assert line.split() == ["4", "1", "0.500", f"{low:.3f}", "..", f"{high:.3f}", "-100.0", "100.0", "1000"]
     assert footer == "95 % interval: Wilson's over episodes."
+
+
+def returned(step, seed, mean, low=None, high=None):
+    """An evaluation in an environment that reports no success."""
+    return row(step, seed, None) | {"return": mean, "return_low": low, "return_high": high}
+
+
+def test_without_success_the_score_is_the_return_of_the_seeds_or_of_a_lone_seeds_evaluations():
+    (lone,) = summarise(
+        [returned(step, 0, -10.0 * step, -10.0 * step - 4, -10.0 * step + 2) for step in (1, 2)], last=2
+    )
+    assert (lone["success"], lone["success_low"], lone["success_high"]) == (None, None, None)
+    assert (lone["return"], lone["return_low"], lone["return_high"]) == (-15.0, -19.0, -13.0)
+    (several,) = summarise([returned(1, 0, -10.0, -90.0, 90.0), returned(1, 1, -30.0, -90.0, 90.0)])
+    assert (several["return"], several["return_low"], several["return_high"]) == (-20.0, -30.0, -10.0)
+    title, line, _, footer = table([lone, several]).splitlines()
+    assert title.split() == ["M^inf", "N", "return", "95", "%", "interval", "length", "steps/s"]
+    assert line.split() == ["4", "1", "-15", "-19", "..", "-13", "100.0", "1000"]
+    assert footer == "95 % interval: bootstrap over episodes, bootstrap over training seeds."
+
+
+def test_one_row_without_success_makes_all_be_judged_by_the_return():
+    judged, other = summarise([row(1, 0, 5), returned(1, 0, -3.0, -4.0, -2.0) | {"candidates": 8}])
+    assert (judged["success"], judged["return"], judged["return_low"]) == (None, -100.0, None)
+    assert (other["success"], other["return"], other["return_low"]) == (None, -3.0, -4.0)
+    assert "- .. -" in table([judged, other])
+
+
+def test_returns_are_read_from_the_metrics():
+    figures = {"return": -5.0, "return_low": -6.0, "return_high": -4.0, "episode_length": 9.0}
+    (found,) = evaluation_rows([{"step": 1, "seed": 7} | {f"evaluation/{k}/M1N1": x for k, x in figures.items()}], 10)
+    assert (found["successes"], found["return"], found["return_low"], found["return_high"]) == (None, -5.0, -6.0, -4.0)
+
+
+def test_the_bootstrap_in_blocks_is_the_bootstrap(monkeypatch):
+    values = np.random.default_rng(0).normal(size=50)
+    whole = bootstrap_interval(values)
+    monkeypatch.setattr(intervals, "_BLOCK_VALUES", 50 * 999)
+    assert bootstrap_interval(values) == whole
 
 
 def test_evaluations_are_read_from_the_metrics_and_make_the_headline():

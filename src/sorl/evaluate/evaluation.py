@@ -90,7 +90,7 @@ class EvaluationResult:
         columns = {name: getattr(self, name) for name in names}
         return {name: None if column is None else column.tolist() for name, column in columns.items()}
 
-    def _success(self) -> dict[str, float | None]:
+    def _success(self) -> dict[str, int | float | None]:
         if self.success is None:
             return dict.fromkeys(("successes", "success", "success_low", "success_high"))
         successes, episodes = int(self.success.sum()), len(self.success)
