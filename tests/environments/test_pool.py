@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from sorl.environments import pool as environment_pool
-from sorl.environments.interface import Environment, Outcome
+from sorl.environments.interface import Outcome
 from sorl.environments.names import Task
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import EnvironmentPool, EnvironmentWorkerError
@@ -379,7 +379,7 @@ class TwoLines:
         raise ValueError("first\n  second")
 
 
-class Adder(Environment):
+class Adder(OgbenchEnvironment):
     def __init__(self):
         pass
 

@@ -1,5 +1,7 @@
 """Environments that importing this module registers: one with success, and some that cannot be played."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
@@ -48,7 +50,7 @@ class OneStep(gymnasium.Env):
         return np.array(self.seen), self.reward, True, False, self.info
 
 
-def register(name, entry=OneStep, steps=5, **settings):
+def register(name: str, entry: Any = OneStep, steps: int | None = 5, **settings: Any) -> None:
     """Registers `{name}-v0`."""
     gymnasium.register(f"{name}-v0", entry, max_episode_steps=steps, kwargs=settings)
 

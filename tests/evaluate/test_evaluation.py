@@ -285,6 +285,7 @@ def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
         steady = evaluate(PickAndPlace(), CENTRE, pool, budget=Budget(noise_scale=0.0), **options)
         shaky = evaluate(PickAndPlace(), CENTRE, pool, budget=Budget(noise_scale=4.0), **options)
     np.testing.assert_array_equal(steady.episode_seeds, shaky.episode_seeds)
+    assert steady.success is not None and shaky.success is not None
     assert steady.success.all() and not shaky.success.any()
     assert set(shaky.lengths) == {200}
     # One is lost in each step but the last, which is judged on the goal reached before it.

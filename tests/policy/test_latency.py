@@ -56,7 +56,7 @@ def _returned(option, value):
     """An option whose environment reports no success."""
     names = ("success", "success_low", "success_high")
     ends = {"return": value, "return_low": value - 5, "return_high": value + 5}
-    return option._replace(score=option.score | dict.fromkeys(names) | ends)
+    return option._replace(score=dict(option.score) | dict.fromkeys(names) | ends)
 
 
 def test_without_success_the_return_decides():
@@ -66,7 +66,7 @@ def test_without_success_the_return_decides():
 
 
 def test_scores_with_and_without_success_do_not_go_together():
-    judged, returned = GRID[0].score, _returned(GRID[2], -120.0).score
+    judged, returned = (dict(option.score or {}) for option in (GRID[0], _returned(GRID[2], -120.0)))
     assert checked_scores([returned]) == [returned]
     with pytest.raises(ValueError, match="Some scores have a success and others only a return"):
         checked_scores([judged, returned])
