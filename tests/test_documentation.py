@@ -2,7 +2,7 @@
 
 The blocks of a page run in order, Python ones in one namespace, in a directory of their own that holds `logs.npz`,
 `policy.sorl` and a trained run `RUN`. A shell line runs in this process, with tiny settings, where it is one of sorl's
-commands and needs no simulator's data; else its options are read. A block below `<!-- not run: WHY -->` is only read.
+commands and its data are there; else its options are read. A block below `<!-- not run: WHY -->` is only read.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import textbook
 
@@ -43,6 +44,10 @@ PAGES = {
 TINY_TRAINING = (
     "--updates 4 --batch-size 8 --log-interval 2 --checkpoint-interval 4 --quiet --no-compilation-cache "
     "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --agent.discretization-steps 2 --agent.backprop-steps 2"
+).split()
+TINY_EVALUATION = (
+    "--evaluation.interval 4 --evaluation.episodes 1 --evaluation.final-episodes 1 --evaluation.workers 1 "
+    "--evaluation.inference-steps 1 --evaluation.final-inference-steps 1 --evaluation.final-candidates 1"
 ).split()
 TINY_GAMES = "--inference-steps 1 --candidates 1 --episodes 1 --workers 1 --no-compilation-cache".split()
 TINY = {
@@ -124,7 +129,7 @@ def run(words: list[str]) -> None:
     if name == "train" and "--resume" in words:
         tiny = ["--quiet", "--no-compilation-cache"]
     elif name == "train" and "--data" in words:
-        tiny = TINY_TRAINING
+        tiny = TINY_TRAINING + TINY_EVALUATION * ("--env" in words)
     elif name in TINY:
         tiny = TINY[name]
     else:
@@ -146,25 +151,31 @@ def check_tool(words: list[str]) -> None:
         assert words[2] == "nox" and set(words[4:]) <= set(sessions) and words[3:4] in ([], ["-s"])
 
 
+def write_pendulum_logs(path: Path) -> None:
+    """Made-up logs with the sizes of Pendulum-v1."""
+    random, rows = np.random.default_rng(0), 200
+    np.savez(
+        path,
+        observations=random.normal(size=(rows, 3)),
+        actions=random.uniform(-2, 2, (rows, 1)),
+        rewards=random.normal(size=rows),
+        terminals=np.zeros(rows),
+        timeouts=np.arange(rows) % 25 == 24,
+    )
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A directory with logs, a policy, and a run of the README's first command, at tiny settings."""
+    """A directory with logs, a policy, and a run that was trained on the logs and evaluated."""
     place = tmp_path_factory.mktemp("documentation")
-    synthetic.write_logs(place / "logs.npz")
+    write_pendulum_logs(place / "logs.npz")
     runs.create(place / "arm", presets.own_logs(place / "logs.npz"))
     agent = synthetic.agent()
     networks = make_policy(agent, 28, 5, seed=0, scale=0.2)  # the sizes of cube-single
     Policy(agent, networks, Normalisation.identity(28, 5)).save(place / "policy.sorl")
-    games = "--data.episodes 1 --evaluation.interval 4 --evaluation.episodes 1 --evaluation.final-episodes 1".split()
-    budget = (
-        "--evaluation.inference-steps 1 --evaluation.final-inference-steps 1 --evaluation.final-candidates 1".split()
-    )
-    task = ["--preset", "quickstart", "--env", "pointmaze-medium-stitch-singletask-task2-v0", "--run-dir", "RUN"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setenv("XDG_DATA_HOME", str(place / "data"))
-        patch.setattr(sys, "argv", ["train", *task, *games, *budget, "--evaluation.workers", "1", *TINY_TRAINING])
-        assert module_of("train").command() == 0
+        run("python -m sorl.train --data logs.npz --env gymnasium:Pendulum-v1 --run-dir RUN".split())
     return place
 
 
