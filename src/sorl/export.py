@@ -35,7 +35,7 @@ class Config:
 
     The program takes a batch of observations [batch, observation] of any size in the environment's units, and standard
     normal noise [batch, candidates, action] (for most agents; the file says the shape); it returns actions
-    [batch, action] in the environment's units.
+    [batch, action] in the environment's units, or [batch, chunk, action] where the policy gives several at once.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -106,7 +106,8 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
         raise ValueError(f"The platforms are {', '.join(platforms) or 'none'}; give some of {', '.join(PLATFORMS)}.")
     (batch,) = jax.export.symbolic_shape("batch")
     draws = jax.eval_shape(
-        lambda key: policy.actor.draw_action(policy.action_size, policy.budget, key=key), jax.random.key(0)
+        lambda key: policy.actor.draw_action(policy.chunk * policy.action_size, policy.budget, key=key),
+        jax.random.key(0),
     )
     leaves, structure = jax.tree.flatten(draws)
     if len(leaves) > 1:

@@ -18,7 +18,7 @@ import pytest
 import tyro
 from jaxtyping import Float
 
-from sorl.agents import AbstractAgent, Budget, Budgets, Sorl
+from sorl.agents import AbstractAgent, Budget, Budgets, Sorl, actors
 from sorl.config import presets
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
@@ -38,7 +38,7 @@ CUBE = "cube-single-play-singletask-task1-v0"
 GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 
 
-class AbstractActor(AbstractAgent):
+class AbstractActor(AbstractAgent, actors.AbstractActor):
     """An agent that only acts, as its own actor."""
 
     @property
@@ -52,7 +52,7 @@ class AbstractActor(AbstractAgent):
     def init(self, observation_size, action_size, *, key):
         raise NotImplementedError
 
-    draw = draw_shared = update = losses = policy = init  # type: ignore[assignment]
+    draw = draw_shared = update = losses = policy = template = init  # type: ignore[assignment]
 
     def draw_action(self, action_size, budget, *, key):
         return budget.noise_scale * jax.random.normal(key, (action_size,))

@@ -78,6 +78,8 @@ class Fql(AbstractAgent):
     """How critic heads become one value in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
     """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    chunk: int = eqx.field(static=True, default=1)
+    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
     normalise_q: bool = eqx.field(static=True, default=False)
     """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
     learning_rate: float = 3e-4

@@ -70,6 +70,8 @@ class Ifql(AbstractAgent):
     """How critic heads become one value, for V to regress on and in best-of-N (the FQL authors' code: min)."""
     n_step: int = eqx.field(static=True, default=1)
     """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    chunk: int = eqx.field(static=True, default=1)
+    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99

@@ -74,6 +74,8 @@ class Sorl(AbstractAgent):
     """How critic heads become one value in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
     """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    chunk: int = eqx.field(static=True, default=1)
+    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps of the acting policy is an input of the critic."""
     td_gradient_to_policy: bool = eqx.field(static=True, default=False)

@@ -68,6 +68,8 @@ class SorlReleased(AbstractAgent):
     """How critic heads become one value in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
     """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    chunk: int = eqx.field(static=True, default=1)
+    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
     learning_rate: float = 1e-4
     """Adam's learning rate; each update takes two steps of it."""
     max_grad_norm: float = 1.0

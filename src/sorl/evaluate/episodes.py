@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent, Budget
 from sorl.agents.actors import AbstractActor
@@ -57,7 +57,7 @@ def play(
     try:
         while rollouts.start():
             if rollouts.due:
-                rollouts.decide()
+                rollouts.act()
             else:
                 yield rollouts.receive()
     finally:
@@ -115,8 +115,8 @@ class _Batch(NamedTuple):
         episodes: Int[np.ndarray, " chosen"],
         steps: Int[np.ndarray, " chosen"],
         observations: Float[np.ndarray, "chosen observation"],
-    ) -> Float[np.ndarray, "chosen action"]:
-        """The next action of each episode, no two of which have the same row; a row that is not taken holds zeros."""
+    ) -> Float[np.ndarray, "chosen chunk action"]:
+        """The next actions of each episode, no two of which have the same row; a row that is not taken holds zeros."""
         if self.standardisation is not None:
             observations = self.standardisation(observations)
         places, size = episodes % self.rows, observations.shape[1]
@@ -126,16 +126,21 @@ class _Batch(NamedTuple):
         arguments = self.actor, self.policy, self.normalisation, self.budget, self.key
         actions = np.asarray(_decide(*arguments, *columns))[places]
         _refuse_non_finite(actions, episodes, steps)
-        return actions
+        return actions.reshape(len(places), self.actor.actions_at_once, len(self.normalisation.action_low))
 
 
 class _Rollouts:
-    """Episodes under way: each waits for an action (`ready`), or for the step that it takes in its environment."""
+    """Episodes under way: each waits for an action (`ready`), or for the step that it takes in its environment.
+
+    A decision's actions are carried out one after the other; an episode that ends in between needs no more of them.
+    """
 
     def __init__(self, environments: Environments, batch: _Batch, seeds: Int[np.ndarray, " episodes"], play: int):
         self._environments, self._batch, self._seeds = environments, batch, seeds
         self._observations = np.zeros((len(seeds), len(batch.normalisation.observation_mean)))
         self._steps = np.zeros(len(seeds), np.int32)
+        self._chunk = batch.actor.actions_at_once
+        self._actions = np.zeros((len(seeds), self._chunk, len(batch.normalisation.action_low)), np.float32)
         self._slot_of, self._episode_in = np.zeros(len(seeds), np.int64), np.zeros(len(environments), np.int64)
         self._unplayed, self._free = np.arange(play), np.arange(len(environments))
         self._ready, self._stepping = self._unplayed[:0], 0
@@ -153,15 +158,28 @@ class _Rollouts:
 
     @property
     def due(self) -> bool:
-        """Whether to decide, rather than to wait: if half of the episodes are ready, the others can go on meanwhile."""
-        return len(self._ready) >= self._stepping
+        """Whether to act, rather than to wait.
 
-    def decide(self) -> None:
-        """Sends an action to one ready episode of each row."""
-        episodes, self._ready = self._batch.first_of_each_row(self._ready)
-        actions = self._batch.actions(episodes, self._steps[episodes], self._observations[episodes])
+        If half of the episodes are ready, the others can go on while the policy decides. Decided actions do not wait.
+        """
+        return len(self._ready) >= self._stepping or bool(self._decided().any())
+
+    def act(self) -> None:
+        """Sends their next action to the ready episodes that have one; if none has, decides for one of each row."""
+        decided = self._decided()
+        if decided.any():
+            episodes, self._ready = self._ready[decided], self._ready[~decided]
+        else:
+            episodes, self._ready = self._batch.first_of_each_row(self._ready)
+            chosen = self._batch.actions(episodes, self._steps[episodes], self._observations[episodes])
+            self._actions[episodes] = chosen
+        actions = self._actions[episodes, self._steps[episodes] % self._chunk]
         self._environments.step_async(self._slot_of[episodes], actions)
         self._stepping += len(episodes)
+
+    def _decided(self) -> Bool[np.ndarray, " ready"]:
+        """Which of the ready episodes are within the actions of a decision."""
+        return self._steps[self._ready] % self._chunk > 0
 
     def receive(self) -> Moment:
         """Takes in steps that are done, as many at least as make half of the episodes ready if none of them ends."""
@@ -185,20 +203,20 @@ def _decide(
     episodes: Int[Array, " rows"],
     steps: Int[Array, " rows"],
     observations: Float[Array, "rows observation"],
-) -> Float[Array, "rows action"]:
-    """The next action of each row, in the environment's units; its noise is a matter of seed, episode and step."""
+) -> Float[Array, "rows *chunk action"]:
+    """The next actions of each row, in the environment's units; its noise is a matter of seed, episode and step."""
     episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, episodes)
     keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
     return decide(actor, policy, normalisation, observations, keys, budget)
 
 
 def _refuse_non_finite(
-    actions: Float[np.ndarray, "chosen action"],
+    actions: Float[np.ndarray, "chosen *chunk action"],
     episodes: Int[np.ndarray, " chosen"],
     steps: Int[np.ndarray, " chosen"],
 ) -> None:
     # MuJoCo would reset such an episode in silence.
-    bad = ~np.isfinite(actions).all(axis=1)
+    bad = ~np.isfinite(actions).all(axis=tuple(range(1, actions.ndim)))
     if bad.any():
         raise FloatingPointError(
             f"The policy's action in episode {episodes[bad][0]} at step {steps[bad][0]} is not finite; its weights "

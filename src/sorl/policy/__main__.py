@@ -53,6 +53,10 @@ def main(config: Config) -> Policy:
         policy = policy.for_latency(config.latency_ms, device, measure_again=config.measure_again)
         assert policy.plan is not None
         print(_table(policy.plan), policy.plan.reason, sep="\n")
+        if policy.chunk > 1:
+            print(
+                f"A decision serves {policy.chunk} steps: each costs {policy.plan.milliseconds / policy.chunk:.3g} ms."
+            )
     if config.out is not None:
         policy.save(config.out)
         print(f"Wrote {config.out}")
@@ -70,10 +74,11 @@ def _description(policy: Policy) -> str:
     known = [name for name in ("env", "seed", "step") if name in policy.provenance]
     origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
     steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
+    chunk = f" for each of {policy.chunk} steps at once" if policy.chunk > 1 else ""
     return (
         f"{type(policy.agent).__name__} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
-        f"{policy.action_size} actions, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts at "
-        f"{policy.budget.name} unless told otherwise."
+        f"{policy.action_size} actions{chunk}, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts "
+        f"at {policy.budget.name} unless told otherwise."
     )
 
 

@@ -26,9 +26,12 @@ def decide(
     observations: Float[Array, "batch observation"],
     keys: Key[Array, " batch"],
     budget: Budget,
-) -> Float[Array, "batch action"]:
-    """One decision for each row, in the environment's units; row `i` draws from `keys[i]` alone."""
-    action_size = normalisation.action_low.shape[0]
+) -> Float[Array, "batch *chunk action"]:
+    """One decision for each row, in the environment's units; row `i` draws from `keys[i]` alone.
+
+    **Returns:** an action for each row, or where the actor gives several at once a chunk of them, in their order.
+    """
+    action_size = actor.actions_at_once * normalisation.action_low.shape[0]
     with jax.enable_x64(False):  # float64 draws from the same key would be other numbers
         draws = jax.vmap(lambda key: actor.draw_action(action_size, budget, key=key))(keys)
     return act(actor, networks, normalisation, observations, draws, budget)
@@ -41,7 +44,7 @@ def act(
     observations: Float[Array, "batch observation"],
     draws: PyTree,
     budget: Budget,
-) -> Float[Array, "batch action"]:
+) -> Float[Array, "batch *chunk action"]:
     """As `decide`, from the draws of `actor.draw_action`, stacked: row `i` acts with `draws[i]`.
 
     All is computed in single precision, also where `JAX_ENABLE_X64` makes double precision jax's default.
@@ -54,7 +57,10 @@ def act(
         return actor.act(networks, normalisation.observation(observation), own, budget)
 
     with jax.enable_x64(False):
-        return normalisation.environment_action(jax.vmap(one)(observations, draws))
+        actions = jax.vmap(one)(observations, draws)
+        if actor.actions_at_once > 1:
+            actions = actions.reshape(actions.shape[0], actor.actions_at_once, normalisation.action_low.shape[0])
+        return normalisation.environment_action(actions)
 
 
 def _in_single_precision(tree: PyTree) -> PyTree:

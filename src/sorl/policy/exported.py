@@ -94,6 +94,8 @@ class ExportedPolicy:
         self.observation_size: int = observations.shape[1]
         self.noise_shape: tuple[int, ...] = noise.shape[1:]
         """Of one observation's noise: for most, candidates and the size of an action; (0,) where none is drawn."""
+        self.action_shape: tuple[int, ...] = program.out_avals[0].shape[1:]
+        """Of what is decided for one observation: an action, or a chunk of actions to be carried out in their order."""
         self._act = jax.jit(program.call)
 
     def noise(self, generator: np.random.Generator, *batch: int) -> np.ndarray:
@@ -117,7 +119,7 @@ class ExportedPolicy:
             raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
         rows = math.prod(batch)
         if not rows:  # exported programs take one row at least
-            return np.zeros((*batch, self.header["action_size"]), np.float32)
+            return np.zeros((*batch, *self.action_shape), np.float32)
         observations = observations.reshape(rows, self.observation_size)
         try:
             actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
@@ -127,7 +129,7 @@ class ExportedPolicy:
                 f"The program that jax {self.header.get('jax')} exported fails with jax {jax.__version__} on "
                 f"{jax.default_backend()} ({reason}); export the policy again with this jax."
             ) from error
-        return actions.reshape(*batch, actions.shape[-1])
+        return actions.reshape(*batch, *self.action_shape)
 
 
 def _single_precision(values: Any, name: str) -> np.ndarray:

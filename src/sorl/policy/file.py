@@ -216,7 +216,8 @@ def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
 
 
 def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
-    template = agent.actor.template(*sizes)
+    observation_size, action_size = sizes
+    template = agent.actor.template(observation_size, agent.actor.actions_at_once * action_size)
     described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
     if described > len(payload):
         raise ValueError("its arrays are not those of the networks that its header describes")

@@ -50,7 +50,8 @@ class Policy:
 
     def __repr__(self) -> str:
         return (
-            f"Policy({type(self.agent).__name__}, {self.observation_size} observations -> {self.action_size} actions, "
+            f"Policy({type(self.agent).__name__}, {self.observation_size} observations -> {self.action_size} actions"
+            f"{f' for each of {self.chunk} steps' if self.chunk > 1 else ''}, "
             f"acts at {_planning.budget_words(self.budget)} unless told otherwise)"
         )
 
@@ -72,6 +73,11 @@ class Policy:
     def action_size(self) -> int:
         """Length of an action."""
         return self.normalisation.action_low.shape[0]
+
+    @property
+    def chunk(self) -> int:
+        """Actions of one decision, to be carried out one after the other without another look; 1 for most policies."""
+        return self.actor.actions_at_once
 
     @property
     def digest(self) -> str:
@@ -96,7 +102,7 @@ class Policy:
         candidates: int | np.integer | None = None,
         noise_scale: float | np.floating | None = None,
         budget: Budget | None = None,
-    ) -> Float[np.ndarray, "*batch action"]:
+    ) -> Float[np.ndarray, "..."]:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
 
         **Arguments:** `key`, the random key of this decision, such as `jax.random.key(0)`; `steps`, jumps or
@@ -107,9 +113,10 @@ class Policy:
         A policy of own logs clips each number of an observation to the limits that `load_logs` computed
         (`observation_margin`), and warns the first time; `runner` counts them.
 
-        **Returns:** actions in the environment's units. Raises a `ValueError` for an observation of the wrong shape or
-        with NaN or infinity in it, for what is no random key, and for a budget that the agent cannot act at; a
-        `FloatingPointError` if an action is not finite.
+        **Returns:** actions [*batch, action] in the environment's units; [*batch, chunk, action] where the policy gives
+        several at once (`chunk`), to be carried out in their order, as `runner` does. Raises a `ValueError` for an
+        observation of the wrong shape or with NaN or infinity in it, for what is no random key, and for a budget that
+        the agent cannot act at; a `FloatingPointError` if an action is not finite.
         """
         values = self._checked(observation)
         refuse_other_keys(key)
@@ -120,7 +127,7 @@ class Policy:
         actions = np.array(program(self._arrays, values.reshape(-1, self.observation_size), key))
         if not np.isfinite(actions).all():
             raise FloatingPointError("The policy's action is not finite; its weights probably are not either.")
-        return actions.reshape(*values.shape[:-1], self.action_size)
+        return actions.reshape(*values.shape[:-1], *actions.shape[1:])
 
     def outside(self, observation: Shaped[Array | np.ndarray, "*batch observation"]) -> Bool[np.ndarray, "..."]:
         """Which numbers of an observation, or of a batch, are beyond the limits of the logs, so that they are clipped.

@@ -1,4 +1,4 @@
-"""A policy in a control loop: a key for each decision, and counts of observations beyond what was logged."""
+"""A policy in a control loop: one action a step, a key for each decision, counts of what was beyond the logs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,23 +21,44 @@ NAMED = 5
 class PolicyRunner:
     """Acts on one observation after another, and counts how often each dimension was outside of its limits.
 
-    Decision `i` draws from `jax.random.fold_in(key, i)`, so a loop that is run again acts the same.
+    Decision `i` draws from `jax.random.fold_in(key, i)`, so a loop that is run again acts the same. A policy that gives
+    several actions at once decides at every `policy.chunk`-th call, and between them its next action is returned
+    whatever is observed; call `reset` where an episode begins.
     """
 
     def __init__(self, policy: "Policy", key: Key[Array, ""], budget: Mapping[str, Any]):
         self.policy = policy
         self.decisions = 0
-        """Calls so far."""
+        """Decisions so far: as many as calls, where the policy gives one action at a time."""
         self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
         """For each dimension, how many observations were outside of the limits, and clipped."""
         self._key, self._budget = key, dict(budget)
+        self._left: list[Float[np.ndarray, "*batch action"]] = []
+        """Actions of the last decision that are still to be carried out, the next one last."""
 
-    def __call__(self, observation: Shaped[Array | np.ndarray, "*batch observation"]) -> Float[np.ndarray, "..."]:
-        """Acts as the policy does, on one observation or a batch of them; returns and raises as it does."""
-        action = self.policy(observation, key=jax.random.fold_in(self._key, self.decisions), **self._budget)
-        self.outside += self.policy.outside(observation).reshape(-1, self.policy.observation_size).sum(axis=0)
-        self.decisions += 1
-        return action
+    def __call__(
+        self, observation: Shaped[Array | np.ndarray, "*batch observation"]
+    ) -> Float[np.ndarray, "*batch action"]:
+        """The next action, for one observation or a batch of them; raises as the policy does.
+
+        Raises a `ValueError` if a batch has another shape than the one that its actions were decided for.
+        """
+        outside = self.policy.outside(observation)
+        if not self._left:
+            actions = self.policy(observation, key=jax.random.fold_in(self._key, self.decisions), **self._budget)
+            self.outside += outside.reshape(-1, self.policy.observation_size).sum(axis=0)
+            self.decisions += 1
+            self._left = [*np.moveaxis(actions, -2, 0)][::-1] if self.policy.chunk > 1 else [actions]
+        if self._left[-1].shape[:-1] != outside.shape[:-1]:
+            raise ValueError(
+                f"The observation has shape {outside.shape}, but the actions that are left were decided for a batch of "
+                f"shape {self._left[-1].shape[:-1]}; call reset where an episode begins."
+            )
+        return self._left.pop()
+
+    def reset(self) -> None:
+        """Begins an episode: the next call decides anew, whatever is left of the last decision."""
+        self._left = []
 
     def report(self) -> str:
         """One sentence on the observations that were outside of their limits."""

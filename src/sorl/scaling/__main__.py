@@ -182,11 +182,12 @@ def _beginning(grid: Grid) -> str:
 
 
 def _title(run: Run, pairs: Sequence[Pair]) -> str:
-    seeds = pairs[0]["seeds"]
+    seeds, chunk = pairs[0]["seeds"], run.agent.actor.actions_at_once
+    decisions = f"decisions of {chunk} actions each" if chunk > 1 else "decisions"
     return (
         f"{run.env} after {run.step} updates on {run.data['source']} data, {run.data['episodes']} episodes; "
         f"{seeds} training seed{'s' * (seeds > 1)}, {pairs[0]['episodes']} episodes played for each; "
-        f"decisions timed on {jax.devices()[0].device_kind}"
+        f"{decisions} timed on {jax.devices()[0].device_kind}"
     )
 
 

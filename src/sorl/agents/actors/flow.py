@@ -25,6 +25,8 @@ class FlowActor(AbstractActor):
     """How critic heads become one value."""
     candidates: int = eqx.field(static=True, default=1)
     """N of best-of-N, unless a budget says otherwise."""
+    chunk: int = eqx.field(static=True, default=1)
+    """Actions of one decision."""
 
     @property
     def budgets(self) -> Budgets:

@@ -29,9 +29,17 @@ class AbstractActor(eqx.Module):
     def budgets(self) -> Budgets:
         """The compute budgets that it acts at, and those that it is evaluated at."""
 
+    @property
+    def actions_at_once(self) -> int:
+        """Actions of one decision, carried out one after the other: the field `chunk` where an actor has it, else 1."""
+        return getattr(self, "chunk", 1)
+
     @abc.abstractmethod
     def template(self, observation_size: int, action_size: int) -> PyTree:
-        """The structure of its networks: a `jax.ShapeDtypeStruct` for each array."""
+        """The structure of its networks: a `jax.ShapeDtypeStruct` for each array.
+
+        **Arguments:** `action_size`, of a decision: here and below the length of an action times `actions_at_once`.
+        """
 
     @abc.abstractmethod
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> PyTree:
@@ -41,7 +49,7 @@ class AbstractActor(eqx.Module):
     def act(
         self, networks: Any, observation: Float[Array, " observation"], draws: Any, budget: Budget
     ) -> Float[Array, " action"]:
-        """One decision for one observation, in [-1, 1]; the caller vmaps."""
+        """One decision for one observation, its actions one after the other, in [-1, 1]; the caller vmaps."""
 
 
 Actor = TypeVar("Actor", bound=AbstractActor)

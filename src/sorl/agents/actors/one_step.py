@@ -22,6 +22,8 @@ class OneStepActor(AbstractActor):
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
     """How critic heads become one value."""
+    chunk: int = eqx.field(static=True, default=1)
+    """Actions of one decision."""
 
     @property
     def budgets(self) -> Budgets:

@@ -28,6 +28,8 @@ class ShortcutActor(AbstractActor):
     """How critic heads become one value, unless a budget says otherwise."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps is an input of the critic."""
+    chunk: int = eqx.field(static=True, default=1)
+    """Actions of one decision."""
 
     @property
     def budgets(self) -> Budgets:
