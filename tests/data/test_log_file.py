@@ -68,7 +68,7 @@ def test_a_shifted_copy_is_no_successor(tmp_path, last, dtype):
     observations = _log()["observations"]
     shifted = np.concatenate([observations[1:], observations[:1] if last == "rolled" else observations[-1:]])
     path = _save(tmp_path / "log.npz", next_observations=shifted.astype(dtype))
-    with pytest.warns(UserWarning, match="reach into the next episode behind 3 of 3 episodes .first in row 2."):
+    with pytest.warns(UserWarning, match="reach into the next episode after 3 of 3 episodes .first in row 2."):
         data = load_logs(path, validation_fraction=0.0)
     plain = load_logs(_save(tmp_path / "plain.npz"), validation_fraction=0.0)
     np.testing.assert_array_equal(data.train.starts, plain.train.starts)
@@ -92,7 +92,7 @@ def test_one_coincidence_costs_one_step_and_no_more(tmp_path):
     nexts = _true_successors()
     nexts[2] = _log()["observations"][3]
     path = _save(tmp_path / "log.npz", next_observations=nexts)
-    with pytest.warns(UserWarning, match="behind 1 of 3 episodes"):
+    with pytest.warns(UserWarning, match="after 1 of 3 episodes"):
         data = load_logs(path, validation_fraction=0.0)
     assert len(data.train) == 8
 

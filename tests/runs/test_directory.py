@@ -165,7 +165,7 @@ def test_options_from_two_places_are_refused(tmp_path, monkeypatch, other):
     (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
     with pytest.raises(ValueError, match="leave out --config and --preset"):
         train.parse(["--run-dir", str(tmp_path), "--resume", *other])
-    with pytest.raises(ValueError, match="--config and --preset each say where defaults come from"):
+    with pytest.raises(ValueError, match="--config and --preset are both sources of defaults"):
         train.parse(["--config", "config.json", "--preset", "quickstart"])
 
 

@@ -204,7 +204,7 @@ def test_the_pairs_go_into_the_policies_that_were_played(reaching, run, capsys):
     assert grid(run, *GRID) == pairs  # scores in its file do not make a policy another one
     shutil.copy(policy_path(run, 3), policy_path(run, 5))
     scaling.store_scores(loaded, (5,), pairs)
-    assert "was replaced while the grid was played, so it gets no scores" in capsys.readouterr().out
+    assert "changed while the grid was played, so it gets no scores" in capsys.readouterr().out
 
 
 def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):

@@ -1,4 +1,4 @@
-"""What a grid of budgets says, against numbers worked out by hand; and pictures that show these numbers."""
+"""The summary of a grid of budgets, against numbers computed by hand, and pictures that show these numbers."""
 
 import matplotlib
 import numpy as np

@@ -118,7 +118,7 @@ def test_help_documents_every_option(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--resume"], "does not say what to resume"),
+        (["--resume"], "needs the run to continue"),
         (["--agent.backprop-steps", "16"], "backprop_steps is 16"),
         (["--seeds", "1", "1"], "seeds are"),
     ],

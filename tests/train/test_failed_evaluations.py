@@ -214,7 +214,7 @@ def test_the_command_says_what_is_missing_and_resume_makes_up_for_it(once, optio
     printed = capsys.readouterr().out
     assert "The evaluation at update 10 failed and has no row: Worker " in printed
     resume = f"python -m sorl.train --run-dir {tmp_path / 'run'} --resume"
-    assert printed.endswith(f"Play that at update 10 again with:\n  {resume}\n")
+    assert printed.endswith(f"Repeat the evaluation at update 10 with:\n  {resume}\n")
     assert (tmp_path / "run" / "evaluation.csv").exists()
     assert train.main(resume.split()[3:]) == 0
     assert "evaluation/success/M1N1" in read_metrics(tmp_path / "run")[-1]

@@ -372,7 +372,7 @@ def test_rows_without_a_checkpoint_are_not_thrown_away(run):
     directory, data = run
     before = (directory / "metrics.jsonl").read_bytes()
     shutil.rmtree(directory / "checkpoints")
-    with pytest.raises(CheckpointError, match="has rows of metrics but no checkpoint; put its checkpoints back"):
+    with pytest.raises(CheckpointError, match="has rows of metrics but no checkpoint; restore its checkpoints"):
         train(directory, data, resume=True)
     assert (directory / "metrics.jsonl").read_bytes() == before
 
@@ -382,7 +382,7 @@ def test_metrics_of_a_refused_run_are_those_of_before(run):
     rows = read_metrics(directory)
     option("agent/discount", 0.5)(directory)
     with pytest.raises(
-        ValueError, match=re.escape("put them back in its config.json, or start a new run with --config")
+        ValueError, match=re.escape("restore them in its config.json, or start a new run with --config")
     ):
         train(directory, data, resume=True)
     assert read_metrics(directory) == rows

@@ -204,7 +204,7 @@ def test_values_that_the_rewards_do_not_allow_are_warned_of_once_and_recorded(tm
     assert all(row["training/value_excess"] > 0 for row in read_metrics(tmp_path / "run"))
     _run(config, tmp_path / "run", data, resume=True)
     message = capsys.readouterr().err
-    assert "Seed 0: training/" not in message and message.count("left what the data's rewards allow at update 10") == 2
+    assert "Seed 0: training/" not in message and message.count("range that the data's rewards allow at update 10") == 2
 
 
 def test_values_inside_are_recorded_and_nothing_is_said(tmp_path, data, capsys):

@@ -48,8 +48,8 @@ def test_the_first_departure_of_each_seed_is_warned_of_once():
     assert rows[0]["training/value_excess"] == 0.095
     assert watch.check(30, _rows(q_mean=9.0)) == []
     assert watch.verdicts() == [
-        "Seed 0 is not to be trusted: its values left what the data's rewards allow at update 20 and are outside in "
-        "its last row; try a lower --agent.q-coefficient (now 100)."
+        "Seed 0 is not to be trusted: its values left the range that the data's rewards allow at update 20 and are "
+        "outside it in the last row; try a lower --agent.q-coefficient (now 100)."
     ]
     assert watch.check(40, _rows(q_mean=-50.0)) == [] and watch.verdicts() == []
 

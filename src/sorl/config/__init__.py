@@ -1,1 +1,1 @@
-"""The options of a run, where their defaults come from, and their JSON form."""
+"""The options of a run, the sources of their defaults, and their JSON form."""

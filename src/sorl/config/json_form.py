@@ -1,6 +1,6 @@
-"""The JSON form of options, agents and budgets, and the way back, which refuses what does not fit.
+"""Converts options, agents and budgets to JSON and back, and refuses unknown or wrong fields.
 
-It needs nothing beyond what acting needs, so that a policy can be loaded where training's requirements are missing.
+It imports only what acting needs, so that a policy can be loaded without the requirements of training.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from sorl.agents.actors import AbstractActor
 
 
 ABSENT = "absent"
-"""In a field's metadata, the value that a file without the field means, where that is not the default."""
+"""The metadata key of a field's value for files without the field, if that value is not the default."""
 
 
 def to_json(config: Any) -> Any:
-    """The JSON form of a configuration; an agent or an actor carries the name of its class."""
+    """The JSON form of a configuration; that of an agent or an actor includes the name of its class."""
     if isinstance(config, AbstractAgent | AbstractActor):
         fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
         return {"type": type(config).__name__, **fields}
@@ -35,38 +35,38 @@ def to_json(config: Any) -> Any:
 
 
 def agent_from_json(values: Any, where: str) -> AbstractAgent:
-    """Makes an agent from its JSON form.
+    """Creates an agent from its JSON form.
 
-    Raises a `ValueError` that begins with `where`, the name of the source, for what is missing, unknown or wrong.
+    Raises a `ValueError` that begins with `where`, the name of the source, if a field is missing, unknown or wrong.
     """
     reader = _Reader(where)
     return reader.finish(reader.agent(values, ""))
 
 
 def from_json(cls: Any, values: Any, where: str) -> Any:
-    """Makes a dataclass from its JSON form.
+    """Creates a dataclass from its JSON form.
 
-    A field that is missing, as in a file of an earlier version, takes its default, and one `UserWarning` names all of
-    them. Raises a `ValueError` that begins with `where`, the name of the source, for a field that has no default and is
-    missing, and for what is unknown or wrong.
+    A missing field, as in a file of an earlier version, takes its default, and one `UserWarning` names all such fields.
+    Raises a `ValueError` that begins with `where`, the name of the source, if a field is unknown or wrong, or if one
+    without a default is missing.
     """
     reader = _Reader(where)
     return reader.finish(reader.object(cls, values, ""))
 
 
 class _Reader:
-    """Reads one source; `name` is the dotted name of what is read, empty for the whole."""
+    """Reads one source; `name` is the dotted name of the value that is read, empty for the whole."""
 
     def __init__(self, where: str):
         self._where = where
         self._missing: list[str] = []
 
     def finish(self, result: Any) -> Any:
-        """Warns of what was missing, and returns the result."""
+        """Warns of missing fields, and returns the result."""
         if self._missing:
             warnings.warn(
                 f"{self._where} does not have {', '.join(self._missing)}; the values of the version that wrote it are "
-                "taken.",
+                "used.",
                 stacklevel=3,
             )
         return result
@@ -81,7 +81,7 @@ class _Reader:
         return self.object(AGENTS[kind], {key: value for key, value in values.items() if key != "type"}, name)
 
     def object(self, cls: Any, values: Any, name: str) -> Any:
-        """A dataclass."""
+        """A dataclass of the class `cls`."""
         if not isinstance(values, dict):
             raise self._wrong(name, values, f"an object with the fields of {cls.__name__}")
         hints = typing.get_type_hints(cls)
@@ -101,7 +101,7 @@ class _Reader:
             raise ValueError(f"{self._where} cannot be used: {error}") from error
 
     def value(self, hint: Any, value: Any, name: str) -> Any:
-        """A value of the type `hint`; whole numbers stand for real ones, as in JSON they may."""
+        """A value of the type `hint`; where a real number is expected, a whole number is accepted too."""
         if _is_agent(hint):
             return self.agent(value, name)
         if dataclasses.is_dataclass(hint):
@@ -144,7 +144,7 @@ def _is_agent(hint: Any) -> bool:
 
 
 def _may_be(hint: Any, value: Any) -> bool:
-    """Whether a JSON value has the kind that a type is written as."""
+    """Whether a JSON value can represent a type."""
     if hint is type(None):
         return value is None
     if typing.get_origin(hint) is tuple:
@@ -161,7 +161,7 @@ def _may_be(hint: Any, value: Any) -> bool:
 def _float(value: int | float) -> float:
     try:
         return float(value)
-    except OverflowError:  # of a whole number of hundreds of digits
+    except OverflowError:  # a whole number with hundreds of digits
         return math.inf
 
 
@@ -180,7 +180,7 @@ def _words(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, however large or deep it is."""
+    """A value for a message, shortened if it is long or deeply nested."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 60, 60, 40
     return short.repr(value)

@@ -1,4 +1,4 @@
-"""The options of a training run, from which the same run can be made again."""
+"""The options of a training run, which are enough to repeat it."""
 
 import dataclasses
 from pathlib import Path
@@ -16,12 +16,12 @@ from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
 
 
 MAX_EPISODES = 1_000_000
-"""Most episodes of one evaluation."""
+"""The most episodes of one evaluation."""
 MAX_WORKERS = 4_096
-"""Most processes of one evaluation."""
+"""The most processes of one evaluation."""
 MAX_SEEDS = 1_024
 FINAL_EPISODES = 50
-"""Episodes of each row of the table after the last update, of a run that is not a short trial."""
+"""Episodes of each row of the table after the last update, unless the run is a short trial."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class DataConfig:
     """Your own logs, an npz file (`sorl.load_logs` documents its keys); an environment to evaluate in is optional;
     default: none."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
-    """Directory to look for OGBench's files in before OGBench's own cache; default: only that cache."""
+    """Directory to search for OGBench's files before OGBench's own cache; default: only that cache."""
     episodes: int | None = None
-    """Number of episodes to generate with OGBench's oracles, or to reuse if generated already; default: the official
-    data set."""
+    """Number of episodes to generate with OGBench's oracles (an existing set is reused); default: the official data
+    set."""
     generation_seed: int = 0
     """Seed of the generated episodes."""
     mirrors: tuple[str, ...] = ()
@@ -46,13 +46,14 @@ class DataConfig:
     validation_fraction: float = 0.1
     """Fraction of your own logs' episodes held out for validation losses, in [0, 1)."""
     observation_margin: float | None = dataclasses.field(default=1.5, metadata={ABSENT: None})
-    """With your own logs: observations are clipped to centre +- margin * half of each logged range (>= 1; None does not
-    clip), so that a sensor far outside the logs cannot drive the networks to an arbitrary output."""
+    """With your own logs: clip observations to centre +- margin * half of each logged range (>= 1; None: no clipping),
+    so that a sensor far outside the logs cannot drive the networks to an arbitrary output."""
     action_low: tuple[float, ...] | None = None
-    """With your own logs: lower limits of the actions, one number for each or one for all; default: the file's, or the
-    lowest logged."""
+    """With your own logs: lower limits of the actions, one for each action or one for all; default: those in the file,
+    or else the lowest logged actions."""
     action_high: tuple[float, ...] | None = None
-    """Upper limits of the actions, given with --data.action-low; default: the file's, or the highest logged."""
+    """Upper limits of the actions, together with --data.action-low; default: those in the file, or else the highest
+    logged actions."""
 
     def __post_init__(self):
         refuse_outside(
@@ -67,9 +68,9 @@ class DataConfig:
         )
 
     def source(self, env: str | None) -> Source:
-        """The source that these options name; its own options are the fields of the same names here.
+        """The data source of these options; it has the fields of the same names.
 
-        **Arguments:** `env`, the environment that OGBench's data are for; own logs do not need it.
+        **Arguments:** `env`, the environment of OGBench's data; own logs do not need it.
         """
         if self.path is not None:
             kind = next(kind for kind in USER_SOURCES if kind.reads(self.path))
@@ -83,16 +84,16 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how the policy is rolled out in the environment while training and after it."""
+    """When and how to evaluate the policy in the environment, during and after training."""
 
     interval: int = 100_000
     """Updates between evaluations; 0 disables them."""
     episodes: int = 50
     """Episodes of each evaluation, for each seed and budget."""
     inference_steps: tuple[int, ...] | None = None
-    """Numbers of inference steps M^inf (jumps or integration steps) while training; default: the agent's own."""
+    """Numbers of inference steps M^inf (jumps or integration steps) during training; default: the agent's own."""
     candidates: tuple[int, ...] | None = None
-    """Numbers of candidate actions N, of which the best by Q is taken, while training; default: the agent's usual."""
+    """Numbers of candidate actions N during training, of which the best by Q is taken; default: the agent's usual."""
     final_inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps of the table after the last update; default: the agent's own."""
     final_candidates: tuple[int, ...] | None = None
@@ -101,8 +102,8 @@ class EvaluationConfig:
     """Episodes of each row of the table after the last update, for each seed; default: 50, proportionally fewer where
     `episodes` is below 20 or the run has fewer updates than `interval`."""
     success_timing: Literal["pre", "post"] = "pre"
-    """State that success is judged on: before a step (pre, as in OGBench >= 1.2 and the quickstart) or after it (post,
-    as in OGBench 1.1, the papers and the paper preset)."""
+    """The state by which success is judged: before a step (pre, as in OGBench >= 1.2 and the quickstart) or after it
+    (post, as in OGBench 1.1, the papers and the paper preset)."""
     workers: int | None = None
     """Processes that simulate one environment each, at most one per episode; results do not depend on it; default:
     50."""
@@ -133,9 +134,9 @@ class EvaluationConfig:
 class TrainConfig:
     """Trains a policy from logged data, and evaluates it at every compute budget.
 
-    Without options this is the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
-    `--env NAME` takes the published settings for that environment. `agent:NAME`, at any place, chooses the algorithm.
-    Every field can be set on its own.
+    Without options it runs the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
+    `--env NAME` uses the published settings for that environment. `agent:NAME`, anywhere, chooses the algorithm. Every
+    field can be set separately.
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"
@@ -148,7 +149,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     """When and how to evaluate."""
     seeds: tuple[int, ...] = (0,)
-    """Training seeds, trained side by side; they share only the data and the jump counts."""
+    """Training seeds, which are trained together; they share only the data and the jump counts."""
     updates: int = 1_000_000
     """Number of updates."""
     batch_size: int = 256
@@ -156,9 +157,9 @@ class TrainConfig:
     log_interval: int = 5_000
     """Updates between rows of metrics, which are means over that interval."""
     checkpoint_interval: int = 100_000
-    """Updates between checkpoints; one more is written at the end and when a signal stops the run."""
+    """Updates between checkpoints; another one is written at the end, and when a signal stops the run."""
     seed_mapping: Literal["auto", "map", "vmap"] = "auto"
-    """Seeds one after the other (map, bit-equal to each alone) or at once (vmap); auto is map on CPU, else vmap."""
+    """Train seeds one by one (map, bit for bit as each alone) or at once (vmap); auto: map on a CPU, else vmap."""
     matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """Input precision of matrix products, in JAX's terms; ignored on a CPU. tensorfloat32: TF32 on a GPU, three
     bfloat16 passes on a TPU. bfloat16: the device's fastest, which is TF32 on a GPU and one pass on a TPU. Everything
@@ -181,7 +182,7 @@ class TrainConfig:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        """Raises a `ValueError`, one sentence, for an environment, data and evaluations that do not fit together."""
+        """Raises a `ValueError`, one sentence, if the environment, data and evaluations contradict each other."""
         evaluation, data = self.evaluation, self.data
         if self.env is None and data.path is None:
             raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
@@ -206,12 +207,12 @@ class TrainConfig:
         if data.directory is not None and data.episodes is not None:
             raise ValueError(
                 f"data-dir is {data.directory} and data.episodes {data.episodes}, but generated episodes "
-                "have a place of their own; add --data.episodes None to use the files in the directory."
+                "have their own directory; add --data.episodes None to use the files in the directory."
             )
 
     @property
     def source(self) -> Source:
-        """Where the training data come from."""
+        """The source of the training data."""
         return self.data.source(self.env)
 
     @property
@@ -224,9 +225,9 @@ class TrainConfig:
         return max(1, round(FINAL_EPISODES * share))
 
     def budgets(self, *, final: bool) -> list[Budget]:
-        """The budgets of an evaluation while training, or of the `final` table after it.
+        """The budgets of an evaluation during training, or of the `final` table after it.
 
-        Raises a `ValueError`, one sentence, for one that the agent cannot act on.
+        Raises a `ValueError`, one sentence, if the agent does not support one of them.
         """
         evaluation = self.evaluation
         if final:
@@ -237,15 +238,15 @@ class TrainConfig:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Reads a `config.json`; fields that an earlier version did not have take the values that were meant then.
+    """Reads a `config.json`; fields that an earlier version did not have take the values that it used.
 
-    Raises a `ValueError`, one sentence, for a file that is damaged or holds what is unknown or wrong.
+    Raises a `ValueError`, one sentence, if the file is damaged or has an unknown or wrong field.
     """
     return from_json(TrainConfig, read_json(path), str(path))
 
 
 def changes(before: Any, after: Any, prefix: str = "") -> set[str]:
-    """Dotted names of the fields in which two configurations of one class differ."""
+    """The dotted names of the fields in which two configurations of the same class differ."""
     if type(before) is not type(after) or not dataclasses.is_dataclass(before):
         return set() if before == after else {prefix}
     return {

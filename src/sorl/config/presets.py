@@ -1,4 +1,4 @@
-"""Whole configurations: the papers' for each of their environments, a quickstart for two CPU cores, your own logs."""
+"""Complete configurations: the papers' settings for each environment, the quickstart, and settings for own logs."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from sorl.config.published import EVALUATION_INTERVALS, UPDATES, published
 QUICKSTART_ENV = "cube-single-play-singletask-task1-v0"
 
 QUICKSTART_NETWORKS: dict[str, Any] = {"hidden_sizes": (256, 256), "critic_hidden_sizes": (256, 256)}
-"""For every agent, where it has such networks."""
+"""The quickstart's networks, for every agent that has these fields."""
 
 _QUICKSTART_SORL: dict[str, Any] = {
     "discretization_steps": 4,
@@ -25,7 +25,8 @@ _QUICKSTART_SORL: dict[str, Any] = {
     "act_with_average": True,
 }
 QUICKSTART: dict[str, dict[str, Any]] = {"Sorl": _QUICKSTART_SORL, "SorlReleased": _QUICKSTART_SORL}
-"""By the agent's class name, where it has such fields; chosen by measurement: docs/studies/quickstart.md."""
+"""The quickstart's settings of an agent, by its class name; they were chosen by measurement
+(docs/studies/quickstart.md)."""
 
 QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
     "Idql": {"decay_updates": 40_000.0},
@@ -33,27 +34,27 @@ QUICKSTART_SCHEDULES: dict[str, dict[str, Any]] = {
     "Cac": {"refinement_updates": 40_000.0},
     "Rebrac": {"momentum_between_turns": False},
 }
-"""By the agent's class name: what counts updates, cut to a short run in proportion, and ReBRAC's actor as in the
-original, with which the quickstart was measured."""
+"""Settings of an agent, by its class name, that adapt it to the quickstart: schedules shortened in proportion, and
+ReBRAC's actor as in the original, with which the quickstart was measured."""
 
 QUICKSTART_STEPS: dict[str, tuple[int, ...]] = {"Sorl": (4,), "SorlReleased": (4,)}
-"""Sequential budgets of the evaluations while training, by the agent's class name; others take their own."""
+"""Inference steps of the evaluations during training, by the agent's class name; default: the agent's own."""
 
-# Without an environment nothing shows that a policy follows a critic's errors, so these stay near the data. On several
-# kinds of logs of a simulated robot arm (`benchmarks/own_logs.py`), q_coefficient 1 was as good as cloning or better;
-# 10 lost the task within 2,000 updates; 100, the agent's own, was chosen on OGBench's tasks. The moving average acts
-# as well or a little better. The other agents' coefficients were not searched: they have their defaults.
+# Without an environment nobody sees that a policy exploits a critic's errors, so these settings stay close to the data.
+# On several kinds of logs of a simulated robot arm (`benchmarks/own_logs.py`), q_coefficient 1 was at least as good as
+# cloning; 10 failed the task within 2,000 updates; the agent's default of 100 was chosen on OGBench's tasks. The moving
+# average acts as well or slightly better. The other agents keep their defaults, which were not tuned for own logs.
 OWN_LOGS: dict[str, dict[str, Any]] = {
     "Sorl": {"q_coefficient": 1.0, "act_with_average": True},
     "SorlReleased": {"q_coefficient": 1.0},
 }
-"""By the agent's class name: what differs from its defaults on a user's own logs."""
+"""Settings for own logs that differ from an agent's defaults, by its class name."""
 
 
 def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
     """The published settings for a task; for an environment outside the tables, the agent's defaults.
 
-    Success is judged on the state after a step, as by OGBench 1.1, with which the papers' numbers were made.
+    Success is judged by the state after a step, as in OGBench 1.1, with which the papers' numbers were measured.
     """
     name = agent.__name__
     return TrainConfig(
@@ -65,10 +66,10 @@ def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
 
 
 def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
-    """A run that ends within minutes on two CPU cores: generated data, small networks, few updates.
+    """Settings for a run of some minutes on two CPU cores: generated data, small networks, few updates.
 
-    What the quickstart does not set is as published for the environment, but for SORL's own agents, whose settings were
-    chosen for these networks.
+    Other settings are the published ones for the environment, except for SORL's own agents, whose settings were chosen
+    for these networks.
     """
     name = agent.__name__
     base = {} if name in QUICKSTART else _published_fields(env, agent)
@@ -90,12 +91,12 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
 def own_logs(
     path: Path, agent: type[AbstractAgent] = Sorl, *, env: str | None = None, quickstart: bool = False
 ) -> TrainConfig:
-    """Settings for a user's own logs: the agent's, but SORL near the data, whatever environment they are evaluated in.
+    """Settings for a user's own logs: the agent's defaults, but SORL closer to the data, with or without `env`.
 
     Published settings were tuned on OGBench's data, and say nothing about other logs of the same environment. Without
-    `env` there are no evaluations. Metrics are logged every 1,000 updates, so that values that diverge are warned of
-    early. With `quickstart` the networks are small and the updates few, as in `quickstart`, but the weights of the
-    losses stay those for own logs.
+    `env` there are no evaluations. Metrics are logged every 1,000 updates, to warn early of diverging values. With
+    `quickstart`, networks and number of updates are those of the quickstart, but the weights of the losses remain those
+    for own logs.
     """
     name = agent.__name__
     fields = dict(OWN_LOGS.get(name, {}))
@@ -123,5 +124,5 @@ def _published_fields(env: str, agent: type[AbstractAgent]) -> dict[str, Any]:
 
 
 def _make(agent: Any, fields: dict[str, Any]) -> AbstractAgent:
-    # `Any`: which fields there are is a matter of the agent.
+    # `Any`, because the fields depend on the agent.
     return agent(**fields)

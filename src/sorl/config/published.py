@@ -1,7 +1,7 @@
-"""What papers set and report for each environment, as data: SORL's own table, and its ten baselines'.
+"""Published settings and scores for each environment: those of SORL, and those of its ten baselines.
 
-Sources: SORL's released code for its settings; the FQL paper's tables (Park et al., "Flow Q-Learning", 2025) for the
-baselines, whose settings and scores are read from there whoever first proposed the method.
+Sources: SORL's released code for its settings; the tables of the FQL paper (Park et al., "Flow Q-Learning", 2025) for
+the settings and scores of all baselines, including those that other papers proposed.
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ LOCOMOTION = (
 )
 MANIPULATION = ("cube-single-play", "cube-double-play", "scene-play")
 ENVIRONMENTS = (*LOCOMOTION, *MANIPULATION)
-"""Environment and kind of data, the same for their five tasks; a task's name begins with it."""
+"""Environments with their kind of data; the names of their five tasks begin with it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent is set to in an environment, and what it is published to reach there."""
+    """An agent's published settings and score in an environment."""
 
     fields: dict[str, Any]
     """Hyper-parameters that differ from the agent's defaults."""
     success: int | None
-    """Published success in percent, mean over five tasks and eight seeds; None where none is known."""
+    """Published success in percent, the mean over five tasks and eight seeds; None if it is not known."""
 
 
 def _rows(success: tuple[int | None, ...], **columns: Any) -> dict[str, Settings]:
-    """One row for each environment; a column is one value for each, or the same for all."""
+    """Settings for each environment; a column is a list with a value for each, or one value for all."""
     columns = {name: v if isinstance(v, list) else [v] * len(ENVIRONMENTS) for name, v in columns.items()}
     return {
         env: Settings({name: column[row] for name, column in columns.items()}, success[row])
@@ -77,7 +77,7 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
         (11, 0, 1, 0, 1, 80, 2, 20),
         # antsoccer's is not known: that of every other locomotion environment.
         q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
-        # SRPO's code decides by "maze" in the environment's name; whether the FQL paper's runs did is not known.
+        # SRPO's code decides by "maze" in the environment's name; it is not known whether the FQL paper's runs did.
         normalise_guidance=["maze" in env for env in ENVIRONMENTS],
         expectile=EXPECTILE,
         critic_hidden_sizes=TWO_LAYERS,
@@ -115,24 +115,24 @@ PUBLISHED: dict[str, dict[str, Settings]] = {
         q_aggregation=AGGREGATION,
     ),
 }
-"""By the agent's class name, then by environment."""
+"""All published settings, by the agent's class name and then by environment."""
 
 
 UPDATES = {"Idql": 3_000_000, "Srpo": 4_000_000}
-"""Updates of a run, by the agent's class name; 1,000,000 for all others. Srpo's are not known: a million for its policy
-after Idql's three, from which it takes its model and values."""
+"""Updates of a run, by the agent's class name; 1,000,000 for all others. Srpo's number is not published: it is one
+million for its policy, after three for its model and values, which are those of Idql."""
 
 EVALUATION_INTERVALS = {"Idql": 250_000}
 """Updates between evaluations, by the agent's class name; 100,000 for all others."""
 
 
 def environment_of(env: str) -> str | None:
-    """The environment of the tables that `env` is a task of, or None."""
+    """The published environment that the task `env` belongs to; None if there is none."""
     name, separator, _ = env.partition("-singletask")
     return name if separator and name in ENVIRONMENTS else None
 
 
 def published(agent: str, env: str | None) -> Settings | None:
-    """The settings of the agent with that class name for a task, or None where no table has them."""
+    """The published settings of an agent, by its class name, for a task; None if no table has them."""
     name = None if env is None else environment_of(env)
     return None if name is None else PUBLISHED.get(agent, {}).get(name)

@@ -40,14 +40,14 @@ CANDIDATES = (1, 2, 4, 8, 16, 32)
 class Config:
     """Measures success and latency of a trained run at every pair of inference steps and candidates.
 
-    All pairs play the same episodes. One step with one candidate is always included: the other pairs are compared with
-    it. The same command continues a grid that was stopped. The table is printed, and written into the run directory (or
-    --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
+    All pairs play the same episodes. One step with one candidate is always included, and the other pairs are compared
+    with it. If the command is interrupted, run it again to continue. It prints the table and writes it to the run
+    directory (or --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
     scaling.png and pareto.png.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory that `sorl.train` made."""
+    """Run directory written by `sorl.train`."""
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own, and
     1 2 4 8 16 for an agent that can act with any."""
@@ -90,7 +90,7 @@ class Config:
 
 
 def main(config: Config) -> list[Pair]:
-    """Finishes the grid, prints the table, and writes the files; **returns** the rows of the table."""
+    """Plays the missing pairs, prints the table and writes the files; **returns** the table's rows."""
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run)
@@ -117,9 +117,9 @@ def main(config: Config) -> list[Pair]:
 
 
 def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
-    """The pairs of the grid, each once; what the others are compared with comes first.
+    """The pairs of the grid, each once, with the reference first.
 
-    That is one step and one candidate where the agent can act so, else the least of each that was asked for.
+    The reference has one step and one candidate if the agent supports them, else the smallest requested numbers.
     """
     own = agent.actor.budgets
     steps = set(config.inference_steps or own.inference_steps)
@@ -138,20 +138,20 @@ def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
 
 
 def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], directory: Path | None = None) -> None:
-    """Puts the pairs into the policy files of these training seeds, but says so where one is not what was played.
+    """Stores the pairs in the policy files of the given training seeds, or in copies of them in `directory`.
 
-    With `directory` they are put into copies of the files there.
+    A file that no longer holds the policy that was played is skipped, with a line that says so.
     """
     for seed, networks in run.chosen(seeds).items():
         path = policy_path(run.directory, seed)
         policy = load_policy(path)
         played = Policy(run.agent, networks, run.normalisation)
         if played.digest != policy.digest:
-            print(f"{path} was replaced while the grid was played, so it gets no scores; run the same command again.")
+            print(f"{path} changed while the grid was played, so it gets no scores; run the same command again.")
             continue
         scored = policy_path(directory or run.directory, seed)
         policy.with_scores(pairs).save(scored)
-        print(f"Put the pairs into {scored}")
+        print(f"Stored the pairs in {scored}")
 
 
 def _grid(config: Config, run: Run) -> Grid:
@@ -220,5 +220,5 @@ def _picture(run: Run, pairs: Sequence[Pair], directory: Path) -> None:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.scaling"))

@@ -1,8 +1,7 @@
-"""A grid of compute budgets played and timed pair by pair, so that one that was stopped goes on where it was.
+"""Plays and times a grid of compute budgets pair by pair, so that an interrupted grid can be continued.
 
-Every finished pair is a file of its own. They lie in a directory named after a digest of all that the numbers depend
-on: policies, episodes, decisions, timing, versions and device. So results of other policies or settings are never mixed
-in.
+Every finished pair has its own file. The directory's name is a digest of everything that the numbers depend on
+(policies, episodes, decisions, timing, versions and device), so results of other policies or settings are never mixed.
 """
 
 import hashlib
@@ -28,14 +27,14 @@ from sorl.system.progress import Progress
 
 
 LEAST_CALLS = 20
-"""Decisions that are timed at least, however long they take."""
+"""The fewest decisions that are timed, even if they take long."""
 
 Record = dict[str, Any]
 """A finished pair: `rows`, one for each training seed with every episode, and `latency`, one for each batch size."""
 
 
 class Subject(NamedTuple):
-    """What is played."""
+    """The policies that are played, and their environment."""
 
     env: str
     success_timing: SuccessTiming
@@ -46,23 +45,23 @@ class Subject(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How much of it is played and timed."""
+    """The amount of playing and timing."""
 
     episodes: int
-    """Of each training seed at each budget."""
+    """Number of episodes for each training seed and budget."""
     seed: int
-    """Of the episodes; the same ones for every budget and training seed."""
+    """Random seed of the episodes, which are the same for every budget and training seed."""
     batch_sizes: tuple[int, ...]
-    """Numbers of observations that timed decisions are made for."""
+    """Numbers of observations for which decisions are timed."""
     timing_seconds: float
-    """How long the decisions of a budget at a batch size are timed."""
+    """Seconds of timing for each budget and batch size."""
 
 
 class Grid:
-    """The pairs of a grid: those that are finished, on the disk, and those that are still to be played.
+    """The pairs of a grid: finished ones, which are on disk, and missing ones.
 
-    **Arguments:** `directory` for the results of all grids of a run; `subject`; `effort`; `budgets`, each once;
-    `circumstances`, JSON-able: what else the numbers depend on, such as how decisions are made.
+    **Arguments:** `directory`, for the results of all grids of a run; `subject`; `effort`; `budgets`, each once;
+    `circumstances`, ready for JSON, everything else that the numbers depend on, such as how decisions are made.
     """
 
     def __init__(
@@ -76,26 +75,26 @@ class Grid:
         self._subject, self._effort = subject, effort
         self.budgets = tuple(budgets)
         self.settings = circumstances | _settings(subject, effort)
-        """All that the numbers depend on but the pair itself, JSON-able."""
+        """Everything that the numbers depend on except the pair itself, ready for JSON."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self.directory = directory / digest[:12]
-        """Where the finished pairs are."""
+        """The directory of the finished pairs."""
 
     def finished(self) -> list[Budget]:
-        """The pairs that need not be played."""
+        """The finished pairs."""
         return [budget for budget in self.budgets if self._path(budget).exists()]
 
     def records(self) -> list[Record]:
-        """The finished pairs, in the order of the budgets."""
+        """The records of the finished pairs, in the order of the budgets."""
         return [
             read_json(self._path(budget), "delete it, so that the pair is played again") for budget in self.finished()
         ]
 
     def finish(self, workers: int, *, step_timeout: float = STEP_TIMEOUT, quiet: bool = False) -> None:
-        """Plays and times the pairs that are not finished.
+        """Plays and times the missing pairs; finished pairs are kept even if it raises an exception.
 
-        **Arguments:** `workers` and `step_timeout` as for `sorl.environments.pool.EnvironmentPool`; `quiet`, to show no
-        progress. Finished pairs are kept whatever it raises.
+        **Arguments:** `workers` and `step_timeout` as for `sorl.environments.pool.EnvironmentPool`; `quiet`, whether to
+        hide the progress.
         """
         finished = self.finished()
         missing = [budget for budget in self.budgets if budget not in finished]
@@ -138,9 +137,9 @@ class Grid:
 
 
 def time_decisions(subject: Subject, budget: Budget, batch_size: int, seconds: float) -> dict[str, Any]:
-    """What a deployed policy takes to decide for `batch_size` observations: median and 95th percentile in ms.
+    """The latency of a deployed policy's decision for `batch_size` observations: median and 95th percentile in ms.
 
-    Calls from numpy to numpy are timed for `seconds`, and at least `LEAST_CALLS` of them; compilation does not count.
+    Calls from numpy to numpy are timed for `seconds`, but at least `LEAST_CALLS` of them, after compilation.
     """
     policy = Policy(subject.agent, next(iter(subject.policies.values())), subject.normalisation)
     observations = np.tile(np.asarray(subject.normalisation.observation_mean), (batch_size, 1))

@@ -1,4 +1,4 @@
-"""Pictures of a grid of compute budgets: success (or return) against steps, against candidates, and against latency."""
+"""Pictures of a grid of compute budgets: success (or return) against steps, against candidates and against latency."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from sorl.system.pictures import plain, write_picture
 
 
 def draw_score_against_steps(axes: Any, pairs: Sequence[Pair]) -> None:
-    """One line for each number of candidates, with its 95 % interval as a band."""
+    """Success against inference steps: a line for each number of candidates, with 95 % intervals as bands."""
     _draw_lines(axes, pairs, along="inference_steps", line="candidates", label=_candidates_label)
     axes.set(xlabel="inference steps $M^{inf}$", title="more steps")
 
 
 def draw_score_against_candidates(axes: Any, pairs: Sequence[Pair]) -> None:
-    """One line for each number of inference steps, with its 95 % interval as a band."""
+    """Success against candidates: a line for each number of inference steps, with 95 % intervals as bands."""
     _draw_lines(axes, pairs, along="candidates", line="inference_steps", label=_steps_label)
     axes.set(xlabel="candidates $N$", title="best of more")
 
 
 def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
-    """Every pair as a point with its 95 % interval; those that none beats joined by a line, the best under a star."""
+    """Success against latency: a point with its 95 % interval for each pair, the Pareto front, and the best pair."""
     from matplotlib import ticker
 
     measure = measure_of_pairs(pairs)
@@ -55,7 +55,7 @@ def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
 
 
 def save_pictures(pairs: Sequence[Pair], title: str, directory: Path) -> list[Path]:
-    """Writes `scaling.png` and `pareto.png`; raises an `ImportError` where matplotlib is missing."""
+    """Writes `scaling.png` and `pareto.png`; raises an `ImportError` if matplotlib is missing."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -99,7 +99,7 @@ def _columns(pairs: Sequence[Pair], *names: str) -> np.ndarray:
 
 
 def _scores(pairs: Sequence[Pair], measure: Measure) -> np.ndarray:
-    """Means, and the lower and the upper ends of their intervals, in the unit of the axis."""
+    """The means and the lower and upper ends of their intervals, in the unit of the axis."""
     return measure.factor * _columns(pairs, measure.name, f"{measure.name}_low", f"{measure.name}_high")
 
 

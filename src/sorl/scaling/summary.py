@@ -1,4 +1,4 @@
-"""What a grid of compute budgets says: one row for each pair, which pairs hurt, which to choose, and the table."""
+"""Summary of a grid of compute budgets: a row for each pair, pairs that hurt, the best pair, and the table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from sorl.statistics.measures import SUCCESS, Measure, measure_of
 
 
 Pair = dict[str, Any]
-"""What was found at a pair of inference steps and candidates:
+"""The results of a pair of inference steps and candidates:
 
-- the fields of its `Budget`; the number of `seeds`, and of `episodes` of each;
-- `success` in [0, 1], `success_low` and `success_high`, and which `interval` that is (see
-  `sorl.statistics.intervals.Interval`); where the environment reports no success these are None, the measure is the
-  return, and `return_low` and `return_high` are its interval;
-- `difference` of the measure to the first pair of the grid, on the same episodes, with its ends;
-- `gain` of the measure by the candidates: its difference to one candidate at as many steps, with its ends; None where
-  that is the pair itself, or not in the grid;
-- `return` and `length` of an episode, means; environment steps per second while playing (`steps_per_second`);
+- the fields of its `Budget`, the number of `seeds`, and the number of `episodes` of each seed;
+- `success` in [0, 1], `success_low`, `success_high`, and the kind of `interval` (see
+  `sorl.statistics.intervals.Interval`); if the environment reports no success, these are None, the measure is the
+  return, and its interval is `return_low` to `return_high`;
+- `difference`, that of the measure to the first pair of the grid on the same episodes, with its interval;
+- `gain`, the difference of the measure to one candidate at the same number of steps, with its interval; None if the
+  pair itself has one candidate, or if that pair is not in the grid;
+- `return` and `length`, means over episodes, and `steps_per_second`, environment steps per second while playing;
 - `latency_ms` and `latency_p95_ms` of a decision for one observation; `batch_latency_ms` and `batch_latency_p95_ms` of
-  one for `batch_size` observations, and the `candidates_per_second` made and judged in it;
-- a `remark` where the pair hurts, else the empty string.
+  a decision for `batch_size` observations, and `candidates_per_second` in it;
+- `remark`, a note if the pair hurts, else the empty string.
 """
 
 CANDIDATES_HURT = "best of N hurts here: Q over-estimates"
@@ -31,7 +31,7 @@ STEPS_HURT = "more steps hurt here"
 
 
 def summarise_grid(records: Sequence[Record]) -> list[Pair]:
-    """One row for each finished pair, in their order; the first is what the others are compared with."""
+    """One row for each finished pair, in order; the first pair is the reference."""
     measure = measure_of([row for record in records for row in record["rows"]])
     key = "success" if measure == SUCCESS else "returns"
     scores = [np.array([row["outcomes"][key] for row in record["rows"]]) for record in records]
@@ -50,24 +50,24 @@ def summarise_grid(records: Sequence[Record]) -> list[Pair]:
 
 
 def sizes(pair: Pair) -> tuple[int, int]:
-    """Inference steps and candidates."""
+    """The inference steps and candidates of a pair."""
     return pair["inference_steps"], pair["candidates"]
 
 
 def measure_of_pairs(pairs: Sequence[Pair]) -> Measure:
-    """What pairs are judged by: success where all have one, else the return."""
+    """The measure by which pairs are compared: success if all have one, else the return."""
     return measure_of(pairs, "success")
 
 
 def best_pair(pairs: Sequence[Pair]) -> Pair:
-    """The pair with the highest measure among those that do no worse than the reference; of equals the fastest."""
+    """The pair with the highest measure of those that are not worse than the reference; of equal ones, the fastest."""
     name = measure_of_pairs(pairs).name
     harmless = [pair for pair in pairs if pair["difference"] >= 0]
     return min(harmless, key=lambda pair: (-pair[name], pair["latency_p95_ms"]))
 
 
 def pareto_front(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that no other equals in the measure and beats in median latency, or the reverse; fastest first."""
+    """The Pareto front of the measure and median latency, fastest first; of pairs with equal figures, one is kept."""
     name, front = measure_of_pairs(pairs).name, list[Pair]()
     for pair in sorted(pairs, key=lambda pair: (pair["latency_ms"], -pair[name])):
         if not front or pair[name] > front[-1][name]:
@@ -76,7 +76,7 @@ def pareto_front(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def grid_table(pairs: Sequence[Pair]) -> str:
-    """The pairs as lines of text, and a sentence for each that hurts."""
+    """The table of pairs as text, with a sentence for each pair that hurts."""
     steps, candidates = sizes(pairs[0])
     batch, measure = pairs[0]["batch_size"], measure_of_pairs(pairs)
     title = " success   95 % interval" if measure == SUCCESS else "                return, 95 % interval"

@@ -1,1 +1,1 @@
-"""Intervals, tables and aggregates of success rates."""
+"""Confidence intervals, tables and aggregates of success rates."""

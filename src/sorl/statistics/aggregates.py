@@ -1,6 +1,6 @@
-"""Scores of many tasks and training seeds in one number: interquartile mean and probability of improvement.
+"""Aggregates of scores over tasks and training seeds: interquartile mean and probability of improvement.
 
-As Agarwal et al. define them, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021).
+Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021).
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from sorl.statistics.intervals import BOOTSTRAP_RESAMPLES
 
 
 Scores = Sequence[Float[np.ndarray, "_"]]
-"""One array for each task: the score of every training seed."""
+"""One array for each task, with the score of every training seed."""
 
 
 class Estimate(NamedTuple):
-    """A number with the interval around it."""
+    """A number with its confidence interval."""
 
     value: float
     low: float
@@ -25,12 +25,12 @@ class Estimate(NamedTuple):
 
 
 def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
-    """Mean of the middle half of all scores, whatever their task, with its stratified bootstrap interval.
+    """The mean of the middle half of all tasks' scores, with its stratified bootstrap interval.
 
-    A quarter of the scores, rounded down, is left out at either end (section 4.3 of the paper). Resampled are the seeds
-    within each task, so that every resample has as many scores of a task as there are.
+    A quarter of the scores, rounded down, is left out at each end (section 4.3 of the paper). The bootstrap resamples
+    the seeds within each task, so every resample has the same number of scores of each task.
 
-    **Arguments:** `scores`, at least one for each task; `confidence` in (0, 1); `seed` of the resampling.
+    **Arguments:** `scores`, at least one for each task; `confidence` in (0, 1); `seed`, that of the resampling.
     """
     resampled = np.concatenate([_resampled(task, np.random.default_rng((seed, i))) for i, task in enumerate(scores)], 1)
     found = _middle_half(np.concatenate(scores)[None])
@@ -38,13 +38,13 @@ def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 
 
 
 def probability_of_improvement(first: Scores, second: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
-    """How likely a run of the first method beats one of the second on a task drawn at random, with its interval.
+    """The probability that a run of the first method beats one of the second on a random task, with its interval.
 
-    That is the mean over tasks of the share of pairs of seeds in which the first scores higher, a tie counting one half
-    (section 4.3 of the paper; the Mann-Whitney statistic). Seeds are resampled within each task and method.
+    It is the mean over tasks of the share of pairs of seeds in which the first scores higher, a tie counting one half
+    (section 4.3 of the paper; the Mann-Whitney statistic). The bootstrap resamples seeds within each task and method.
 
     **Arguments:** `first`, `second`, the same tasks in the same order, with any numbers of seeds; `confidence` in
-    (0, 1); `seed` of the resampling. Raises a `ValueError` if the numbers of tasks differ.
+    (0, 1); `seed`, that of the resampling. Raises a `ValueError` if the numbers of tasks differ.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"There are {len(first)} and {len(second)} tasks; give both methods' scores on the same ones.")
@@ -71,7 +71,7 @@ def _middle_half(scores: Float[np.ndarray, "resamples scores"]) -> Float[np.ndar
 def _share(
     first: Float[np.ndarray, "resamples first"], second: Float[np.ndarray, "resamples second"]
 ) -> Float[np.ndarray, " resamples"]:
-    """Of all pairs, those in which the first is greater, and half of the ties."""
+    """The share of pairs in which the first is greater; ties count one half."""
     differences = first[:, :, None] - second[:, None, :]
     return ((np.sign(differences) + 1) / 2).mean(axis=(1, 2))
 

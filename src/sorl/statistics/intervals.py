@@ -1,4 +1,4 @@
-"""How sure a score is: intervals over episodes for one training seed, over seeds for several; and its table."""
+"""Confidence intervals of scores, over episodes for one training seed and over seeds for several; and tables."""
 
 import math
 import re
@@ -14,14 +14,14 @@ from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
 
 BOOTSTRAP_RESAMPLES = 10_000
 _BLOCK_VALUES = 1 << 23
-"""Values that are resampled at a time."""
+"""Number of values that are resampled at a time."""
 
 INTERVALS = {
     "wilson": "Wilson's over episodes",
     "bootstrap": "bootstrap over training seeds",
     "episodes": "bootstrap over episodes",
 }
-"""In words, how an interval was made."""
+"""The method of an interval, in words."""
 
 BUDGET_FIELDS = (
     "inference_steps",
@@ -32,27 +32,27 @@ BUDGET_FIELDS = (
     "q_aggregation",
     "softmax_temperature",
 )
-"""The fields of an evaluation row that say which budget it is about."""
+"""The fields of an evaluation row that identify its budget."""
 
 Row = Mapping[str, Any]
 """An evaluation of one training seed at one budget: `EvaluationResult.row()` with `step` and `training_seed`."""
 
 
 class Interval(NamedTuple):
-    """A mean score with the interval around it."""
+    """A mean score with its confidence interval."""
 
     mean: float
     low: float | None
-    """None where the ends are not known."""
+    """None if the interval is not known."""
     high: float | None
     interval: str
-    """How it was made: `wilson` (successes) or `episodes` (bootstrap of returns), over the episodes of one seed, or
+    """The method: `wilson` (successes) or `episodes` (bootstrap of returns) over the episodes of one seed, or
     `bootstrap` over seeds."""
 
     def fields(self, measure: Measure) -> dict[str, Any]:
-        """By the names of a row: `success`, `success_low`, `success_high` and `interval`.
+        """The fields of a row: `success`, `success_low`, `success_high` and `interval`.
 
-        Of returns the first three are None, and there are `return`, `return_low` and `return_high` beside them.
+        For returns, the first three are None, and `return`, `return_low` and `return_high` are added.
         """
         ends = {"success": self.mean, "success_low": self.low, "success_high": self.high, "interval": self.interval}
         if measure == SUCCESS:
@@ -62,11 +62,11 @@ class Interval(NamedTuple):
 
 
 def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success probability, sensible at 0 and at 1 too.
+    """Wilson's score interval of a success probability, which is also valid at 0 and 1.
 
-    **Arguments:** `successes` of `episodes` independent episodes; `confidence` in (0, 1).
+    **Arguments:** `successes`, out of `episodes` independent episodes; `confidence` in (0, 1).
 
-    **Returns:** the lowest and the highest probability. Raises a `ValueError` unless 0 <= successes <= episodes,
+    **Returns:** the lowest and the highest probability. Raises a `ValueError` unless 0 <= successes <= episodes and
     episodes >= 1. Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
     if not 0 <= successes <= episodes or episodes < 1:
@@ -83,8 +83,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values, such as the scores of training seeds.
 
-    **Arguments:** `values`, one score a seed (or one number an episode); `confidence` in (0, 1); `seed` of the
-    resampling, so that a table made twice says the same.
+    **Arguments:** `values`, one score per seed (or one number per episode); `confidence` in (0, 1); `seed`, that of the
+    resampling, which makes tables reproducible.
 
     **Returns:** the lowest and the highest mean.
     """
@@ -98,11 +98,12 @@ def bootstrap_interval(
 
 
 def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndarray, " seeds"]) -> Interval:
-    """Mean success with its 95 % interval: Wilson's over the episodes of a lone seed, else the bootstrap over seeds.
+    """Mean success with its 95 % interval: Wilson's over the episodes of a single seed, else a bootstrap over seeds.
 
-    With several seeds it is they that vary: more episodes of one policy say nothing about the next training run.
+    With several seeds, the variation is that between seeds: more episodes of one policy say nothing about the next
+    training run.
 
-    **Arguments:** `successes` of `episodes`, one count for each training seed.
+    **Arguments:** `successes` and `episodes`, one count for each training seed.
     """
     rates = successes / episodes
     if len(rates) == 1:
@@ -140,13 +141,11 @@ class Difference(NamedTuple):
 def paired_difference(
     scores: Shaped[np.ndarray, "seeds episodes"], reference: Shaped[np.ndarray, "seeds episodes"]
 ) -> Difference:
-    """How much better one budget does than another on the same episodes, with its 95 % bootstrap interval.
+    """The difference of scores between two budgets on the same episodes, with its 95 % bootstrap interval.
 
-    Scores are successes (booleans) or returns.
-
-    It is over the episodes of a lone training seed, else over seeds, as in `success_interval`; where all values are
-    equal it has no width. What episodes and seeds have in common cancels, so that the interval is narrower than the
-    difference of two rates would have.
+    Scores are successes (booleans) or returns. The bootstrap is over the episodes of a single training seed, else over
+    seeds, as in `success_interval`; if all values are equal, the interval has no width. Pairing removes the variation
+    that both budgets share, so the interval is narrower than that of the difference of two independent scores.
     """
     differences = scores.astype(float) - reference
     values = differences[0] if len(differences) == 1 else differences.mean(axis=1)
@@ -154,9 +153,10 @@ def paired_difference(
 
 
 def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 1.0) -> list[dict[str, Any]]:
-    """The evaluations among a run's metrics, one row for each step, training seed and budget, for `summarise`.
+    """The evaluations in a run's metrics, one row for each step, training seed and budget, for `summarise`.
 
-    **Arguments:** `metrics`, rows of `runs.metrics.read_metrics`; `episodes` of each evaluation, and its `noise_scale`.
+    **Arguments:** `metrics`, rows of `runs.metrics.read_metrics`; `episodes` and `noise_scale`, those of each
+    evaluation.
     """
     rows = []
     for metric in metrics:
@@ -175,15 +175,15 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
 
 
 def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The numbers a run is known by: means over its last three evaluations, never those of its best checkpoint."""
+    """The headline of a run: means over its last three evaluations, never those of its best checkpoint."""
     return summarise(rows, last=3)
 
 
 def summarise(rows: Sequence[Row], *, last: int = 1) -> list[dict[str, Any]]:
     """Means over training seeds, for each budget.
 
-    **Arguments:** `rows`, one for each update count, training seed and budget; `last`, how many evaluations of each
-    seed count.
+    **Arguments:** `rows`, one for each update count, training seed and budget; `last`, the number of each seed's last
+    evaluations to use.
 
     **Returns:** one row for each budget, in the order of `rows`: the budget, `steps` (the update counts used), the
     number of `seeds`, the fields of an `Interval`, and the means of `return`, `length` and `steps_per_second`. The

@@ -57,6 +57,6 @@ def _remove_damaged_entries(directory: Path) -> None:
             return
         for path in directory.glob(f"{found[1]}-*"):
             path.unlink(missing_ok=True)
-        print(f"A damaged compiled program was removed from {directory}; it is compiled anew.", file=sys.stderr)
+        print(f"A damaged compiled program was removed from {directory}; it is compiled again.", file=sys.stderr)
 
     warnings.showwarning = show

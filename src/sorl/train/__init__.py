@@ -1,1 +1,1 @@
-"""`python -m sorl.train`: the training loop, a session around it, and what it writes."""
+"""`python -m sorl.train`: the training loop, the session around it, and its output."""

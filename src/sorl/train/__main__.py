@@ -1,4 +1,4 @@
-"""Train a policy: `python -m sorl.train` (the quickstart), or `--env NAME`, or `--data LOGS.npz`."""
+"""Trains a policy: `python -m sorl.train` (the quickstart), or with `--env NAME` or `--data LOGS.npz`."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -32,25 +32,25 @@ from sorl.train.summary import resume_command, show_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains as a command line says; **returns** the exit code that `sorl.system.entry` lists."""
+    """Trains with the given command line arguments; **returns** an exit code of `sorl.system.entry`."""
     return entry.guarded(lambda: command(arguments))
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Runs the command line."""
     config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
     return _train(_with_absolute_paths(config), options, source)
 
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
-    jax.devices()  # a platform that is not there is refused now, not after minutes of generating data
+    jax.devices()  # raises now if the platform is missing, not after minutes of generating data
     directory = options.run_dir or _new_directory(config)
     with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
         return _train_in(directory, config, options, source)
 
 
 def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source: str) -> int:
-    # What can refuse comes before what takes long, and config.json after the data: a failed start leaves nothing.
+    # Checks come before slow work, and config.json is written after the data are loaded: a failed start leaves nothing.
     if not options.resume:
         runs.refuse_existing(directory)
     if options.compilation_cache:
@@ -85,7 +85,7 @@ def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_ste
 
 
 def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
-    """Says how the training ended, after its results where it was not stopped; **returns** the exit code."""
+    """Prints the results, unless a signal stopped the training, and how it ended; **returns** the exit code."""
     resume = resume_command(directory)
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
@@ -100,22 +100,22 @@ def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """So that the run can be resumed, and made again, from any directory."""
+    """Makes the paths absolute, so that the run can be resumed and repeated from any directory."""
     data = config.data
     path, directory = (None if p is None else p.expanduser().absolute() for p in (data.path, data.directory))
     return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
 
 
 def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:
-    """Loads the data that a configuration names, generating them first where it says so.
+    """Loads a configuration's data, after generating them if it asks for generated episodes.
 
-    **Arguments:** `normalisation`, the units of a run that is continued on own logs.
+    **Arguments:** `normalisation`, that of the run, if a run on own logs is continued.
     """
     return config.source.load(normalisation=normalisation)
 
 
 def _load_fitting_data(config: TrainConfig) -> LoadedData:
-    """Loads the data of a new run; own logs must fit the environment, which is made first: loading takes longer."""
+    """Loads the data of a new run, and checks that own logs fit the environment (created first, as loading is slow)."""
     if config.env is None or config.data.path is None:
         return load_data(config)
     environments = SerialEnvironments(config.env)

@@ -1,9 +1,9 @@
-"""The evaluations of a run while it trains: training waits for each, or continues while a thread plays it.
+"""The evaluations of a run during training: training waits for each, or continues while a thread plays it.
 
-A thread plays on the CPU, whose actions may differ in the last bits. What the session would write meanwhile it keeps,
-and writes after the evaluation's rows, so the order of a run's rows is the same for both.
+The thread plays on the CPU, on which actions may differ in the last bits. Meanwhile the session keeps its rows, and
+writes them after those of the evaluation, so the order of a run's rows is the same in both cases.
 
-An evaluation that fails, because a worker died or hung, say, is written as a failure; the next one has a new pool.
+A failed evaluation, for instance because a worker died or hung, is recorded; the next one starts a new pool.
 """
 
 import dataclasses
@@ -34,37 +34,37 @@ class Evaluated:
     """A finished evaluation."""
 
     state: loop.TrainState
-    """As it was when the evaluation began."""
+    """The state at the start of the evaluation."""
     results: Results | Exception
-    """Or why there are none."""
+    """The results, or the exception if it failed."""
     seconds: float
     """Wall-clock time of the evaluation."""
     stall_seconds: float
-    """Part of it for which training waited."""
+    """The part of `seconds` for which training waited."""
 
     @property
     def step(self) -> int:
-        """Updates before it."""
+        """The number of updates of the evaluated policies."""
         return int(self.state.step)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Playing:
-    """An evaluation that a thread plays."""
+    """An evaluation that the thread is playing."""
 
     step: int
     state: loop.TrainState
-    """As it was at that step."""
+    """The state at that step."""
     results: Future[Results]
     stop: threading.Event
     begun: float
 
 
 class Evaluations:
-    """Plays evaluations one at a time, each with the environments of the one before; a context that ends them.
+    """Plays evaluations one at a time, with the same environments; leaving this context ends them.
 
-    **Arguments:** `config` of the run; `normalisation` of its data; `interruption`, by which a signal ends an
-    evaluation; `write`, which is given each that is finished.
+    **Arguments:** `config`, the run's options; `normalisation`, that of its data; `interruption`, by which a signal
+    ends an evaluation; `write`, called with each finished evaluation.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class Evaluations:
 
     @property
     def step(self) -> int | None:
-        """The step of the evaluation that a thread plays, or None."""
+        """The step of the evaluation that the thread is playing, or None."""
         return None if self._playing is None else self._playing.step
 
     def begin(self, state: loop.TrainState, networks: dict[int, Any]) -> None:
-        """Plays the policies of these training seeds, as they are at `state`; nothing is written if a signal comes."""
+        """Evaluates the given policies of `state`, by training seed; writes nothing if a signal interrupts it."""
         stop, begun = threading.Event(), time.perf_counter()
-        # Made by this thread, so that it can end the processes whatever the other one does.
+        # This thread creates the pool, so that it can end the worker processes at any time.
         pool = self._outcome(self._pool)
         if pool is None:
             return
         if self._overlap and networks and not isinstance(pool, Exception):
             networks = jax.device_put(networks, jax.local_devices(backend="cpu")[0])
-            copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # training takes the other one's memory
+            copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # training donates the memory of `state`
             results = self._thread.submit(self._play, networks, pool, stop)
             self._playing = _Playing(int(state.step), copy, results, stop, begun)
             return
@@ -114,25 +114,25 @@ class Evaluations:
             self._write(Evaluated(state, found, seconds, seconds))
 
     def _outcome(self, wait: Callable[[], Outcome]) -> Outcome | Exception | None:
-        """Calls `wait`; **returns** its result, the exception that it raised, or None if a signal came."""
+        """Calls `wait`; **returns** its result, the exception that it raised, or None if a signal interrupted it."""
         try:
             with self._interruption.at_once():
                 return wait()
         except Interrupted:
             return None
-        except Exception as error:  # of whatever kind: it must not cost the run its updates
+        except Exception as error:  # of any kind, because a failed evaluation must not end the training
             self._close_pool(0.0)
             return error
 
     def poll(self) -> None:
-        """Writes the evaluation that a thread has finished, if any."""
+        """Writes the evaluation if the thread has finished it."""
         if self._playing is not None and self._playing.results.done():
             self.finish()
 
     def finish(self) -> bool:
-        """Waits for the evaluation that plays, and writes it.
+        """Waits for the current evaluation, if there is one, and writes it.
 
-        **Returns:** whether it is written; it still plays if a signal came meanwhile.
+        **Returns:** False if a signal interrupted the wait, in which case the evaluation still runs; else True.
         """
         playing, start = self._playing, time.perf_counter()
         if playing is None:
@@ -146,18 +146,18 @@ class Evaluations:
         return True
 
     def give_up(self) -> loop.TrainState | None:
-        """Ends the evaluation that plays, without a result; **returns** the state that it began at."""
+        """Ends the current evaluation without a result; **returns** the state at its start, or None without one."""
         playing, self._playing = self._playing, None
         if playing is None:
             return None
         playing.stop.set()
         if self._environments is not None:
-            self._environments.kill()  # a thread that waits for a worker goes on at once
-        playing.results.exception()  # waits
+            self._environments.kill()  # wakes a thread that waits for a worker
+        playing.results.exception()  # waits for the thread
         return playing.state
 
     def _pool(self) -> Environments:
-        """The environments of the evaluation before, or new ones if that failed."""
+        """The environments of the previous evaluation, or new ones if that failed."""
         if self._environments is None:
             env, options = self._config.env, self._config.evaluation
             assert env is not None  # the configuration has no evaluations otherwise

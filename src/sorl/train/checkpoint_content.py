@@ -1,4 +1,4 @@
-"""What a checkpoint holds: a state's arrays on the host, and a sealed description by which they are checked again."""
+"""The content of a checkpoint: a state's arrays, and a description with checksums that verifies them."""
 
 import hashlib
 import json
@@ -18,33 +18,33 @@ _FIELDS = {"format_version", "leaves", "record", "sha256"}
 
 
 class CheckpointError(Exception):
-    """A checkpoint could not be written, or is not there, damaged, or made by something else than what reads it."""
+    """A checkpoint could not be written, or it is missing, damaged, or of a different state or format."""
 
 
 def to_host(state: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Copies of a state's arrays by path, and by path what is needed to check them when they are read again.
+    """Copies a state's arrays to the host; **returns** them by path, and each leaf's type and checksum by path.
 
-    Raises a `CheckpointError` if the state holds something else than arrays.
+    Raises a `CheckpointError` if the state holds anything but arrays.
     """
     with_paths = [(keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     for path, leaf in with_paths:
         if not isinstance(leaf, jax.Array | np.ndarray):
             raise CheckpointError(
-                f"The state holds {path}, of type {type(leaf).__name__}, and only arrays can be saved; filter it out."
+                f"The state holds {path}, of type {type(leaf).__name__}, but only arrays can be saved; filter it out."
             )
-    # Not `jax.device_get`, whose views of a CPU's memory would hold what is about to be donated.
+    # Not `jax.device_get`: on a CPU it returns views of memory that is about to be donated.
     copies = [np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for _, leaf in with_paths]
     leaves = {}
     for (path, leaf), copy in zip(with_paths, copies, strict=True):
         leaves[path] = {"type": _type(leaf), "crc32": _checksum(copy)}
         if _is_key(leaf):
             leaves[path]["key"] = str(jax.random.key_impl(leaf))
-    # Orbax refuses arrays without elements; their type in the description says all about them.
+    # Orbax refuses arrays without elements; their type in the description is enough to restore them.
     return {path: copy for (path, _), copy in zip(with_paths, copies, strict=True) if copy.size > 0}, leaves
 
 
 def to_device(array: np.ndarray | None, template: Any, key: str | None) -> Any:
-    """A restored array in the form of its template; `key` names the generator where it is a typed key."""
+    """A restored array in the form of its template; for a typed key, `key` names its generator."""
     if array is None:
         data = jax.eval_shape(jax.random.key_data, template) if key else template
         array = np.zeros(data.shape, data.dtype)
@@ -56,15 +56,15 @@ def to_device(array: np.ndarray | None, template: Any, key: str | None) -> Any:
 
 
 def describe(leaves: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The description of a checkpoint, ready for JSON, with a digest of itself."""
+    """The description of a checkpoint with its own digest, ready for JSON."""
     description = {"format_version": FORMAT_VERSION, "leaves": leaves, "record": record}
     return description | {"sha256": _digest(description)}
 
 
 def check_description(description: Any, where: str) -> dict[str, Any]:
-    """A description as it was made; those of version 0.1.0 have neither a record nor a digest.
+    """Verifies a description and returns it; those of version 0.1.0 have neither a record nor a digest.
 
-    Raises a `ValueError` if it is damaged, and a `CheckpointError` that begins with `where` if it has another format.
+    Raises a `ValueError` if it is damaged, and a `CheckpointError` that begins with `where` if its format is unknown.
     """
     if not isinstance(description, dict) or not isinstance(description.get("leaves"), dict):
         raise ValueError("its description lists no arrays")
@@ -82,7 +82,7 @@ def check_description(description: Any, where: str) -> dict[str, Any]:
 
 
 def compare(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Raises a `CheckpointError` unless the described leaves have the template's paths, shapes and types."""
+    """Raises a `CheckpointError` unless the described leaves have the paths, shapes and dtypes of the template."""
     types = {path: leaf["type"] for path, leaf in found.items()}
     differences = [
         f"{path} is {types.get(path, 'missing')} and {_type(expected[path]) if path in expected else 'nothing'} was "
@@ -100,7 +100,7 @@ def compare(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -
 def check_arrays(leaves: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Raises a `ValueError` if an array is missing or differs from what was saved."""
     for path, leaf in leaves.items():
-        # One without elements is not saved.
+        # An array without elements is not saved.
         if leaf["crc32"] != (_checksum(arrays[path]) if path in arrays else 0):
             raise ValueError(f"{path} differs from what was saved")
 
@@ -111,7 +111,7 @@ def keystr(path: tuple[Any, ...]) -> str:
 
 
 def _type(leaf: Any) -> str:
-    """For example `float32[3,4]`, or `key<fry>[2]` for typed keys."""
+    """The dtype and shape of an array, such as `float32[3,4]`, or `key<fry>[2]` for typed keys."""
     return f"{leaf.dtype}[{','.join(str(size) for size in leaf.shape)}]"
 
 
@@ -120,7 +120,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _checksum(array: np.ndarray) -> int:
-    # Neither Orbax nor TensorStore notices a flipped bit in an array's data.
+    # Neither Orbax nor TensorStore detects a flipped bit in an array's data.
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training state: asynchronous, atomic, checked bit for bit. The one place that calls Orbax."""
+"""Checkpoints of a training state: asynchronous, atomic, verified bit for bit. Only this file calls Orbax."""
 
 import json
 import math
@@ -22,22 +22,22 @@ _DELETED = "deleted"
 _REPLACED = "replaced"
 _AFTER_SPACE = "free some space and give the command again, with --resume if there was a checkpoint before"
 _DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
-"""What TensorStore and the system say then."""
+"""Parts of TensorStore's and the system's messages that a full disk causes."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: of the latest steps, and of those with the best score.
+    """The checkpoints of one run: those of the latest steps, and those with the best score.
 
-    A checkpoint appears under its final name only when it is whole: a process killed at any moment leaves the ones
-    before it usable. Saving copies the state to the host before it returns, and writes in the background.
+    A checkpoint gets its final name only when it is complete, so earlier checkpoints stay usable if the process is
+    killed at any moment. Saving copies the state to the host before it returns, and writes in the background.
 
     **Arguments:**
 
-    - `directory`: made if it is missing.
-    - `keep_latest`: how many of the latest checkpoints to keep, >= 1; with two, one is left if the last is damaged.
-    - `keep_best`: how many of the best to keep besides, >= 0; of equally good ones the later.
-    - `best_metrics`: the metrics that rank them, of which the first that is there counts; higher is better.
-    - `read_only`: only restore; leaves the directory alone, so that a running training may go on writing there.
+    - `directory`: created if missing.
+    - `keep_latest`: number of the latest checkpoints to keep, >= 1; with two, one remains if the last is damaged.
+    - `keep_best`: number of the best checkpoints to keep in addition, >= 0; of equally good ones, the later.
+    - `best_metrics`: the metrics that rank them, of which the first that is present counts; higher is better.
+    - `read_only`: only restore, and change nothing in the directory, so that a training may continue to write there.
 
     **Raises:** `CheckpointError`, one sentence, from every method.
     """
@@ -72,16 +72,16 @@ class Checkpoints:
             return next(metrics[name] for name in self._best_metrics if name in metrics)
 
         latest = policies.LatestN(keep_latest)
-        # Without `keep_checkpoints_without_metrics=False` each checkpoint that has no score would be kept forever.
+        # By default (`keep_checkpoints_without_metrics`), every checkpoint without a score would be kept forever.
         best = policies.BestN(get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False)
-        # `best_fn` as well as the policy: Orbax writes scores to disk, and finds them again, only where it is set.
+        # `best_fn` as well as the policy, because without it Orbax neither writes scores to disk nor reads them.
         options = ocp.CheckpointManagerOptions(
             best_fn=score,
             preservation_policy=policies.AnyPreservationPolicy([latest, best]),
             cleanup_tmp_directories=not self._read_only,
-            # A rename is atomic, the removal of a directory is not: a kill never leaves half of an old checkpoint.
+            # Old checkpoints are renamed before their removal, because only a rename is atomic.
             todelete_subdir=None if self._read_only else _DELETED,
-            # Made in the background, a directory that cannot be made leaves threads that wait five minutes for it.
+            # In the background, a directory that cannot be created leaves threads that wait five minutes for it.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             save_root_metadata=False,
             read_only=self._read_only,
@@ -99,7 +99,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def latest_step(self) -> int | None:
-        """The last step that was saved (or is being saved); None if there is none."""
+        """The last step that was saved or is being saved; None if there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
@@ -116,11 +116,11 @@ class Checkpoints:
     ) -> None:
         """Saves a state; its arrays may be donated or changed as soon as this returns.
 
-        **Arguments:** `step`, the number of updates made, higher than at the save before; `state`, arrays only, typed
-        keys among them if need be; `metrics`, of which the first of `best_metrics` that is finite is the score;
-        `record`, ready for JSON, what else is to be known about the state.
+        **Arguments:** `step`, the number of updates made, higher than that of the previous save; `state`, a pytree of
+        arrays, which may be typed keys; `metrics`, of which the first of `best_metrics` that is finite is the score;
+        `record`, other information about the state, ready for JSON.
 
-        **Raises:** `CheckpointError`, also when the save *before* this one failed in the background.
+        **Raises:** `CheckpointError`, also if the *previous* save failed in the background.
         """
         latest = self.latest_step()
         if latest is not None and step <= latest:
@@ -139,14 +139,14 @@ class Checkpoints:
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
         """Reads a state back, bit for bit.
 
-        **Arguments:** `template`, a pytree of arrays or `jax.ShapeDtypeStruct`s with the structure, shapes and types
-        that are expected; `step`, or None for the latest.
+        **Arguments:** `template`, a pytree of arrays or `jax.ShapeDtypeStruct`s with the expected structure, shapes and
+        dtypes; `step`, or None for the latest.
 
-        **Returns:** the state, where the template has its arrays: on the device (a sharding or a device that the
-        template is committed to is kept), or in numpy where the template is numpy.
+        **Returns:** the state. Its arrays are numpy arrays where the template's are, else JAX arrays, with the sharding
+        or device that the template's arrays are committed to.
 
-        **Raises:** `CheckpointError` if there is no such checkpoint, if its format is unknown, if it holds something
-        else than the template, or if its content is damaged.
+        **Raises:** `CheckpointError` if there is no such checkpoint, if its format is unknown, if it does not match the
+        template, or if its content is damaged.
         """
         step = self._existing(step)
         expected = {content.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(template)}
@@ -161,7 +161,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
     def record(self, step: int | None = None) -> dict[str, Any] | None:
-        """The record that a state was saved with (`step`, or None for the latest); None if it was saved without one.
+        """The record saved with the state of `step` (None: the latest); None if it was saved without one.
 
         **Raises:** `CheckpointError` as `restore` does.
         """
@@ -170,14 +170,14 @@ class Checkpoints:
             return self._description(step).get("record")
 
     def set_aside_after(self, step: int) -> None:
-        """Takes out the checkpoints of later steps; they are deleted when the next one is saved."""
+        """Moves the checkpoints of later steps aside; they are deleted once the next checkpoint is saved."""
         replaced, later_steps = self._directory / _REPLACED, [found for found in self.steps() if found > step]
         if not later_steps:
             return
         self._saved = False
         with self._clear_errors(f"The checkpoints after step {step} in {self._directory} cannot be set aside"):
             replaced.mkdir(exist_ok=True)
-            # The last first: whatever a kill leaves, the checkpoints that remain are those of one training.
+            # The last one first, so that after a kill the remaining checkpoints still belong to one training.
             for later in reversed(later_steps):
                 if (replaced / str(later)).exists():
                     shutil.rmtree(replaced / str(later))
@@ -185,7 +185,7 @@ class Checkpoints:
             self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what went wrong on the way."""
+        """Waits until everything saved is on disk; raises a `CheckpointError` if that failed."""
         with self._clear_errors(f"The last checkpoint in {self._directory} was not saved"):
             self._manager.wait_until_finished()
             self._remove(_DELETED)
@@ -193,7 +193,7 @@ class Checkpoints:
                 self._remove(_REPLACED)
 
     def close(self) -> None:
-        """Waits, then lets go of the directory. Closing twice does nothing."""
+        """Waits until everything is on disk, and releases the directory; closing again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -208,7 +208,7 @@ class Checkpoints:
         return next(({name: score} for name, score in found.items() if math.isfinite(score)), None)
 
     def _check_scores(self) -> None:
-        """Orbax reads all scores when it opens a directory, and fails without the name of a damaged one."""
+        """Raises a `CheckpointError` that names a damaged file of scores, because Orbax's own error does not."""
         for path in self._directory.glob("*/metrics/metrics"):
             try:
                 found = json.loads(path.read_bytes())
@@ -219,7 +219,7 @@ class Checkpoints:
             if damaged:
                 raise CheckpointError(
                     f"{path} is damaged: a JSON object with {' or '.join(self._best_metrics)} was expected; remove "
-                    "it, it only tells which checkpoint is the best."
+                    "it, as it only tells which checkpoint is the best."
                 )
 
     def _remove(self, name: str) -> None:
@@ -250,7 +250,7 @@ class Checkpoints:
         remedy = (
             f"continue from the one before it with --resume --from-step {before[-1]}"
             if before
-            else "put a copy of it back, or train anew"
+            else "restore it from a copy, or train again"
         )
         return self._clear_errors(f"{self._name(step)} is damaged", remedy)
 
@@ -260,7 +260,7 @@ class Checkpoints:
             yield
         except CheckpointError:
             raise
-        # Orbax, TensorStore and the file system raise many kinds; each is told in one sentence, its cause attached.
+        # Orbax, TensorStore and the file system raise many classes; each becomes one sentence, with its cause attached.
         except Exception as error:
             reason = _reason(error)
             if any(words in str(error) for words in _DISK_IS_FULL):
@@ -269,7 +269,7 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-    # TensorStore ends with the specification of its driver, which is longer than all the rest.
+    # TensorStore's messages end with a long specification of the driver.
     first = (str(error) or type(error).__name__).strip().splitlines()[0].split(" [tensorstore_spec=")[0]
     shortened = first if len(first) < 160 else f"{first[:50]} .. {first[-100:]}"
     return f"it has no {shortened}" if isinstance(error, KeyError) else shortened.rstrip(".")

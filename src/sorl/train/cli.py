@@ -1,4 +1,4 @@
-"""The command line of `sorl.train`: its options, where their defaults come from, and which do not go together."""
+"""The command line of `sorl.train`: its options, the source of their defaults, and checks of their combinations."""
 
 import dataclasses
 import inspect
@@ -37,8 +37,8 @@ class RunOptions:
     """A run's config.json to take options from; options on the command line override them; default: none."""
     preset: Literal["quickstart", "paper"] | None = None
     """Source of the other defaults: paper (published settings; success judged after a step) or quickstart (small
-    networks, generated data; success judged before a step); default: with --data those for own logs, which stay near
-    the data; else paper with --env, and quickstart without."""
+    networks, generated data; success judged before a step); default: with --data, settings for own logs, which keep
+    SORL close to the data; else paper with --env, and quickstart without."""
     tensorboard: bool = False
     """Also write TensorBoard events (pip install 'sorl[tensorboard]')."""
     wandb: bool = False
@@ -59,7 +59,7 @@ class Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class _Selection:
-    """What must be known before the other options have defaults."""
+    """The options on which the defaults of all others depend."""
 
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunOptions)
     env: str | None = None
@@ -67,20 +67,21 @@ class _Selection:
 
 
 def dashed(name: str) -> str:
-    """How an agent's class is named on the command line: `SorlReleased` is `sorl-released`."""
+    """An agent's name on the command line, such as `sorl-released` for the class `SorlReleased`."""
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
 
 
 AGENT_WORDS: dict[str, type[AbstractAgent]] = {f"agent:{dashed(name)}": agent for name, agent in AGENTS.items()}
-"""What chooses an agent on the command line, such as `agent:fql`; at any place, once."""
+"""The words that choose an agent on the command line, such as `agent:fql`, and its class."""
 
 
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
-    """Reads a command line.
+    """Parses a command line.
 
-    **Returns:** the run's options, where it goes, and one sentence that says where the defaults came from. Raises a
-    `ValueError` in one sentence for options that contradict each other.
+    **Returns:** the run's options, the options of its output, and one sentence about the source of the defaults. Raises
+    a `ValueError`, one sentence, if options contradict each other.
     """
+    # First the few options on which the defaults of all others depend, then those defaults.
     asked_for_help = {"-h", "--help"} & set(arguments)
     selection, rest = entry.read(
         _Selection,
@@ -95,8 +96,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             f"agent:{dashed(named.__name__)} is another agent than {type(default.agent).__name__}, whose options are "
             f"{source[:-1]}; leave one of the two out."
         )
-    # The agent's word stands first, wherever it was given: its options may then stand anywhere. (Without it tyro knows
-    # no "--agent.no-..".) Help about no agent in particular is about all of them.
+    # The agent's word is moved to the front, so that its options may follow anywhere (without it tyro does not know
+    # "--agent.no-.."). Help without an agent lists all of them.
     word = [] if asked_for_help and named is None else [f"agent:{dashed(type(default.agent).__name__)}"]
     parsed = entry.parse(
         Arguments,
@@ -112,6 +113,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
             "--data.episodes None to train on the logs."
         )
+    # A run may only be resumed with the options that it was started with, except for a few.
     if selection.options.resume:
         changed = changes(default, parsed.train) - resuming.FREE
         if parsed.train.updates < default.updates:
@@ -121,7 +123,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             )
         if changed:
             raise ValueError(
-                f"--resume continues a run as it was started, but {', '.join(sorted(changed))} differ from its "
+                f"--resume continues a run with its own options, but {', '.join(sorted(changed))} differ from its "
                 "config.json; leave them out, or start a new run with --config."
             )
     return parsed.train, parsed.options, source
@@ -142,12 +144,14 @@ def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
 
 
 def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:
+    """The defaults of a run's options, and a sentence about their source."""
     options, env = selection.options, selection.env
     if not options.resume and (options.from_step is not None or options.new_phase):
         raise ValueError("--from-step and --new-phase continue a run; give --run-dir and --resume too.")
+    # A run that is resumed, or --config, has all options.
     if options.resume:
         if options.run_dir is None:
-            raise ValueError("--resume does not say what to resume; give --run-dir too.")
+            raise ValueError("--resume needs the run to continue; give --run-dir too.")
         if options.config is not None or options.preset is not None:
             raise ValueError("--resume takes the options of the run itself; leave out --config and --preset.")
         if not runs.config_path(options.run_dir).exists():
@@ -155,7 +159,7 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         return read_config(runs.config_path(options.run_dir)), f"those of the run in {options.run_dir}."
     if options.config is not None:
         if options.preset is not None:
-            raise ValueError("--config and --preset each say where defaults come from; leave one of them out.")
+            raise ValueError("--config and --preset are both sources of defaults; leave one of them out.")
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
         return _defaults_of_logs(selection.data, env, agent, options.preset)

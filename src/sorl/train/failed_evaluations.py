@@ -1,4 +1,4 @@
-"""The evaluations of a run that failed, in `failed_evaluations.json`: why some rows are missing."""
+"""The record of a run's failed evaluations, whose rows are missing: `failed_evaluations.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,20 +8,20 @@ from sorl.system.files import read_json, write_json
 
 
 MOST_IN_A_ROW = 2
-"""Evaluations that may fail one after the other before the run stops."""
+"""Number of successive failed evaluations after which the run stops."""
 
 
 class EvaluationError(RuntimeError):
-    """A run stopped, with everything saved, because its evaluations fail."""
+    """A run saved everything and stopped, because its evaluations fail."""
 
 
 class FailedEvaluations:
-    """The steps whose evaluation failed, with the reason, one sentence each; the file is there once there is any.
+    """The steps whose evaluation failed, each with its reason; the file exists once there is one.
 
-    **Arguments:** `directory` of the run; `resume_step`, None for a new run, else the step that it continues from: the
-    evaluations of later steps are played again.
+    **Arguments:** `directory`, the run directory; `resume_step`, None for a new run, else the step that it continues
+    from; later evaluations are repeated.
 
-    Raises a `ValueError`, one sentence, if the file is damaged. Nothing is written before the first other call.
+    Raises a `ValueError`, one sentence, if the file is damaged. Creating the object writes nothing.
     """
 
     def __init__(self, directory: Path, resume_step: int | None):
@@ -33,12 +33,12 @@ class FailedEvaluations:
 
     @property
     def repeated(self) -> bool:
-        """Whether so many failed one after the other that the next ones would fail too."""
+        """Whether `MOST_IN_A_ROW` successive evaluations have failed, so that the next ones would probably fail too."""
         return self._in_a_row >= MOST_IN_A_ROW
 
     def add(self, step: int, error: Exception) -> str:
-        """Notes the failure at a step, and **returns** the reason."""
-        # Errors that no user can cause say little without their kind.
+        """Records the failure at a step, and **returns** the reason."""
+        # Errors that no user can cause say little without their class.
         text = entry.sentence(error) or f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         self.reasons[step] = f"{text.rstrip('.')}."
         self._in_a_row += 1
@@ -46,7 +46,7 @@ class FailedEvaluations:
         return self.reasons[step]
 
     def made_up_for(self, step: int) -> None:
-        """Notes that an evaluation succeeded, perhaps one that had failed before."""
+        """Records that an evaluation succeeded, and removes its earlier failure if it had one."""
         self._in_a_row = 0
         if self.reasons.pop(step, None) is not None:
             self.write()
@@ -58,21 +58,21 @@ class FailedEvaluations:
             why = self.reasons[last].rstrip(".")
             raise EvaluationError(
                 f"The last {self._in_a_row} evaluations failed (at update {last}: {why}), so "
-                f"the run stopped at update {step}, which is saved; mend the cause and continue the run with --resume."
+                f"the run stopped at update {step}, which is saved; fix the cause and continue the run with --resume."
             )
 
     def write(self) -> None:
-        """Writes the file if its content changed: on resume, without the failures of later steps."""
+        """Writes the file if its content has changed; a resumed run drops the failures of later steps."""
         if self.reasons != (_read(self._path) if self._path.exists() else {}):
             write_json(self._path, {str(step): why for step, why in self.reasons.items()})
 
 
 def missing(reasons: Mapping[int, str], step: int, resume: str) -> str:
-    """Says which evaluations of a run that ended at `step` are missing, why, and how to play the last one again."""
+    """Text about the failed evaluations of a run that ended at `step`: the reasons, and how to repeat the last one."""
     failed = [f"The evaluation at update {one} failed and has no row: {why}" for one, why in sorted(reasons.items())]
     if step in reasons:
-        return "\n".join([*failed, f"Play that at update {step} again with:", f"  {resume}"])
-    return "\n".join([*failed, "Their policies were trained further and are not kept; no other row is affected."])
+        return "\n".join([*failed, f"Repeat the evaluation at update {step} with:", f"  {resume}"])
+    return "\n".join([*failed, "Those policies were trained further and are not kept; no other row is affected."])
 
 
 def _read(path: Path) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Silences what Orbax and TensorStore print: every failure of theirs reaches the caller as an exception."""
+"""Silences the log messages of Orbax and TensorStore, whose failures all reach the caller as exceptions."""
 
 import logging
 import os
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class _Silence(logging.Filter):
-    """Drops records that Orbax logged, or that asyncio logged about tasks in which TensorStore reads or writes."""
+    """Drops log records of Orbax, and those of asyncio about TensorStore's tasks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (f"{os.sep}orbax{os.sep}" in record.pathname or "OCDBT" in record.getMessage())
 
 
 class _Hook:
-    """A hook for unraisable exceptions that drops TensorStore's about futures whose event loop Orbax has closed."""
+    """A hook for unraisable exceptions that drops those of TensorStore's futures whose event loop Orbax has closed."""
 
     def __init__(self):
         self._previous = sys.unraisablehook
@@ -29,7 +29,7 @@ def silence() -> None:
     """Silences this process; calling it again changes nothing."""
     if isinstance(sys.unraisablehook, _Hook):
         return
-    # Orbax logs through absl's logger, dozens of lines a save, and offers no other way to quieten it alone.
+    # Orbax logs dozens of lines per save through absl's logger, and has no option to silence them.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_Silence())
     sys.unraisablehook = _Hook()

@@ -1,4 +1,4 @@
-"""What a run continues from: a checkpoint, provided that nothing it depends on has changed since."""
+"""Resuming a run from a checkpoint, after checking that nothing that it depends on has changed."""
 
 import json
 import warnings
@@ -24,13 +24,13 @@ FREE = {
     "data.mirrors",
     "data.download",
 }
-"""Options, by dotted name, that may change when a run is continued; the data themselves are known by their SHA-256."""
+"""Options, by dotted name, that may change when a run is continued; the data are identified by their SHA-256."""
 
 
 def record(config: TrainConfig, provenance: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
-    """What is saved with a checkpoint, ready for JSON: all that must not change before training continues from it.
+    """The record of a checkpoint: everything that must not change before training continues from it; for JSON.
 
-    **Arguments:** `config`; `provenance` of the data; `rows`, the digest of the rows written so far.
+    **Arguments:** `config`; `provenance`, that of the data; `rows`, the digest of the rows written so far.
     """
     return {"config": to_json(config), "data": fingerprint(provenance), "rows": dict(rows)}
 
@@ -44,16 +44,17 @@ def restore(
     from_step: int | None = None,
     new_phase: bool = False,
 ) -> TrainState | None:
-    """Reads the state that a run continues from, and writes nothing.
+    """Reads the state that a run continues from, without writing anything.
 
-    **Arguments:** `provenance` of the data; `template`, a state of the right structure; `from_step`, the step of a kept
-    checkpoint (None: the latest); `new_phase`, whether the data may be others than before.
+    **Arguments:** `provenance`, that of the data; `template`, a state with the same structure; `from_step`, the step of
+    an existing checkpoint (None: the latest); `new_phase`, whether the data may have changed.
 
     **Returns:** the state; None if the run has no checkpoint yet.
 
-    **Raises:** a `CheckpointError` if the checkpoint is missing or damaged, and a `ValueError` that names what differs
-    if the options, the data or the rows are others than those the checkpoint was saved with.
+    **Raises:** a `CheckpointError` if the checkpoint is missing or damaged, and a `ValueError` that names the
+    differences if the options, data or rows differ from those that the checkpoint was saved with.
     """
+    # A run without a checkpoint starts from the beginning.
     path = directory / "checkpoints"
     if not path.is_dir():
         if from_step is not None:
@@ -65,9 +66,9 @@ def restore(
         if step is None:
             _check_beginning(directory, provenance, new_phase)
             return None
+        # Everything is checked before the state is read, and before any file is opened for writing.
         refuse_other_numerics(directory)
         found = saved.record(step)
-        # Damaged rows are refused now, before the files are opened to be written.
         read_timings(directory)
         if found is None:
             _rows(directory)
@@ -85,16 +86,16 @@ def restore(
 
 
 def _check_beginning(directory: Path, provenance: Mapping[str, Any], new_phase: bool) -> None:
-    """Refuses what a run without a checkpoint, which begins anew, must not begin with.
+    """Checks that a run without a checkpoint can start from the beginning.
 
-    Rows raise a `CheckpointError`: the first checkpoint is saved before them, so it was removed. Data other than those
-    recorded raise a `ValueError`.
+    Raises a `CheckpointError` if it has rows, because its checkpoints were then removed, and a `ValueError` if the data
+    differ from the recorded ones.
     """
     if not new_phase:
         _check_data(directory, 0, None, provenance)
     if _rows(directory):
         raise CheckpointError(
-            f"{directory} has rows of metrics but no checkpoint; put its checkpoints back, or start a new run."
+            f"{directory} has rows of metrics but no checkpoint; restore its checkpoints, or start a new run."
         )
 
 
@@ -103,17 +104,17 @@ def _rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def _check_options(directory: Path, step: int, before: Mapping[str, Any], config: TrainConfig) -> None:
-    # Through JSON, so that a tuple is a list on both sides.
+    # The conversion to JSON and back makes tuples lists on both sides.
     old, new = _flat(before), _flat(json.loads(json.dumps(to_json(config))))
-    # Options that only one side has are those of another version, and have their default there.
+    # An option that only one side has is of a different version of sorl, and has its default on the other side.
     changed = [name for name in old if name in new and name not in FREE and old[name] != new[name]]
     if new["updates"] < old["updates"]:
         changed.append("updates")
     if changed:
         differences = ", ".join(f"{name} was {old[name]!r} and is {new[name]!r}" for name in sorted(changed))
         raise ValueError(
-            f"The options of the run in {directory} changed since its checkpoint of update {step}: {differences}; put "
-            "them back in its config.json, or start a new run with --config."
+            f"The options of the run in {directory} changed since its checkpoint of update {step}: {differences}; "
+            "restore them in its config.json, or start a new run with --config."
         )
 
 
@@ -123,8 +124,8 @@ def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, pro
         if expected[split] != found[split]:
             raise ValueError(
                 f"The {split} data {provenance['path']} are not those that the run in {directory} was trained on up "
-                f"to update {step} (SHA-256 {_short(found[split])}, it was {_short(expected[split])}); give the same "
-                "data, with --data if they moved, or add --new-phase to continue with these."
+                f"to update {step} (SHA-256 {_short(found[split])} instead of {_short(expected[split])}); give the "
+                "same data, with --data if they moved, or add --new-phase to continue with these."
             )
 
 

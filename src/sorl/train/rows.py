@@ -1,4 +1,4 @@
-"""The rows that training adds to a run's metrics: mean losses, validation losses, how far values left their range."""
+"""The rows that training adds to a run's metrics: mean losses, validation losses, and the excess of values."""
 
 import dataclasses
 import time
@@ -24,26 +24,26 @@ SHOWN = (
     "cloning_loss",
     "q_loss",
 )
-"""The losses beside the progress bar, where the agent has them."""
+"""The losses shown beside the progress bar, of those that the agent has."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Logged:
-    """What is logged at one step."""
+    """The rows and messages of one step."""
 
     rows: dict[int, dict[str, Any]]
     """Metrics by training seed."""
     shown: dict[str, float]
-    """Losses beside the progress bar, means over seeds."""
+    """Losses shown beside the progress bar, means over seeds."""
     warnings: list[str]
-    """One sentence for each seed whose values left their range just now."""
+    """One sentence for each seed whose values have just left their range."""
     validation_seconds: float
 
 
 class TrainingRows:
-    """Makes the rows of a run.
+    """Computes the rows of a run.
 
-    **Arguments:** `config`; `data`; `earlier`, the rows that the run holds already, whose warnings are not repeated.
+    **Arguments:** `config`; `data`; `earlier`, the run's existing rows, whose warnings are not repeated.
     """
 
     def __init__(self, config: TrainConfig, data: LoadedData, earlier: Iterable[Mapping[str, Any]]):
@@ -54,17 +54,17 @@ class TrainingRows:
             self._watch = ValueWatch(config.agent, rewards, earlier)
 
     def are_due(self, step: int) -> bool:
-        """Whether a step has rows: each multiple of the interval, and the last update.
+        """Whether a step has rows: every multiple of the log interval, and the last update.
 
-        A run that is extended beyond a last update between two multiples keeps its row there, and the next row's means
-        cover its updates too.
+        If a run is extended, the row of its former last update is kept, and the means of the next row also cover the
+        updates before that one, back to the last multiple.
         """
         return step > 0 and (step % self._config.log_interval == 0 or step == self._config.updates)
 
     def make(self, state: loop.TrainState, good_seeds: Mapping[int, int]) -> Logged:
-        """The rows at a state, with means since the last multiple of the interval.
+        """The rows of a state, with means since the last multiple of the interval.
 
-        **Arguments:** `good_seeds`, the place of each training seed that trains along the state's leading axis.
+        **Arguments:** `good_seeds`, the index along the state's leading axis of each training seed that still trains.
         """
         step, interval = int(state.step), self._config.log_interval
         means = {name: np.asarray(sums) / (step % interval or interval) for name, sums in state.metric_sums.items()}

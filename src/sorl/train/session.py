@@ -1,7 +1,7 @@
-"""One training session: compiled chunks on an absolute grid of steps, and between them logs, evaluations, checkpoints.
+"""A training session: compiled chunks of updates, with logs, evaluations and checkpoints between them.
 
-Everything that a resumed run must repeat depends on the step alone. Wall-clock time sets only the length of a chunk,
-which never affects results.
+Everything that a resumed run must repeat depends only on the step. Wall-clock time determines only the lengths of
+chunks, which never affect results.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from sorl.train.sinks import Sink
 
 
 CHUNK_SECONDS = 1.0
-"""How long a chunk should take, so that a signal is answered within two."""
+"""Target length of a chunk, so that a signal is handled within two seconds."""
 FIRST_CHUNK = 1
 """Updates of the first chunk, before their speed is known."""
 
@@ -41,17 +41,17 @@ class Ending:
     """How a session ended."""
 
     step: int
-    """Updates made."""
+    """Number of updates made."""
     signal: int | None
     """The signal that stopped it, or None."""
     bad_seeds: dict[int, int]
-    """Seeds whose losses were not finite any more, with the first such update."""
+    """The first update with a non-finite loss of each seed that had one."""
     failed_evaluations: dict[int, str] = dataclasses.field(default_factory=dict)
-    """Steps whose evaluation has no rows because it failed, with the reason."""
+    """The reason of each failed evaluation, by its step; these have no rows."""
 
 
 class _Rows(NamedTuple):
-    """Rows of one step that wait to be written: metrics by training seed, and timings."""
+    """Rows of one step that are not written yet: metrics by training seed, and timings."""
 
     step: int
     rows: dict[int, dict[str, Any]]
@@ -59,7 +59,7 @@ class _Rows(NamedTuple):
 
 
 class Session:
-    """A run under way: its state, and the places that its results go to."""
+    """A run in training: its state, and the files that its results go to."""
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class Session:
         )
         self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
-        # What is written after an evaluation that still plays: the checkpoint of its step, and rows of later steps.
+        # Written after the current evaluation: the checkpoint of its step, and the rows of later steps.
         self._save_evaluated = False
         self._waiting: list[_Rows] = []
         self._score: dict[int, dict[str, float]] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
-            # From here on a signal waits until there is something to save.
+            # From here on a signal is recorded, and the run stops at the next point where it can save.
             self.interruption = stack.enter_context(Interruption())
             self.state = loop.init(config.agent, data.train, config.seeds, batch_size=config.batch_size)
-            # All that may refuse comes before the first write, so that a refused run stays as it was.
+            # All checks come before the first write, so that a refused run is unchanged.
             restored = None
             if resume:
                 restored = resuming.restore(
@@ -100,14 +100,14 @@ class Session:
             resume_step = (-1 if restored is None else self.step) if resume else None
             self.failures = FailedEvaluations(directory, resume_step)
             sinks = make_sinks(resume_step)
-            # Later checkpoints leave first: until they do, the run is still the one that made them.
+            # Move later checkpoints aside before the first write: until then the run is still the earlier training.
             self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
             self.checkpoints.set_aside_after(self.step)
             runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
             runs.update_config(directory, config)
             self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
             self.failures.write()
-            # What the run needs while it trains; the evaluations end first, the checkpoints and signals last.
+            # On leaving, evaluations end first, and checkpoints and signal handlers last.
             self._logged_step = self.step
             self.rows = TrainingRows(config, data, read_metrics(directory))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
@@ -117,12 +117,12 @@ class Session:
 
     @property
     def step(self) -> int:
-        """Updates made."""
+        """Number of updates made."""
         return int(self.state.step)
 
     @property
     def bad_seeds(self) -> dict[int, int]:
-        """Seeds that are not trained further, with their first non-finite update."""
+        """The first update with a non-finite loss of each seed that is no longer trained."""
         return self._bad_seeds(self.state)
 
     def _bad_seeds(self, state: loop.TrainState) -> dict[int, int]:
@@ -131,16 +131,16 @@ class Session:
 
     @property
     def good_seeds(self) -> dict[int, int]:
-        """Seeds that train, with their place along the state's leading axis."""
+        """The seeds that still train, with their index along the state's leading axis."""
         return {seed: index for index, seed in enumerate(self.config.seeds) if seed not in self.bad_seeds}
 
     def run(self) -> Ending:
-        """Trains to the last update, or until a signal comes or no seed is left, and writes everything down."""
+        """Trains to the last update, or until a signal or the loss of all seeds stops it, and saves everything."""
         with self._open:
             if self.checkpoints.latest_step() is None:
-                self._save(self.state)  # what a seed falls back to that goes bad before the next checkpoint
+                self._save(self.state)  # a seed that goes bad before the next checkpoint falls back to this one
             else:
-                self._save_policies(self.state)  # a kill may have come between a checkpoint and its policies
+                self._save_policies(self.state)  # the run may have been killed between a checkpoint and its policies
             self._evaluate_if_due()
             for _ in self._chunks():
                 self.evaluations.poll()
@@ -149,19 +149,19 @@ class Session:
                 self._evaluate_if_due()
                 self._save_if_due()
             if not self.evaluations.finish():
-                # A signal came while it played: back to where it began, so that it is done again on resume.
+                # A signal interrupted an evaluation: go back to the state at its start, so that a resume repeats it.
                 self.state = self.evaluations.give_up() or self.state
             self._save(self.state)
             for verdict in self.rows.verdicts():
                 self.progress.message(verdict)
-        # After the checkpoint is on the disk, which takes time: a signal of that time counts too.
+        # Read only after the checkpoint is on disk, because a signal may arrive until then.
         signal = self.interruption.signal
         if signal is None:
             self.failures.refuse_repeated(self.step)
         return Ending(self.step, None if signal is None else int(signal), self.bad_seeds, self.failures.reasons)
 
     def _chunks(self) -> Iterator[None]:
-        """Trains chunk after chunk, each up to the next step at which something is due."""
+        """Trains chunk by chunk; a chunk never crosses a step at which a log, checkpoint or evaluation is due."""
         length = FIRST_CHUNK
         while self.step < self.config.updates and self.good_seeds and not self._must_stop():
             updates = min(length, self._next_stop() - self.step)
@@ -191,11 +191,11 @@ class Session:
         return min([config.updates, *((self.step // every + 1) * every for every in intervals if every)])
 
     def _set_bad_seeds_aside(self) -> None:
-        """Gives each seed that just went bad its state of the last checkpoint, where it stays."""
+        """Resets each seed that has just become bad to its state at the last checkpoint, where it stays."""
         last = self.checkpoints.latest_step()
-        # One that went bad before the last checkpoint was set aside then, perhaps by the session before this one.
+        # A seed that became bad before the last checkpoint was reset then, perhaps by an earlier session.
         new = {s: at for s, at in self.bad_seeds.items() if s not in self._aside and last is not None and at >= last}
-        # An evaluation that plays may have the last checkpoint waiting; if a signal comes, the run goes back to it.
+        # The last checkpoint may still wait for the current evaluation; after a signal the run goes back to its start.
         if not new or not self.evaluations.finish():
             return
         last = self.checkpoints.latest_step()
@@ -239,13 +239,13 @@ class Session:
         if not interval or step == 0 or step % interval or not self.evaluations.finish():
             return
         first = f"evaluation/return/{self.config.budgets(final=False)[0].name}"
-        # None is missing on resume at a step whose rows were written.
+        # After a resume, the rows of this step may already be written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
         if missing:
             self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
-        """Writes a finished evaluation, then what waited for it, in the order of their steps."""
+        """Writes a finished evaluation, then the checkpoint and rows that waited for it, in order of their steps."""
         if isinstance(found.results, Exception):
             self._note_failure(found.state, found.results)
         else:
@@ -273,7 +273,7 @@ class Session:
             self._score = {found.step: shown}
 
     def _note_failure(self, state: loop.TrainState, error: Exception) -> None:
-        """Saves the state that was evaluated: a run that is stopped soon plays that evaluation again on resume."""
+        """Saves the evaluated state, so that a run that stops soon repeats the evaluation on resume."""
         self._save(state)
         reason = self.failures.add(int(state.step), error)
         self.progress.message(
@@ -285,7 +285,7 @@ class Session:
         return loop.of_seed(self.config.agent.policy(state.agent), jnp.int32(index))
 
     def _save_if_due(self) -> None:
-        """Saves, but after the evaluation of this very step where it still plays: its score goes with the state."""
+        """Saves the state if it is due, but after the evaluation of the same step, whose score is saved with it."""
         if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
             return
         if self.evaluations.step == self.step:
@@ -294,9 +294,9 @@ class Session:
             self._save(self.state)
 
     def _save(self, state: loop.TrainState) -> None:
-        """Rows first, then the checkpoint that covers them, then the policies of that checkpoint.
+        """Saves the rows first, then the checkpoint that covers them, then the policies of that checkpoint.
 
-        A step that is saved already, because its evaluation failed, is left alone.
+        A step that has been saved already, because its evaluation failed, is not saved again.
         """
         start, step = time.perf_counter(), int(state.step)
         if self.checkpoints.latest_step() == step:
@@ -308,7 +308,7 @@ class Session:
         self.log.write_timings(step, {"checkpoint_seconds": time.perf_counter() - start})
 
     def _save_policies(self, state: loop.TrainState) -> None:
-        """One file for each seed that trains; one that went bad keeps its file, that of its last good checkpoint."""
+        """Writes a policy file for each good seed; a bad seed keeps the file of its last good checkpoint."""
         bad = self._bad_seeds(state)
         write_bad_seeds(self.directory, bad)
         networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}

@@ -1,4 +1,4 @@
-"""Copies of a run's metrics for programs that show them: TensorBoard and Weights & Biases, imported when asked for."""
+"""Sinks that copy a run's metrics to TensorBoard or Weights & Biases, which are imported only when used."""
 
 import importlib
 import os
@@ -9,21 +9,21 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Sink(Protocol):
-    """Somewhere that rows are copied to."""
+    """A destination for copies of rows."""
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
-        """Takes one row."""
+        """Copies one row."""
         ...
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Flushes the remaining rows and closes the sink."""
         ...
 
 
 class TensorBoardSink:
     """Copies rows to TensorBoard, one run per seed: `directory/seed_0`, ...
 
-    **Arguments:** `directory`; `resume_step` as for `MetricLog`, so that TensorBoard drops the later points.
+    **Arguments:** `directory`; `resume_step`, as for `MetricLog`, so that TensorBoard drops later points.
 
     **Raises:** `ImportError` if tensorboardX is not installed.
     """
@@ -35,7 +35,7 @@ class TensorBoardSink:
         self._writers: dict[int, Any] = {}
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
-        """Takes one row."""
+        """Copies one row."""
         if seed not in self._writers:
             logdir = str(self._directory / f"seed_{seed}")
             self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step)
@@ -43,7 +43,7 @@ class TensorBoardSink:
             self._writers[seed].add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Flushes the remaining rows and closes the writers."""
         for writer in self._writers.values():
             writer.close()
 
@@ -51,11 +51,11 @@ class TensorBoardSink:
 class WandbSink:
     """Copies rows to Weights & Biases as `seed_0/training/q_loss`, ..., over the axis `step`.
 
-    A resumed run goes on under the same id, kept in `directory`; the points between the checkpoint and the kill are
-    sent again. `metrics.jsonl` has them once.
+    A resumed run continues under the same id, which is kept in `directory`; the points between its checkpoint and the
+    interruption are sent again (`metrics.jsonl` has them once).
 
-    **Arguments:** `directory`, for W&B's own files; `project`; `config`, shown with the run. Everything stays in
-    `directory`, until `wandb sync` is called, where the environment has `WANDB_MODE=offline`.
+    **Arguments:** `directory`, for W&B's own files; `project`, the name of the project; `config`, shown with the run.
+    With the environment variable `WANDB_MODE=offline` everything stays in `directory` until `wandb sync` is called.
 
     **Raises:** `ImportError` if wandb is not installed.
     """
@@ -84,11 +84,11 @@ class WandbSink:
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
-        """Takes one row."""
+        """Copies one row."""
         self._run.log({"step": step} | {f"seed_{seed}/{name}": value for name, value in metrics.items()})
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Flushes the remaining rows and ends the run at W&B."""
         self._run.finish()
 
 

@@ -1,4 +1,4 @@
-"""What training prints at the end of a run: its results, where they are, and commands that work on it."""
+"""The text that training prints at the end of a run: its results, their files, and the next commands."""
 
 import shlex
 import sys
@@ -16,17 +16,17 @@ from sorl.system import entry
 
 BEST_OF_N = (
     "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every "
-    "budget measured; sorl.scaling measures what they do here, as paired differences."
+    "budget measured; sorl.scaling measures their effect on this run, as paired differences."
 )
 
 
 def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> bool:
-    """The headline, the table over budgets, where everything is, and what to do next.
+    """Prints the headline, the table over budgets, the files, and the next commands.
 
-    **Returns:** whether the table was made; where it was not, says why and how to make it.
+    **Returns:** whether the table was made; if not, also prints the reason and the command that makes it.
     """
     failure = None
-    # The run is finished whatever happens to the table, so a failure waits until everything is said.
+    # The run is finished even if the table fails, so the failure is printed last.
     if config.evaluation.interval and seeds:
         _show_headline(config, directory, seeds)
         try:
@@ -72,12 +72,12 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
         episodes=config.final_episodes,
         step_timeout=evaluation.step_timeout,
         success_timing=evaluation.success_timing,
-        compilation_cache=False,  # train switched it on, or was told not to
+        compilation_cache=False,  # the training command has already enabled it, unless the user disabled it
     )
 
 
 def next_commands(config: TrainConfig, directory: Path) -> list[str]:
-    """Commands that work on this run."""
+    """The commands that a user may want to run next on this run."""
     place, own = shlex.quote(str(directory)), config.agent.actor.budgets
     more = f"{resume_command(directory)} --updates {2 * config.updates}"
     if config.env is None:

@@ -1,4 +1,4 @@
-"""Which values the data's rewards allow: a critic with a mean value outside them has diverged, its policy with it."""
+"""The range of values that the data's rewards allow; a critic with a mean value outside it has diverged."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from jaxtyping import Float
 WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")
 """Metrics that are means of discounted sums of rewards."""
 TOLERANCE = 0.01
-"""The excess, a share of the range's width, up to which a mean value counts as inside.
+"""The largest excess, as a share of the range's width, at which a mean value still counts as inside.
 
-With rewards of 1 and a discount of 0.99 that is a value of 1, as large as the mean value of untrained critics becomes.
+With rewards of 1 and a discount of 0.99 it is a value of 1, which the mean value of untrained critics can reach.
 """
 REMEDIES = {
     "q_coefficient": "lower",
@@ -22,28 +22,28 @@ REMEDIES = {
     "temperature": "lower",
     "learning_rate": "lower",
 }
-"""How to change a setting so that the policy stays nearer to the data; the first that an agent has is named."""
+"""How to change a setting so that the policy stays closer to the data; warnings name the first that an agent has."""
 SMALL_REWARD = 0.1
-"""Where no reward is larger, an untrained critic's values, of a few tenths, outweigh the rewards for long."""
+"""If no reward is larger, the values of an untrained critic, a few tenths, long outweigh the rewards."""
 
 Rewards = Float[np.ndarray, " transitions"]
 
 
 class ValueRange(NamedTuple):
-    """The least and the largest discounted sum of rewards."""
+    """The smallest and the largest possible discounted sum of rewards."""
 
     low: float
     high: float
 
     def excess(self, value: float) -> float:
-        """How far `value` lies outside, as a share of the range's width (of 1 if there is no width); 0 inside."""
+        """The distance of `value` from the range, as a share of the range's width (of 1 if that is 0); 0 inside."""
         return max(self.low - value, value - self.high, 0.0) / (self.high - self.low or 1.0)
 
 
 def value_range(rewards: Rewards, discount: float) -> ValueRange:
     """The range from r_min / (1 - discount) to r_max / (1 - discount), extended to 0.
 
-    It holds 0 because untrained critics begin there, and because a termination ends a sum early.
+    It includes 0 because the values of untrained critics start there, and because a termination ends a sum early.
     """
     low, high = min(float(rewards.min()), 0.0), max(float(rewards.max()), 0.0)
     if discount < 1:
@@ -52,7 +52,7 @@ def value_range(rewards: Rewards, discount: float) -> ValueRange:
 
 
 class Departure(NamedTuple):
-    """That a seed's values left the range."""
+    """The departure of a seed's values from the range."""
 
     step: int
     """The first logged step with a value outside."""
@@ -61,7 +61,7 @@ class Departure(NamedTuple):
 
 
 def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
-    """Which seeds left the range, from the rows of a run (`sorl.runs.metrics.read_metrics`)."""
+    """The seeds whose values left the range, from the rows of a run (`sorl.runs.metrics.read_metrics`)."""
     found: dict[int, Departure] = {}
     for row in rows:
         if "training/value_excess" not in row:
@@ -74,10 +74,10 @@ def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
 
 
 class ValueWatch:
-    """Compares the mean values of a run's rows with the range, and warns once of each seed that leaves it.
+    """Compares the mean values in a run's rows with the range, and warns once of each seed that leaves it.
 
-    **Arguments:** `agent`, which has a discount; `rewards` that it trains on; `earlier`, the rows that the run holds
-    already, whose warnings are not repeated.
+    **Arguments:** `agent`, which has a discount; `rewards`, those of the training data; `earlier`, the run's existing
+    rows, whose warnings are not repeated.
     """
 
     def __init__(self, agent: Any, rewards: Rewards, earlier: Iterable[Mapping[str, Any]] = ()):
@@ -86,7 +86,7 @@ class ValueWatch:
         self._departures = departures(earlier)
 
     def check(self, step: int, rows: Mapping[int, dict[str, Any]]) -> list[str]:
-        """Adds `training/value_excess` to each seed's row; **returns** the warnings, a sentence each."""
+        """Adds `training/value_excess` to each seed's row; **returns** the warnings, one sentence each."""
         warnings = []
         for seed, row in rows.items():
             values = {name: float(row[name]) for name in (f"training/{one}" for one in WATCHED) if name in row}
@@ -103,8 +103,8 @@ class ValueWatch:
     def verdicts(self) -> list[str]:
         """A sentence for each seed whose last row has a value outside the range."""
         return [
-            f"Seed {seed} is not to be trusted: its values left what the data's rewards allow at update "
-            f"{departure.step} and are outside in its last row; try {self._remedy}."
+            f"Seed {seed} is not to be trusted: its values left the range that the data's rewards allow at update "
+            f"{departure.step} and are outside it in the last row; try {self._remedy}."
             for seed, departure in self._departures.items()
             if departure.lasting
         ]

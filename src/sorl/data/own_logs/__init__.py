@@ -1,1 +1,1 @@
-"""A user's own logs, for which no simulator is needed."""
+"""Loads a user's own logs, without a simulator."""

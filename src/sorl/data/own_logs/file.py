@@ -1,4 +1,4 @@
-"""Reads the npz file of a user's own logs, and refuses or mends what does not fit together."""
+"""Reads the npz file of a user's own logs, and refuses or corrects inconsistent data."""
 
 import dataclasses
 import difflib
@@ -20,12 +20,12 @@ WIDE = ("observations", "actions", "next_observations")
 OTHER_NAMES = {"terminals": "terminations", "timeouts": "truncations"}
 """Gymnasium's names, accepted in place of ours."""
 SYNONYMS = {"done": "terminals", "dones": "terminals", "acts": "actions"}
-"""Frequent names that no spelling leads to ours."""
+"""Common names of our keys that are not similar in spelling."""
 LARGEST_REWARD = 1e12
-"""Values of such rewards, squared in a loss, still fit in single precision."""
+"""The largest reward whose values, squared in a loss, still fit in float32."""
 LARGEST_ACTION = 1e30
 SUCCESSOR_TOLERANCE = 1e-5
-"""The share of a column's range by which a stored successor may differ from the next row."""
+"""The share of a column's range by which a stored next observation may differ from the next row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,29 +34,29 @@ class Log:
 
     path: pathlib.Path
     rows: checks.Arrays
-    """`observations`, `actions` and `rewards`; removed one by one as they are converted, which frees their memory."""
+    """`observations`, `actions` and `rewards`; each is removed after its conversion, which frees its memory."""
     ends: Bool[np.ndarray, " rows"]
-    """The last row of each trajectory, whatever ended it."""
+    """Whether a row is the last of its trajectory, for any reason."""
     terminated: Bool[np.ndarray, " rows"]
-    """Where the episode was over, so that nothing was left to gain."""
+    """Whether the episode terminated in a row, so that no reward could follow."""
     successors: Shaped[np.ndarray, "trajectories observation"]
-    """What was seen after each trajectory's last row; that row again where it is not known."""
+    """The observation after each trajectory's last row; that row's own observation if it is not known."""
     has_successor: Bool[np.ndarray, " trajectories"]
     scale: checks.Arrays
     """`action_low` and `action_high`, if the file stores them."""
     unused_keys: tuple[str, ...]
     notes: tuple[str, ...]
-    """Sentences about what was mended or is not used. They name the file without its directory: policies carry them."""
+    """Sentences about what was corrected or not used; policies store them, so they do not name the file's directory."""
 
     def has_outcome(self) -> Bool[np.ndarray, " rows"]:
-        """Which rows can be learned from: their successor is known, or they need none."""
+        """Whether each row can be used for training: its next observation is known, or it terminated."""
         known = np.ones(len(self.ends), np.bool_)
         known[self.ends] = self.has_successor
         return known | self.terminated
 
 
 def read_log(path: pathlib.Path) -> Log:
-    """Reads a file; raises a `ValueError`, one sentence, for bad data, and warns of what it mends or does not use."""
+    """Reads and checks a file of logs; warns of what it corrects or ignores, and raises a `ValueError` for bad data."""
     keys = checks.stored_keys(path)
     stored, unused = _resolve(path, keys)
     read = checks.read_arrays(path, stored.values())
@@ -78,7 +78,7 @@ def read_log(path: pathlib.Path) -> Log:
 
 
 def _resolve(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The stored key of each name that is there, and the keys that are not used."""
+    """The stored key of each known name, and the unused keys."""
     stored = {}
     for name in (*REQUIRED, *OPTIONAL, *SCALE):
         found = [key for key in keys if key == name or key == OTHER_NAMES.get(name)]
@@ -101,7 +101,7 @@ def _resolve(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], l
 
 
 def _with_suggestion(key: str) -> str:
-    """The key, with the known name that it resembles."""
+    """The key, with the most similar known name as a suggestion."""
     known = (*REQUIRED, *OPTIONAL, *SCALE)
     if key in known or key in OTHER_NAMES.values():
         return key
@@ -111,7 +111,7 @@ def _with_suggestion(key: str) -> str:
 
 
 def _without_last_axis(key: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """A column [rows, 1] as [rows], where one number a row is meant."""
+    """Reshapes a column [rows, 1] to [rows], for keys with one number per row."""
     return array[:, 0] if key not in WIDE and array.ndim == 2 and array.shape[1] == 1 else array
 
 
@@ -140,10 +140,10 @@ def _refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows 
 
 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """Which rows end a trajectory, and which terminated an episode."""
+    """Whether each row ends a trajectory, and whether it terminated its episode."""
     if ("masks" in arrays) == ("timeouts" in arrays):
         found = "both masks and timeouts" if "masks" in arrays else "neither masks nor timeouts"
-        raise ValueError(f"{path} holds {found}; give one of them, so that time-outs are not taken for terminations.")
+        raise ValueError(f"{path} holds {found}; give one of them, which distinguishes time-outs from terminations.")
     terminals = checks.flags(path, arrays, "terminals")
     if "masks" in arrays:
         return terminals, ~checks.flags(path, arrays, "masks")
@@ -153,13 +153,14 @@ def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, "
 def _successors(
     path: pathlib.Path, arrays: checks.Arrays, ends: Bool[np.ndarray, " rows"]
 ) -> tuple[Shaped[np.ndarray, "trajectories observation"], Bool[np.ndarray, " trajectories"], list[str]]:
-    """What was seen after each trajectory, whether that is known, and what to warn of.
+    """The observation after each trajectory, whether it is known, and warnings.
 
-    A `next_observations` that is a copy of the observations shifted by one row holds, behind a trajectory's last row,
-    the first observation of the next trajectory. Bootstrapping from it mixes episodes in silence. Such a successor is
-    taken for unknown rather than refused: an environment that always starts in one state can also end in it, and then
-    no more is lost than one step of an episode. Where the observation does not change at all across the boundary, the
-    equality tells nothing, and the successor stays. If all boundaries are so, the file's last row is suspect too.
+    A `next_observations` that is a copy of the observations shifted by one row holds, after a trajectory's last row,
+    the first observation of the next trajectory, and bootstrapping from it would mix episodes. Such an observation
+    counts as unknown. It is not an error, because an environment that always starts in one state can also end in it;
+    the loss is then only one step of an episode. If the observation does not change across the boundary, the equality
+    proves nothing, and the observation is kept. If all boundaries look shifted, the file's last row counts as unknown
+    too.
     """
     last = np.flatnonzero(ends)
     observations = arrays["observations"]
@@ -168,16 +169,16 @@ def _successors(
     nexts = arrays["next_observations"]
     _refuse_other_successors(path, nexts, observations, ends)
     successors = nexts[last]
-    first = observations[np.append(last[:-1] + 1, 0)]  # behind the last trajectory, a rolled copy has the file's first
+    first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
     foreign = _same(successors, first) & ~_same(successors, observations[last])
     if len(last) > 1 and foreign[:-1].all():
         foreign[-1] = True
     if not foreign.any():
         return successors, ~foreign, []
     note = (
-        f"next_observations of {path.name} reach into the next episode behind {int(foreign.sum())} of {len(last)} "
-        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these last successors are taken for unknown; "
-        "store what was seen after the last step before the reset."
+        f"next_observations of {path.name} reach into the next episode after {int(foreign.sum())} of {len(last)} "
+        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these last next observations count as unknown; "
+        "store the observation after the last step, before the reset."
     )
     return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
 
@@ -187,7 +188,7 @@ def _same(
     other: Shaped[np.ndarray, "rows size"],
     allowed: float | Float[np.ndarray, " size"] = 0.0,
 ) -> Bool[np.ndarray, " rows"]:
-    """Which rows are equal up to rounding to the coarser of the two dtypes, and `allowed` in each column."""
+    """Whether rows are equal up to rounding to the coarser dtype, and up to `allowed` in each column."""
     eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
     one, other = one.astype(np.float64), other.astype(np.float64)
     return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
@@ -199,9 +200,9 @@ def _refuse_other_successors(
     observations: Shaped[np.ndarray, "rows observation"],
     ends: Bool[np.ndarray, " rows"],
 ) -> None:
-    """Raises a `ValueError` unless the successor of each row within a trajectory is the next row.
+    """Raises a `ValueError` unless each next observation within a trajectory is the observation of the next row.
 
-    They may differ by rounding, and by a small share of what their column varies by, so that units do not matter.
+    They may differ by rounding, and by a small share of their column's range, so that units do not matter.
     """
     if nexts.shape != observations.shape:
         raise ValueError(

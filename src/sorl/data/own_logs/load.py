@@ -1,4 +1,4 @@
-"""A user's own logs, for which no simulator is needed."""
+"""Loads a user's own logs: splits them by trajectories, scales them, and puts them on the device."""
 
 import functools
 import pathlib
@@ -32,24 +32,23 @@ def load_logs(
 
     The file holds one row for each step, one trajectory after another. A column [rows, 1] counts as [rows].
 
-    - `observations` [rows, size], `actions` [rows, size], `rewards` [rows]: what was seen, done, and got for it.
-      Observations may be of any real dtype; in double precision they keep a small variation on a large offset, such as
-      a clock's.
-    - `terminals` [rows] of 0 and 1 (or `terminations`, its name in Gymnasium), and one of the two:
-        - `timeouts` [rows] (or `truncations`): then `terminals` is 1 where a step terminated the episode and `timeouts`
-          where the log was cut for another reason, such as a time limit; either ends a trajectory.
+    - `observations` [rows, size], `actions` [rows, size], `rewards` [rows]: of each step. They may have any real dtype;
+      observations in double precision keep a small variation on a large offset, such as a clock's.
+    - `terminals` [rows] of 0 and 1 (or `terminations`, its name in Gymnasium), and one of:
+        - `timeouts` [rows] (or `truncations`): then `terminals` is 1 where a step terminated the episode, and
+          `timeouts` is 1 where the log was cut for another reason, such as a time limit; either ends a trajectory.
         - `masks` [rows]: then `terminals` is 1 in each trajectory's last row, and a mask is 0 where a step terminated
           the episode and 1 elsewhere (OGBench's convention).
-    - `next_observations` [rows, size], optional: what was seen after each step, before any reset. Only the last rows
-      need it, elsewhere it must agree with the next row. Without it, a trajectory's last step is dropped if it
-      terminated nothing, since its successor is unknown; a terminating step stays, since its value needs no successor.
-      A last successor that is the next trajectory's first observation counts as unknown, with a warning.
-    - `action_low` and `action_high` [size], optional: the actions that stand for -1 and 1; by default the lowest and
-      the highest of the file (and of the validation file). Actions never leave this range.
+    - `next_observations` [rows, size], optional: the observation after each step, before any reset. Only a trajectory's
+      last row needs it; elsewhere it must agree with the next row. Without it, a trajectory's last step is dropped
+      unless it terminated the episode, because its next observation is unknown; a terminating step needs none. A last
+      next observation that equals the next trajectory's first observation counts as unknown, with a warning.
+    - `action_low` and `action_high` [size], optional: the actions that map to -1 and 1; default: the lowest and the
+      highest action of the file (and of the validation file). Policies never act outside this range.
 
-    A warning names keys that are not used. An action that is constant in the logs acts as that constant, exactly,
-    whatever the range; an observation that is constant is only centred. Constant is what varies by no more than
-    four rounding steps of its stored dtype.
+    A warning names unused keys. An action that is constant in the logs always stays exactly that constant; an
+    observation that is constant is only centred. A column is constant if it varies by at most four rounding steps of
+    its stored dtype.
 
     **Arguments:** `path`; `validation_fraction`, the share of trajectories to hold out, drawn from `seed`, unless
     `{name}-val.npz` lies beside the file, which then is the validation set; `observation_margin`, which limits what
@@ -88,14 +87,14 @@ def load_log(
     action_high: float | Sequence[float] | None = None,
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
-    """Splits checked trajectories, computes their scales, and puts them on the device, whatever file they are from.
+    """Splits checked trajectories of any file format, computes their scales, and puts them on the device.
 
     **Arguments:** `log`, whose rows are removed as they are converted; the others as for `load_logs`.
 
-    **Returns:** and raises as `load_logs`.
+    Returns and raises as `load_logs` does.
     """
     _refuse_bad_options(validation_fraction, observation_margin)
-    # What is trained on decides the scales; a validation file beside the log only widens the action range.
+    # The training rows determine the scales; a validation file beside the log only widens the action range.
     split = _split(log, validation_fraction, seed)
     logs = [log, *split.beside]
     if normalisation is None:
@@ -129,15 +128,15 @@ def _refuse_bad_options(validation_fraction: float, observation_margin: float | 
 
 
 class _Split(NamedTuple):
-    """What is trained on and what is held out, by whole trajectories."""
+    """The split into training and validation data, by whole trajectories."""
 
     train: Bool[np.ndarray, " rows"]
     beside: list[Log]
-    """The validation file; none where trajectories of the file itself are held out."""
+    """The validation file; empty if trajectories of the file itself are held out."""
     episodes: int
-    """How many are held out."""
+    """Number of held-out episodes."""
     details: dict[str, Any]
-    """How they were chosen."""
+    """How the held-out episodes were chosen."""
 
 
 def _split(log: Log, fraction: float, seed: int) -> _Split:
@@ -155,7 +154,7 @@ def _split(log: Log, fraction: float, seed: int) -> _Split:
 
 
 def _held_out(ends: Bool[np.ndarray, " rows"], fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
-    """Rows of the held-out trajectories: at least one of each kind, unless the fraction is 0 or there is only one."""
+    """Whether each row is held out; both parts have a trajectory, unless the fraction is 0 or there is only one."""
     trajectory = np.cumsum(ends) - ends
     count = int(ends.sum())
     held_out = min(count - 1, max(1, round(fraction * count))) if fraction else 0
@@ -163,7 +162,7 @@ def _held_out(ends: Bool[np.ndarray, " rows"], fraction: float, seed: int) -> Bo
 
 
 def _observations(log: Log, train: Bool[np.ndarray, " rows"]) -> Columns:
-    """Statistics of the rows to train on; their range includes what was seen after the last ones."""
+    """Statistics of the training rows; their range includes the observations after each trajectory."""
     found = columns(log.rows["observations"], train)
     successors = log.successors[train[log.ends]].astype(np.float64)
     low, high = np.minimum(found.low, successors.min(axis=0)), np.maximum(found.high, successors.max(axis=0))
@@ -171,7 +170,7 @@ def _observations(log: Log, train: Bool[np.ndarray, " rows"]) -> Columns:
 
 
 def _actions(log: Log, train: Bool[np.ndarray, " rows"], limits: scales.Range) -> Columns:
-    """Statistics of the rows to train on; constant is what is so in all files."""
+    """Statistics of the training rows; a column counts as constant only if it is constant in all files."""
     return columns(log.rows["actions"], train)._replace(constant=limits.low == limits.high)
 
 
@@ -204,9 +203,10 @@ def _provenance(path: pathlib.Path, found: dict[str, Any], split: _Split, valida
 def _datasets(
     log: Log, parts: Sequence[Bool[np.ndarray, " rows"]], normalisation: Normalisation
 ) -> list[Dataset | None]:
-    """The transitions of each part of the rows, in the networks' units; None for a part without any.
+    """The transitions of each part of the rows, in the networks' units; None for a part without transitions.
 
-    A successor row stands behind every trajectory's last. The log's rows are removed as soon as they are converted.
+    Each trajectory ends with an extra row, its last next observation. The log's rows are removed as soon as they are
+    converted.
     """
     layouts = [_Layout.of(log.ends, chosen) for chosen in parts]
     observations = _converted(
@@ -216,7 +216,7 @@ def _datasets(
         functools.partial(scales.network_observation, normalisation),
     )
     actions = log.rows.pop("actions")
-    # The action at a trajectory's end is not known; its last one is the best guess.
+    # The action in the extra row is not known; repeat the trajectory's last action.
     actions = _converted(actions, actions[log.ends], layouts, functools.partial(scales.network_action, normalisation))
     rewards = log.rows.pop("rewards")
     has_outcome = log.has_outcome()
@@ -235,15 +235,15 @@ def _datasets(
 
 
 class _Layout(NamedTuple):
-    """Where the rows of one part stand in its data set."""
+    """The positions of one part's rows in its data set."""
 
     chosen: Bool[np.ndarray, " rows"]
     place: Int[np.ndarray, " rows"]
-    """Of each row, if it is chosen."""
+    """The position of each chosen row."""
     behind: Int[np.ndarray, " successors"]
-    """Of the successor row of each chosen trajectory."""
+    """The position of the extra last row of each chosen trajectory."""
     trajectories: Bool[np.ndarray, " trajectories"]
-    """Which are chosen."""
+    """Whether each trajectory is chosen."""
     rows: int
 
     @classmethod
@@ -253,7 +253,7 @@ class _Layout(NamedTuple):
         return cls(chosen, place, place[last] + 1, chosen[ends], int(chosen.sum() + last.sum()))
 
     def column(self, values: Shaped[np.ndarray, " rows"], behind: int) -> Float[np.ndarray, " placed"]:
-        """One number for each row, and `behind` in the successor rows."""
+        """One number for each row, with the value `behind` in the extra last rows."""
         placed = np.full(self.rows, behind, np.float32)
         placed[self.place[self.chosen]] = values[self.chosen]
         return placed
@@ -265,7 +265,7 @@ def _converted(
     layouts: Sequence[_Layout],
     convert: Callable[[Shaped[np.ndarray, "some size"]], Float[np.ndarray, "some size"]],
 ) -> list[Float[np.ndarray, "placed size"]]:
-    """The rows of each part and its successor rows, converted a block at a time."""
+    """The rows of each part and its extra last rows, converted one block at a time."""
     placed = [empty_rows(layout.rows, array.shape[1]) for layout in layouts]
     for block in blocks(array):
         converted = convert(array[block])

@@ -25,7 +25,7 @@ class Range(NamedTuple):
 
 
 def refuse_bad_margin(margin: float | None) -> None:
-    """Raises a `ValueError` unless the margin is None or a number >= 1 that single precision can multiply by."""
+    """Raises a `ValueError` unless the margin is None or a number >= 1 that fits in float32 calculations."""
     if margin is not None and not 1 <= margin <= MAX_NUMBER:
         raise ValueError(
             f"The observation margin is {margin}; give a finite number >= 1, up to {MAX_NUMBER:g}, or None for no "
@@ -36,17 +36,16 @@ def refuse_bad_margin(margin: float | None) -> None:
 def action_range(
     logs: Sequence[Log], low: float | Sequence[float] | None = None, high: float | Sequence[float] | None = None
 ) -> Range:
-    """The actions that stand for -1 and 1, as single-precision numbers.
+    """The actions that map to -1 and 1, as float32 numbers.
 
-    **Arguments:** `logs`, to train on first; `low` and `high`, the limits if the user states them. Else they are those
-    that the first file stores, or else the logged range. A constant action has its constant for both, whatever is
-    stated.
+    **Arguments:** `logs`, of which the first is the training file; `low` and `high`, the user's limits; default: those
+    stored in the first file, or else the logged range. For a constant action, both are always that constant.
 
-    Raises a `ValueError` for limits that are no range, or that a logged action leaves.
+    Raises a `ValueError` for limits that are not a range, or if a logged action is outside them.
     """
     found = [columns(log.rows["actions"]) for log in logs]
     logged = Range(np.min([x.low for x in found], axis=0), np.max([x.high for x in found], axis=0))
-    # Judged by the coarsest dtype of the files.
+    # Whether an action is constant depends on the coarsest dtype of the files.
     coarsest = max((log.rows["actions"].dtype for log in logs), key=_eps)
     constant = is_constant(*logged, coarsest)
     stated = _stated(logs[0], low, high)
@@ -58,9 +57,9 @@ def action_range(
 
 
 def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
-    """The action range of a run that is continued, to which the actions of new logs are clipped, with a warning.
+    """The action range of a run that continues on new logs; warns if their actions will be clipped to it.
 
-    Raises a `ValueError` for actions of another size.
+    Raises a `ValueError` if the actions have a different size.
     """
     low, high = (np.asarray(bound, np.float64) for bound in (kept.action_low, kept.action_high))
     for log in logs:
@@ -69,7 +68,7 @@ def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
             raise ValueError(
                 f"The actions of {log.path} have size {actions.shape[1]}, those of the run {len(low)}; give its logs."
             )
-        # The range was rounded to single precision, and a constant may vary by a few rounding steps of its dtype.
+        # The range was rounded to float32, and a constant may vary by a few rounding steps of its dtype.
         slack = 8 * max(_eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
         outside = (actions < low - slack) | (actions > high + slack)
         if outside.any():
@@ -88,8 +87,8 @@ def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
 def normalisation(observations: Columns, actions: Range, margin: float | None) -> Normalisation:
     """The maps from the logs' units to the networks'.
 
-    **Arguments:** `observations`, statistics of what is trained on; `actions`, the range of `action_range`; `margin`,
-    how many half ranges from its centre an observation may be before it is clipped (None: any).
+    **Arguments:** `observations`, statistics of the training rows; `actions`, the range from `action_range`; `margin`,
+    the number of half ranges from the centre beyond which an observation is clipped (None: no clipping).
     """
     scale = np.where(observations.constant | (observations.deviation == 0), 1, observations.deviation)
     mean, scale = observations.mean.astype(np.float32), scale.astype(np.float32)
@@ -122,7 +121,7 @@ def network_observation(
 def network_action(
     normalisation: Normalisation, raw: Shaped[np.ndarray, "rows action"]
 ) -> Float[np.ndarray, "rows action"]:
-    """Logged actions in the networks' units, as `Normalisation.action`, but in double precision."""
+    """Logged actions in the networks' units, like `Normalisation.action`, but computed in double precision."""
     low, high = normalisation.action_low, normalisation.action_high
     if not normalisation.is_of_own_logs:
         return _single_precision(raw, (high + low) / 2, (high - low) / 2)
@@ -135,7 +134,7 @@ def network_action(
 def _single_precision(
     raw: Shaped[np.ndarray, "rows size"], centre: Float[Array, " size"], scale: Float[Array, " size"]
 ) -> Float[np.ndarray, "rows size"]:
-    """The formula of sorl 0.1.0, whose runs continue with the same bits; XLA's division is not numpy's."""
+    """The formula of sorl 0.1.0, computed by XLA (whose division differs from numpy's), for bit-equal resumed runs."""
     return np.asarray(_centred_and_scaled(raw.astype(np.float32), centre, scale))
 
 
@@ -147,7 +146,7 @@ def _centred_and_scaled(raw: Array, centre: Array, scale: Array) -> Array:
 def _stated(
     log: Log, low: float | Sequence[float] | None, high: float | Sequence[float] | None
 ) -> tuple[str, Range] | None:
-    """The stated range and where it comes from: the arguments, or else the file; None: nowhere."""
+    """The explicit range with its source, the arguments or else the file; None if neither gives one."""
     size = log.rows["actions"].shape[1]
     if low is None and high is None:
         if not log.scale:
@@ -181,9 +180,9 @@ def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.nd
 
 
 def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
-    """Raises a `ValueError` that names the first row with an action outside of the stated range."""
+    """Raises a `ValueError` with the first row whose action is outside the explicit range."""
     source, (low, high) = stated
-    # One of the two may have been rounded to single precision, the other not.
+    # The range or the actions may have been rounded to float32, so allow its rounding error.
     slack = 2 * SINGLE_EPS * np.maximum(np.abs(low), np.abs(high))
     actions = log.rows["actions"]
     for block in blocks(actions):
@@ -197,7 +196,7 @@ def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
 
 
 def _rounded(wanted: Range, logged: Range, constant: Shaped[np.ndarray, " action"]) -> Range:
-    """In single precision, inwards, so that no action leaves the range by rounding either."""
+    """Rounds a range to float32, inwards, so that no action is outside it through rounding."""
     low, high = (bound.astype(np.float32) for bound in wanted)
     low = np.where(low < wanted.low, np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > wanted.high, np.nextafter(high, np.float32(-np.inf)), high)

@@ -1,4 +1,4 @@
-"""A user's own logs in an npz file, as a source."""
+"""The data source of a user's own logs in an npz file."""
 
 import dataclasses
 import pathlib
@@ -17,23 +17,23 @@ class Logs:
     validation_fraction: float = 0.1
     """Share of the episodes held out for validation losses, in [0, 1)."""
     observation_margin: float | None = 1.5
-    """Observations are clipped to centre +- margin * half of each logged range (>= 1; None does not clip)."""
+    """Observations are clipped to centre +- margin * half of each logged range (>= 1; None: no clipping)."""
     action_low: float | Sequence[float] | None = None
-    """Lower limits of the actions, one number for each or one for all; default: the file's, or the lowest logged."""
+    """Lower limits of the actions, one for each or one for all; default: those in the file, or the lowest logged."""
     action_high: float | Sequence[float] | None = None
-    """Upper limits of the actions; default: the file's, or the highest logged."""
+    """Upper limits of the actions; default: those in the file, or else the highest logged actions."""
 
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
-        """Whether this is the source for what `--data` names: for all that no other source reads."""
+        """Whether this source reads the path of `--data`: it reads everything that no other source reads."""
         return True
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
-        """The data in the networks' units.
+        """Loads the data in the networks' units.
 
-        **Arguments:** `normalisation`, the units of a run that is continued, instead of those of the file.
+        **Arguments:** `normalisation`, that of the run that is continued, in place of the file's.
 
-        Raises as `load_logs`.
+        Raises as `load_logs` does.
         """
         return load_logs(
             self.path,
