@@ -175,7 +175,7 @@ def workplace(tmp_path_factory):
     Policy(agent, networks, Normalisation.identity(28, 5)).save(place / "policy.sorl")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        run("python -m sorl.train --data logs.npz --env gymnasium:Pendulum-v1 --run-dir RUN".split())
+        run(shlex.split("python -m sorl.train --data logs.npz --env gymnasium:Pendulum-v1 --run-dir RUN"))
     return place
 
 
