@@ -13,6 +13,7 @@ from sorl import Dataset, Sorl
 from sorl.agents import AGENTS, AbstractAgent
 from sorl.agents.actors import AbstractActor
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws
+from sorl.data.transitions import Window
 from sorl.functional.optimisation import AdamState
 from sorl.train import loop
 
@@ -26,6 +27,16 @@ class AbstractVariant(AbstractAgent):
     def actor(self) -> AbstractActor:
         """The actor of the wrapped agent."""
         return self.agent.actor
+
+    @property
+    def window(self) -> Window:
+        """The window of the wrapped agent."""
+        return self.agent.window
+
+    @property
+    def discount(self) -> Any:
+        """The discount of the wrapped agent."""
+        return self.agent.discount
 
     def init(self, observation_size: int, action_size: int, *, key: Any) -> Any:
         """Initialises the wrapped agent."""

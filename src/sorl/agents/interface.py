@@ -16,6 +16,10 @@ class AbstractAgent(eqx.Module):
 
     How the trained networks act is a matter of its `actor`. All randomness is data: `draw` and `draw_shared` make the
     random draws of one update, and nothing else is random but `init`.
+
+    Three fields decide what transitions it is given, where it has them: `discount`, gamma per step, which
+    `Transition.discount` then holds (without it, 1 per step); `n_step`, rewards that are summed before the bootstrap;
+    `chunk`, actions of one decision.
     """
 
     def __check_init__(self):
