@@ -137,6 +137,7 @@ def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings
     chunk.updates = max(4, int(4 * config.chunk_seconds / timed(chunk)))
     times = [1000 * timed(chunk) / chunk.updates for _ in range(config.chunks)]
     p10, middle, p90 = np.percentile(times, [10, 50, 90])
+    # The trace is of a chunk of its own, because profiling slows it down.
     if config.trace is not None:
         with jax.profiler.trace(str(config.trace / f"backprop-steps-{most}-seeds-{seeds}")):
             jax.block_until_ready(chunk())

@@ -183,6 +183,7 @@ class TrainConfig:
 
     def _refuse_contradictions(self) -> None:
         """Raises a `ValueError`, one sentence, if the environment, data and evaluations contradict each other."""
+        # Without an environment, there must be logs and no evaluations.
         evaluation, data = self.evaluation, self.data
         if self.env is None and data.path is None:
             raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
@@ -190,6 +191,7 @@ class TrainConfig:
             raise ValueError(
                 f"evaluation.interval is {evaluation.interval} but there is no environment to play in; set it to 0."
             )
+        # An environment of Gymnasium has no data of its own, and judges success itself.
         if self.env is not None and not is_ogbench(self.env):
             if data.path is None:
                 raise ValueError(
@@ -200,6 +202,7 @@ class TrainConfig:
                     f"evaluation.success_timing is {evaluation.success_timing} but {self.env} judges success itself; "
                     "leave it out, or give pre."
                 )
+        # Options of one source of data are refused if another source is used, because they would have no effect.
         if data.path is None and (data.action_low is not None or data.action_high is not None):
             raise ValueError(
                 "data.action_low and data.action_high are for your own logs; give --data too, or omit them."

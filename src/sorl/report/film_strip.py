@@ -31,7 +31,7 @@ class Strip(NamedTuple):
     steps: list[int]
     """The number of environment steps before each frame."""
     success: bool | None
-    """As last reported; None if it never was."""
+    """The success that the environment reported last; None if it reported none."""
 
 
 def film_strip(directory: Path, inference_steps: Sequence[int], episode: int, out: Path) -> Path:

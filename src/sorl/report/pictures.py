@@ -87,6 +87,7 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
     groups = _by_backprop_steps(runs)
     steps = sorted({row["inference_steps"] for run in runs for row in run.table})
     width = 0.8 / len(groups)
+    # One colour for each M^BTT; its bars stand side by side at each M^inf.
     for place, (most, own) in enumerate(sorted(groups.items())):
         found = _budgets(own)
         candidates = max(n for _, n in found)
@@ -202,17 +203,17 @@ def _budgets(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], list[Row]]:
 
 
 def _measure(runs: Sequence[ReportedRun]) -> Measure:
-    """What runs on one task are judged by."""
+    """The measure by which runs on one task are compared."""
     return task_measure(runs, runs[0].task)
 
 
 def _interval(rows: Sequence[Row], measure: Measure) -> Interval:
-    """Of rows at one step and budget, one for each seed."""
+    """The interval of rows at one step and budget, one row for each seed."""
     return score_interval([[row] for row in rows], measure)
 
 
 def _ends(intervals: Sequence[Interval], measure: Measure) -> Float[np.ndarray, "3 intervals"]:
-    """Means, lower and upper ends, in the unit of the axis; NaN, which is not drawn, where an end is not known."""
+    """The means, lower and upper ends in the unit of the axis; an unknown end is NaN, which is not drawn."""
     return measure.factor * np.array([interval[:3] for interval in intervals], float).T
 
 

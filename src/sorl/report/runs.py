@@ -73,7 +73,7 @@ class ReportedRun:
 
     @property
     def measure(self) -> Measure:
-        """What its evaluations are judged by: success where all have one, else the return."""
+        """The measure of its evaluations: success if all have one, else the return."""
         return measure_of([*self.evaluations, *self.table])
 
     @property
@@ -185,7 +185,7 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def task_measure(runs: Sequence[ReportedRun], task: str) -> Measure:
-    """What all runs on a task are judged by."""
+    """The measure by which all runs on a task are compared: success if all have it, else the return."""
     return SUCCESS if all(run.measure == SUCCESS for run in runs if run.task == task) else RETURN
 
 

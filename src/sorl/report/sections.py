@@ -230,7 +230,7 @@ class Report:
         return [run for run in self._runs if run.config.env is not None]
 
     def _returned(self) -> list[str]:
-        """The tasks that were evaluated and are judged by the return."""
+        """The evaluated tasks whose runs are compared by the return."""
         evaluated = {run.task for run in self._runs if run.evaluations or run.table}
         return [task for task in self._tasks if task in evaluated and self._measures[task] != SUCCESS]
 
@@ -334,7 +334,7 @@ def _data(versions: dict[str, Any]) -> str:
 
 
 def _judged(run: ReportedRun) -> str:
-    """By whom, or on which state, success is judged."""
+    """How success is judged: before or after a step (pre or post, OGBench), or by the environment itself."""
     env = run.config.env
     if env is None or is_ogbench(env):
         return run.config.evaluation.success_timing

@@ -13,21 +13,22 @@ from sorl.system.pictures import plain, write_picture
 
 
 def draw_score_against_steps(axes: Any, pairs: Sequence[Pair]) -> None:
-    """Success against inference steps: a line for each number of candidates, with 95 % intervals as bands."""
+    """Score against inference steps: a line for each number of candidates, with 95 % intervals as bands."""
     _draw_lines(axes, pairs, along="inference_steps", line="candidates", label=_candidates_label)
     axes.set(xlabel="inference steps $M^{inf}$", title="more steps")
 
 
 def draw_score_against_candidates(axes: Any, pairs: Sequence[Pair]) -> None:
-    """Success against candidates: a line for each number of inference steps, with 95 % intervals as bands."""
+    """Score against candidates: a line for each number of inference steps, with 95 % intervals as bands."""
     _draw_lines(axes, pairs, along="candidates", line="inference_steps", label=_steps_label)
     axes.set(xlabel="candidates $N$", title="best of more")
 
 
 def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
-    """Success against latency: a point with its 95 % interval for each pair, the Pareto front, and the best pair."""
+    """Score against latency: a point with its 95 % interval for each pair, the Pareto front, and the best pair."""
     from matplotlib import ticker
 
+    # All pairs in grey, the front as a line on top of them, and a star for the best pair.
     measure = measure_of_pairs(pairs)
     score, low, high = _scores(pairs, measure)
     (milliseconds,) = _columns(pairs, "latency_ms")

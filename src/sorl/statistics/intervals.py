@@ -112,10 +112,10 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
 
 
 def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interval:
-    """Mean of a measure over evaluations at one budget, with its 95 % interval.
+    """The mean of a measure over evaluations at one budget, with its 95 % interval.
 
-    The interval of a lone seed's return is the mean of its evaluations' own intervals. They play the same episodes, so
-    that is exact where they agree on which are hard, and else too wide.
+    The interval of a single seed's return is the mean of its evaluations' intervals. All evaluations play the same
+    episodes, so it is exact if the same episodes are hard in all of them, and otherwise too wide.
 
     **Arguments:** `by_seed`, the rows of each training seed; `measure`, which all of them have.
     """

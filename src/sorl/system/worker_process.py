@@ -25,7 +25,7 @@ def worker_command(code: str, *arguments: str, search: Sequence[str] = ()) -> tu
     unsafe = {os.path.realpath(directory) for directory in (_current_directory(), _script_directory()) if directory}
     paths = [os.path.abspath(path) for path in sys.path if path]
     trusted = [path for path in paths if os.path.realpath(path) not in unsafe]
-    # The package's directory comes last, so that nothing beside the package shadows the standard library.
+    # The package's directory comes after these, and `search` last, so that nothing there shadows the standard library.
     home = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*trusted, home, *search]), **SAFE_PATH}
     return [sys.executable, "-c", code, *arguments], environment

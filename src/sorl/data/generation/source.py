@@ -1,4 +1,4 @@
-"""Episodes that OGBench's oracles generate, as a source."""
+"""The data source of episodes that OGBench's oracles generate."""
 
 import dataclasses
 
@@ -11,17 +11,20 @@ from sorl.data.ogbench.load import load_ogbench
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """Generated episodes of one of OGBench's single-task problems, generated when first loaded."""
+    """Generated episodes for one of OGBench's single-task problems; the first load generates them."""
 
     env: str
-    """Such as `cube-single-play-singletask-task1-v0`."""
+    """Name of the problem, such as `cube-single-play-singletask-task1-v0`."""
     episodes: int
-    """Training episodes."""
+    """Number of training episodes."""
     seed: int = 0
-    """Seed of the episodes."""
+    """Random seed of the episodes."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
-        """The data, in OGBench's own units whatever the `normalisation`; raises as `GeneratedSet.of` and `generate`."""
+        """Loads the data in OGBench's own units; `normalisation` is ignored.
+
+        Raises as `GeneratedSet.of` and `generate` do.
+        """
         del normalisation  # OGBench's units are the networks' units
         wanted = GeneratedSet.of(self.env, self.episodes, self.seed)
         generate(wanted)

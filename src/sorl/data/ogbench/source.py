@@ -1,4 +1,4 @@
-"""OGBench's official data sets as a source: found, or downloaded."""
+"""The data source of OGBench's official data sets, which are found or downloaded."""
 
 import dataclasses
 import pathlib
@@ -13,15 +13,15 @@ class Ogbench:
     """The official data set of one of OGBench's single-task problems."""
 
     env: str
-    """Such as `cube-single-play-singletask-task1-v0`."""
+    """Name of the problem, such as `cube-single-play-singletask-task1-v0`."""
     directory: pathlib.Path | None = None
-    """Directory to look for the files in before OGBench's own cache; default: only that cache."""
+    """Directory to search for the files before OGBench's own cache; default: only that cache."""
     mirrors: tuple[str, ...] = ()
     """Base addresses to try in this order if the official host fails."""
     download: bool = True
     """Download files that are not found."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
-        """The data, in OGBench's own units whatever the `normalisation`; raises as `load_ogbench`."""
+        """Loads the data in OGBench's own units; `normalisation` is ignored. Raises as `load_ogbench` does."""
         del normalisation  # OGBench's units are the networks' units
         return load_ogbench(self.env, data_dir=self.directory, mirrors=self.mirrors, download=self.download)
