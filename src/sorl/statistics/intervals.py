@@ -131,7 +131,7 @@ def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interv
 
 
 class Difference(NamedTuple):
-    """A mean difference of a score with the interval around it."""
+    """A mean difference of a score with its confidence interval."""
 
     difference: float
     difference_low: float

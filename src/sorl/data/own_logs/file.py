@@ -177,7 +177,7 @@ def _successors(
         return successors, ~foreign, []
     note = (
         f"next_observations of {path.name} reach into the next episode after {int(foreign.sum())} of {len(last)} "
-        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these last next observations count as unknown; "
+        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these next observations count as unknown; "
         "store the observation after the last step, before the reset."
     )
     return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
