@@ -11,19 +11,24 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.branches import gradient_of_one, one_of
 from sorl.agents.shared.schedules import linear_decay
 from sorl.agents.shared.settings import ANY_WEIGHT, refuse_outside
 from sorl.agents.shared.shortcut_agent import (
     SorlDraws,
     SorlSharedDraws,
+    consistency_levels,
     draw,
     draw_shared,
     refuse_bad_settings,
 )
-from sorl.agents.shared.shortcut_losses import gradient_of_one, one_of, policy_gradient, td_loss
 from sorl.data.transitions import Transition
-from sorl.functional import optimisation, shortcut, verifiers
+from sorl.functional import optimisation, shortcut, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, ShortcutField
+
+
+Metrics = dict[str, Float[Array, ""]]
 
 
 class SorlState(eqx.Module):
@@ -151,23 +156,19 @@ class Sorl(AbstractAgent):
 
     def update(
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
-    ) -> tuple[SorlState, dict[str, Float[Array, ""]]]:
+    ) -> tuple[SorlState, Metrics]:
         """One critic step, one policy step, and the moving averages, in this order."""
         learning_rate = self._learning_rate(state.critic_optimiser.count)
         rates: Any = {"learning_rate": learning_rate, "max_grad_norm": self.max_grad_norm}
+        # (1) The critic, towards the TD target.
         critic_gradient, td_gradient, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
         critic, critic_optimiser, critic_norm = optimisation.step(
             critic_gradient, state.critic_optimiser, state.critic, **rates
         )
 
+        # (2) The policy: flow matching, self-consistency, and the Q loss by the new critic.
         gradient, policy_metrics = policy_gradient(
-            self,
-            state.field,
-            teacher=state.target_field,
-            critic=critic,
-            batch=batch,
-            draws=draws,
-            index=shared.policy_steps,
+            self, state.field, state.target_field, critic, batch, draws, shared.policy_steps
         )
         metrics = critic_metrics | policy_metrics | {"critic_grad_norm": critic_norm}
         if td_gradient is not None:
@@ -177,6 +178,7 @@ class Sorl(AbstractAgent):
             gradient, state.field_optimiser, state.field, **rates
         )
 
+        # (3) The moving averages, of the new networks.
         after = SorlState(
             field=field,
             target_field=optimisation.moving_average(field, state.target_field, self.target_rate),
@@ -187,19 +189,11 @@ class Sorl(AbstractAgent):
         )
         return after, metrics
 
-    def losses(
-        self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
-    ) -> dict[str, Float[Array, ""]]:
+    def losses(self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws) -> Metrics:
         """Every loss at the present parameters, without an update."""
         _, _, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
         _, policy_metrics = policy_gradient(
-            self,
-            state.field,
-            teacher=state.target_field,
-            critic=state.critic,
-            batch=batch,
-            draws=draws,
-            index=shared.policy_steps,
+            self, state.field, state.target_field, state.critic, batch, draws, shared.policy_steps
         )
         return critic_metrics | policy_metrics
 
@@ -242,3 +236,91 @@ class Sorl(AbstractAgent):
         steps = jnp.asarray(self.step_counts, jnp.int32)[index]
         critic_gradient, metrics = jax.grad(loss, has_aux=True)(state.critic, action, steps)
         return critic_gradient, None, metrics
+
+
+# The losses, in the order of the docstring of `Sorl`. `SorlReleased` has the same, in another update.
+
+
+def td_loss(
+    critic: CriticEnsemble,
+    target_critic: CriticEnsemble,
+    batch: Transition,
+    next_action: Float[Array, "batch action"],
+    steps: Int[Array, ""] | int,
+    *,
+    aggregation: verifiers.Aggregation,
+    stop_gradient: bool,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The TD loss of `critic`, for the policy that made `next_action` by `steps` jumps."""
+    k = jnp.asarray(steps, batch.reward.dtype)
+    next_q = target_critic(batch.next_observation, next_action, k)
+    target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=stop_gradient)
+    q = critic(batch.observation, batch.action, k)
+    loss = td.td_loss(q, target, batch.valid)
+    q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
+    return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
+
+
+def cloning_losses(
+    field: ShortcutField, teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The flow-matching loss and the self-consistency loss of `field`, over the valid rows of the batch."""
+    flow_matching = shortcut.flow_matching_query(
+        batch.observation, batch.action, draws.flow_noise, draws.flow_time, discretization_steps
+    )
+    levels = jnp.asarray(consistency_levels(len(batch.reward), discretization_steps), batch.reward.dtype)
+    self_consistency = shortcut.self_consistency_query(
+        teacher, batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
+    )
+    # One forward for all rows, since both losses ask the same field.
+    queries = jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
+    halves = shortcut.query_errors(field, queries).reshape(2, -1)
+    if batch.valid is None:
+        first, second = jnp.mean(halves, axis=1)
+        return first, second
+    return mean_over(halves[0], batch.valid), mean_over(halves[1], batch.valid)
+
+
+def q_loss(
+    field: ShortcutField,
+    critic: CriticEnsemble,
+    observation: Float[Array, "batch observation"],
+    noise: Float[Array, "batch action"],
+    steps: int,
+) -> tuple[Float[Array, ""], Metrics]:
+    """-mean Q(x, F_k(x, z), k) / mean |Q|, for k = `steps` jumps from the noise z."""
+    action = shortcut.sample(field, observation, noise, steps)
+    q = critic(observation, action, jnp.asarray(float(steps), action.dtype))
+    loss = td.policy_q_loss(q)
+    return loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
+
+
+def policy_gradient(
+    agent: Any,
+    field: ShortcutField,
+    teacher: ShortcutField,
+    critic: CriticEnsemble,
+    batch: Transition,
+    draws: SorlDraws,
+    index: Int[Array, ""],
+) -> tuple[PyTree, Metrics]:
+    """The gradient of the policy's loss: flow matching + self-consistency + Q loss, each times its coefficient.
+
+    **Arguments:** `agent`, for its coefficients and step counts; `teacher`, of self-consistency; `critic`, which the Q
+    loss asks; `index` of the jump count that the Q loss backpropagates through.
+    """
+
+    def cloning_loss(field):
+        flow_matching, self_consistency = cloning_losses(field, teacher, batch, draws, agent.discretization_steps)
+        loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
+        return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
+
+    def weighted_q_loss(field, steps: int):
+        loss, metrics = q_loss(field, critic, batch.observation, draws.policy_noise, steps)
+        return agent.q_coefficient * loss, metrics
+
+    # Two gradients, added: only the Q loss runs in the branch of the drawn jump count.
+    cloning_gradient, (cloning, metrics) = jax.grad(cloning_loss, has_aux=True)(field)
+    q_gradient, q_metrics = gradient_of_one(weighted_q_loss, field, index, agent.step_counts)
+    metrics |= q_metrics | {"policy_loss": cloning + agent.q_coefficient * q_metrics["q_loss"]}
+    return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.branches import gradient_of_one
 from sorl.agents.shared.shortcut_agent import (
     SorlDraws,
     SorlSharedDraws,
@@ -17,8 +18,7 @@ from sorl.agents.shared.shortcut_agent import (
     draw_shared,
     refuse_bad_settings,
 )
-from sorl.agents.shared.shortcut_losses import gradient_of_one, policy_gradient, td_loss
-from sorl.agents.sorl import Sorl
+from sorl.agents.sorl import Sorl, policy_gradient, td_loss
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, shortcut, verifiers
 from sorl.networks import CriticEnsemble, ShortcutField
@@ -135,13 +135,7 @@ class SorlReleased(AbstractAgent):
         )
 
         gradient, policy_metrics = policy_gradient(
-            self,
-            networks[0],
-            teacher=state.target_field,
-            critic=state.critic,
-            batch=batch,
-            draws=draws,
-            index=shared.policy_steps,
+            self, networks[0], state.target_field, state.critic, batch, draws, shared.policy_steps
         )
         # No gradient reaches the critic here, but its momentum still moves it.
         no_gradient = jax.tree.map(jnp.zeros_like, state.critic)
@@ -170,13 +164,7 @@ class SorlReleased(AbstractAgent):
         """Every loss at the present parameters, without an update."""
         _, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
         _, policy_metrics = policy_gradient(
-            self,
-            state.field,
-            teacher=state.target_field,
-            critic=state.critic,
-            batch=batch,
-            draws=draws,
-            index=shared.policy_steps,
+            self, state.field, state.target_field, state.critic, batch, draws, shared.policy_steps
         )
         return td_metrics | policy_metrics
 

@@ -1,0 +1,23 @@
+"""Branches of a program that one drawn number chooses: only the chosen one runs."""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float, Int, PyTree
+
+
+def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:
+    """`function(argument, k)` for k = `choices[index]`; one branch runs, however many are compiled."""
+    branches = [partial(function, steps=steps) for steps in choices]
+    return branches[0](argument) if len(branches) == 1 else jax.lax.switch(index, branches, argument)
+
+
+def gradient_of_one(
+    loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...]
+) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
+    """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`.
+
+    The gradient is taken inside each branch: taken through the switch, it would keep the residuals of every branch.
+    """
+    return one_of(lambda networks, steps: jax.grad(loss, has_aux=True)(networks, steps), networks, index, choices)
