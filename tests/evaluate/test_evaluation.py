@@ -63,8 +63,8 @@ class PickAndPlace(AbstractActor):
 
     noise: float = 0.3
 
-    def act(self, policy: Float[jax.Array, "3"], observation, draws, budget):
-        hand, cube = observation[12:15] / 10 + policy, observation[19:22] / 10 + policy
+    def act(self, networks: Float[jax.Array, "3"], observation, draws, budget):
+        hand, cube = observation[12:15] / 10 + networks, observation[19:22] / 10 + networks
         to_cube, to_goal = cube - hand, GOAL - cube
         near = jnp.linalg.norm(to_cube[:2]) < 0.02
         holding = near & (jnp.abs(to_cube[2]) < 0.02) & (observation[18] > 0.3)
@@ -88,7 +88,7 @@ class Echo(AbstractActor):
 
     scale: float = 1.0
 
-    def act(self, policy, observation, draws, budget):
+    def act(self, networks, observation, draws, budget):
         ECHO_TRACES.append(budget)
         return jnp.stack([self.scale * observation[0], draws[1]])
 
