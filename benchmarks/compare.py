@@ -32,7 +32,7 @@ from sorl.scaling.grid import Subject, time_decisions
 from sorl.statistics.intervals import evaluation_rows, headline, success_interval
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
-from sorl.train.cli import AGENT_WORDS, parse
+from sorl.train.cli import agent_words, parse
 
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ class Config:
     writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
     """
 
-    agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in AGENT_WORDS)
+    agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in agent_words())
     """Agents by their names in `sorl.train`, each optionally followed by its own options, such as
     "sorl --agent.no-critic-sees-steps"."""
     tasks: tuple[str, ...] = (QUICKSTART_ENV,)

@@ -16,6 +16,20 @@ import pytest  # noqa: E402
 gc.set_threshold(50_000, 20, 50)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--agent-module", action="append", default=[], help="a module or file that registers agents, for the contract"
+    )
+
+
+def pytest_collection(session):
+    """Registers agents before tests are parametrised over them."""
+    if names := session.config.getoption("--agent-module"):
+        from sorl.agents.modules import import_modules  # not above: jaxtyping's hook comes before the package
+
+        import_modules(names)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _programs_of_all_files(tmp_path_factory):
     """Keeps compiled programs for the files that come later and the processes they start; never the user's own."""

@@ -24,14 +24,15 @@ import textbook
 import sorl
 from sorl import Normalisation, Policy
 from sorl.agents import AGENTS
+from sorl.agents.registry import word
+from sorl.agents.shared.published import ENVIRONMENTS
 from sorl.config import presets
-from sorl.config.published import ENVIRONMENTS, published
 from sorl.policy import latency
 from sorl.runs import run as runs
 from sorl.system import entry
 from sorl.train import cli
 
-from . import synthetic
+from . import own_agent, synthetic
 from .random_networks import make_policy
 
 
@@ -45,6 +46,8 @@ TINY_TRAINING = (
     "--updates 4 --batch-size 8 --log-interval 2 --checkpoint-interval 4 --quiet --no-compilation-cache "
     "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --agent.discretization-steps 2 --agent.backprop-steps 2"
 ).split()
+TINY_OWN_AGENT = TINY_TRAINING[:-6]
+"""Without the options of SORL."""
 TINY_EVALUATION = (
     "--evaluation.interval 4 --evaluation.episodes 1 --evaluation.final-episodes 1 --evaluation.workers 1 "
     "--evaluation.inference-steps 1 --evaluation.final-inference-steps 1 --evaluation.final-candidates 1"
@@ -129,7 +132,8 @@ def run(words: list[str]) -> None:
     if name == "train" and "--resume" in words:
         tiny = ["--quiet", "--no-compilation-cache"]
     elif name == "train" and "--data" in words:
-        tiny = TINY_TRAINING + TINY_EVALUATION * ("--env" in words)
+        tiny = TINY_OWN_AGENT if "--agent-module" in words else TINY_TRAINING
+        tiny = tiny + TINY_EVALUATION * ("--env" in words)
     elif name in TINY:
         tiny = TINY[name]
     else:
@@ -183,10 +187,13 @@ def workplace(tmp_path_factory):
 def here(workplace, tmp_path, monkeypatch):
     """A copy of the workplace, as the current directory."""
     shutil.copytree(workplace, tmp_path / "here")
+    shutil.copy(ROOT / "docs/examples/mean_flow.py", tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(latency, "measure", lambda decisions, **_: dict.fromkeys(decisions, 1.0))
     monkeypatch.syspath_prepend(tmp_path / "here")
+    with own_agent.forgotten_afterwards():
+        yield
 
 
 @pytest.mark.filterwarnings("default")
@@ -260,13 +267,18 @@ def test_the_readme_is_short():
 
 def test_the_readmes_agents_have_their_published_and_measured_figures():
     rows = re.findall(r"^\| \[`([\w-]+)`\].* \| (\d+) \| ([\d.]+) \|$", PAGES["README.md"], re.MULTILINE)
-    assert {row[0] for row in rows} == {cli.dashed(name) for name in AGENTS}
+    assert {row[0] for row in rows} == {word(agent) for agent in AGENTS.values()}
     measured = json.loads((ROOT / "benchmarks/results/comparison.json").read_text())["table"]
     milliseconds = {row["agent"]: row["update_ms"] for row in measured}
-    for name in AGENTS:
-        scores: list[Any] = [getattr(published(name, f"{env}-singletask-v0"), "success", None) for env in ENVIRONMENTS]
-        figures = f"{sum(scores) / len(scores):.0f}", f"{milliseconds[cli.dashed(name)]:.1f}"
-        assert (cli.dashed(name), *figures) in rows
+    for agent in AGENTS.values():
+        scores: list[Any] = [agent.published.settings[env].success for env in ENVIRONMENTS]
+        figures = f"{sum(scores) / len(scores):.0f}", f"{milliseconds[word(agent)]:.1f}"
+        assert (word(agent), *figures) in rows
+
+
+def test_the_example_of_an_agent_is_shown_as_it_runs():
+    source = (ROOT / "docs/examples/mean_flow.py").read_text()
+    assert source in [block.code for block in blocks("docs/write-an-agent.md")] and len(source.splitlines()) <= 150
 
 
 def test_the_textbooks_update_is_shown_as_it_runs():

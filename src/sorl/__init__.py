@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sorl.agents import (
+        AbstractActor as AbstractActor,
         AbstractAgent as AbstractAgent,
         Bc as Bc,
         Budget as Budget,
+        Budgets as Budgets,
         Cac as Cac,
         Fawac as Fawac,
         Fbrac as Fbrac,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         SorlReleased as SorlReleased,
         Srpo as Srpo,
     )
+    from sorl.agents.registry import register as register_agent  # noqa: F401
     from sorl.config.options import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.data.normalisation import Normalisation as Normalisation
@@ -39,9 +42,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AbstractActor": "agents",
     "AbstractAgent": "agents",
     "Bc": "agents",
     "Budget": "agents",
+    "Budgets": "agents",
     "Cac": "agents",
     "CriticEnsemble": "networks",
     "Dataset": "data.transitions",
@@ -73,6 +78,7 @@ _HOMES = {
     "load_ogbench": "data",
     "load_policy": "policy",
     "load_run": "runs.run",
+    "register_agent": "agents:register",
     "run_chunk": "train.loop",
 }
 
@@ -82,7 +88,8 @@ __all__ = [*_HOMES, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sorl.{_HOMES[name]}"), name)
+    module, _, other_name = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"sorl.{module}"), other_name or name)
 
 
 def __dir__() -> list[str]:

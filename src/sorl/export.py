@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from sorl.config.json_form import to_json
+from sorl.config.own_agents import OwnAgents
 from sorl.policy import Policy, act, exported, load_policy
 from sorl.policy.file import without_directories
 from sorl.system import entry
@@ -54,10 +55,13 @@ class Config:
     """Training seed of the policy in a run directory; default: the lowest."""
     with_loader: bool = False
     """Also write the loader `exported.py` next to it, which needs only jax, flatbuffers and numpy."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
 
 
 def main(config: Config) -> None:
     """Exports, and prints what was written."""
+    config.own_agents.load()
     make_directory(config.out.parent)  # before the work, not after it
     policy = load_policy(config.run, config.seed)
     given = {"inference_steps": config.steps, "candidates": config.candidates, "noise_scale": config.noise_scale}

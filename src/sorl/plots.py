@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from sorl.config.options import read_config
+from sorl.config.own_agents import OwnAgents
 from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
@@ -47,6 +48,8 @@ class Config:
     """Run directory that `sorl.train` or `sorl.evaluate` has evaluated."""
     out: Path = Path("run.png")
     """File of the picture, in any format that matplotlib can write; its directory is created if missing."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
 
 
 def main(config: Config) -> None:
@@ -56,9 +59,10 @@ def main(config: Config) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    config.own_agents.load()
     # Refuse a run without evaluations, and say whether it can have any.
-    evaluate = f"python -m sorl.evaluate {shlex.quote(str(config.run))}"
     path = config.run / "evaluation.json"
+    evaluate = f"python -m sorl.evaluate {shlex.join([str(config.run), *config.own_agents.words])}"
     if not path.exists():
         refuse_no_run(config.run)
         if read_config(config_path(config.run)).env is None:

@@ -12,12 +12,11 @@ import pytest
 
 from sorl import load_policy
 from sorl.agents import AGENTS
-from sorl.config import presets
+from sorl.agents.registry import word
 from sorl.config.options import read_config
 from sorl.data import load_logs
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train, loop as training
-from sorl.train.cli import dashed
 
 from .. import synthetic
 
@@ -40,13 +39,13 @@ def test_the_command_line_trains_stops_and_goes_on_bit_for_bit(name, logs, tmp_p
     common = ["--seeds", "0", "1", "--batch-size", str(BATCH), "--log-interval", str(LOG_INTERVAL)]
     common += ["--checkpoint-interval", "5", "--quiet", "--no-compilation-cache"]
     common += synthetic.tiny_options(AGENTS[name])
-    start = [f"agent:{dashed(name)}", "--data", str(logs)]
+    start = [f"agent:{word(AGENTS[name])}", "--data", str(logs)]
     assert train.main([*start, "--run-dir", str(tmp_path / "whole"), "--updates", "12", *common]) == 0
     assert train.main([*start, "--run-dir", str(tmp_path / "parts"), "--updates", "7", *common]) == 0
     again = ["--run-dir", str(tmp_path / "parts"), "--resume", "--quiet", "--no-compilation-cache"]
     assert train.main([*again, "--updates", "12"]) == 0
     capsys.readouterr()
-    agent = dataclasses.replace(synthetic.tiny(AGENTS[name]), **presets.OWN_LOGS.get(name, {}))
+    agent = dataclasses.replace(synthetic.tiny(AGENTS[name]), **AGENTS[name].own_logs)
     assert read_config(tmp_path / "whole" / "config.json").agent == agent
     whole, parts = ((tmp_path / run / "metrics.jsonl").read_bytes().splitlines() for run in ("whole", "parts"))
     # The last update of the first part has a row too.

@@ -12,10 +12,10 @@ import pytest
 
 from sorl import Normalisation, Policy, load_policy
 from sorl.agents import AGENTS, Budget
+from sorl.agents.shared.metrics import UNDESCRIBED, described
+from sorl.agents.shared.published import ENVIRONMENTS
 from sorl.config import presets
 from sorl.config.options import TrainConfig
-from sorl.config.published import ENVIRONMENTS, PUBLISHED, published
-from sorl.runs.metrics import METRICS
 from sorl.train import loop
 
 from .. import synthetic
@@ -36,7 +36,8 @@ def test_every_metric_is_documented_and_no_loss_is_left_out(name):
     agent, dataset = synthetic.tiny(AGENTS[name]), synthetic.dataset()
     state = jax.eval_shape(lambda: loop.init(agent, dataset, (0,), batch_size=BATCH))
     held_out = jax.eval_shape(lambda s: loop.validation_losses(agent, s, dataset, batch_size=BATCH), state)
-    assert held_out.keys() <= state.metric_sums.keys() <= METRICS.keys()
+    assert held_out.keys() <= state.metric_sums.keys()
+    assert UNDESCRIBED not in [described(agent.metric_descriptions, metric) for metric in state.metric_sums]
     assert {metric for metric in state.metric_sums if metric.endswith("_loss")} == {
         metric for metric in held_out if metric.endswith("_loss")
     }
@@ -138,13 +139,14 @@ def test_settings_that_cannot_train_are_refused(name, fields, message):
 
 @every_agent
 def test_every_environment_has_published_settings_that_make_the_agent(name):
-    assert PUBLISHED[name].keys() == set(ENVIRONMENTS)
+    table = AGENTS[name].published
+    assert table.settings.keys() == set(ENVIRONMENTS)
     for env in ENVIRONMENTS:
         task = f"{env}-singletask-task1-v0"
-        config, settings = presets.paper(task, AGENTS[name]), published(name, task)
+        config, settings = presets.paper(task, AGENTS[name]), table.of_task(task)
         assert settings is not None and type(config.agent) is AGENTS[name]
         for field, value in settings.fields.items():
             assert getattr(config.agent, field) == value
         quick = presets.quickstart(task, AGENTS[name])
         assert type(quick.agent) is AGENTS[name] and quick.updates < config.updates
-    assert published(name, "puzzle-3x3-play-singletask-v0") is None
+    assert table.of_task("puzzle-3x3-play-singletask-v0") is None

@@ -19,7 +19,7 @@ from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
 from sorl.runs.versions import versions
 from sorl.train import loop
-from sorl.train.cli import AGENT_WORDS
+from sorl.train.cli import agent_words
 
 from .. import synthetic
 
@@ -49,7 +49,7 @@ def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_a
 
 
 def test_all_agents_are_compared_unless_it_is_told_which():
-    assert len(compare.Config().agents) == len(AGENT_WORDS) == 12
+    assert len(compare.Config().agents) == len(agent_words()) == 12
 
 
 @pytest.mark.parametrize("change", [{"jobs": 0}, {"rounds": 0}])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
-from sorl.config import presets, published
+from sorl.config import presets
 from sorl.config.json_form import from_json, to_json
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
 
@@ -155,7 +155,7 @@ def test_the_papers_settings(name, q_coefficient, discount, aggregation, task):
 
 def test_an_environment_outside_the_table_takes_the_agents_defaults():
     assert presets.paper("puzzle-3x3-play-singletask-v0").agent == Sorl()
-    assert published.environment_of("cube-single-play-v0") is None
+    assert Sorl.published.of_task("cube-single-play-v0") is None
 
 
 # Source: the tables of the FQL paper.
@@ -178,7 +178,7 @@ def test_published_settings_of_the_flow_baselines(agent, env, fields, success):
     made: Any = presets.paper(task, agent).agent
     assert {name: getattr(made, name) for name in fields} == fields
     assert (made.hidden_sizes, made.learning_rate, made.target_rate, made.flow_steps) == ((512,) * 4, 3e-4, 0.005, 10)
-    settings = published.published(agent.__name__, task)
+    settings = agent.published.of_task(task)
     assert settings is not None and settings.success == success
 
 

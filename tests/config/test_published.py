@@ -3,8 +3,8 @@
 import pytest
 
 from sorl.agents import AGENTS, Rebrac, Srpo
+from sorl.agents.shared.published import ENVIRONMENTS
 from sorl.config import presets
-from sorl.config.published import ENVIRONMENTS, PUBLISHED
 
 
 # One row for each environment; success of SORL's paper, then of the FQL paper.
@@ -53,11 +53,11 @@ def _table(text: str) -> dict[tuple[str, str], str]:
     return {(row[0], agent): cell for row in rows for agent, cell in zip(head[1:], row[1:], strict=True)}
 
 
-@pytest.mark.parametrize("agent", sorted(PUBLISHED))
+@pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_published_success_is_that_of_the_papers(agent):
     table = _table(SUCCESS)
     column = "Sorl" if agent == "SorlReleased" else agent
-    found = {env: settings.success for env, settings in PUBLISHED[agent].items()}
+    found = {env: settings.success for env, settings in AGENTS[agent].published.settings.items()}
     assert found == {env: int(table[env, column]) for env in ENVIRONMENTS}
 
 
@@ -66,12 +66,12 @@ def test_published_settings_are_those_of_the_papers(agent):
     table = _table(SETTINGS)
     for env in ENVIRONMENTS:
         if (cell := table[env, agent]) != "?":
-            found = tuple(PUBLISHED[agent][env].fields[name] for name in FIELDS[agent])
+            found = tuple(AGENTS[agent].published.settings[env].fields[name] for name in FIELDS[agent])
             assert found == tuple(map(float, cell.split(",")))
 
 
 def test_the_tables_name_every_agent():
-    assert {agent for _, agent in _table(SUCCESS)} | {"SorlReleased"} == set(PUBLISHED) == set(AGENTS)
+    assert {agent for _, agent in _table(SUCCESS)} | {"SorlReleased"} == set(AGENTS)
 
 
 @pytest.mark.parametrize("env", ["scene-play-singletask-v0", "puzzle-3x3-play-singletask-v0"])

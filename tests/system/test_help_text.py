@@ -15,7 +15,7 @@ from sorl.report import __main__ as report
 from sorl.scaling import __main__ as scaling
 from sorl.system import entry
 from sorl.train import __main__ as train
-from sorl.train.cli import AGENT_WORDS
+from sorl.train.cli import agent_words
 
 
 COMMANDS: dict[str, ModuleType] = {
@@ -53,7 +53,7 @@ def test_help_fits_the_terminal_and_fills_it(capsys, monkeypatch, name, width):
 def test_help_of_train_names_the_agents_in_a_sentence_each_and_one_agent_in_full(capsys, monkeypatch):
     text = _help(capsys, monkeypatch, 80, ["--help"])
     assert text.startswith("usage: python -m sorl.train [-h] [OPTIONS] [agent:NAME]\n")
-    assert all(word in text.split() for word in AGENT_WORDS) and "Differences from" not in text
+    assert all(word in text.split() for word in agent_words()) and "Differences from" not in text
     text = _help(capsys, monkeypatch, 80, ["agent:srpo", "--help"])
     assert "Differences from" in text and "--agent.pretraining-updates" in text
 

@@ -1,7 +1,6 @@
 """Algorithms, one file each, behind one interface."""
 
-from typing import TYPE_CHECKING, Union
-
+from sorl.agents.actors import AbstractActor as AbstractActor
 from sorl.agents.bc import Bc as Bc
 from sorl.agents.budget import Budget as Budget, Budgets as Budgets
 from sorl.agents.cac import Cac as Cac
@@ -13,18 +12,12 @@ from sorl.agents.ifql import Ifql as Ifql
 from sorl.agents.interface import AbstractAgent as AbstractAgent
 from sorl.agents.iql import Iql as Iql
 from sorl.agents.rebrac import Rebrac as Rebrac
+from sorl.agents.registry import AGENTS as AGENTS, register as register
 from sorl.agents.sorl import Sorl as Sorl
 from sorl.agents.sorl_released import SorlReleased as SorlReleased
 from sorl.agents.srpo import Srpo as Srpo
 
 
-AGENTS: dict[str, type[AbstractAgent]] = {
-    agent.__name__: agent for agent in (Sorl, SorlReleased, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql)
-}
-"""By the name that a configuration carries."""
-
-if TYPE_CHECKING:
-    AnyAgent = AbstractAgent
-else:
-    # Every one of them, so that the command line offers each as a subcommand.
-    AnyAgent = Union[tuple(AGENTS.values())]  # noqa: UP007
+# Here rather than in their files, so that they are listed in this order.
+for _agent in (Sorl, SorlReleased, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql):
+    register(_agent)

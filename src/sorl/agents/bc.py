@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.published import Published, rows
 from sorl.agents.shared.settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation
@@ -33,6 +34,9 @@ class Bc(AbstractAgent):
     It acts on mu(x), as the FQL paper's Gaussian policies are taken to do: the unit deviation serves the loss alone. A
     budget's noise scale adds so many deviations of noise.
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(rows((11, 0, 2, 1, 1, 5, 2, 5)))
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import ConsistencyActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -83,6 +84,20 @@ class Cac(AbstractAgent):
     schedule refines the grid (there it starts anew every 50,000 updates); the TD loss is the mean over the heads (there
     their sum, so that its gradient is clipped at half the length); activations are GELU, Q has layer norm.
     """
+
+    metric_descriptions = {
+        "consistency_loss": "squared difference of the policy at neighbouring noise levels, by their distance in time",
+    }
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (33, 0, 53, 0, 2, 85, 6, 40),
+            # antsoccer's is not known: that of three of the four other locomotion environments.
+            q_coefficient=[1.0, 1.0, 0.03, 1.0, 1.0, 0.003, 0.3, 0.3],
+            discount=DISCOUNT,
+        )
+    )
+    quickstart = {"refinement_updates": 40_000.0}
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""

@@ -16,6 +16,7 @@ from sorl.agents.shared.flow_agent import (
     flow_matching_errors,
     td_loss,
 )
+from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -74,6 +75,17 @@ class Fawac(AbstractAgent):
     moving average of the critic, as V does; AWAC and those implementations ask the critic itself. It acts with one
     candidate, which best of N here extends.
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (6, 0, 19, 0, 12, 81, 5, 30),
+            # antsoccer's is not known: that of every other locomotion environment.
+            temperature=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 0.3, 0.3],
+            discount=DISCOUNT,
+            q_aggregation=AGGREGATION,
+        )
+    )
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the flow's hidden layers, in units."""

@@ -15,6 +15,7 @@ from sorl.agents.shared.flow_agent import (
     flow_matching_errors,
     td_loss,
 )
+from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -57,6 +58,17 @@ class Fbrac(AbstractAgent):
     Differences from diffusion Q-learning: straight flow for diffusion, no moving average of the policy, and the Q loss
     is not normalised unless `normalise_q` says so; it acts with one candidate, which best of N here extends.
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (60, 4, 38, 2, 16, 79, 15, 45),
+            # antsoccer's is not known: that of antmaze-giant, the nearest in size.
+            flow_matching_coefficient=[3.0, 10.0, 30.0, 30.0, 10.0, 100.0, 100.0, 100.0],
+            discount=DISCOUNT,
+            q_aggregation=AGGREGATION,
+        )
+    )
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the flow's hidden layers, in units."""

@@ -17,6 +17,7 @@ from sorl.agents.shared.flow_agent import (
     flow_matching_errors,
     td_loss,
 )
+from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -65,6 +66,19 @@ class Fql(AbstractAgent):
     from before the update; its moving average takes in the critic from before the update, so that it is one update
     older; it acts with one candidate, which best of N here extends.
     """
+
+    metric_descriptions = {
+        "distillation_loss": "squared difference of the one-step policy's actions and the flow's, from the same noise",
+    }
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (79, 9, 58, 4, 60, 96, 29, 56),
+            distillation_coefficient=[10.0, 10.0, 30.0, 30.0, 10.0, 300.0, 300.0, 300.0],
+            discount=DISCOUNT,
+            q_aggregation=AGGREGATION,
+        )
+    )
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the hidden layers of the flow and of the one-step policy, in units."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import DenoisingActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
+from sorl.agents.shared.published import DISCOUNT, EXPECTILE, TWO_LAYERS, Published, rows
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
@@ -68,6 +69,20 @@ class Idql(AbstractAgent):
     larger: samples here spread a little less), so that it can take other numbers of steps than in training; activations
     are GELU; V and Q have layer norm. The logged critic loss is the mean over the heads (there their sum).
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (21, 0, 1, 1, 12, 95, 15, 46),
+            candidates=32,  # antsoccer's is not known: that of every other environment
+            expectile=EXPECTILE,
+            critic_hidden_sizes=TWO_LAYERS,
+            discount=DISCOUNT,
+        ),
+        updates=3_000_000,
+        evaluation_interval=250_000,
+    )
+    quickstart = {"decay_updates": 40_000.0}
 
     width: int = eqx.field(static=True, default=256)
     """Width of the model's residual stream, in units; its blocks are four times as wide inside."""

@@ -13,6 +13,7 @@ from sorl.agents.shared.flow_agent import (
     draw_flow,
     flow_matching_errors,
 )
+from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -55,6 +56,15 @@ class Ifql(AbstractAgent):
     other's old parameters; the moving average takes in the critic from before the update; the logged critic loss is
     the sum over the two heads, here their mean, which is half of it.
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (28, 3, 60, 11, 33, 79, 14, 30),
+            candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's is that of table 7
+            discount=DISCOUNT,
+        )
+    )
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the flow's hidden layers, in units."""

@@ -1,12 +1,14 @@
 """What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update` and an actor."""
 
 import abc
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors.interface import AbstractActor
+from sorl.agents.shared.published import Published
 from sorl.agents.shared.settings import refuse_absurd_values
 from sorl.data.transitions import Transition, Window
 
@@ -21,6 +23,16 @@ class AbstractAgent(eqx.Module):
     `Transition.discount` then holds (without it, 1 per step); `n_step`, rewards that are summed before the bootstrap;
     `chunk`, actions of one decision.
     """
+
+    metric_descriptions: ClassVar[Mapping[str, str]] = {}
+    """What the metrics mean that it logs and that `sorl.agents.shared.metrics.SHARED` lacks or
+    describes otherwise, by name."""
+    published: ClassVar[Published] = Published()
+    """What papers set it to and report of it."""
+    quickstart: ClassVar[Mapping[str, Any]] = {}
+    """Hyper-parameters for a run of 40,000 updates with networks of 2 x 256 units, where they differ."""
+    own_logs: ClassVar[Mapping[str, Any]] = {}
+    """Hyper-parameters for a user's own logs, where they differ from the defaults."""
 
     def __check_init__(self):
         refuse_absurd_values(self)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
+from sorl.agents.shared.published import DISCOUNT, FOUR_LAYERS, Published, rows
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
     SHARE,
@@ -51,6 +52,26 @@ class Iql(AbstractAgent):
     critic loss is the mean over the heads, half the official codes' sum over two (Adam's steps are the same). It acts
     on mu(x), and a budget's noise scale adds so many deviations of noise.
     """
+
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (53, 4, 33, 2, 8, 83, 7, 28),
+            temperature=[
+                10.0,
+                10.0,
+                10.0,
+                10.0,
+                1.0,
+                1.0,
+                0.3,
+                10.0,
+            ],  # antsoccer's is that of table 7, offline to online
+            hidden_sizes=FOUR_LAYERS,
+            critic_hidden_sizes=FOUR_LAYERS,
+            discount=DISCOUNT,
+        )
+    )
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.agents.shared.schedules import every, no_metrics
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
@@ -79,6 +80,24 @@ class Rebrac(AbstractAgent):
     Differences from the FQL paper's code: there one Adam holds all networks, so that an actor step asks the critic from
     before the update (here the new one), and moving averages take in the networks from before the update.
     """
+
+    metric_descriptions = {
+        "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
+        "policy_q_mean": "mean over the batch of the heads' aggregate Q, for the policy's own actions",
+    }
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (81, 26, 22, 2, 0, 91, 12, 41),
+            # antsoccer's are those of table 7, offline to online.
+            actor_cloning_coefficient=[0.003, 0.003, 0.01, 0.01, 0.01, 1.0, 0.1, 0.1],
+            critic_cloning_coefficient=[0.01, 0.01, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01],
+            discount=DISCOUNT,
+            momentum_between_turns=True,  # the FQL paper's code
+        )
+    )
+    # The original's actor, with which the quickstart was measured.
+    quickstart = {"momentum_between_turns": False}
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the actor's hidden layers, in units."""

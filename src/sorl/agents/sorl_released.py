@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared import sorl_settings
 from sorl.agents.shared.branches import gradient_of_one
 from sorl.agents.shared.shortcut_agent import (
     SorlDraws,
@@ -53,6 +54,10 @@ class SorlReleased(AbstractAgent):
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
     `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`.
     """
+
+    published = sorl_settings.PUBLISHED
+    quickstart = sorl_settings.QUICKSTART
+    own_logs = {"q_coefficient": 1.0}  # as for `Sorl`
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
+from sorl.agents.shared.published import DISCOUNT, ENVIRONMENTS, EXPECTILE, TWO_LAYERS, Published, rows
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
 from sorl.agents.shared.settings import (
     ANY_WEIGHT,
@@ -75,6 +76,25 @@ class Srpo(AbstractAgent):
     learned and start with a deviation of 1 (there random, of 30, and fixed), its Adam has no weight decay; activations
     are GELU; V and Q have layer norm.
     """
+
+    metric_descriptions = {
+        "score_gradient_norm": "mean norm of the score's gradient in the policy's actions, which pulls to the data",
+    }
+    # Source: the FQL paper's tables.
+    published = Published(
+        rows(
+            (11, 0, 1, 0, 1, 80, 2, 20),
+            # antsoccer's is not known: that of every other locomotion environment.
+            q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
+            # SRPO's code decides by "maze" in the environment's name; whether the FQL paper's runs did is not known.
+            normalise_guidance=["maze" in env for env in ENVIRONMENTS],
+            expectile=EXPECTILE,
+            critic_hidden_sizes=TWO_LAYERS,
+            discount=DISCOUNT,
+        ),
+        updates=4_000_000,  # not known: a million for its policy after Idql's three, for its model and values
+    )
+    quickstart = {"pretraining_updates": 28_000, "decay_updates": 12_000.0}
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""

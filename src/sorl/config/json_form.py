@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sorl.agents import AGENTS, AbstractAgent
+from sorl.agents import AbstractAgent
 from sorl.agents.actors import AbstractActor
+from sorl.agents.registry import find
 
 
 ABSENT = "absent"
@@ -74,11 +75,11 @@ class _Reader:
     def agent(self, values: Any, name: str) -> AbstractAgent:
         """An agent, of the class that the values name."""
         kind = values.get("type") if isinstance(values, dict) else None
-        if not isinstance(kind, str) or kind not in AGENTS:
-            near = _nearest(kind, AGENTS) if isinstance(kind, str) else ""
-            found = _shown(kind if isinstance(values, dict) else values)
-            raise ValueError(f"{self._where} names the agent {found}{near}; the known agents are {', '.join(AGENTS)}.")
-        return self.object(AGENTS[kind], {key: value for key, value in values.items() if key != "type"}, name)
+        if not isinstance(kind, str):
+            found = kind if isinstance(values, dict) else values
+            raise self._wrong(name or "the agent", found, "an object whose type is the name of an agent")
+        fields = {key: value for key, value in values.items() if key != "type"}
+        return self.object(find(kind, self._where), fields, name)
 
     def object(self, cls: Any, values: Any, name: str) -> Any:
         """A dataclass of the class `cls`."""
@@ -139,8 +140,7 @@ class _Reader:
 
 
 def _is_agent(hint: Any) -> bool:
-    kinds = typing.get_args(hint) or (hint,)
-    return all(isinstance(kind, type) and issubclass(kind, AbstractAgent) for kind in kinds)
+    return isinstance(hint, type) and issubclass(hint, AbstractAgent)
 
 
 def _may_be(hint: Any, value: Any) -> bool:

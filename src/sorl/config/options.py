@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sorl.agents import AnyAgent, Budget, Sorl
+from sorl.agents import AbstractAgent, Budget, Sorl
+from sorl.agents.registry import any_agent
 from sorl.config.json_form import ABSENT, from_json
 from sorl.data.sources import USER_SOURCES, Generated, Ogbench, Source
 from sorl.environments.named import is_ogbench
@@ -142,7 +143,9 @@ class TrainConfig:
     env: str | None = "cube-single-play-singletask-task1-v0"
     """Environment to evaluate in: OGBench's name of a single-task data set, or with your own logs also MODULE:ID of
     Gymnasium, such as gymnasium:Pendulum-v1, where MODULE registers ID; None only with your own logs."""
-    agent: AnyAgent = dataclasses.field(default_factory=Sorl)
+    agent: Annotated[AbstractAgent, tyro.conf.arg(constructor_factory=any_agent)] = dataclasses.field(
+        default_factory=Sorl
+    )
     """The algorithm and its hyper-parameters."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """Training data."""

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from sorl.agents import Budget
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
+from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
 from sorl.evaluate.evaluation import EvaluationResult, evaluate
@@ -70,6 +71,8 @@ class Config:
     """Episodes in the video of each budget."""
     compilation_cache: bool = True
     """Cache compiled programs in a private directory, which makes later starts faster."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
 
     def __post_init__(self):
         counts = {"episodes": (1, MAX_EPISODES), "workers": (1, MAX_WORKERS), "video_episodes": (1, MAX_EPISODES)}
@@ -79,6 +82,7 @@ class Config:
 
 def main(config: Config) -> list[dict[str, Any]]:
     """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
+    config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run)

@@ -13,6 +13,7 @@ import jax
 import tyro
 
 from sorl import load_policy
+from sorl.config.own_agents import OwnAgents
 from sorl.policy import Plan, Policy
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
@@ -37,10 +38,13 @@ class Config:
     """Measure again instead of using earlier measurements from the user's cache."""
     compilation_cache: bool = True
     """Cache compiled programs in a private directory, which makes later starts faster."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
 
 
 def main(config: Config) -> Policy:
     """Prints the policy and the plan; **returns** the policy at the chosen budget."""
+    config.own_agents.load()
     if config.out is not None:
         make_directory(config.out.parent)  # before the work, not after it
     policy = load_policy(config.run, config.seed)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from sorl.config.own_agents import OwnAgents
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.sections import Report
@@ -41,6 +42,8 @@ class Config:
     """Numbers of inference steps to film, one row of frames for each."""
     film_episode: int = 0
     """Index of the episode to film, as in an evaluation."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
 
     def __post_init__(self):
         if not self.runs:
@@ -49,6 +52,7 @@ class Config:
 
 def main(config: Config) -> Path:
     """Writes the page and its pictures; **returns** the page's path."""
+    config.own_agents.load()
     runs = read_runs(config.runs)
     make_directory(config.out)
     page = Page(_title(runs))
@@ -79,7 +83,7 @@ def _title(runs: Sequence[ReportedRun]) -> str:
 
 
 def _arguments(config: Config) -> list[str]:
-    words = [str(path) for path in config.runs]
+    words = [*map(str, config.runs), *config.own_agents.words]
     if config.runtime:
         words += ["--runtime", *map(str, config.runtime)]
     if config.film:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from sorl.agents import Budget
+from sorl.agents.modules import module_option
+from sorl.agents.registry import word
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.policy import bad_seeds
@@ -18,7 +20,6 @@ from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows
 from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
 from sorl.system.files import read_json, read_rows
-from sorl.train.cli import dashed
 from sorl.train.value_range import Departure, departures
 
 
@@ -84,7 +85,18 @@ class ReportedRun:
     @property
     def command(self) -> str:
         """The command that repeats the run."""
-        return f"python -m sorl.train --config {shlex.quote(str(config_path(self.directory)))} --run-dir NEW"
+        config = shlex.quote(str(config_path(self.directory)))
+        return f"python -m sorl.train --config {config} --run-dir NEW{self.module_option}"
+
+    @property
+    def place(self) -> str:
+        """The directory, and the option that names the module of its agent where a command needs one."""
+        return shlex.quote(str(self.directory)) + self.module_option
+
+    @property
+    def module_option(self) -> str:
+        """The option of a command that names the module of its agent, where that is needed."""
+        return module_option(type(self.config.agent))
 
     @property
     def updates(self) -> int:
@@ -208,7 +220,7 @@ def scores(runs: Sequence[ReportedRun]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _agent(run: ReportedRun) -> str:
-    return dashed(type(run.config.agent).__name__)
+    return word(type(run.config.agent))
 
 
 def _options(config: TrainConfig) -> dict[str, str]:

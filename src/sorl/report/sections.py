@@ -135,7 +135,7 @@ class Report:
                 self._grid(run)
         if any(run.pairs for run in self._runs):
             return
-        place = shlex.quote(str((self._played() or self._runs)[0].directory))
+        place = (self._played() or self._runs)[0].place
         if self._played():
             self._page.text(f"For a grid of steps and candidates with latencies: python -m sorl.scaling {place}")
         else:
@@ -272,9 +272,8 @@ class Report:
 
     def _grid(self, run: ReportedRun) -> None:
         """Adds the pictures and the table of a run's scaling grid."""
-        place = shlex.quote(str(run.directory))
         self._page.text(
-            f"{run.task}, {run.method}: python -m sorl.scaling {place}, {run.pairs[0]['seeds']} training "
+            f"{run.task}, {run.method}: python -m sorl.scaling {run.place}, {run.pairs[0]['seeds']} training "
             f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs play the same episodes."
         )
 

@@ -8,10 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from sorl.system.files import whole_file
-from sorl.train.sinks import Sink
 
 
 PHASES: Mapping[str, str] = {
@@ -22,35 +21,15 @@ PHASES: Mapping[str, str] = {
 """The meaning of the phase before a metric's name, as in `training/q_loss`."""
 
 METRICS: Mapping[str, str] = {
-    "critic_loss": "squared error of the critic against its target, mean over batch and heads (reward squared)",
-    "q_mean": "mean Q over batch and heads, for logged actions (discounted sum of rewards)",
-    "target_q_mean": "mean target of the critic over the batch (discounted sum of rewards)",
-    "value_loss": "expectile loss of V against the target critic's Q of logged actions (reward squared)",
-    "v_mean": "mean V over the batch (discounted sum of rewards)",
-    "policy_loss": "the whole loss that the policy's update minimises, each part times its coefficient",
-    "flow_matching_loss": "squared error of the flow's velocity (of the smallest step) against action minus noise",
-    "self_consistency_loss": "squared error of one jump against two of half its size",
-    "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
-    "noise_prediction_loss": "squared error of the diffusion model's noise, summed over action dimensions",
-    "consistency_loss": "squared difference of the policy at two neighbouring noise levels, by their distance in time",
-    "score_gradient_norm": "mean norm of the score's gradient in the policy's actions, which pulls them to the data",
-    "distillation_loss": "squared difference of the one-step policy's actions and the flow's, from the same noise",
-    "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
-    "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
-    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions (ReBRAC: of the heads' aggregate)",
     "value_excess": "how far a mean Q or V is outside what the rewards allow, as a share of that range; 0 inside",
-    "critic_grad_norm": "global Euclidean norm of the critic's gradient",
-    "value_grad_norm": "global Euclidean norm of V's gradient",
-    "policy_grad_norm": "global Euclidean norm of the policy's gradient",
-    "behaviour_grad_norm": "global Euclidean norm of the gradient of a model of the logged actions",
-    "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
     "success": "fraction of episodes that succeeded, where the environment reports success",
     "return": "undiscounted sum of rewards of an episode",
     "return_low": "lower end of the return's 95 % bootstrap interval, where the environment reports no success",
     "return_high": "upper end of the return's 95 % bootstrap interval, where the environment reports no success",
     "episode_length": "environment steps of an episode",
 }
-"""Every metric that may be logged, without its phase; per-update values are averaged as its phase says."""
+"""What is logged of every agent, without its phase, beside the agent's own metrics, which
+`sorl.agents.shared.metrics.described` describes."""
 
 TIMINGS: Mapping[str, str] = {
     "elapsed_seconds": "wall-clock time since this process began to train",
@@ -66,11 +45,22 @@ TIMINGS: Mapping[str, str] = {
 METRIC_KEYS, TIMING_KEYS = ("step", "seed"), ("step",)
 """The keys of a row of metrics and of timings; their values are whole numbers."""
 
-_DOCUMENTED = tuple(f"{phase}/{name}" for phase in PHASES for name in METRICS)
-
-_BUDGET = re.compile(r"/M\d+N\d+$")
+_NAME = re.compile(rf"({'|'.join(PHASES)})/[\w./-]+")
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Somewhere that rows are copied to."""
+
+    def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
+        """Takes one row."""
+        ...
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        ...
 
 
 class MetricLog:
@@ -90,16 +80,23 @@ class MetricLog:
     - `resume_step`: None for a new run, else the step of the checkpoint that training resumes from. Rows of later steps
       are dropped (-1 drops all), and so is an incomplete last line.
     - `sinks`: receive a copy of every row; they are closed with this log.
+    - `order`: names of metrics without their phase, in the order of their columns in `metrics.csv`.
 
     **Raises:** `FileExistsError` if there are rows and `resume_step` is None; `ValueError` if a file is damaged.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, resume_step: int | None = None, sinks: Sequence[Sink] = ()
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        resume_step: int | None = None,
+        sinks: Sequence[Sink] = (),
+        order: Iterable[str] = (),
     ):
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sinks = tuple(sinks)
+        self._columns = ["step", "seed", *(f"{phase}/{name}" for phase in PHASES for name in [*order, *METRICS])]
         self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step, METRIC_KEYS)
         self._rows = RowsDigest()
         self._timings = _open_rows(self._directory / "timings.jsonl", resume_step, TIMING_KEYS)
@@ -121,11 +118,15 @@ class MetricLog:
         **Arguments:** `step`, the number of updates made; `seed`, the training seed; `metrics`, numbers (or arrays of
         one number) by name with its phase, such as `{"training/q_loss": 0.5}`.
 
-        **Raises:** `ValueError` if a metric is not in `METRICS`, or is already logged for that step and seed.
+        **Raises:** `ValueError` if a name has no phase or a character that is not allowed, or if the metric is already
+        logged for that step and seed.
         """
         for name in metrics:
-            if not _is_documented(name):
-                raise ValueError(f"The metric {name} is not documented; give it a line in sorl.runs.metrics.METRICS.")
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"The metric {name!r} cannot be logged; give it a name of letters, digits and _ . / - after "
+                    f"one of {', '.join(f'{phase}/' for phase in PHASES)}."
+                )
             if self.has(step, seed, name):
                 raise ValueError(f"{name} of step {step} and seed {seed} is logged already; log each step once.")
         row = {name: float(value) for name, value in metrics.items()}
@@ -167,8 +168,8 @@ class MetricLog:
 
     def _write_csv(self) -> None:
         rows = read_metrics(self._directory)
-        # Columns are in the order of `METRICS`, not of appearance; those with a budget come last.
-        columns = dict.fromkeys(["step", "seed", *_DOCUMENTED]) | dict.fromkeys(name for row in rows for name in row)
+        # Columns have a fixed order, not that of appearance; those with a budget come last.
+        columns = dict.fromkeys(self._columns) | dict.fromkeys(name for row in rows for name in row)
         found = {"step", "seed"}.union(*rows)
 
         with whole_file(self._directory / "metrics.csv") as file:
@@ -238,10 +239,6 @@ def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
             f"The rows of {path} up to update {step} differ from those that the checkpoint of update {step} was saved "
             "with; restore the file from a copy."
         )
-
-
-def _is_documented(name: str) -> bool:
-    return _BUDGET.sub("", name) in _DOCUMENTED
 
 
 def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:

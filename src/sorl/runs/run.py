@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent
+from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.data.normalisation import Normalisation
@@ -227,7 +228,7 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     if not seeds:
         raise FileNotFoundError(
             f"{directory} holds no policy yet; wait for the first checkpoint, or continue the run with "
-            f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume."
+            f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume{module_option(type(config.agent))}."
         )
     policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
     first, steps = policies[seeds[0]], {seed: policy.provenance["step"] for seed, policy in policies.items()}

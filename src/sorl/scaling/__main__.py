@@ -18,6 +18,7 @@ import tyro
 from sorl.agents import AbstractAgent, Budget
 from sorl.config.json_form import to_json
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
+from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
@@ -80,6 +81,8 @@ class Config:
     """Seconds after which a simulator's step or reset counts as hung and the command fails; finished pairs are kept."""
     compilation_cache: bool = True
     """Cache compiled programs in a private directory, which makes later starts faster."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+    """Agents of your own."""
     quiet: bool = False
     """Hide the progress bar."""
 
@@ -91,6 +94,7 @@ class Config:
 
 def main(config: Config) -> list[Pair]:
     """Plays the missing pairs, prints the table and writes the files; **returns** the table's rows."""
+    config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run)

@@ -83,12 +83,10 @@ def _field_texts(kind: type) -> dict[str, str]:
 
 def _annotation(kind: Any, text: str | None, default: Any, *, whole: bool) -> Any:
     """The type, annotated with the help text that tyro shows for it."""
+    kind = _made(kind)
     members = get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType) and all(map(dataclasses.is_dataclass, members)):
-        described = [
-            Annotated[member, tyro.conf.subcommand(description=_description(member, whole=whole))] for member in members
-        ]
-        return Union[tuple(described)]  # noqa: UP007
+    if get_origin(kind) in (Union, types.UnionType) and all(dataclasses.is_dataclass(_plain(one)) for one in members):
+        return Union[tuple(_described(member, whole=whole) for member in members)]  # noqa: UP007
     if text is None:
         return kind
     hint, words = None, DEFAULT_IN_WORDS.search(text)
@@ -96,6 +94,24 @@ def _annotation(kind: Any, text: str | None, default: Any, *, whole: bool) -> An
         text = f"{text[: words.start()]}."
         hint = f"(default: {words[1]})" if default is None else None
     return Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)]
+
+
+def _made(kind: Any) -> Any:
+    """The type itself, or what a `constructor_factory` beside it makes."""
+    factories = (getattr(note, "constructor_factory", None) for note in getattr(kind, "__metadata__", ()))
+    return next((factory() for factory in factories if factory is not None), kind)
+
+
+def _plain(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _described(member: Any, *, whole: bool) -> Any:
+    """A subcommand, under the name that it may have beside its type, with its class's docstring."""
+    kind, name = _plain(member), None
+    for note in getattr(member, "__metadata__", ()):
+        name = getattr(note, "name", name)
+    return Annotated[kind, tyro.conf.subcommand(name=name, description=_description(kind, whole=whole))]
 
 
 def _description(kind: type, *, whole: bool) -> str:

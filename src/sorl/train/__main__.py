@@ -23,11 +23,12 @@ from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate.fitting import refuse_misfit
 from sorl.runs import run as runs
 from sorl.runs.directory import sole_trainer
+from sorl.runs.metrics import Sink
 from sorl.system import compilation, entry
 from sorl.train import failed_evaluations
 from sorl.train.cli import RunOptions, parse
 from sorl.train.session import Ending, Session
-from sorl.train.sinks import Sink, TensorBoardSink, WandbSink
+from sorl.train.sinks import TensorBoardSink, WandbSink
 from sorl.train.summary import resume_command, show_results
 
 
@@ -86,7 +87,7 @@ def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_ste
 
 def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
     """Prints the results, unless a signal stopped the training, and how it ended; **returns** the exit code."""
-    resume = resume_command(directory)
+    resume = resume_command(config, directory)
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {resume}")

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import tyro
 
 from sorl.agents import AGENTS, AbstractAgent, Sorl
+from sorl.agents.registry import load_entry_points, word
+from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.options import DataConfig, TrainConfig, changes, read_config
-from sorl.config.published import environment_of, published
+from sorl.config.own_agents import OwnAgents
 from sorl.runs import run as runs
 from sorl.system import entry
 from sorl.train import resuming
@@ -53,6 +55,7 @@ class RunOptions:
 class Arguments:
     """The whole command line."""
 
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")]
     options: Annotated[RunOptions, tyro.conf.arg(name="")]
     train: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
@@ -61,18 +64,15 @@ class Arguments:
 class _Selection:
     """The options on which the defaults of all others depend."""
 
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunOptions)
     env: str | None = None
     data: Path | None = None
 
 
-def dashed(name: str) -> str:
-    """An agent's name on the command line, such as `sorl-released` for the class `SorlReleased`."""
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
-
-
-AGENT_WORDS: dict[str, type[AbstractAgent]] = {f"agent:{dashed(name)}": agent for name, agent in AGENTS.items()}
-"""The words that choose an agent on the command line, such as `agent:fql`, and its class."""
+def agent_words() -> dict[str, type[AbstractAgent]]:
+    """The words that choose an agent on the command line, such as `agent:fql`, and its class."""
+    return {f"agent:{word(agent)}": agent for agent in AGENTS.values()}
 
 
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
@@ -89,22 +89,24 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         prog=PROG,
         add_help=False,
     )
+    selection.own_agents.load()
+    load_entry_points()
     named = _named_agent(rest)
     default, source = _defaults(selection, named or Sorl)
     if named not in (None, type(default.agent)):
         raise ValueError(
-            f"agent:{dashed(named.__name__)} is another agent than {type(default.agent).__name__}, whose options are "
+            f"agent:{word(named)} is another agent than {type(default.agent).__name__}, whose options are "
             f"{source[:-1]}; leave one of the two out."
         )
     # The agent's word is moved to the front, so that its options may follow anywhere (without it tyro does not know
     # "--agent.no-.."). Help without an agent lists all of them.
-    word = [] if asked_for_help and named is None else [f"agent:{dashed(type(default.agent).__name__)}"]
+    chosen = [] if asked_for_help and named is None else [f"agent:{word(type(default.agent))}"]
     parsed = entry.parse(
         Arguments,
-        word + [argument for argument in arguments if argument not in AGENT_WORDS],
+        chosen + [argument for argument in arguments if argument not in agent_words()],
         prog=PROG,
         description=f"{inspect.getdoc(TrainConfig)}\n\nDefaults shown: {source}\n\n{entry.EXIT_CODES}",
-        default=Arguments(selection.options, default),
+        default=Arguments(selection.own_agents, selection.options, default),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     data = parsed.train.data
@@ -130,13 +132,11 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
 
 
 def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
-    words = [argument for argument in arguments if argument.startswith("agent:")]
-    for word in words:
-        if word not in AGENT_WORDS:
-            raise ValueError(
-                f"There is no {word}{entry.nearest(word, [*AGENT_WORDS])}; give one of {', '.join(AGENT_WORDS)}."
-            )
-    named = {AGENT_WORDS[word] for word in words}
+    known, given = agent_words(), [argument for argument in arguments if argument.startswith("agent:")]
+    for one in given:
+        if one not in known:
+            raise ValueError(f"There is no {one}{entry.nearest(one, [*known])}; give one of {', '.join(known)}.")
+    named = {known[one] for one in given}
     if len(named) > 1:
         names = " and ".join(sorted(agent.__name__ for agent in named))
         raise ValueError(f"The command line names {names}; one run trains one agent: leave all but one out.")
@@ -166,20 +166,20 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.preset == "quickstart" or (options.preset is None and env is None):
         config = presets.quickstart(env or presets.QUICKSTART_ENV, agent)
         return config, "the quickstart's: generated data, small networks, few updates."
-    config = presets.paper(env or presets.QUICKSTART_ENV, agent)
-    settings = published(agent.__name__, config.env)
+    task = env or presets.QUICKSTART_ENV
+    config, settings = presets.paper(task, agent), agent.published.of_task(task)
     judged = "success judged after a step (post), as by the papers' OGBench 1.1"
     if settings is None:
-        return config, f"the agent's own; no table has settings of {agent.__name__} for {config.env}; {judged}."
+        return config, f"the agent's own; no table has settings of {agent.__name__} for {task}; {judged}."
     score = "" if settings.success is None else f" (published success {settings.success} %)"
-    return config, f"the published ones of {agent.__name__} for {environment_of(config.env or '')}{score}; {judged}."
+    return config, f"the published ones of {agent.__name__} for {environment_of(task)}{score}; {judged}."
 
 
 def _defaults_of_logs(
     path: Path, env: str | None, agent: type[AbstractAgent], preset: str | None
 ) -> tuple[TrainConfig, str]:
     if preset == "paper":
-        if env is None or published(agent.__name__, env) is None:
+        if env is None or agent.published.of_task(env) is None:
             raise ValueError(
                 f"--preset paper has no settings of {agent.__name__} for {env or 'logs without --env'}; leave it out."
             )

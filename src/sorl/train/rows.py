@@ -7,24 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
 from sorl.train import loop
 from sorl.train.value_range import ValueWatch
-
-
-SHOWN = (
-    "critic_loss",
-    "value_loss",
-    "flow_matching_loss",
-    "self_consistency_loss",
-    "distillation_loss",
-    "noise_prediction_loss",
-    "consistency_loss",
-    "cloning_loss",
-    "q_loss",
-)
-"""The losses shown beside the progress bar, of those that the agent has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +65,7 @@ class TrainingRows:
         }
         warnings = self._watch.check(step, rows) if self._watch else []
         places = list(good_seeds.values())
-        shown = {name: float(means[name][places].mean()) for name in SHOWN if name in means and places}
+        shown = {name: float(means[name][places].mean()) for name in shown_losses(means) if places}
         return Logged(rows, shown, warnings, validation_seconds)
 
     def verdicts(self) -> list[str]:
@@ -92,3 +79,9 @@ class TrainingRows:
             self._config.agent, state, self._data.validation, batch_size=self._config.batch_size
         )
         return {name: np.asarray(loss) for name, loss in losses.items()}
+
+
+def shown_losses(names: Iterable[str]) -> list[str]:
+    """The losses beside the progress bar: every one but `policy_loss`, which is the sum of others; the shared first."""
+    losses = {name for name in names if name.endswith("_loss") and name != "policy_loss"}
+    return [name for name in SHARED if name in losses] + sorted(losses - SHARED.keys())

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
-from sorl.runs.metrics import MetricLog, read_metrics
+from sorl.runs.metrics import MetricLog, Sink, read_metrics
 from sorl.system.progress import Progress
 from sorl.system.signals import Interruption
 from sorl.train import loop, resuming
@@ -27,7 +28,6 @@ from sorl.train.background_evaluation import Evaluated, Evaluations, Results
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.failed_evaluations import FailedEvaluations
 from sorl.train.rows import TrainingRows
-from sorl.train.sinks import Sink
 
 
 CHUNK_SECONDS = 1.0
@@ -105,7 +105,7 @@ class Session:
             self.checkpoints.set_aside_after(self.step)
             runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
             runs.update_config(directory, config)
-            self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks))
+            self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks, order=SHARED))
             self.failures.write()
             # On leaving, evaluations end first, and checkpoints and signal handlers last.
             self._logged_step = self.step

@@ -4,20 +4,7 @@ import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """A destination for copies of rows."""
-
-    def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
-        """Copies one row."""
-        ...
-
-    def close(self) -> None:
-        """Flushes the remaining rows and closes the sink."""
-        ...
+from typing import Any
 
 
 class TensorBoardSink:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sorl.agents.modules import module_option
 from sorl.config.options import TrainConfig
 from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.evaluate import __main__ as evaluate
@@ -46,7 +47,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
         print(
             "error: the table over budgets was not made, but the run is finished and saved: "
             f"{entry.sentence(failure)} Make it with:"
-            f"\n  python -m sorl.evaluate {shlex.quote(str(directory))} --episodes {config.final_episodes}",
+            f"\n  python -m sorl.evaluate {_place(config, directory)} --episodes {config.final_episodes}",
             file=sys.stderr,
         )
     return failure is None
@@ -78,8 +79,8 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
 
 def next_commands(config: TrainConfig, directory: Path) -> list[str]:
     """The commands that a user may want to run next on this run."""
-    place, own = shlex.quote(str(directory)), config.agent.actor.budgets
-    more = f"{resume_command(directory)} --updates {2 * config.updates}"
+    place, own = _place(config, directory), config.agent.actor.budgets
+    more = f"{resume_command(config, directory)} --updates {2 * config.updates}"
     if config.env is None:
         return [f"python -m sorl.{name} {place}" for name in ("policy", "export", "report")] + [more]
     steps = [*own.inference_steps, 2 * max(own.inference_steps)]
@@ -88,6 +89,11 @@ def next_commands(config: TrainConfig, directory: Path) -> list[str]:
     return [f"python -m sorl.evaluate {place}{other}", *scaling, more]
 
 
-def resume_command(directory: Path) -> str:
+def resume_command(config: TrainConfig, directory: Path) -> str:
     """The command that continues a run, quoted for the shell."""
-    return f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume"
+    return f"python -m sorl.train --run-dir {_place(config, directory)} --resume"
+
+
+def _place(config: TrainConfig, directory: Path) -> str:
+    """The run directory and the option that names the module of its agent where one is needed."""
+    return shlex.quote(str(directory)) + module_option(type(config.agent))

@@ -1,10 +1,19 @@
 """Actors: how trained networks act, one kind a file; several algorithms share a kind."""
 
-from sorl.agents.actors.choice import GeneratorAndCritic as GeneratorAndCritic
+from sorl.agents.actors.choice import (
+    CandidateDraws as CandidateDraws,
+    GeneratorAndCritic as GeneratorAndCritic,
+    choose as choose,
+    draw_candidates as draw_candidates,
+)
 from sorl.agents.actors.consistency import ConsistencyActor as ConsistencyActor
 from sorl.agents.actors.denoising import DenoisingActor as DenoisingActor
 from sorl.agents.actors.flow import FlowActor as FlowActor
-from sorl.agents.actors.interface import AbstractActor as AbstractActor, actor_of as actor_of
+from sorl.agents.actors.interface import (
+    AbstractActor as AbstractActor,
+    actor_of as actor_of,
+    structure as structure,
+)
 from sorl.agents.actors.one_pass import DeterministicActor as DeterministicActor, GaussianActor as GaussianActor
 from sorl.agents.actors.one_step import OneStepActor as OneStepActor
 from sorl.agents.actors.shortcut import ShortcutActor as ShortcutActor
@@ -22,4 +31,4 @@ ACTORS: dict[str, type[AbstractActor]] = {
         ShortcutActor,
     )
 }
-"""By the name that a policy file carries."""
+"""By the name that a policy file carries; grows with the registered agents."""

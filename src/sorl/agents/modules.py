@@ -1,0 +1,97 @@
+"""A user's own modules of agents: `--agent-module` imports them, and nothing else does.
+
+Files never name a module to import: a file of someone else's must not choose what code runs.
+"""
+
+import importlib
+import importlib.util
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from sorl.agents.interface import AbstractAgent
+from sorl.agents.registry import AGENTS, is_installed
+
+
+_options: dict[str, str] = {}
+"""By the name of an agent, the module or file that it came from, as the command line named it."""
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules that register agents, each once.
+
+    **Arguments:** `names`, dotted names of modules, or paths of files that end in `.py`. The current directory, and the
+    directories of the files, are searched after all others on `sys.path`.
+
+    Raises a `ValueError`, one sentence, for one that is not there, fails or registers no agent.
+    """
+    for name in names:
+        before = set(AGENTS)
+        module = _imported(name)
+        own = [
+            agent
+            for agent, kind in AGENTS.items()
+            if agent not in before or f"{kind.__module__}.".startswith(f"{module.__name__}.")
+        ]
+        if not own:
+            raise ValueError(
+                f"--agent-module {name} registers no agent; call sorl.register_agent on the class that it defines."
+            )
+        _options.update((agent, name) for agent in own)
+
+
+def module_option(agent_class: type[AbstractAgent]) -> str:
+    """What a command that is printed needs, so that it knows the agent: ` --agent-module ..`, or nothing."""
+    name = _options.get(agent_class.__name__, agent_class.__module__)
+    if name.partition(".")[0] in ("sorl", "__main__") or is_installed(agent_class):
+        return ""
+    return f" --agent-module {shlex.quote(name)}"
+
+
+def _imported(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        path = Path(name).expanduser().resolve()
+        module, directory = path.stem, path.parent
+        if not path.is_file():
+            raise ValueError(f"--agent-module names {name}, and there is no such file; give its path.")
+    else:
+        path, module, directory = None, name, Path.cwd()
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
+        importlib.invalidate_caches()
+    try:
+        if path is not None:
+            _refuse_another_file(name, module, path)
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"--agent-module names {name}, and there is no such module; give a module that Python finds from here, "
+                "or the path of a file that ends in .py."
+            ) from error
+        if isinstance(error, _OtherFile):
+            raise ValueError(str(error)) from None
+        raise ValueError(
+            f"--agent-module {name} cannot be imported: {type(error).__name__}: {error} ({_place(error)}); mend it."
+        ) from error
+
+
+class _OtherFile(ValueError):
+    """Another file has the name of a module already."""
+
+
+def _refuse_another_file(name: str, module: str, path: Path) -> None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != path:
+        origin = "something else" if spec is None or spec.origin is None else spec.origin
+        raise _OtherFile(f"--agent-module {name} has the name of a module already, {origin}; rename the file.")
+
+
+def _place(error: BaseException) -> str:
+    """The line that raised: in the user's code where the traceback ends there."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"line {frame.lineno} of {os.path.basename(frame.filename)}"

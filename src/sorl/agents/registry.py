@@ -1,0 +1,154 @@
+"""The registry of algorithms: `register(MyAgent)` is all that a new one needs.
+
+Command line, files, evaluations and reports know an algorithm by the name of its class.
+"""
+
+import dataclasses
+import difflib
+import importlib.metadata
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar, Union
+
+from sorl.agents.actors import ACTORS, AbstractActor
+from sorl.agents.interface import AbstractAgent
+
+
+Agent = TypeVar("Agent", bound=type)
+
+ENTRY_POINTS = "sorl.agents"
+"""The group of entry points by which installed packages offer agents."""
+
+_agents: dict[str, type[AbstractAgent]] = {}
+AGENTS: Mapping[str, type[AbstractAgent]] = MappingProxyType(_agents)
+"""Every registered agent by the name of its class, in the order of registration; grows with it."""
+
+
+class UnknownAgent(ValueError):
+    """A file or a command names an agent that is not registered."""
+
+
+def register(agent_class: Agent) -> Agent:
+    """Makes an algorithm known to every command and file; usable as a decorator.
+
+    Raises a `ValueError`, one sentence, for a class that is no agent or is not finished, and for a name that exists.
+    """
+    _refuse_unfinished(agent_class)
+    name = agent_class.__name__
+    assert issubclass(agent_class, AbstractAgent)
+    earlier = {word(known): known for known in _agents.values()}.get(word(agent_class))
+    if earlier is not None and not _is_defined_again(agent_class, earlier):
+        raise ValueError(
+            f"There is an agent {earlier.__name__} already, of the module {earlier.__module__}; give "
+            f"{agent_class.__module__}.{name} another name."
+        )
+    _register_actor(type(agent_class().actor), agent_class)
+    _agents[name] = agent_class
+    return agent_class
+
+
+def word(agent_class: type[AbstractAgent]) -> str:
+    """How an agent is named on the command line: `SorlReleased` is `sorl-released`, `MyDQN` is `my-dqn`."""
+    separated = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", agent_class.__name__)
+    return separated.replace("_", "-").lower()
+
+
+def find(name: str, where: str) -> type[AbstractAgent]:
+    """The agent of that name; the entry points of installed packages are loaded before it is given up.
+
+    Raises an `UnknownAgent` that begins with `where`, the file that names it. Nothing is imported because a file says
+    so.
+    """
+    if name not in _agents:
+        load_entry_points()
+    if name not in _agents:
+        short = f"{name[:60]}.." if len(name) > 60 else name  # of a file that may hold anything
+        near = difflib.get_close_matches(short, list(_agents), n=1)
+        question = f" (do you mean {near[0]!r}?)" if near else ""
+        raise UnknownAgent(
+            f"{where} names the agent {short!r}{question}, which is not registered; the known agents are "
+            f"{', '.join(_agents)}: name the module or file of another with --agent-module, or import it first."
+        )
+    return _agents[name]
+
+
+def any_agent() -> Any:
+    """The union of all registered agents, from which the command line makes its subcommands."""
+    import tyro
+
+    members = (Annotated[kind, tyro.conf.subcommand(name=word(kind))] for kind in _agents.values())
+    return Union[tuple(members)]  # noqa: UP007
+
+
+def load_entry_points() -> None:
+    """Imports what installed packages offer in the group `sorl.agents`, each once; warns of one that fails."""
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.value in _loaded:
+            continue
+        _loaded.add(point.value)
+        before = set(_agents)
+        try:
+            point.load()
+            _installed.update(_agents.keys() - before)
+        except Exception as error:  # of another's package, which must not stop what does not need it
+            package = "an installed package" if point.dist is None else point.dist.name
+            warnings.warn(
+                f"The agents of {package} are not offered, since its entry point {point.name} ({point.value}) failed: "
+                f"{type(error).__name__}: {error}.",
+                stacklevel=2,
+            )
+
+
+def is_installed(agent_class: type[AbstractAgent]) -> bool:
+    """Whether an installed package offers the agent, so that every command finds it."""
+    return agent_class.__name__ in _installed
+
+
+_loaded: set[str] = set()
+"""Entry points that were loaded, or failed."""
+_installed: set[str] = set()
+"""Names of the agents that they registered."""
+
+
+def _register_actor(actor: type[AbstractActor], agent_class: type[AbstractAgent]) -> None:
+    """Policy files store the actor by the name of its class; a known actor may serve another agent."""
+    known = ACTORS.get(actor.__name__, actor)
+    if known is not actor and not _is_defined_again(actor, known):
+        raise ValueError(
+            f"The actor {actor.__name__} of the agent {agent_class.__name__} has the name of another, of the module "
+            f"{known.__module__}; give it another name."
+        )
+    ACTORS[actor.__name__] = actor
+
+
+def _refuse_unfinished(agent_class: Any) -> None:
+    if not (inspect.isclass(agent_class) and issubclass(agent_class, AbstractAgent)):
+        raise ValueError(f"{agent_class!r} is no agent; register a class that is derived from sorl.AbstractAgent.")
+    name, missing = agent_class.__name__, sorted(getattr(agent_class, "__abstractmethods__", ()))
+    if missing:
+        raise ValueError(f"The agent {name} has no {', '.join(missing)}; define what sorl.AbstractAgent asks for.")
+    required = [
+        parameter.name
+        for parameter in inspect.signature(agent_class).parameters.values()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    if required:
+        raise ValueError(f"The agent {name} has no default for {', '.join(required)}; give each hyper-parameter one.")
+    known = {field.name for field in dataclasses.fields(agent_class)}
+    presets = {"quickstart": agent_class.quickstart, "own_logs": agent_class.own_logs}
+    presets |= {f"published[{env!r}]": settings.fields for env, settings in agent_class.published.settings.items()}
+    for preset, fields in presets.items():
+        if unknown := sorted(fields.keys() - known):
+            raise ValueError(
+                f"{preset} of the agent {name} sets {', '.join(unknown)}, which is no hyper-parameter; give one of "
+                f"{', '.join(sorted(known))}."
+            )
+
+
+def _is_defined_again(new: type, earlier: type) -> bool:
+    """Whether an interactive session defines its class anew."""
+    places = [(kind.__module__, kind.__qualname__) for kind in (new, earlier)]
+    return places[0] == places[1] and places[0][0] == "__main__" and new is not earlier

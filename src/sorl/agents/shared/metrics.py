@@ -1,0 +1,32 @@
+"""Descriptions of the metrics that several algorithms log."""
+
+from collections.abc import Mapping
+
+
+SHARED: Mapping[str, str] = {
+    "critic_loss": "squared error of the critic against its target, mean over batch and heads (reward squared)",
+    "q_mean": "mean Q over batch and heads, for logged actions (discounted sum of rewards)",
+    "target_q_mean": "mean target of the critic over the batch (discounted sum of rewards)",
+    "value_loss": "expectile loss of V against the target critic's Q of logged actions (reward squared)",
+    "v_mean": "mean V over the batch (discounted sum of rewards)",
+    "policy_loss": "the whole loss that the policy's update minimises, each part times its coefficient",
+    "flow_matching_loss": "squared error of the flow's velocity (of the smallest step) against action minus noise",
+    "self_consistency_loss": "squared error of one jump against two of half its size",
+    "noise_prediction_loss": "squared error of the diffusion model's noise, summed over action dimensions",
+    "advantage_weight_mean": "mean weight of logged actions in cloning, the exponential of their scaled advantage",
+    "q_loss": "minus the mean Q of the policy's actions, over their mean absolute Q where the agent normalises it",
+    "policy_q_mean": "mean Q over batch and heads, for the policy's own actions",
+    "critic_grad_norm": "global Euclidean norm of the critic's gradient",
+    "value_grad_norm": "global Euclidean norm of V's gradient",
+    "policy_grad_norm": "global Euclidean norm of the policy's gradient",
+    "behaviour_grad_norm": "global Euclidean norm of the gradient of a model of the logged actions",
+    "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
+}
+"""By name; an agent's own `metric_descriptions` come before these."""
+
+UNDESCRIBED = "logged by the agent, without a description"
+
+
+def described(own: Mapping[str, str], metric: str) -> str:
+    """What a metric means: by the agent's own descriptions, else by those above, else in general."""
+    return own.get(metric) or SHARED.get(metric, UNDESCRIBED)

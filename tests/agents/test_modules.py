@@ -1,0 +1,87 @@
+"""`--agent-module`: modules and files that register agents, and what is no such module."""
+
+import sys
+
+import pytest
+
+from sorl.agents import AGENTS, Bc, Sorl
+from sorl.agents.modules import import_modules, module_option
+from sorl.agents.registry import register
+
+from .. import own_agent
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    with own_agent.forgotten_afterwards():
+        yield
+
+
+def test_a_file_is_imported_once_and_its_neighbours_are_found(tmp_path):
+    (tmp_path / "neighbour.py").write_text("RATE = 0.5\n")
+    path = own_agent.write(tmp_path)
+    path.write_text("import neighbour\n" + path.read_text())
+    import_modules([str(path), str(path)])
+    assert AGENTS["Mine"].__module__ == "my_agents" and list(AGENTS)[-1] == "Mine"
+    assert module_option(AGENTS["Mine"]) == f" --agent-module {path}"
+
+
+def test_a_module_is_found_in_the_current_directory_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a package").mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("from theirs import agent\n")
+    own_agent.write(tmp_path / "theirs", stem="agent")
+    import_modules(["theirs"])
+    assert module_option(AGENTS["Mine"]) == " --agent-module theirs"
+
+
+def test_a_path_is_quoted(tmp_path):
+    (tmp_path / "a b").mkdir()
+    path = own_agent.write(tmp_path / "a b")
+    import_modules([str(path)])
+    assert module_option(AGENTS["Mine"]) == f" --agent-module '{path}'"
+
+
+def test_agents_that_every_command_knows_need_no_option():
+    assert module_option(Sorl) == ""
+
+    @register
+    class OfTheMainModule(Bc):
+        """Cannot be imported by a name."""
+
+        __module__ = "__main__"
+
+    assert module_option(OfTheMainModule) == ""
+
+    @register
+    class OfALibrary(Bc):
+        """Imported by its user's program."""
+
+        __module__ = "library.agents"
+
+    assert module_option(OfALibrary) == " --agent-module library.agents"
+
+
+def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_agent.write(tmp_path, stem="json")
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "broken.py").write_text("x = 1\ny = z\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit('done')\n")
+    (tmp_path / "needs.py").write_text("import a_module_that_is_missing\n")
+    own_agent.write(tmp_path, name="Sorl", stem="another_sorl")
+    for name, message in {
+        "missing.py": "names missing.py, and there is no such file; give its path",
+        "missing": "names missing, and there is no such module; give a module",
+        "missing.agents": "names missing.agents, and there is no such module",
+        "json.py": "json.py has the name of a module already, .*; rename the file",
+        "empty.py": "empty.py registers no agent; call sorl.register_agent",
+        "broken.py": r"broken.py cannot be imported: NameError: name 'z' is not defined \(line 2 of broken.py\); mend",
+        "leaves": "leaves cannot be imported: SystemExit: done",
+        "needs": "needs cannot be imported: ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+        "another_sorl.py": "cannot be imported: ValueError: There is an agent Sorl already, of the module sorl.agents",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            import_modules([name])
+    assert "missing" not in sys.modules

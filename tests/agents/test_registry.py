@@ -1,0 +1,103 @@
+"""The registry: what may be registered, how it is named, and what happens to names that it lacks."""
+
+import importlib.metadata
+from typing import Any
+
+import pytest
+
+import sorl
+from sorl.agents import AGENTS, Bc, Sorl
+from sorl.agents.registry import UnknownAgent, find, load_entry_points, register, word
+
+from .. import own_agent
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    with own_agent.forgotten_afterwards():
+        yield
+
+
+def _class(name: str, **attributes: Any) -> Any:
+    return type(name, (Bc,), attributes)
+
+
+def test_the_packages_own_agents_come_first_in_their_order():
+    assert list(AGENTS)[:4] == ["Sorl", "SorlReleased", "Bc", "Iql"] and len(AGENTS) >= 12
+    assert sorl.register_agent is register
+
+
+def test_a_decorated_class_is_found_by_its_name():
+    @register
+    class Mine(Bc):
+        """Mine."""
+
+    assert find("Mine", "here") is Mine
+    assert AGENTS["Mine"] is Mine
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("Sorl", "sorl"), ("SorlReleased", "sorl-released"), ("MyDQN", "my-dqn"), ("TD3Bc", "td3-bc")]
+)
+def test_words_of_the_command_line(name, expected):
+    assert word(_class(name)) == expected
+
+
+def test_what_is_no_finished_agent_is_refused():
+    with pytest.raises(ValueError, match="<class 'int'> is no agent; register a class that is derived from"):
+        register(int)
+    with pytest.raises(ValueError, match="The agent AbstractAgent has no .*update; define what sorl.AbstractAgent"):
+        register(sorl.AbstractAgent)
+
+    class Needy(Bc):
+        width: int = None  # pyright: ignore[reportAssignmentType]
+
+        def __init__(self, width: int):
+            self.width = width
+
+    with pytest.raises(ValueError, match="The agent Needy has no default for width; give each hyper-parameter one"):
+        register(Needy)
+    with pytest.raises(ValueError, match="quickstart of the agent Mine sets learning_rat, which is no hyper-parameter"):
+        register(_class("Mine", quickstart={"learning_rat": 1.0}))
+
+
+def test_names_that_exist_are_refused():
+    with pytest.raises(ValueError, match="There is an agent Sorl already, of the module sorl.agents.sorl; give .*Sorl"):
+        register(_class("Sorl"))
+    with pytest.raises(ValueError, match="There is an agent SorlReleased already"):  # by its word
+        register(_class("Sorl_released"))
+    with pytest.raises(ValueError, match="There is an agent Sorl already"):
+        register(Sorl)
+    register(_class("Mine", __module__="__main__"))
+    again = _class("Mine", __module__="__main__")  # a cell of a notebook, run again
+    assert register(again) is again and find("Mine", "here") is again
+
+
+def test_a_name_that_is_not_registered_is_refused_in_one_sentence():
+    with pytest.raises(UnknownAgent, match=r"run/config.json names the agent 'Sorll' \(do you mean 'Sorl'\?\), which"):
+        find("Sorll", "run/config.json")
+    with pytest.raises(UnknownAgent, match="name the module or file of another with --agent-module, or import it"):
+        find("os", "run/config.json")
+
+
+def test_entry_points_are_loaded_once_when_a_name_is_missing_and_a_broken_one_is_a_warning(monkeypatch):
+    loads = []
+
+    class Point:
+        def __init__(self, name: str, value: str, load: Any):
+            self.name, self.value, self.load, self.dist = name, value, load, None
+
+    def broken():
+        raise ImportError("no module named that")
+
+    points = [
+        Point("mine", "mine:Mine", lambda: loads.append(register(_class("Mine")))),
+        Point("bad", "bad:Bad", broken),
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "sorl.agents" else [])
+    find("Sorl", "here")
+    assert loads == []
+    with pytest.warns(UserWarning, match=r"entry point bad \(bad:Bad\) failed: ImportError: no module named that"):
+        assert find("Mine", "here") is loads[0]
+    load_entry_points()
+    assert len(loads) == 1
