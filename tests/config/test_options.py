@@ -54,7 +54,7 @@ def test_fields_that_are_missing_take_their_defaults_with_one_warning(tmp_path):
         assert read_config(path) == TrainConfig()
     assert [str(warning.message) for warning in caught] == [
         f"{path} does not have batch_size, agent.discount, evaluation.workers; the values of the version that wrote it "
-        "are taken."
+        "are used."
     ]
 
 
