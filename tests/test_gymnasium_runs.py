@@ -1,6 +1,7 @@
 """Own logs and an environment of Gymnasium through the command lines: trained, evaluated, measured and reported."""
 
 import json
+import shutil
 
 import gymnasium
 import numpy as np
@@ -123,6 +124,21 @@ def test_results_do_not_depend_on_the_number_of_workers(pendulum, tmp_path):
     # The policy acts in the environment's units, within what was logged.
     policy = load_policy(pendulum)
     assert np.all(np.abs(policy.normalisation.action_low) <= 2) and np.all(policy.normalisation.action_high <= 2)
+
+
+def test_a_run_on_logs_alone_is_evaluated_in_an_environment_that_is_named(pendulum, tmp_path):
+    alone = shutil.copytree(pendulum, tmp_path / "alone")
+    config = json.loads((alone / "config.json").read_text())
+    config["env"], config["evaluation"]["interval"] = None, 0
+    (alone / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="was trained on logs without an environment.*name one with --env"):
+        evaluated(alone)
+    expected = evaluated(pendulum, "--out", str(tmp_path / "out"))
+    assert evaluated(alone, "--env", PENDULUM)[0]["returns"] == expected[0]["returns"]
+    with pytest.raises(ValueError, match="The policy takes observations of size 3 and .* has 1 and 1"):
+        evaluated(alone, "--env", "tests.environments.toys:Plain-v0")
+    with pytest.raises(ValueError, match=f"was trained with the environment {PENDULUM}; leave --env out"):
+        evaluated(pendulum, "--env", REACH)
 
 
 def test_a_reported_success_is_the_score(reach, tmp_path, capsys):

@@ -42,6 +42,9 @@ class Config:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory that `sorl.train` made."""
+    env: str | None = None
+    """Environment to play in, of a run that was trained on logs alone: OGBench's name of a single-task data set, or
+    MODULE:ID of Gymnasium, such as gymnasium:Pendulum-v1; default: the run's own."""
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own."""
     candidates: tuple[int, ...] | None = None
@@ -85,7 +88,7 @@ def main(config: Config) -> list[dict[str, Any]]:
     config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
-    run = load_run(config.run)
+    run = load_run(config.run).in_environment(config.env)
     for directory in (config.out or config.run, config.video):  # before the episodes are played, not after
         if directory is not None:
             make_directory(directory)

@@ -49,10 +49,21 @@ class Run:
         """The name of the environment; raises a `ValueError` if there is none."""
         if self.config.env is None:
             raise ValueError(
-                f"{self.directory} was trained on logs without an environment, so no episode can be played; give a run "
-                "that was trained with --env."
+                f"{self.directory} was trained on logs without an environment, so no episode can be played; name one "
+                "with --env (of sorl.evaluate or sorl.scaling), or give a run that was trained with --env."
             )
         return self.config.env
+
+    def in_environment(self, env: str | None) -> "Run":
+        """The same run, to be played in an environment; one that was trained with an environment keeps that.
+
+        Raises a `ValueError` if it was trained with another environment.
+        """
+        if env is None or env == self.config.env:
+            return self
+        if self.config.env is not None:
+            raise ValueError(f"{self.directory} was trained with the environment {self.config.env}; leave --env out.")
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, env=env))
 
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, PyTree]:
         """The policies of the given training seeds (None: of all good seeds).

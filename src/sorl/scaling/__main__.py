@@ -49,6 +49,9 @@ class Config:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory written by `sorl.train`."""
+    env: str | None = None
+    """Environment to play in, of a run that was trained on logs alone: OGBench's name of a single-task data set, or
+    MODULE:ID of Gymnasium, such as gymnasium:Pendulum-v1; default: the run's own."""
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own, and
     1 2 4 8 16 for an agent that can act with any."""
@@ -97,7 +100,7 @@ def main(config: Config) -> list[Pair]:
     config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
-    run = load_run(config.run)
+    run = load_run(config.run).in_environment(config.env)
     directory = config.out or config.run
     make_directory(directory)
     refuse_unwritable(directory)
