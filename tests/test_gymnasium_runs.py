@@ -4,13 +4,14 @@ import json
 import shutil
 
 import gymnasium
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tyro
 
 from sorl import load_policy
 from sorl.agents import Bc, Sorl
-from sorl.evaluate import __main__ as evaluate
+from sorl.evaluate import __main__ as evaluate, video
 from sorl.plots import Config as PlotsConfig, main as plots
 from sorl.report import __main__ as report
 from sorl.runs.metrics import read_metrics
@@ -153,6 +154,16 @@ def test_a_reported_success_is_the_score(reach, tmp_path, capsys):
     )
     assert [pair["success"] for pair in pairs] == [sum(row["success"]) / 4 for row in rows]
     assert len(load_policy(tmp_path / "policy-seed-0.sorl").scores) == 2
+
+
+def test_films_are_of_the_environments_own_pictures(reach, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_suffix", lambda: ".gif")
+    words = ["--inference-steps", "1", "--candidates", "1", "--out", str(tmp_path), "--video", str(tmp_path / "films")]
+    evaluated(reach, *words)
+    (film,) = (tmp_path / "films").iterdir()
+    assert imageio.improps(film).shape == (8, 4, 6, 3) and imageio.imread(film).max() == 7
+    with pytest.raises(RuntimeError, match=r"toys:Plain-v0 cannot be rendered here \(.*\); install what it needs, or"):
+        video.renderable("tests.environments.toys:Plain-v0", 1, "pre")
 
 
 def test_success_after_a_step_is_refused_where_the_environment_judges(pendulum):

@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from sorl.environments.named import is_ogbench
 from sorl.report import pictures
+from sorl.report.grid import add_grid
+from sorl.report.origins import add_origins
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, read_runtime, scores, task_measure
-from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidates, draw_score_against_steps
-from sorl.scaling.summary import measure_of_pairs
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
 from sorl.statistics.intervals import Interval, bootstrap_interval, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 
 
 Scores = dict[str, dict[str, np.ndarray]]
-
-SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}
-"""The entries of a run's versions that the page shows, and the headings of their columns."""
 
 
 class Report:
@@ -132,7 +128,7 @@ class Report:
                 self._draw(f"steps-{task}", lambda axes, own=own: pictures.score_against_steps(axes, own), width=7.5)
         for run in self._runs:
             if run.pairs:
-                self._grid(run)
+                add_grid(self._page, run, self._draw)
         if any(run.pairs for run in self._runs):
             return
         place = (self._played() or self._runs)[0].place
@@ -201,29 +197,7 @@ class Report:
 
     def origins(self, command: str) -> None:
         """Adds the table of runs and the commands that repeat them; `command` is the one that repeats this page."""
-        self._page.section("Where the numbers come from")
-        rows = [
-            [
-                str(run.directory),
-                run.method,
-                run.task,
-                " ".join(map(str, run.config.seeds)),
-                f"{run.updates}",
-                _data(run.versions),
-                _judged(run),
-                *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
-            ]
-            for run in self._runs
-        ]
-        columns = ["run", "method", "task", "seeds", "updates", "data", "success judged", *SOFTWARE.values()]
-        self._page.table(columns, rows)
-        for run in self._runs:
-            if run.bad_seeds:
-                seeds = ", ".join(map(str, run.bad_seeds))
-                self._page.text(f"{run.directory}: not counted, because losses became non-finite: seed {seeds}.")
-        self._page.text("These commands repeat each run; the last one writes this page again.")
-        self._page.command([run.command for run in self._runs])
-        self._page.command([command])
+        add_origins(self._page, self._runs, command)
 
     def _played(self) -> list[ReportedRun]:
         """The runs that have an environment."""
@@ -270,40 +244,6 @@ class Report:
         last = sorted(run.evaluations, key=lambda row: row["step"])[-3:]
         return score_interval([last], self._measures[task])
 
-    def _grid(self, run: ReportedRun) -> None:
-        """Adds the pictures and the table of a run's scaling grid."""
-        self._page.text(
-            f"{run.task}, {run.method}: python -m sorl.scaling {run.place}, {run.pairs[0]['seeds']} training "
-            f"seeds, {run.pairs[0]['episodes']} episodes each; all pairs play the same episodes."
-        )
-
-        def draw(left: Any, middle: Any, right: Any) -> None:
-            draw_score_against_steps(left, run.pairs)
-            draw_score_against_candidates(middle, run.pairs)
-            draw_pareto_front(right, run.pairs)
-
-        self._draw(f"scaling-{run.directory.name}", draw, columns=3, width=4.2)
-        # The table gives the numbers behind the pictures, and the latencies that they do not show.
-        measure = measure_of_pairs(run.pairs)
-        name, form = measure.name, f"+{measure.digits}"
-        self._page.table(
-            ["M^inf", "N", name, "95 % interval", "against the first", "95 % interval", "ms, median", "p95", ""],
-            [
-                [
-                    f"{pair['inference_steps']}",
-                    f"{pair['candidates']}",
-                    measure.text(pair[name]),
-                    measure.range(pair[f"{name}_low"], pair[f"{name}_high"]),
-                    f"{pair['difference']:{form}}",
-                    measure.range(pair["difference_low"], pair["difference_high"]),
-                    f"{pair['latency_ms']:.2f}",
-                    f"{pair['latency_p95_ms']:.2f}",
-                    pair["remark"],
-                ]
-                for pair in run.pairs
-            ],
-        )
-
     def _draw(self, name: str, draw: Callable[..., None], **sizes: Any) -> None:
         path = pictures.save(self._directory / f"{self._file_name(name)}.png", draw, **sizes)
         self._page.picture(path, name.replace("-", " "))
@@ -323,21 +263,6 @@ def _estimates(
 
 def _range(low: float, high: float) -> str:
     return f"{low:.3f} .. {high:.3f}"
-
-
-def _data(versions: dict[str, Any]) -> str:
-    data = versions.get("data")
-    if not isinstance(data, dict):
-        return "unknown"
-    return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
-
-
-def _judged(run: ReportedRun) -> str:
-    """How success is judged: before or after a step (pre or post, OGBench), or by the environment itself."""
-    env = run.config.env
-    if env is None or is_ogbench(env):
-        return run.config.evaluation.success_timing
-    return "by the environment" if run.measure == SUCCESS else "not reported"
 
 
 def _steps(run: ReportedRun) -> set[int]:

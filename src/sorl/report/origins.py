@@ -1,0 +1,55 @@
+"""Where the numbers of a report come from: runs, data, software, and the commands that repeat them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sorl.environments.named import is_ogbench
+from sorl.report.page import Page
+from sorl.report.runs import ReportedRun
+from sorl.statistics.measures import SUCCESS
+
+
+SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}
+"""The entries of a run's versions that the page shows, and the headings of their columns."""
+
+
+def add_origins(page: Page, runs: Sequence[ReportedRun], command: str) -> None:
+    """Adds the table of runs and the commands that repeat them; `command` is the one that repeats this page."""
+    page.section("Where the numbers come from")
+    rows = [
+        [
+            str(run.directory),
+            run.method,
+            run.task,
+            " ".join(map(str, run.config.seeds)),
+            f"{run.updates}",
+            _data(run.versions),
+            _judged(run),
+            *(str(run.versions.get(name) or "unknown")[:12] for name in SOFTWARE),
+        ]
+        for run in runs
+    ]
+    columns = ["run", "method", "task", "seeds", "updates", "data", "success judged", *SOFTWARE.values()]
+    page.table(columns, rows)
+    for run in runs:
+        if run.bad_seeds:
+            seeds = ", ".join(map(str, run.bad_seeds))
+            page.text(f"{run.directory}: not counted, because losses became non-finite: seed {seeds}.")
+    page.text("These commands repeat each run; the last one writes this page again.")
+    page.command([run.command for run in runs])
+    page.command([command])
+
+
+def _data(versions: dict[str, Any]) -> str:
+    data = versions.get("data")
+    if not isinstance(data, dict):
+        return "unknown"
+    return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
+
+
+def _judged(run: ReportedRun) -> str:
+    """How success is judged: before or after a step (pre or post, OGBench), or by the environment itself."""
+    env = run.config.env
+    if env is None or is_ogbench(env):
+        return run.config.evaluation.success_timing
+    return "by the environment" if run.measure == SUCCESS else "not reported"
