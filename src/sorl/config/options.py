@@ -136,8 +136,8 @@ class TrainConfig:
     """Trains a policy from logged data, and evaluates it at every compute budget.
 
     Without options it runs the quickstart: cube-single, task 1, on 100 generated episodes, sized for two CPU cores.
-    `--env NAME` uses the published settings for that environment. `agent:NAME`, anywhere, chooses the algorithm. Every
-    field can be set separately.
+    `--env NAME` uses the published settings for that environment, `--data LOGS` (with or without an environment) those
+    for own logs. `agent:NAME`, anywhere, chooses the algorithm. Every field can be set separately.
     """
 
     env: str | None = "cube-single-play-singletask-task1-v0"

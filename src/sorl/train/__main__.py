@@ -1,4 +1,4 @@
-"""Trains a policy: `python -m sorl.train` (the quickstart), or with `--env NAME` or `--data LOGS.npz`."""
+"""Trains a policy: `python -m sorl.train` (the quickstart), or with `--env NAME`, `--data LOGS.npz`, or both."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
