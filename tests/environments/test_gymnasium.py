@@ -99,7 +99,7 @@ def test_workers_play_what_one_process_plays(tmp_path, monkeypatch):
 def test_pictures_are_those_of_the_environment():
     environment = SerialEnvironments(f"{TOYS}:Reach-v0", pictures=True)[0]
     environment.reset(0)
-    np.testing.assert_array_equal(environment.render(), np.full((4, 6, 3), 7, np.uint8))
+    np.testing.assert_array_equal(environment.render(), np.full((4, 6, 3), 10, np.uint8))
 
 
 @pytest.mark.parametrize(

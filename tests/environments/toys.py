@@ -18,18 +18,18 @@ class Reach(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.goal, self.place = self.np_random.uniform(-1, 1), np.random.uniform(-1, 1)
+        self.goal, self.place, self.taken = self.np_random.uniform(-1, 1), np.random.uniform(-1, 1), 0
         return self._seen(), {}
 
     def step(self, action):
         if not self.action_space.contains(action):
             raise ValueError(f"the action {action} of type {action.dtype} is outside")
-        self.place += 0.25 * float(action[0])
+        self.place, self.taken = self.place + 0.25 * float(action[0]), self.taken + 1
         distance = abs(self.goal - self.place)
         return self._seen(), -distance, False, False, {"success": distance < 0.2}
 
     def render(self):
-        return np.full((4, 6, 3), 7, np.uint8)
+        return np.full((4, 6, 3), 10 + 20 * self.taken, np.uint8)
 
     def _seen(self):
         return np.array([self.place, self.goal, self.action_space.sample()[0]], np.float32)
