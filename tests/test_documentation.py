@@ -134,6 +134,8 @@ def run(words: list[str]) -> None:
     elif name == "train" and "--data" in words:
         tiny = TINY_OWN_AGENT if "--agent-module" in words else TINY_TRAINING
         tiny = tiny + TINY_EVALUATION * ("--env" in words)
+        if "--run-dir" not in words:  # the directory is named by the second, and a tiny training takes no longer
+            tiny = [*tiny, "--run-dir", f"run-{len(list(Path().iterdir()))}"]
     elif name in TINY:
         tiny = TINY[name]
     else:
