@@ -7,10 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from sorl import Normalisation, Policy, load_policy
 from sorl.agents import AGENTS, Budget
 from sorl.agents.shared.metrics import UNDESCRIBED, described
 from sorl.agents.shared.published import ENVIRONMENTS
@@ -46,13 +44,6 @@ def test_every_metric_is_documented_and_no_loss_is_left_out(name):
 
 
 @every_agent
-def test_no_two_parts_of_a_fresh_state_share_a_buffer(name):
-    """Donating a state that holds one buffer twice is an error."""
-    leaves = jax.tree.leaves(_fresh_state(name))
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
-
-
-@every_agent
 def test_the_actor_describes_the_networks_that_the_agent_trains(name):
     agent: Any = synthetic.tiny(AGENTS[name])
     networks, template = agent.policy(_fresh_state(name)), agent.actor.template(3, 2)
@@ -68,26 +59,6 @@ def _acts(agent: Any, networks: Any, budget: Budget) -> bool:
 
     action = jax.jit(decide)(networks, jax.random.key(0))
     return action.shape == (2,) and bool(jnp.all(jnp.abs(action) <= 1))
-
-
-@every_agent
-def test_a_policy_comes_back_from_its_file(name, tmp_path):
-    agent: Any = synthetic.tiny(AGENTS[name])
-    networks = agent.policy(_fresh_state(name))
-    policy = Policy(agent, networks, Normalisation.identity(3, 2), {"step": 7})
-    policy.save(tmp_path / "policy.sorl")
-    loaded = load_policy(tmp_path / "policy.sorl")
-    assert loaded.agent == agent and loaded.provenance == {"step": 7}
-    observations, key = np.random.default_rng(0).normal(size=(6, 3)), jax.random.key(1)
-    budgets: tuple[Any, ...] = {}, {"candidates": max(agent.actor.budgets.candidates)}, {"noise_scale": 0.0}
-    for budget in budgets:
-        actions = policy(observations, key=key, **budget)
-        np.testing.assert_array_equal(loaded(observations, key=key, **budget), actions)
-        assert actions.shape == (6, 2) and np.all(np.abs(actions) <= 1)
-    np.testing.assert_array_equal(  # without noise no key matters, where one candidate is drawn
-        policy(observations, key=key, noise_scale=0.0, candidates=1),
-        policy(observations, key=jax.random.key(2), noise_scale=0.0, candidates=1),
-    )
 
 
 @every_agent

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sorl.agents import AbstractAgent, Budget
+from sorl.agents.registry import UnknownAgent
 from sorl.config.json_form import agent_from_json, from_json, to_json
 from sorl.data.normalisation import Normalisation
 from sorl.policy.exported import read_sealed
@@ -147,6 +148,8 @@ def read(path: str | os.PathLike[str]) -> Content:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             content = _content(header, payload)
+    except UnknownAgent as error:
+        raise UnknownAgent(f"{path}: {error}") from None
     except Exception as error:  # what sorl did not write can fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         if len(reason) > LONGEST_REASON:
