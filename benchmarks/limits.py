@@ -194,15 +194,15 @@ compiling, updated = [], []
 jax.monitoring.register_event_duration_secs_listener(
     lambda name, seconds, **_: compiling.append(seconds) if name.endswith("backend_compile_duration") else None
 )
-from sorl import train, training
-run_chunk = training.run_chunk
+from sorl.train import __main__ as train, loop
+run_chunk = loop.run_chunk
 
 def noted(*arguments, **settings):
     state = jax.block_until_ready(run_chunk(*arguments, **settings))
     updated.append(time.time())
     return state
 
-training.run_chunk = noted
+loop.run_chunk = noted
 code = train.main(sys.argv[2:])
 print("RESULT", sum(compiling), len(compiling), updated[0] - float(sys.argv[1]))
 sys.exit(code)
