@@ -22,13 +22,13 @@ from ceilings import interleaved, median
 from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
-from sorl import Normalisation
+from sorl import Normalisation, Policy
 from sorl.config.options import TrainConfig, changes, read_config
 from sorl.config.presets import QUICKSTART_ENV
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.runs.metrics import read_metrics
 from sorl.runs.versions import versions
-from sorl.scaling.grid import Subject, time_decisions
+from sorl.scaling.grid import time_decisions
 from sorl.statistics.intervals import evaluation_rows, headline, success_interval
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
@@ -235,7 +235,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
 
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
-    chunks, subjects, budgets = {}, {}, {}
+    chunks, policies, budgets = {}, {}, {}
     sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in config.tasks}
     for name, member in {member.subject: member for member in members}.items():
         settings, (observation_size, action_size) = member.config, sizes[member.task]
@@ -243,14 +243,13 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
         chunks[name] = Chunks(settings.agent, dataset, batch_size=settings.batch_size, updates=50)
         fresh = settings.agent.init(observation_size, action_size, key=jax.random.key(0))
         normalisation = Normalisation.identity(observation_size, action_size)
-        policies = {member.seed: settings.agent.policy(fresh)}
-        subjects[name] = Subject(member.task, "pre", settings.agent, policies, normalisation)
+        policies[name] = Policy(settings.agent.actor, settings.agent.policy(fresh), normalisation)
         budgets[name] = settings.budgets(final=False)[0]
     seconds = interleaved(chunks, rounds=config.rounds)
-    decisions: dict[str, list[float]] = {name: [] for name in subjects}
+    decisions: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(config.rounds):
-        for name, subject in subjects.items():
-            decisions[name].append(time_decisions(subject, budgets[name], 1, 0.2)["median_ms"])
+        for name, policy in policies.items():
+            decisions[name].append(time_decisions(policy, budgets[name], 1, 0.2)["median_ms"])
     return {
         name: {
             "update_ms": 1000 * median(seconds[name]) / chunk.updates,

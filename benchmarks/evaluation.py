@@ -17,12 +17,10 @@ import jax
 import numpy as np
 import tyro
 
-from sorl import Budget, Normalisation, Sorl, load_run
-from sorl.agents import AbstractAgent
+from sorl import Budget, Normalisation, Policy, Sorl, evaluate_policy, load_run
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.evaluate.episodes import episode_seeds
-from sorl.evaluate.evaluation import evaluate
 from sorl.policy import decide
 from sorl.system import entry
 
@@ -58,16 +56,6 @@ class Config:
     """JSON file for the figures; default: no file."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """The policy that is played, and its environment."""
-
-    env: str
-    agent: AbstractAgent
-    policy: Any
-    normalisation: Normalisation
-
-
 def main(config: Config) -> list[dict[str, Any]]:
     """Prints a table and **returns** its rows."""
     with Environments(config) as environments:
@@ -82,7 +70,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         "jax": jax.__version__,
         "platform": platform.platform(),
     }
-    print(f"{environments.subject.env}, {config.episodes} episodes; {machine}")
+    print(f"{environments.env}, {config.episodes} episodes; {machine}")
     print(f"{'M^inf':>6} {'N':>4} {'steps/s':>9} {'serial steps/s':>15} {'ratio':>7} {'lowest':>7} {'highest':>8}")
     for row in rows:
         print(
@@ -99,9 +87,9 @@ class Environments:
     """A pool of workers for the evaluation, and an environment in this process for the serial loop."""
 
     def __init__(self, config: Config):
-        self.subject = _subject(config)
-        self.pool = EnvironmentPool(self.subject.env, workers=min(config.workers or DEFAULT_WORKERS, config.episodes))
-        self.alone = OgbenchEnvironment(self.subject.env, "pre")
+        self.env, self.policy = _subject(config)
+        self.pool = EnvironmentPool(self.env, workers=min(config.workers or DEFAULT_WORKERS, config.episodes))
+        self.alone = OgbenchEnvironment(self.env, "pre")
 
     def __enter__(self) -> "Environments":
         return self
@@ -110,32 +98,26 @@ class Environments:
         self.pool.close()
 
 
-def _subject(config: Config) -> Subject:
+def _subject(config: Config) -> tuple[str, Policy]:
+    """The environment to play in, and the policy."""
     if config.run is not None:
         run = load_run(config.run)
         if run.config.env is None:
             raise SystemExit(f"{config.run} was trained without an environment; give a run that has one.")
-        return Subject(run.config.env, run.agent, next(iter(run.chosen(None).values())), run.normalisation)
+        return run.config.env, next(iter(run.chosen(None).values()))
     agent = Sorl(hidden_sizes=(config.width,) * config.layers, critic_hidden_sizes=(config.width,) * config.layers)
     sizes = OgbenchEnvironment(config.env, "pre").sizes()
-    policy = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))
-    return Subject(config.env, agent, policy, Normalisation.identity(*sizes))
+    networks = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))
+    return config.env, Policy(agent.actor, networks, Normalisation.identity(*sizes))
 
 
 def _compare(config: Config, environments: Environments, budget: Budget) -> dict[str, Any]:
     """Times the evaluation and the serial loop in turns at one budget, and **returns** their medians and ratio."""
-    subject, seeds = environments.subject, episode_seeds(0, config.episodes)
+    seeds = episode_seeds(0, config.episodes)
     _serial(environments, budget, seeds, [0], steps=2)  # compiles
     found: dict[str, list[float]] = {"together": [], "serial": [], "length": []}
     for turn in range(config.rounds):
-        result = evaluate(
-            subject.agent,
-            subject.policy,
-            environments.pool,
-            normalisation=subject.normalisation,
-            budget=budget,
-            episodes=config.episodes,
-        )
+        result = evaluate_policy(environments.policy, environments.pool, budget=budget, episodes=config.episodes)
         found["together"].append(result.steps_per_second)
         found["length"].append(float(result.lengths.mean()))
         first = turn * config.serial_episodes
@@ -156,15 +138,15 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
 
 
 @jax.jit
-def _decide_for_one(agent, policy, normalisation, budget, key, episode, step, observation):
+def _decide_for_one(actor, networks, normalisation, budget, key, episode, step, observation):
     own = jax.random.fold_in(jax.random.fold_in(key, episode), step)
-    return decide(agent, policy, normalisation, observation[None], own[None], budget)[0]
+    return decide(actor, networks, normalisation, observation[None], own[None], budget)[0]
 
 
 def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: list[int], steps: int = 10**9) -> float:
     """Environment steps per second of a plain loop over `episodes`, with at most `steps` steps of each."""
-    subject, environment = environments.subject, environments.alone
-    program = subject.agent, subject.policy, subject.normalisation, budget, jax.random.key(0)
+    policy, environment = environments.policy, environments.alone
+    program = policy.actor, policy.networks, policy.normalisation, budget, jax.random.key(0)
     taken, start = 0, time.perf_counter()
     for episode in episodes:
         observation, step, done = environment.reset(int(seeds[episode])), 0, False

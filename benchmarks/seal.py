@@ -80,9 +80,9 @@ def options(agent) -> list[str]:
     return words
 
 
-def budgets(agent) -> list[Budget]:
+def budgets(actor) -> list[Budget]:
     """All budgets of the final table, and one budget with each other option."""
-    own = agent.actor.budgets
+    own = actor.budgets
     found = [*own.grid(None, None, final=True), dataclasses.replace(own.usual, noise_scale=0.5)]
     if own.other_inference_steps:
         found.append(dataclasses.replace(own.usual, inference_steps=3))
@@ -124,7 +124,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
     actions = {}
     for seed in config.seeds:
         policy = load_policy(directory, seed)
-        for budget in budgets(policy.agent):
+        for budget in budgets(policy.actor):
             found = policy(observations, key=jax.random.key(3), budget=budget)
             actions[f"{seed} {budget}"] = digest(found)
     played = json.loads((directory / "evaluation.json").read_text())["rows"]

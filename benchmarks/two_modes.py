@@ -168,7 +168,8 @@ def drawn_actions(
     )
     if int(state.first_bad_step[0]) >= 0:
         raise FloatingPointError(f"{name} had a loss that is not finite; lower --learning-rate.")
-    policy = Policy(agent, agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent)), Normalisation.identity(1, 2))
+    networks = agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent))
+    policy = Policy(agent.actor, networks, Normalisation.identity(1, 2))
     observations = np.zeros((config.samples, 1), np.float32)
     return policy(observations, key=jax.random.key(config.seed))
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sorl import Policy
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
 from sorl.environments.interface import Environment
@@ -65,8 +66,8 @@ def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
         state = loop.run_chunk(agent, state, data, jnp.int32(updates), batch_size=8, log_interval=2, seed_mapping="map")
     runs.create(directory, config)
     runs.record_versions(directory, config, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
-    networks = {
-        seed: agent.policy(jax.tree.map(lambda leaf, i=index: leaf[i], state.agent)) for index, seed in enumerate(seeds)
-    }
-    runs.save_policies(directory, config, networks, Normalisation.identity(*sizes), updates)
+    networks = [agent.policy(jax.tree.map(lambda leaf, i=i: leaf[i], state.agent)) for i in range(len(seeds))]
+    normalisation = Normalisation.identity(*sizes)
+    policies = {seed: Policy(agent.actor, own, normalisation) for seed, own in zip(seeds, networks, strict=True)}
+    runs.save_policies(directory, config, policies, updates)
     return directory

@@ -178,7 +178,7 @@ def workplace(tmp_path_factory):
     runs.create(place / "arm", presets.own_logs(place / "logs.npz"))
     agent = synthetic.agent()
     networks = make_policy(agent, 28, 5, seed=0, scale=0.2)  # the sizes of cube-single
-    Policy(agent, networks, Normalisation.identity(28, 5)).save(place / "policy.sorl")
+    Policy(agent.actor, networks, Normalisation.identity(28, 5)).save(place / "policy.sorl")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         run(shlex.split("python -m sorl.train --data logs.npz --env gymnasium:Pendulum-v1 --run-dir RUN"))

@@ -37,7 +37,13 @@ def policy():
         action_low=jnp.array([0.0, -5.0]),
         action_high=jnp.array([10.0, 5.0]),
     )
-    return Policy(agent, networks, normalisation, {"env": "made up", "seed": 3}, budget=Budget(4, 8))
+    return Policy(
+        agent.actor,
+        networks,
+        normalisation,
+        {"env": "made up", "seed": 3, "agent": to_json(agent)},
+        budget=Budget(4, 8),
+    )
 
 
 def _decisions(policy, batch: int):
@@ -168,7 +174,7 @@ def test_every_budget_can_be_exported(policy, budget, tmp_path):
 @pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.__name__)
 def test_every_agent_can_be_exported(agent, tmp_path):
     agent = synthetic.tiny(agent)
-    policy = Policy(agent, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
+    policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
     export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
     loaded = exported.load_exported(tmp_path / "policy.stablehlo")
     key, observations = jax.random.key(0), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)

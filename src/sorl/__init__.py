@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.data.normalisation import Normalisation as Normalisation
     from sorl.data.transitions import Dataset as Dataset, Transition as Transition, Window as Window
-    from sorl.evaluate.evaluation import EvaluationResult as EvaluationResult
+    from sorl.evaluate.evaluation import EvaluationResult as EvaluationResult, evaluate_policy as evaluate_policy
     from sorl.networks import MLP as MLP, CriticEnsemble as CriticEnsemble, ShortcutField as ShortcutField
     from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
     from sorl.policy.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
@@ -73,6 +73,7 @@ _HOMES = {
     "TrainState": "train.loop",
     "Transition": "data.transitions",
     "Window": "data.transitions",
+    "evaluate_policy": "evaluate.evaluation",
     "load_exported": "policy.exported",
     "load_logs": "data",
     "load_ogbench": "data",

@@ -85,8 +85,9 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
     program = export(policy, platforms)
     _warn_of_lost_digits(policy)
     noise = program.in_avals[1]
+    provenance = without_directories(policy.provenance)
     header = {
-        "agent": to_json(policy.agent),
+        "agent": provenance.pop("agent", {}),
         "observation_size": policy.observation_size,
         "action_size": policy.action_size,
         "noise_shape": list(noise.shape[1:]),
@@ -94,7 +95,7 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
         "platforms": list(program.platforms),
         "jax": jax.__version__,
         "calling_convention_version": program.calling_convention_version,
-        "provenance": without_directories(policy.provenance),
+        "provenance": provenance,
     }
     make_directory(Path(path).parent)
     write_sealed(Path(path), exported.FORMAT, exported.FORMAT_VERSION, header, bytes(program.serialize()))

@@ -14,6 +14,7 @@ import jax
 import pytest
 from jobs import Jobs
 
+from sorl import Policy
 from sorl.data.normalisation import Normalisation
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
@@ -66,7 +67,8 @@ def make_run(member, successes=(0.0, 0.5, 0.6, 0.7), final=0.5):
     data = synthetic.dataset(observation_size=2, action_size=2)
     state = loop.init(made.agent, data, (0,), batch_size=4)
     networks = made.agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent))
-    runs.save_policies(directory, made, {member.seed: networks}, Normalisation.identity(2, 2), 20)
+    policy = Policy(made.agent.actor, networks, Normalisation.identity(2, 2))
+    runs.save_policies(directory, made, {member.seed: policy}, 20)
     budget = made.budgets(final=False)[0]
     with MetricLog(directory) as log:
         for step, success in enumerate(successes):

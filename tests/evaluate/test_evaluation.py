@@ -18,7 +18,8 @@ import pytest
 import tyro
 from jaxtyping import Float
 
-from sorl.agents import AbstractAgent, Budget, Budgets, Sorl, actors
+from sorl import Policy, evaluate_policy
+from sorl.agents import AbstractActor, Budget, Budgets, Sorl
 from sorl.config import presets
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
@@ -30,7 +31,6 @@ from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate import episodes as rollouts, video
 from sorl.evaluate.__main__ import Config, main
 from sorl.evaluate.episodes import episode_seeds, play
-from sorl.evaluate.evaluation import evaluate
 from sorl.runs.run import Run
 
 
@@ -38,27 +38,21 @@ CUBE = "cube-single-play-singletask-task1-v0"
 GOAL = jnp.array([0.425, -0.1, 0.02])  # of this task, in metres
 
 
-class AbstractActor(AbstractAgent, actors.AbstractActor):
-    """An agent that only acts, as its own actor."""
-
-    @property
-    def actor(self):
-        return self
+class AbstractMadeUp(AbstractActor):
+    """An actor without a template, of any budget."""
 
     @property
     def budgets(self):
         return Budgets(Budget(), (1, 2, 4, 8), (1, 8), (1,), other_inference_steps=True, other_candidates=True)
 
-    def init(self, observation_size, action_size, *, key):
+    def template(self, observation_size, action_size):
         raise NotImplementedError
-
-    draw = draw_shared = update = losses = policy = template = init  # type: ignore[assignment]
 
     def draw_action(self, action_size, budget, *, key):
         return budget.noise_scale * jax.random.normal(key, (action_size,))
 
 
-class PickAndPlace(AbstractActor):
+class PickAndPlace(AbstractMadeUp):
     """Feedback that carries the cube to its goal, unless noise gets in the way."""
 
     noise: float = 0.3
@@ -83,7 +77,7 @@ CENTRE = jnp.array([0.425, 0.0, 0.0])  # of the cube's observations
 ECHO_TRACES = []
 
 
-class Echo(AbstractActor):
+class Echo(AbstractMadeUp):
     """Acts on the first number it sees, so that a scripted environment can tell what the policy was shown."""
 
     scale: float = 1.0
@@ -125,17 +119,18 @@ def identity(observation_size=28, action_size=5):
     return Normalisation.identity(observation_size, action_size)
 
 
+def echo(scale: Any = 1.0, normalisation=None):
+    return Policy(Echo(scale), jnp.zeros(0), normalisation or identity(2, 2))
+
+
+def hand():
+    return Policy(PickAndPlace(), CENTRE, identity())
+
+
 @pytest.mark.parametrize("side_by_side", [1, 2, 3, 7, 20])
 def test_quota_returns_lengths_and_last_success(scripted, side_by_side):
-    found = evaluate(
-        Echo(),
-        jnp.zeros(0),
-        SerialEnvironments(CUBE, environments=side_by_side),
-        normalisation=identity(2, 2),
-        budget=Budget(),
-        episodes=7,
-        seed=3,
-    )
+    environments = SerialEnvironments(CUBE, environments=side_by_side)
+    found = evaluate_policy(echo(), environments, episodes=7, seed=3)
     seeds = episode_seeds(3, 7)
     np.testing.assert_array_equal(found.episode_seeds, seeds)
     np.testing.assert_array_equal(found.lengths, 2 + seeds % 5)
@@ -150,14 +145,7 @@ def test_observations_and_actions_pass_through_the_normalisation(scripted):
         action_low=jnp.array([0.0, 0.0]),
         action_high=jnp.array([4.0, 4.0]),
     )
-    found = evaluate(
-        Echo(0.5),
-        jnp.zeros(0),
-        SerialEnvironments(CUBE),
-        normalisation=normalisation,
-        budget=Budget(),
-        episodes=2,
-    )
+    found = evaluate_policy(echo(0.5, normalisation), SerialEnvironments(CUBE), episodes=2)
     seeds = episode_seeds(0, 2)
     action = 2 + 2 * (0.5 * (seeds % 100 - 10) / 2)
     np.testing.assert_allclose(found.returns, action * (2 + seeds % 5), rtol=1e-6)
@@ -183,24 +171,15 @@ def test_a_small_variation_on_an_offset_is_seen_as_in_training(scripted, monkeyp
         action_high=jnp.ones(2),
         observation_mean_remainder=jnp.zeros(2),
     )
-    playing = {"normalisation": normalisation, "budget": Budget(), "episodes": 2}
-    found = evaluate(Echo(0.5), jnp.zeros(0), SerialEnvironments(CUBE), **playing)
+    found = evaluate_policy(echo(0.5, normalisation), SerialEnvironments(CUBE), episodes=2)
     seeds = episode_seeds(0, 2)
     np.testing.assert_allclose(found.returns, 0.5 * (seeds % 100) / 100 * (2 + seeds % 5), rtol=1e-3)
 
 
 def noise_by_episode(side_by_side, first=None):
     """The noise that the policy drew at each step of each of 5 episodes."""
-    moments = play(
-        Echo(),
-        jnp.zeros(0),
-        SerialEnvironments(CUBE, environments=side_by_side),
-        normalisation=identity(2, 2),
-        budget=Budget(),
-        episodes=5,
-        seed=3,
-        first=first,
-    )
+    environments = SerialEnvironments(CUBE, environments=side_by_side)
+    moments = play(echo(), environments, episodes=5, seed=3, first=first)
     drawn = {}
     for moment in moments:
         for episode, observation in zip(moment.episodes, moment.outcome.observations, strict=True):
@@ -226,15 +205,15 @@ def test_noise_is_a_matter_of_seed_episode_and_own_step(scripted, monkeypatch):
 
 @pytest.mark.parametrize("side_by_side", [1, 3, 7])
 def test_an_episode_always_has_the_same_row_of_a_batch_of_one_size(scripted, monkeypatch, side_by_side):
-    def decide(agent, policy, normalisation, budget, key, episodes, steps, observations):
+    def decide(actor, networks, normalisation, budget, key, episodes, steps, observations):
         shown.append((episodes, steps))
-        return original(agent, policy, normalisation, budget, key, episodes, steps, observations)
+        return original(actor, networks, normalisation, budget, key, episodes, steps, observations)
 
     shown, original = [], rollouts._decide
     monkeypatch.setattr(rollouts, "_decide", decide)
     monkeypatch.setattr(rollouts, "MOST_ROWS", 3)
     environments = SerialEnvironments(CUBE, environments=side_by_side)
-    evaluate(Echo(), jnp.zeros(0), environments, normalisation=identity(2, 2), budget=Budget(3), episodes=7)
+    evaluate_policy(echo(), environments, budget=Budget(3), episodes=7)
     assert {episodes.shape for episodes, _ in shown} == {(3,)}
     taken = {(row, episode) for episodes, _ in shown for row, episode in enumerate(episodes)}
     assert taken - {(row, 0) for row in range(3)} == {(episode % 3, episode) for episode in range(1, 7)}
@@ -253,15 +232,7 @@ def test_episode_seeds_differ_and_do_not_depend_on_their_number():
 def film_of(environments, episodes=5):
     """Every observation of every episode, by its number."""
     seen = {episode: [] for episode in range(episodes)}
-    for moment in play(
-        PickAndPlace(),
-        CENTRE,
-        environments,
-        normalisation=identity(),
-        budget=Budget(),
-        episodes=episodes,
-        seed=1,
-    ):
+    for moment in play(hand(), environments, episodes=episodes, seed=1):
         for episode, *row in zip(moment.episodes, *moment.outcome, strict=True):
             seen[int(episode)].append(np.concatenate(row, axis=None))
     return [np.stack(seen[episode]) for episode in range(episodes)]
@@ -280,10 +251,9 @@ def test_workers_and_waves_give_what_one_process_gives(monkeypatch):
 
 
 def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
-    options = {"normalisation": identity(), "episodes": 8, "seed": 2}
     with EnvironmentPool(CUBE, workers=8) as pool:
-        steady = evaluate(PickAndPlace(), CENTRE, pool, budget=Budget(noise_scale=0.0), **options)
-        shaky = evaluate(PickAndPlace(), CENTRE, pool, budget=Budget(noise_scale=4.0), **options)
+        steady = evaluate_policy(hand(), pool, budget=Budget(noise_scale=0.0), episodes=8, seed=2)
+        shaky = evaluate_policy(hand(), pool, budget=Budget(noise_scale=4.0), episodes=8, seed=2)
     np.testing.assert_array_equal(steady.episode_seeds, shaky.episode_seeds)
     assert steady.success is not None and shaky.success is not None
     assert steady.success.all() and not shaky.success.any()
@@ -299,36 +269,33 @@ def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
 
 def test_repeated_evaluations_compile_once_whatever_the_hyper_parameters(scripted):
     pool = SerialEnvironments(CUBE, environments=3)
-    options = {"normalisation": identity(2, 2), "episodes": 3}
-    evaluate(Echo(1.0), jnp.zeros(0), pool, budget=Budget(2), **options)
+    evaluate_policy(echo(1.0), pool, budget=Budget(2), episodes=3)
     ECHO_TRACES.clear()
-    evaluate(Echo(0.5), jnp.ones(0), pool, budget=Budget(2), seed=5, **options)
+    evaluate_policy(echo(0.5), pool, budget=Budget(2), episodes=3, seed=5)
     assert ECHO_TRACES == []
-    evaluate(Echo(0.5), jnp.ones(0), pool, budget=Budget(4), **options)
+    evaluate_policy(echo(0.5), pool, budget=Budget(4), episodes=3)
     assert ECHO_TRACES == [Budget(4)]
 
 
 def test_wrong_sizes_counts_and_actions_are_refused(scripted):
     pool = SerialEnvironments(CUBE)
     with pytest.raises(ValueError, match="observations of size 28 and gives actions of size 5, but .* has 2 and 2"):
-        evaluate(Echo(), jnp.zeros(0), pool, normalisation=identity(), budget=Budget(), episodes=1)
+        evaluate_policy(echo(normalisation=identity()), pool, episodes=1)
     with pytest.raises(ValueError, match="0 episodes says nothing; give at least 1"):
-        evaluate(Echo(), jnp.zeros(0), pool, normalisation=identity(2, 2), budget=Budget(), episodes=0)
+        evaluate_policy(echo(), pool, episodes=0)
     with pytest.raises(FloatingPointError, match="episode 0 at step 0 is not finite"):
-        nan: Any = jnp.array(jnp.nan)  # a number would be refused by the agent
-        evaluate(Echo(nan), jnp.zeros(0), pool, normalisation=identity(2, 2), budget=Budget(), episodes=1)
+        evaluate_policy(echo(jnp.array(jnp.nan)), pool, episodes=1)  # the actor would refuse a number
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     agent = Sorl(hidden_sizes=(8,), critic_hidden_sizes=(8,))
     train = jax.jit(lambda key: agent.policy(agent.init(28, 5, key=key)))
-    policies = {seed: train(jax.random.key(seed)) for seed in (3, 5)}
+    policies = {seed: Policy(agent.actor, train(jax.random.key(seed)), identity()) for seed in (3, 5)}
     found = Run(
         tmp_path,
         TrainConfig(env=CUBE, agent=agent, seeds=(3, 5)),
         policies,
-        identity(),
         70,
         {"source": "generated", "episodes": 9},
     )
@@ -412,9 +379,9 @@ def test_films_show_the_episodes_that_were_evaluated(tmp_path, monkeypatch):
     monkeypatch.setattr(OgbenchEnvironment, "render", lambda self: next(frames))
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")
     monkeypatch.setenv("MUJOCO_GL", "disable")
-    options = {"normalisation": identity(), "budget": Budget(noise_scale=0.0), "episodes": 4, "seed": 2}
-    (path,) = video.record(PickAndPlace(), CENTRE, CUBE, tmp_path / "films", label="steady-", **options)
-    played = evaluate(PickAndPlace(), CENTRE, SerialEnvironments(CUBE), **options)
+    options: Any = {"budget": Budget(noise_scale=0.0), "episodes": 4, "seed": 2}
+    (path,) = video.record(hand(), CUBE, tmp_path / "films", label="steady-", **options)
+    played = evaluate_policy(hand(), SerialEnvironments(CUBE), **options)
     assert [path] == list((tmp_path / "films").iterdir()) == [tmp_path / "films" / "steady-episode0.gif"]
     assert imageio.improps(path).shape[0] == played.lengths[0]
     assert imageio.immeta(path)["duration"] == 50
@@ -424,11 +391,10 @@ FILM = """
 import pathlib, sys
 from sorl.agents import Budget
 from sorl.evaluate.video import record
-from tests.evaluate.test_evaluation import CENTRE, CUBE, PickAndPlace, identity
+from tests.evaluate.test_evaluation import CUBE, hand
 
-options = {"normalisation": identity(), "budget": Budget(noise_scale=0.0), "episodes": 1}
 try:
-    record(PickAndPlace(), CENTRE, CUBE, pathlib.Path(sys.argv[1]), **options)
+    record(hand(), CUBE, pathlib.Path(sys.argv[1]), budget=Budget(noise_scale=0.0), episodes=1)
 except RuntimeError as error:
     print(error)
 """

@@ -35,7 +35,7 @@ def test_every_agent_loads_and_acts_with_jax_equinox_jaxtyping_and_numpy_alone(t
     expected = {}
     for name, agent_class in AGENTS.items():
         agent = synthetic.tiny(agent_class)
-        policy = Policy(agent, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
+        policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
         policy.save(tmp_path / f"{name}.sorl")
         expected[name] = policy(observations, key=key)
         if name == "Sorl":

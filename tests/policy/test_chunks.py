@@ -21,7 +21,7 @@ def policy():
     """Three actions of two numbers at once, the second in [0, 10]."""
     agent = synthetic.tiny(Fql, chunk=3)
     units = Normalisation(jnp.zeros(4), jnp.ones(4), jnp.array([-1.0, 0.0]), jnp.array([1.0, 10.0]))
-    return Policy(agent, make_policy(agent, 4, 3 * 2, seed=0), units)
+    return Policy(agent.actor, make_policy(agent, 4, 3 * 2, seed=0), units)
 
 
 def test_a_decision_is_a_chunk_of_actions(policy):
@@ -32,7 +32,7 @@ def test_a_decision_is_a_chunk_of_actions(policy):
     assert policy(observations[:0], key=KEY).shape == (0, 5, 3, 2)
     assert (np.abs(actions[..., 0]) <= 1).all() and (np.abs(actions[..., 1] - 5) <= 5).all()
     # One after the other in what the networks give, each in the environment's units.
-    plain = Policy(policy.agent, policy.networks, Normalisation.identity(4, 2))(observations, key=KEY)
+    plain = Policy(policy.actor, policy.networks, Normalisation.identity(4, 2))(observations, key=KEY)
     np.testing.assert_allclose(actions, plain * np.array([1.0, 5.0]) + np.array([0.0, 5.0]), atol=1e-5)
     assert "2 actions for each of 3 steps" in repr(policy)
 

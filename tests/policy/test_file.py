@@ -20,7 +20,7 @@ from ..random_networks import make_policy
 def _save(path, seed: int = 0) -> bytes:
     agent = synthetic.agent(hidden_sizes=(8,), critic_hidden_sizes=(8,))
     networks = make_policy(agent, 3, 2, seed)
-    policy = Policy(agent, networks, Normalisation.identity(3, 2), {"env": "made up", "seed": seed})
+    policy = Policy(agent.actor, networks, Normalisation.identity(3, 2), {"env": "made up", "seed": seed})
     policy.with_scores([synthetic.score(1, 1), synthetic.score(4, 8)]).save(path)
     return path.read_bytes()
 
@@ -71,8 +71,8 @@ FOREIGN = {
     "gzip": gzip.compress,
     "npz": _npz,
     "pickle": lambda content: pickle.dumps({"policy": content}),
-    "json": lambda content: json.dumps({"agent": {"type": "Sorl"}}).encode(),
-    "text in UTF-16": lambda content: "sorl-policy 2".encode("utf-16"),
+    "json": lambda content: json.dumps({"actor": {"type": "ShortcutActor"}}).encode(),
+    "text in UTF-16": lambda content: "sorl-policy 3".encode("utf-16"),
     "zeros": lambda content: bytes(1000),
     "another format of sorl": lambda content: content.replace(b"sorl-policy", b"sorl-exported-policy", 1),
     "something before": lambda content: b"PK\x03\x04" + content,
@@ -88,9 +88,9 @@ def test_foreign_files(path, damage):
 
 
 VERSIONS = {
-    "older": lambda content: content.replace(b"sorl-policy 2 ", b"sorl-policy 1 ", 1),
-    "newer": lambda content: content.replace(b"sorl-policy 2 ", b"sorl-policy 30 ", 1),
-    "no number": lambda content: content.replace(b"sorl-policy 2 ", b"sorl-policy \xff ", 1),
+    "older": lambda content: content.replace(b"sorl-policy 3 ", b"sorl-policy 1 ", 1),
+    "newer": lambda content: content.replace(b"sorl-policy 3 ", b"sorl-policy 30 ", 1),
+    "no number": lambda content: content.replace(b"sorl-policy 3 ", b"sorl-policy \xff ", 1),
 }
 
 
@@ -146,13 +146,13 @@ def test_truncated_anywhere(path):
 
 def _sealed(header: bytes, payload: bytes) -> bytes:
     content = header + b"\n" + payload
-    return b"sorl-policy 2 " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    return b"sorl-policy 3 " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 UNREADABLE_HEADERS = {
-    "not JSON": b"{agent}",
+    "not JSON": b"{actor}",
     "nothing": b"",
-    "not UTF-8": b'{"agent": "\xff\xfe"}',
+    "not UTF-8": b'{"actor": "\xff\xfe"}',
     "no object": b"[1, 2]",
     "too deep": b"[" * 100_000,
     "a number too long": b"1" * 10_000,
@@ -183,20 +183,20 @@ def _with(value, *keys):
 
 
 WRONG_HEADERS = {
-    "without the agent": (_without("agent"), "lacks ['agent']"),
+    "without the actor": (_without("actor"), "lacks ['actor']"),
     "without the normalisation": (_without("normalisation"), "lacks ['normalisation']"),
     "with something more": (_with(1, "colour"), "colour"),
-    "an unknown agent": (_with({"type": "Dreamer"}, "agent"), "names the agent 'Dreamer'"),
-    "an agent without a name": (_with({"type": ["Sorl"]}, "agent"), "names the agent"),
-    "no agent": (_with(None, "agent"), "names the agent None"),
-    "an agent with a field of another type": (_with("wide", "agent", "hidden_sizes"), "hidden_sizes is 'wide'"),
-    "an agent with an impossible setting": (_with(3, "agent", "backprop_steps"), "power of two"),
-    "an agent of another size": (_with([16], "agent", "hidden_sizes"), "its arrays are not those"),
-    "an agent too large to be": (_with([10**30], "agent", "hidden_sizes"), "its hidden_sizes is above 65536"),
-    "layers wider than the file": (_with([50_000, 50_000], "agent", "hidden_sizes"), "its arrays are not those"),
-    "more layers than the file": (_with([8] * 1_000_000, "agent", "critic_hidden_sizes"), "its arrays are not those"),
-    "too many heads": (_with(10**9, "agent", "critic_heads"), "its critic_heads is above"),
-    "too many steps": (_with(2**200, "agent", "discretization_steps"), "its discretization_steps is above"),
+    "an unknown actor": (_with({"type": "Dreamer"}, "actor"), "names the actor 'Dreamer'"),
+    "an actor without a name": (_with({"type": ["ShortcutActor"]}, "actor"), "names the actor"),
+    "no actor": (_with(None, "actor"), "names the actor None"),
+    "an actor with a field of another type": (_with("wide", "actor", "hidden_sizes"), "hidden_sizes is 'wide'"),
+    "an actor with an impossible setting": (_with(3, "actor", "backprop_steps"), "power of two"),
+    "an actor of another size": (_with([16], "actor", "hidden_sizes"), "its arrays are not those"),
+    "an actor too large to be": (_with([10**30], "actor", "hidden_sizes"), "its hidden_sizes is above 65536"),
+    "layers wider than the file": (_with([50_000, 50_000], "actor", "hidden_sizes"), "its arrays are not those"),
+    "more layers than the file": (_with([8] * 1_000_000, "actor", "critic_hidden_sizes"), "its arrays are not those"),
+    "too many heads": (_with(10**9, "actor", "critic_heads"), "its critic_heads is above"),
+    "too many steps": (_with(2**200, "actor", "discretization_steps"), "its discretization_steps is above"),
     "too many candidates": (_with(10**12, "budget", "candidates"), "its candidates is above"),
     "a score of too many steps": (_with(10**9, "scores", 0, "inference_steps"), "its inference_steps is above"),
     "an observation too large to be": (_with(10**10, "observation_size"), "sizes"),
@@ -204,7 +204,7 @@ WRONG_HEADERS = {
     "another observation size": (_with(4, "observation_size"), "its arrays are not those"),
     "no observation size": (_with("3", "observation_size"), "sizes"),
     "a negative action size": (_with(-2, "action_size"), "sizes"),
-    "other trained steps": (_with([1, 2], "trained_steps"), "trained_steps"),
+    "trained steps, as version 2 had them": (_with([1, 2], "trained_steps"), "trained_steps"),
     "a normalisation of another size": (_with([0.0], "normalisation", "observation_mean"), "normalisation"),
     "a scale of zero": (_with([1.0, 0.0, 1.0], "normalisation", "observation_scale"), "positive"),
     "a mean that is not a number": (_with([0, 0, float("nan")], "normalisation", "observation_mean"), "finite"),
@@ -240,15 +240,15 @@ def test_sealed_headers_that_make_no_policy(path, change, message):
 def test_missing_fields_of_a_header_take_their_defaults_with_one_warning(path):
     _, line, payload = _parts(_save(path))
     header = json.loads(line)
-    for name in ("trained_steps", "budget", "scores", "provenance"):
+    for name in ("budget", "scores", "provenance"):
         del header[name]
-    del header["agent"]["learning_rate"]
+    del header["actor"]["critic_sees_steps"]
     path.write_bytes(_sealed(json.dumps(header).encode(), payload))
     with pytest.warns(UserWarning) as caught:
         policy = load_policy(path)
     (message,) = {str(warning.message) for warning in caught}
-    assert message.startswith(f"{path}: the header does not have learning_rate;")
-    assert "the header does not have trained_steps, budget, scores, provenance; the defaults are taken." in message
+    assert message.startswith(f"{path}: the header does not have critic_sees_steps;")
+    assert "the header does not have budget, scores, provenance; the defaults are taken." in message
     assert (policy.budget, policy.scores, policy.provenance) == (policy.actor.budgets.usual, [], {})
 
 

@@ -66,7 +66,7 @@ print(actions.shape, observations.shape)
 def test_the_loop_runs(code, check, printed, tmp_path):
     agent = synthetic.agent()
     networks = make_policy(agent, 28, 5, seed=0, scale=0.2)
-    Policy(agent, networks, Normalisation.identity(28, 5)).save(tmp_path / "policy.sorl")
+    Policy(agent.actor, networks, Normalisation.identity(28, 5)).save(tmp_path / "policy.sorl")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
     done = subprocess.run(
         [sys.executable, "-c", code + check], cwd=tmp_path, env=environment, capture_output=True, text=True

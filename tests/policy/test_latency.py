@@ -164,8 +164,8 @@ def test_possible_budgets_are_those_of_the_scores_or_the_trained_steps():
     ]
     usual = possible_budgets(agent.actor, Budget(2, 8, noise_scale=0.0), [])
     assert usual == [Budget(m, 1, noise_scale=0.0) for m in (1, 2, 4)]
-    assert possible_budgets(synthetic.tiny(Idql), Budget(), []) == [Budget(2, 1), Budget(2, 3)]
-    assert possible_budgets(synthetic.tiny(Bc), Budget(1), []) == [Budget(1, 1)]
+    assert possible_budgets(synthetic.tiny(Idql).actor, Budget(), []) == [Budget(2, 1), Budget(2, 3)]
+    assert possible_budgets(synthetic.tiny(Bc).actor, Budget(1), []) == [Budget(1, 1)]
 
 
 class Clock:
@@ -291,7 +291,7 @@ def test_a_cache_that_cannot_be_written_is_done_without_and_that_is_said(cache):
 def policy():
     agent = synthetic.agent(hidden_sizes=(4,), critic_hidden_sizes=(4,), discretization_steps=2)
     networks = make_policy(agent, 3, 2, seed=0)
-    return Policy(agent, networks, Normalisation.identity(3, 2))
+    return Policy(agent.actor, networks, Normalisation.identity(3, 2))
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def test_the_command_without_a_limit_describes_the_policy(policy, tmp_path, caps
     policy.save(tmp_path / "policy.sorl")
     command.main(command.Config(tmp_path / "policy.sorl"))
     assert capsys.readouterr().out == (
-        "Sorl (of unknown origin): 3 observations, 2 actions, trained for 1, 2 steps, scores of 0 budgets; acts at "
+        "ShortcutActor (of unknown origin): 3 observations, 2 actions, trained for 1, 2 steps, scores of 0 budgets; acts at "
         "M2N1 unless told otherwise.\n"
     )
 

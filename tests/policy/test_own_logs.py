@@ -39,7 +39,7 @@ def normalisation(tmp_path_factory):
 
 def _policy(normalisation, agent=None):
     agent = synthetic.agent() if agent is None else agent
-    return Policy(agent, make_policy(agent, 3, 2, seed=0, scale=0.4), normalisation)
+    return Policy(agent.actor, make_policy(agent, 3, 2, seed=0, scale=0.4), normalisation)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_it_acts_on_the_standardised_observation(policy, normalisation):
     """The networks see the standardised observation, as a policy without an observation map does."""
     clock, small = np.arange(400) / 50, 2e-7 * np.sin(np.arange(400))
     expected = np.array([(4 - clock.mean()) / clock.std(), 0, (1e-7 - small.mean()) / small.std()], np.float32)
-    plain = Policy(policy.agent, policy.networks, normalisation.without_observation_map())
+    plain = Policy(policy.actor, policy.networks, normalisation.without_observation_map())
     key = jax.random.key(1)
     found, wanted = policy(_inside(), key=key), plain(expected, key=key)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
@@ -167,7 +167,7 @@ def test_policy_decision_and_exported_program_agree_on_ordinary_logs(tmp_path):
     )
     agent, budget, key = synthetic.agent(), Budget(2, 4), jax.random.key(1)
     networks = make_policy(agent, 4, 2, seed=0, scale=0.2)
-    policy = Policy(agent, networks, load_logs(tmp_path / "log.npz").normalisation, budget=budget)
+    policy = Policy(agent.actor, networks, load_logs(tmp_path / "log.npz").normalisation, budget=budget)
     observations = np.load(tmp_path / "log.npz")["observations"][:50]
     expected = policy(observations, key=key)
     keys = jax.random.split(key, 50)

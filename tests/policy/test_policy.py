@@ -27,7 +27,7 @@ def policy():
         action_low=jnp.array([0.0, -5.0]),
         action_high=jnp.array([10.0, 5.0]),
     )
-    return Policy(agent, networks, normalisation, {"env": "made up", "step": 7})
+    return Policy(agent.actor, networks, normalisation, {"env": "made up", "step": 7})
 
 
 def _act(policy, observations, **budget):
@@ -55,7 +55,7 @@ def test_it_decides_as_an_evaluation_does(policy):
 
 def test_normalisation_is_undone(policy):
     """The same networks without scales, asked in network units, give the same action in network units."""
-    plain = Policy(policy.agent, policy.networks, Normalisation.identity(3, 2))
+    plain = Policy(policy.actor, policy.networks, Normalisation.identity(3, 2))
     raw = np.array([[3.0, -2.0, 3.5], [1.0, 2.0, 3.0]], np.float32)
     scaled = np.array([[1.0, -1.0, 1.0], [0.0, 0.0, 0.0]], np.float32)
     expected = _act(plain, scaled, candidates=4) * [5.0, 5.0] + [5.0, 0.0]
@@ -115,7 +115,7 @@ def test_file_round_trip(policy, tmp_path):
     policy.save(tmp_path / "policy.sorl")
     loaded = load_policy(tmp_path / "policy.sorl")
     assert loaded.provenance == {"env": "made up", "step": 7}
-    assert loaded.agent == policy.agent
+    assert loaded.actor == policy.actor
     assert loaded.scores == policy.scores
     assert loaded.budget == Budget(8, 4, critic_conditioning=2)
     for name in ("observation_mean", "observation_scale", "action_low", "action_high"):
@@ -142,13 +142,13 @@ def test_copies_act_alike_after_the_first_decision(policy, copied):
     policy = policy.with_scores([synthetic.score(1, 2)]).with_budget(Budget(1, 2))
     action = _act(policy, np.ones(3))
     other = copied(policy)
-    assert (other.agent, other.budget, other.scores) == (policy.agent, policy.budget, policy.scores)
+    assert (other.actor, other.budget, other.scores) == (policy.actor, policy.budget, policy.scores)
     np.testing.assert_array_equal(_act(other, np.ones(3)), action)
 
 
 def test_it_shows_its_budget(policy):
     assert repr(policy.with_budget(Budget(2, 8))) == (
-        "Policy(Sorl, 3 observations -> 2 actions, acts at M2N8 (2 steps, best of 8) unless told otherwise)"
+        "Policy(ShortcutActor, 3 observations -> 2 actions, acts at M2N8 (2 steps, best of 8) unless told otherwise)"
     )
 
 
@@ -176,9 +176,10 @@ def test_a_policy_of_two_trained_steps_acts_in_two():
 
 def test_the_digest_covers_what_decides_how_it_acts_and_nothing_else(policy):
     def changed(**fields):
-        return dataclasses.replace(policy, agent=dataclasses.replace(policy.agent, **fields)).digest
+        return dataclasses.replace(policy, actor=dataclasses.replace(policy.actor, **fields)).digest
 
-    assert changed(learning_rate=1.0, discount=0.5, q_coefficient=3.0) == policy.digest
+    trained_otherwise = synthetic.agent(learning_rate=1.0, discount=0.5, q_coefficient=3.0)
+    assert dataclasses.replace(policy, actor=trained_otherwise.actor).digest == policy.digest
     assert changed(q_aggregation="min") != policy.digest
     assert changed(backprop_steps=4) != policy.digest
     assert dataclasses.replace(policy, provenance={}, budget=Budget(1)).digest == policy.digest
@@ -192,7 +193,7 @@ def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
     arrays = [np.exp(random.uniform(-40, 40, size)).astype(np.float32) for size in (50, 50, 2, 2)]
     normalisation = Normalisation(*map(jnp.asarray, arrays))
     networks = make_policy(agent, 50, 2, seed=0, scale=0.2)
-    Policy(agent, networks, normalisation).save(tmp_path / "policy.sorl")
+    Policy(agent.actor, networks, normalisation).save(tmp_path / "policy.sorl")
     loaded = load_policy(tmp_path / "policy.sorl").normalisation
     for stored, array in zip(jax.tree.leaves(loaded), arrays, strict=True):
         np.testing.assert_array_equal(stored, array)
@@ -200,7 +201,7 @@ def test_every_float32_of_the_normalisation_survives_the_file(tmp_path):
 
 def test_budgets_that_the_agent_cannot_act_at_are_refused():
     agent = synthetic.tiny(Bc)
-    policy = Policy(agent, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
+    policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
     assert policy.budget == agent.actor.budgets.usual
     with pytest.raises(ValueError, match="cannot act with 4 inference steps"):
         _act(policy, np.zeros(3), steps=4)

@@ -23,7 +23,9 @@ def make_run(directory, steps, *, record):
     networks = jax.jit(lambda key: config.agent.policy(config.agent.init(3, 2, key=key)))(jax.random.key(0))
     for seed, step in steps.items():
         provenance = {"step": step, "seed": seed, "versions": {"data": {"source": "generated", "episodes": 9}}}
-        Policy(config.agent, networks, Normalisation.identity(3, 2), provenance).save(policy_path(directory, seed))
+        Policy(config.agent.actor, networks, Normalisation.identity(3, 2), provenance).save(
+            policy_path(directory, seed)
+        )
     if record is not None:
         write_bad_seeds(directory, record)
     return directory

@@ -41,7 +41,7 @@ def test_policies_act_the_same_under_x64(tmp_path):
     np.save(tmp_path / "observations.npy", observations)
     for name, agent_class in AGENTS.items():
         agent = synthetic.tiny(agent_class)
-        policy = Policy(agent, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
+        policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
         policy.save(tmp_path / f"{name}.sorl")
     environment = os.environ | {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run([sys.executable, "-c", ACT], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -88,8 +88,8 @@ def played(monkeypatch):
         names.append(budget.name)
         return original(*arguments, budget=budget, **options)
 
-    names, original = [], scaling_grid.evaluate
-    monkeypatch.setattr(scaling_grid, "evaluate", evaluate)
+    names, original = [], scaling_grid.evaluate_policy
+    monkeypatch.setattr(scaling_grid, "evaluate_policy", evaluate)
     return names
 
 
@@ -211,12 +211,12 @@ def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):
     path, loaded = policy_path(run, 3), load_run(run)
     load_policy(path).with_scores([synthetic.score(1, 1)]).save(path)
     again = {3: loaded.policies[3]}
-    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step)
+    runs.save_policies(run, loaded.config, again, loaded.step)
     assert len(load_policy(path).scores) == 1
-    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    runs.save_policies(run, loaded.config, again, loaded.step + 1)
     assert load_policy(path).scores == []
     path.write_bytes(path.read_bytes()[:-1])
-    runs.save_policies(run, loaded.config, again, loaded.normalisation, loaded.step + 1)
+    runs.save_policies(run, loaded.config, again, loaded.step + 1)
     assert load_policy(path).provenance["step"] == loaded.step + 1
 
 

@@ -36,6 +36,7 @@ class AbstractAgent(eqx.Module):
 
     def __check_init__(self):
         refuse_absurd_values(self)
+        _ = self.actor  # which refuses what cannot act
 
     @property
     @abc.abstractmethod

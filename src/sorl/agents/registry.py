@@ -64,15 +64,26 @@ def find(name: str, where: str) -> type[AbstractAgent]:
     """
     if name not in _agents:
         load_entry_points()
-    if name not in _agents:
-        short = f"{name[:60]}.." if len(name) > 60 else name  # of a file that may hold anything
-        near = difflib.get_close_matches(short, list(_agents), n=1)
-        question = f" (do you mean {near[0]!r}?)" if near else ""
-        raise UnknownAgent(
-            f"{where} names the agent {short!r}{question}, which is not registered; the known agents are "
-            f"{', '.join(_agents)}: name the module or file of another with --agent-module, or import it first."
-        )
-    return _agents[name]
+    return _known(name, _agents, "agent", where)
+
+
+def find_actor(name: str, where: str) -> type[AbstractActor]:
+    """The actor of that name, as `find` does for agents: an agent's actor is registered with it."""
+    if name not in ACTORS:
+        load_entry_points()
+    return _known(name, ACTORS, "actor", where)
+
+
+def _known(name: str, kinds: Mapping[str, Any], noun: str, where: str) -> Any:
+    if name in kinds:
+        return kinds[name]
+    short = f"{name[:60]}.." if len(name) > 60 else name  # of a file that may hold anything
+    near = difflib.get_close_matches(short, list(kinds), n=1)
+    question = f" (do you mean {near[0]!r}?)" if near else ""
+    raise UnknownAgent(
+        f"{where} names the {noun} {short!r}{question}, which is not registered; the known {noun}s are "
+        f"{', '.join(kinds)}: name the module or file of another with --agent-module, or import it first."
+    )
 
 
 def any_agent() -> Any:

@@ -10,13 +10,13 @@ import reprlib
 import types
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from sorl.agents import AbstractAgent
 from sorl.agents.actors import AbstractActor
-from sorl.agents.registry import find
+from sorl.agents.registry import find, find_actor
 
 
 ABSENT = "absent"
@@ -41,7 +41,13 @@ def agent_from_json(values: Any, where: str) -> AbstractAgent:
     Raises a `ValueError` that begins with `where`, the name of the source, if a field is missing, unknown or wrong.
     """
     reader = _Reader(where)
-    return reader.finish(reader.agent(values, ""))
+    return reader.finish(reader.named(find, "agent", values, ""))
+
+
+def actor_from_json(values: Any, where: str) -> AbstractActor:
+    """Creates an actor from its JSON form; raises as `agent_from_json` does."""
+    reader = _Reader(where)
+    return reader.finish(reader.named(find_actor, "actor", values, ""))
 
 
 def from_json(cls: Any, values: Any, where: str) -> Any:
@@ -72,14 +78,14 @@ class _Reader:
             )
         return result
 
-    def agent(self, values: Any, name: str) -> AbstractAgent:
-        """An agent, of the class that the values name."""
+    def named(self, known: Callable[[str, str], Any], noun: str, values: Any, name: str) -> Any:
+        """An object of the class that `known` finds for the name in the values, as `registry.find` does."""
         kind = values.get("type") if isinstance(values, dict) else None
         if not isinstance(kind, str):
             found = kind if isinstance(values, dict) else values
-            raise self._wrong(name or "the agent", found, "an object whose type is the name of an agent")
+            raise self._wrong(name or f"the {noun}", found, f"an object whose type is the name of an {noun}")
         fields = {key: value for key, value in values.items() if key != "type"}
-        return self.object(find(kind, self._where), fields, name)
+        return self.object(known(kind, self._where), fields, name)
 
     def object(self, cls: Any, values: Any, name: str) -> Any:
         """A dataclass of the class `cls`."""
@@ -104,7 +110,7 @@ class _Reader:
     def value(self, hint: Any, value: Any, name: str) -> Any:
         """A value of the type `hint`; where a real number is expected, a whole number is accepted too."""
         if _is_agent(hint):
-            return self.agent(value, name)
+            return self.named(find, "agent", value, name)
         if dataclasses.is_dataclass(hint):
             return self.object(hint, value, name)
         if typing.get_origin(hint) in (typing.Union, types.UnionType):

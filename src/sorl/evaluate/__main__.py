@@ -22,7 +22,7 @@ from sorl.config.options import MAX_EPISODES, MAX_WORKERS
 from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
-from sorl.evaluate.evaluation import EvaluationResult, evaluate
+from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
 from sorl.evaluate.options import DecisionOptions
 from sorl.evaluate.playing_time import amount, duration, measured_speed
 from sorl.runs.run import Run, load_run
@@ -134,15 +134,7 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     results, begun = [], time.perf_counter()
     with EnvironmentPool(run.env, workers=workers, success_timing=timing, step_timeout=config.step_timeout) as pool:
         for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy"):
-            result = evaluate(
-                run.agent,
-                policy,
-                pool,
-                normalisation=run.normalisation,
-                budget=budget,
-                episodes=config.episodes,
-                seed=config.seed,
-            )
+            result = evaluate_policy(policy, pool, budget=budget, episodes=config.episodes, seed=config.seed)
             results.append((training_seed, result))
             if speed is None and len(results) == 1 < len(games):
                 seconds = (time.perf_counter() - begun) * (len(games) - 1)
@@ -179,11 +171,9 @@ def _film(config: Config, run: Run, directory: Path) -> None:
     training_seed, policy = next(iter(run.chosen(config.seeds).items()))
     for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
         for path in record(
-            run.agent,
             policy,
             run.env,
             directory,
-            normalisation=run.normalisation,
             budget=budget,
             episodes=config.episodes,
             first=min(config.video_episodes, config.episodes),

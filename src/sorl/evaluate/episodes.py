@@ -7,18 +7,18 @@ an episode.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
 from sorl.data.normalisation import Normalisation, Standardisation
 from sorl.environments.interface import Outcome
 from sorl.environments.pool import Environments
-from sorl.policy import decide
+from sorl.policy import Policy, decide
 
 
 MOST_ROWS = 16
@@ -37,22 +37,20 @@ class Moment(NamedTuple):
 
 
 def play(
-    agent: AbstractAgent,
-    policy: PyTree,
+    policy: Policy,
     environments: Environments,
     *,
-    normalisation: Normalisation,
-    budget: Budget,
+    budget: Budget | None = None,
     episodes: int,
     seed: int,
     first: int | None = None,
 ) -> Iterator[Moment]:
     """Plays the episodes of an evaluation, as many at a time as there are environments, each at its own pace.
 
-    **Arguments:** as for `evaluation.evaluate`; `first`, to play only the first so many of the `episodes` (the same as
-    they are among all).
+    **Arguments:** as for `evaluation.evaluate_policy`; `first`, to play only the first so many of the `episodes` (the
+    same as they are among all).
     """
-    batch = _Batch.of(agent, policy, normalisation, budget, batch_rows(episodes), seed)
+    batch = _Batch.of(policy if budget is None else policy.with_budget(budget), batch_rows(episodes), seed)
     rollouts = _Rollouts(environments, batch, episode_seeds(seed, episodes), episodes if first is None else first)
     try:
         while rollouts.start():
@@ -75,20 +73,18 @@ def episode_seeds(seed: int, episodes: int) -> Int[np.ndarray, " episodes"]:
     return np.array(words, np.int64)
 
 
-def compile_policy(
-    agent: AbstractAgent, policy: PyTree, *, normalisation: Normalisation, budget: Budget, episodes: int
-) -> None:
+def compile_policy(policy: Policy, *, episodes: int) -> None:
     """Compiles what `play` decides with, unless it is compiled already."""
-    batch = _Batch.of(agent, policy, normalisation, budget, batch_rows(episodes), seed=0)
+    batch = _Batch.of(policy, batch_rows(episodes), seed=0)
     nothing = np.arange(0)
-    batch.actions(nothing, nothing, np.zeros((0, len(normalisation.observation_mean)), np.float32))
+    batch.actions(nothing, nothing, np.zeros((0, policy.observation_size), np.float32))
 
 
 class _Batch(NamedTuple):
     """The program that decides, and what is the same at all its calls."""
 
     actor: AbstractActor
-    policy: Any
+    networks: PyTree
     standardisation: Standardisation | None
     """How observations are standardised before the program, as `Policy` does it; None where the program does it."""
     normalisation: Normalisation
@@ -98,10 +94,9 @@ class _Batch(NamedTuple):
     key: Array
 
     @classmethod
-    def of(
-        cls, agent: AbstractAgent, policy: Any, normalisation: Normalisation, budget: Budget, rows: int, seed: int
-    ) -> "_Batch":
-        return cls(agent.actor, policy, *normalisation.split(), budget, rows, jax.random.key(seed))
+    def of(cls, policy: Policy, rows: int, seed: int) -> "_Batch":
+        split = policy.normalisation.split()
+        return cls(policy.actor, policy.networks, *split, policy.budget, rows, jax.random.key(seed))
 
     def first_of_each_row(
         self, ready: Int[np.ndarray, " ready"]
@@ -123,7 +118,7 @@ class _Batch(NamedTuple):
         columns = np.zeros(self.rows, np.int32), np.zeros(self.rows, np.int32), np.zeros((self.rows, size), np.float32)
         for column, values in zip(columns, (episodes, steps, observations), strict=True):
             column[places] = values
-        arguments = self.actor, self.policy, self.normalisation, self.budget, self.key
+        arguments = self.actor, self.networks, self.normalisation, self.budget, self.key
         actions = np.asarray(_decide(*arguments, *columns))[places]
         _refuse_non_finite(actions, episodes, steps)
         return actions.reshape(len(places), self.actor.actions_at_once, len(self.normalisation.action_low))
@@ -196,7 +191,7 @@ class _Rollouts:
 @jax.jit
 def _decide(
     actor: AbstractActor,
-    policy: Any,
+    networks: PyTree,
     normalisation: Normalisation,
     budget: Budget,
     key: Key[Array, ""],
@@ -207,7 +202,7 @@ def _decide(
     """The next actions of each row, in the environment's units; its noise is a matter of seed, episode and step."""
     episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, episodes)
     keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
-    return decide(actor, policy, normalisation, observations, keys, budget)
+    return decide(actor, networks, normalisation, observations, keys, budget)
 
 
 def _refuse_non_finite(

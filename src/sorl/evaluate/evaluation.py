@@ -7,15 +7,15 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from sorl.agents import AbstractAgent, Budget
-from sorl.data.normalisation import Normalisation
+from sorl.agents import Budget
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.named import is_ogbench
 from sorl.environments.pool import Environments
 from sorl.evaluate.episodes import compile_policy, episode_seeds, play
 from sorl.evaluate.fitting import refuse_misfit
+from sorl.policy import Policy
 from sorl.statistics.intervals import bootstrap_interval, wilson_interval
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
 from sorl.system.signals import Interrupted
@@ -103,13 +103,11 @@ class EvaluationResult:
         return dict(zip(("return_low", "return_high"), bootstrap_interval(self.returns), strict=True))
 
 
-def evaluate(
-    agent: AbstractAgent,
-    policy: PyTree,
+def evaluate_policy(
+    policy: Policy,
     environments: Environments,
     *,
-    normalisation: Normalisation,
-    budget: Budget,
+    budget: Budget | None = None,
     episodes: int,
     seed: int = 0,
     stop: threading.Event | None = None,
@@ -117,28 +115,26 @@ def evaluate(
     """Plays `episodes` episodes; the result depends on neither the kind nor the number of environments.
 
     Every budget meets the same episodes, so that budgets can be compared in pairs. The policy is compiled once for
-    each structure of agent and policy, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
+    each structure of actor and networks, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
 
-    **Arguments:** `agent` and its `policy`; `environments`, used by nothing else meanwhile; `normalisation`, of the
-    data that the policy was trained on; `budget` of each decision; `episodes`, at least 1; `seed` of the episodes;
-    `stop`, by which another thread can end it.
+    **Arguments:** `policy`; `environments`, used by nothing else meanwhile; `budget` of each decision, by default the
+    policy's own; `episodes`, at least 1; `seed` of the episodes; `stop`, by which another thread can end it.
 
-    Raises a `ValueError` if policy and environment differ in their sizes or ranges of actions, a `FloatingPointError`
-    if the policy gives an action that is not finite, an `EnvironmentWorkerError` if a worker fails, and `Interrupted`
-    if it was stopped.
+    Raises a `ValueError` if policy and environment differ in their sizes or ranges of actions or if the policy cannot
+    act at the budget, a `FloatingPointError` if the policy gives an action that is not finite, an
+    `EnvironmentWorkerError` if a worker fails, and `Interrupted` if it was stopped.
     """
     if episodes < 1:
         raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
+    policy = policy if budget is None else policy.with_budget(budget)
     # Neither compilation nor the making of environments counts as playing time.
-    refuse_misfit(environments, normalisation)
-    compile_policy(agent, policy, normalisation=normalisation, budget=budget, episodes=episodes)
+    refuse_misfit(environments, policy.normalisation)
+    compile_policy(policy, episodes=episodes)
     success, has_success = np.zeros(episodes, bool), np.zeros(episodes, bool)
     returns = np.zeros(episodes)
     lengths = np.zeros(episodes, np.int64)
     start = time.perf_counter()
-    for moment in play(
-        agent, policy, environments, normalisation=normalisation, budget=budget, episodes=episodes, seed=seed
-    ):
+    for moment in play(policy, environments, episodes=episodes, seed=seed):
         if stop is not None and stop.is_set():
             raise Interrupted
         reported = moment.outcome.has_success
@@ -148,7 +144,7 @@ def evaluate(
         lengths[moment.episodes] += 1
     return EvaluationResult(
         env=environments.env_name,
-        budget=budget,
+        budget=policy.budget,
         seed=seed,
         success_timing=environments.success_timing,
         ogbench_version=_installed_version("ogbench") if is_ogbench(environments.env_name) else None,

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import PyTree
 from tqdm import tqdm
 
-from sorl.agents import AbstractAgent, Budget
-from sorl.data.normalisation import Normalisation
+from sorl.agents import Budget
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.named import is_ogbench
 from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate.episodes import play
+from sorl.policy import Policy
 
 
 FRAMES_PER_SECOND = 20
@@ -25,25 +24,23 @@ FRAMES_PER_SECOND = 20
 
 
 def record(
-    agent: AbstractAgent,
-    policy: PyTree,
+    policy: Policy,
     env_name: str,
     directory: Path,
     *,
-    normalisation: Normalisation,
-    budget: Budget,
+    budget: Budget | None = None,
     episodes: int,
     first: int = 1,
     seed: int = 0,
     success_timing: SuccessTiming = "pre",
     label: str = "",
 ) -> list[Path]:
-    """Films the first episodes of an evaluation, exactly as `evaluate` plays them with the same arguments.
+    """Films the first episodes of an evaluation, exactly as `evaluate_policy` plays them with the same arguments.
 
     A bar on standard error counts the steps.
 
-    **Arguments:** as for `evaluate`; `directory`, made if need be; `first`, how many episodes to film; `label`, which
-    the files' names begin with.
+    **Arguments:** as for `evaluate_policy`; `directory`, made if missing; `first`, how many episodes to film; `label`,
+    with which the files' names begin.
 
     **Returns:** the files, `{label}episode{i}.mp4` where imageio finds ffmpeg (`pip install "imageio[ffmpeg]"`), else
     `.gif`.
@@ -54,16 +51,7 @@ def record(
     environments = renderable(env_name, first, success_timing)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{label}episode{episode}{suffix}" for episode in range(first)]
-    moments = play(
-        agent,
-        policy,
-        environments,
-        normalisation=normalisation,
-        budget=budget,
-        episodes=episodes,
-        seed=seed,
-        first=first,
-    )
+    moments = play(policy, environments, budget=budget, episodes=episodes, seed=seed, first=first)
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_film(path)) for path in paths]
         for moment in tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False):

@@ -80,7 +80,7 @@ def _description(policy: Policy) -> str:
     steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
     chunk = f" for each of {policy.chunk} steps at once" if policy.chunk > 1 else ""
     return (
-        f"{type(policy.agent).__name__} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
+        f"{policy.algorithm} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
         f"{policy.action_size} actions{chunk}, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts "
         f"at {policy.budget.name} unless told otherwise."
     )

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,8 +43,8 @@ HEADER: dict[str, tuple[str, Callable[[Any], bool]]] = {
 """What the header of an exported policy holds: of each field what it is, and a test of it."""
 
 
-def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[dict[str, Any], bytes]:
-    """The header and the payload of a sealed file.
+def read_sealed(path: str | os.PathLike[str], form: str, versions: Sequence[int]) -> tuple[int, dict[str, Any], bytes]:
+    """The version, the header and the payload of a sealed file, which has one of `versions`.
 
     Such a file has three parts: a line with the name of its format, its version and the SHA-256 of all that follows;
     a line of JSON, the header; and the payload. Raises a `FileNotFoundError` where there is nothing, and else a
@@ -62,9 +62,10 @@ def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[
         raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
     if words[0] != form.encode() or len(words) != 3:
         raise ValueError(f"{path} is not a {form} file; give one that sorl wrote.")
-    if words[1] != str(version).encode():
+    if words[1] not in [str(version).encode() for version in versions]:
         raise ValueError(
-            f"{path} has format version {words[1].decode(errors='replace')!r} where this sorl reads {version}; write "
+            f"{path} has format version {words[1].decode(errors='replace')!r} where this sorl reads "
+            f"{' and '.join(map(str, versions))}; write "
             "it again with this sorl, or install the one that wrote it."
         )
     if hashlib.sha256(content).hexdigest().encode() != words[2]:
@@ -78,7 +79,7 @@ def read_sealed(path: str | os.PathLike[str], form: str, version: int) -> tuple[
         raise ValueError(f"{path} has a header that is not JSON in UTF-8 ({error}); write it again.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} has a header that is no JSON object; write it again.")
-    return header, payload
+    return int(words[1]), header, payload
 
 
 class ExportedPolicy:
@@ -145,7 +146,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
 
     Raises as `read_sealed` does, also where this jax or this machine cannot run the program.
     """
-    header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    _, header, payload = read_sealed(path, FORMAT, [FORMAT_VERSION])
     _refuse_other_header(path, header)
     _refuse_other_jax(path, header)
     _refuse_other_platforms(path, header["platforms"])

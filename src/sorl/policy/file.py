@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget
+from sorl.agents.actors import AbstractActor
 from sorl.agents.registry import UnknownAgent
-from sorl.config.json_form import agent_from_json, from_json, to_json
+from sorl.config.json_form import actor_from_json, agent_from_json, from_json, to_json
 from sorl.data.normalisation import Normalisation
 from sorl.policy.exported import read_sealed
 from sorl.policy.planning import checked_scores
@@ -25,10 +26,11 @@ from sorl.system.files import make_directory, write_sealed
 
 
 FORMAT = "sorl-policy"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Version 2, of sorl 0.1.0, holds the agent that trained the networks in place of the actor; it is read too."""
 
-_REQUIRED = ("agent", "observation_size", "action_size", "normalisation")
-_OPTIONAL = ("trained_steps", "budget", "scores", "provenance")
+_REQUIRED = ("actor", "observation_size", "action_size", "normalisation")
+_OPTIONAL = ("budget", "scores", "provenance")
 """A header that lacks one of these takes its default."""
 
 MOST = 2**16
@@ -45,7 +47,7 @@ _PREFIX, _SUFFIX = "policy-seed-", ".sorl"
 class Content(NamedTuple):
     """All that the file of a policy holds."""
 
-    agent: AbstractAgent
+    actor: AbstractActor
     networks: PyTree
     normalisation: Normalisation
     provenance: dict[str, Any]
@@ -109,10 +111,9 @@ def write(path: Path, content: Content) -> None:
     fields = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
     units = {name: values for name, values in fields.items() if values is not None}
     header = {
-        "agent": to_json(content.agent),
+        "actor": to_json(content.actor),
         "observation_size": len(content.normalisation.observation_mean),
         "action_size": len(content.normalisation.action_low),
-        "trained_steps": list(content.agent.actor.budgets.trained_steps),
         "budget": to_json(content.budget),
         # A float32 becomes a decimal number, and back, without loss.
         "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
@@ -143,11 +144,11 @@ def read(path: str | os.PathLike[str]) -> Content:
 
     Warns of fields that the header lacks, which take their defaults.
     """
-    header, payload = read_sealed(path, FORMAT, FORMAT_VERSION)
+    version, header, payload = read_sealed(path, FORMAT, [2, FORMAT_VERSION])
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            content = _content(header, payload)
+            content = _content(_of_today(header) if version == 2 else header, payload)
     except UnknownAgent as error:
         raise UnknownAgent(f"{path}: {error}") from None
     except Exception as error:  # what sorl did not write can fail in many ways
@@ -173,27 +174,19 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     if not all(type(size) is int and 0 < size <= MOST_OBSERVATIONS for size in sizes):
         raise ValueError(f"the sizes of observation and action are {sizes}")
     _refuse_absurd_sizes(header, len(payload))
-    agent = agent_from_json(header["agent"], "the header")
-    trained_steps = list(agent.actor.budgets.trained_steps)
-    defaults = {
-        "trained_steps": trained_steps,
-        "budget": to_json(agent.actor.budgets.usual),
-        "scores": [],
-        "provenance": {},
-    }
+    actor = actor_from_json(header["actor"], "the header")
+    defaults = {"budget": to_json(actor.budgets.usual), "scores": [], "provenance": {}}
     lacking = [name for name in _OPTIONAL if name not in header]
     if lacking:
         warnings.warn(f"the header does not have {', '.join(lacking)}; the defaults are taken.", stacklevel=2)
     header = defaults | header
-    if header["trained_steps"] != trained_steps:
-        raise ValueError(f"trained_steps is {header['trained_steps']} but the agent's are {trained_steps}")
     if not isinstance(header["provenance"], dict):
         raise ValueError(f"the provenance is {header['provenance']!r}")
     budget = from_json(Budget, header["budget"], "the budget")
-    agent.actor.budgets.refuse(budget)
+    actor.budgets.refuse(budget)
     return Content(
-        agent,
-        _networks(agent, sizes, payload),
+        actor,
+        _networks(actor, sizes, payload),
         _normalisation(sizes, header["normalisation"]),
         header["provenance"],
         checked_scores(header["scores"]),
@@ -201,26 +194,40 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     )
 
 
+def _of_today(header: dict[str, Any]) -> dict[str, Any]:
+    """The header of version 2 as one of version 3: the agent gives its actor, and becomes a part of the provenance."""
+    if "agent" not in header:
+        raise ValueError("its header lacks ['agent']")
+    actor = agent_from_json(header["agent"], "the header").actor
+    trained_steps = header.get("trained_steps", list(actor.budgets.trained_steps))
+    if trained_steps != list(actor.budgets.trained_steps):
+        raise ValueError(f"trained_steps is {trained_steps} but the agent's are {list(actor.budgets.trained_steps)}")
+    kept = {name: value for name, value in header.items() if name not in ("agent", "trained_steps")}
+    if isinstance(header.get("provenance"), dict):
+        kept["provenance"] = {"agent": header["agent"]} | header["provenance"]
+    return {"actor": to_json(actor)} | kept
+
+
 def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
     """Raises a `ValueError` for sizes that no file of this length has, before anything of such a size is made."""
-    agent = header["agent"] if isinstance(header["agent"], dict) else {}
+    actor = header["actor"] if isinstance(header["actor"], dict) else {}
     scores = header.get("scores")
     budgets = [header.get("budget"), *(scores if isinstance(scores, list) else [])]
-    named = [(name, value) for name, value in agent.items() if not name.endswith(("_updates", "_interval"))]
+    named = list(actor.items())
     names = [field.name for field in dataclasses.fields(Budget)]
     named += [(name, row[name]) for row in budgets if isinstance(row, dict) for name in names if name in row]
     for name, value in named:
         if any(type(size) is int and abs(size) > MOST for size in (value if isinstance(value, list) else [value])):
             raise ValueError(f"its {name} is above {MOST}")
-    layers = [len(value) for value in agent.values() if isinstance(value, list)]
-    blocks = agent.get("blocks")
+    layers = [len(value) for value in actor.values() if isinstance(value, list)]
+    blocks = actor.get("blocks")
     if sum(layers) + (blocks if type(blocks) is int else 0) > payload_bytes // ARRAY_BYTES:
         raise ValueError("its arrays are not those of the networks that its header describes")
 
 
-def _networks(agent: AbstractAgent, sizes: tuple[int, int], payload: bytes) -> PyTree:
+def _networks(actor: AbstractActor, sizes: tuple[int, int], payload: bytes) -> PyTree:
     observation_size, action_size = sizes
-    template = agent.actor.template(observation_size, agent.actor.actions_at_once * action_size)
+    template = actor.template(observation_size, actor.actions_at_once * action_size)
     described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
     if described > len(payload):
         raise ValueError("its arrays are not those of the networks that its header describes")

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
 from sorl.config.json_form import to_json
 from sorl.data.normalisation import Normalisation, Standardisation
@@ -31,15 +31,16 @@ class Policy:
     It acts at any budget: `policy(observation, key=key, steps=4, candidates=8)`.
     """
 
-    agent: AbstractAgent
+    actor: AbstractActor
+    """How the networks act."""
     networks: PyTree = dataclasses.field(repr=False)
     normalisation: Normalisation = dataclasses.field(repr=False)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """Where the policy comes from: environment, seed, step, versions, data."""
+    """Where the policy comes from: environment, seed, step, versions, data, and the settings of its agent."""
     scores: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
     """How well it does at which budget, one row each (see `with_scores`); empty where that was not measured."""
     budget: Budget = dataclasses.field(default=None)  # pyright: ignore[reportAssignmentType]
-    """What it acts at unless told otherwise; by default the agent's usual."""
+    """What it acts at unless told otherwise; by default the actor's usual."""
     plan: _planning.Plan | None = dataclasses.field(default=None, repr=False)
     """How the budget was chosen, after `for_latency`; belongs to a machine, and is not saved."""
 
@@ -50,7 +51,7 @@ class Policy:
 
     def __repr__(self) -> str:
         return (
-            f"Policy({type(self.agent).__name__}, {self.observation_size} observations -> {self.action_size} actions"
+            f"Policy({self.algorithm}, {self.observation_size} observations -> {self.action_size} actions"
             f"{f' for each of {self.chunk} steps' if self.chunk > 1 else ''}, "
             f"acts at {_planning.budget_words(self.budget)} unless told otherwise)"
         )
@@ -60,9 +61,11 @@ class Policy:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
-    def actor(self) -> AbstractActor:
-        """How it acts."""
-        return self.agent.actor
+    def algorithm(self) -> str:
+        """The agent that trained it, or the kind of actor where the provenance does not tell."""
+        agent = self.provenance.get("agent")
+        known = isinstance(agent, dict) and isinstance(agent.get("type"), str)
+        return agent["type"] if known else type(self.actor).__name__
 
     @property
     def observation_size(self) -> int:
@@ -116,7 +119,7 @@ class Policy:
         **Returns:** actions [*batch, action] in the environment's units; [*batch, chunk, action] where the policy gives
         several at once (`chunk`), to be carried out in their order, as `runner` does. Raises a `ValueError` for an
         observation of the wrong shape or with NaN or infinity in it, for what is no random key, and for a budget that
-        the agent cannot act at; a `FloatingPointError` if an action is not finite.
+        it cannot act at; a `FloatingPointError` if an action is not finite.
         """
         values = self._checked(observation)
         refuse_other_keys(key)
@@ -140,7 +143,7 @@ class Policy:
         return self._standardisation.outside(values)
 
     def with_budget(self, budget: Budget) -> "Policy":
-        """The same policy, acting at `budget` unless told otherwise; raises a `ValueError` if the agent cannot."""
+        """The same policy, acting at `budget` unless told otherwise; raises a `ValueError` if it cannot."""
         return dataclasses.replace(self, budget=budget, plan=None)
 
     def with_scores(self, pairs: Sequence[Mapping[str, Any]]) -> "Policy":
@@ -192,7 +195,7 @@ class Policy:
         observation, key = self.normalisation.standardisation().mean, jax.random.key(0)
         found = latency.costs(
             latency.machine(policy.device)
-            | {"agent": type(self.agent).__name__, "shapes": [list(array.shape) for array in policy._arrays]},
+            | {"actor": type(self.actor).__name__, "shapes": [list(array.shape) for array in policy._arrays]},
             {
                 name: functools.partial(policy, observation, key=key, budget=budget)
                 for name, budget in zip(names, budgets, strict=True)
@@ -209,7 +212,7 @@ class Policy:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the policy to one file, whole or not at all."""
-        content = (self.agent, self.networks, self.normalisation, self.provenance, self.scores, self.budget)
+        content = (self.actor, self.networks, self.normalisation, self.provenance, self.scores, self.budget)
         _file.write(Path(path), _file.Content(*content))
 
     def _checked(self, observation: Any) -> np.ndarray:

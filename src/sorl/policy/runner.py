@@ -1,7 +1,7 @@
 """A policy in a control loop: one action a step, a key for each decision, counts of what was beyond the logs."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -10,12 +10,26 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 from sorl.data.normalisation import Standardisation
 
 
-if TYPE_CHECKING:
-    from sorl.policy.policy import Policy
-
-
 NAMED = 5
 """Dimensions that a sentence names at most."""
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """What a runner runs: a `Policy`, or anything that acts as one does."""
+
+    @property
+    def observation_size(self) -> int:
+        """Length of an observation."""
+        ...
+
+    def __call__(self, observation: Any, *, key: Any, **budget: Any) -> Float[np.ndarray, "..."]:
+        """Acts on one observation or a batch of them."""
+        ...
+
+    def outside(self, observation: Any) -> Bool[np.ndarray, "..."]:
+        """Which numbers of an observation are beyond the limits of the logs."""
+        ...
 
 
 class PolicyRunner:
@@ -26,7 +40,7 @@ class PolicyRunner:
     whatever is observed; call `reset` where an episode begins.
     """
 
-    def __init__(self, policy: "Policy", key: Key[Array, ""], budget: Mapping[str, Any]):
+    def __init__(self, policy: Acts, key: Key[Array, ""], budget: Mapping[str, Any]):
         self.policy = policy
         self.decisions = 0
         """Decisions so far: as many as calls, where the policy gives one action at a time."""

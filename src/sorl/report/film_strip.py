@@ -53,17 +53,8 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
     """Plays the episode exactly as an evaluation does, and keeps evenly spaced frames."""
     timing = run.config.evaluation.success_timing
     environments = renderable(run.env, 1, timing)
-    networks = next(iter(run.chosen(None).values()))
-    moments = play(
-        run.agent,
-        networks,
-        environments,
-        normalisation=run.normalisation,
-        budget=budget,
-        episodes=EPISODES,
-        seed=0,
-        first=episode + 1,
-    )
+    policy = next(iter(run.chosen(None).values()))
+    moments = play(policy, environments, budget=budget, episodes=EPISODES, seed=0, first=episode + 1)
     frames: list[np.ndarray] = []
     success = None
     for moment in tqdm(moments, desc=f"filming {budget.name}", unit="step", leave=False):

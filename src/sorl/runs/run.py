@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import PyTree
-
 from sorl.agents import AbstractAgent
 from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
@@ -27,9 +25,8 @@ class Run:
 
     directory: Path
     config: TrainConfig
-    policies: dict[int, PyTree]
-    """Networks by training seed."""
-    normalisation: Normalisation
+    policies: dict[int, Policy]
+    """By training seed."""
     step: int
     """Number of updates of the policies, except those of bad seeds (see `steps`)."""
     data: dict[str, Any]
@@ -65,7 +62,7 @@ class Run:
             raise ValueError(f"{self.directory} was trained with the environment {self.config.env}; leave --env out.")
         return dataclasses.replace(self, config=dataclasses.replace(self.config, env=env))
 
-    def chosen(self, seeds: Sequence[int] | None) -> dict[int, PyTree]:
+    def chosen(self, seeds: Sequence[int] | None) -> dict[int, Policy]:
         """The policies of the given training seeds (None: of all good seeds).
 
         Raises a `ValueError` if a seed has no policy, or if there is no good seed.
@@ -175,14 +172,12 @@ def update_config(directory: Path, config: TrainConfig) -> None:
         write_json(path, options)
 
 
-def save_policies(
-    directory: Path, config: TrainConfig, networks: dict[int, PyTree], normalisation: Normalisation, step: int
-) -> None:
+def save_policies(directory: Path, config: TrainConfig, policies: dict[int, Policy], step: int) -> None:
     """Writes one policy file per seed, atomically; a file that already holds the policy is not rewritten."""
-    recorded = read_json(directory / "versions.json")
-    for seed, one in networks.items():
-        provenance = {"env": config.env, "seed": seed, "step": step, "versions": recorded}
-        path, policy = policy_path(directory, seed), Policy(config.agent, one, normalisation, provenance)
+    about = {"env": config.env, "step": step, "agent": to_json(config.agent)}
+    about["versions"] = read_json(directory / "versions.json")
+    for seed, policy in policies.items():
+        path, policy = policy_path(directory, seed), dataclasses.replace(policy, provenance=about | {"seed": seed})
         if not _holds(path, policy):
             policy.save(path)
 
@@ -242,14 +237,13 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
             f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume{module_option(type(config.agent))}."
         )
     policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
-    first, steps = policies[seeds[0]], {seed: policy.provenance["step"] for seed, policy in policies.items()}
+    steps = {seed: policy.provenance["step"] for seed, policy in policies.items()}
     return Run(
         directory=directory,
         config=config,
-        policies={seed: policy.networks for seed, policy in policies.items()},
-        normalisation=first.normalisation,
+        policies=policies,
         step=max(steps.values()),
-        data=first.provenance["versions"]["data"],
+        data=policies[seeds[0]].provenance["versions"]["data"],
         steps=steps,
         bad_seeds=tuple(sorted(seed_record.find_bad_seeds(directory, steps))),
     )

@@ -22,7 +22,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
-from sorl.policy import Policy, load_policy, policy_path
+from sorl.policy import load_policy, policy_path
 from sorl.runs.run import Run, load_run
 from sorl.runs.versions import versions
 from sorl.scaling.grid import Effort, Grid, Subject
@@ -149,10 +149,9 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], d
 
     A file that no longer holds the policy that was played is skipped, with a line that says so.
     """
-    for seed, networks in run.chosen(seeds).items():
+    for seed, played in run.chosen(seeds).items():
         path = policy_path(run.directory, seed)
         policy = load_policy(path)
-        played = Policy(run.agent, networks, run.normalisation)
         if played.digest != policy.digest:
             print(f"{path} changed while the grid was played, so it gets no scores; run the same command again.")
             continue
@@ -163,7 +162,7 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], d
 
 def _grid(config: Config, run: Run) -> Grid:
     timing = config.success_timing or run.config.evaluation.success_timing
-    subject = Subject(run.env, timing, run.agent, run.chosen(config.seeds), run.normalisation)
+    subject = Subject(run.env, timing, run.chosen(config.seeds))
     batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
     effort = Effort(config.episodes, config.seed, batch_sizes, config.timing_seconds)
     place = versions(run.config)

@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
-from sorl.agents import AbstractAgent, Budget
-from sorl.data.normalisation import Normalisation
+from sorl.agents import Budget
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import STEP_TIMEOUT, EnvironmentPool, Environments
-from sorl.evaluate.evaluation import evaluate
+from sorl.evaluate.evaluation import evaluate_policy
 from sorl.policy import Policy
 from sorl.system.files import read_json, write_json
 from sorl.system.progress import Progress
@@ -38,10 +36,8 @@ class Subject(NamedTuple):
 
     env: str
     success_timing: SuccessTiming
-    agent: AbstractAgent
-    policies: dict[int, PyTree]
-    """Networks by training seed."""
-    normalisation: Normalisation
+    policies: dict[int, Policy]
+    """By training seed."""
 
 
 class Effort(NamedTuple):
@@ -116,33 +112,27 @@ class Grid:
     def _record(self, budget: Budget, environments: Environments, progress: Progress) -> Record:
         rows = []
         for training_seed, policy in self._subject.policies.items():
-            result = evaluate(
-                self._subject.agent,
-                policy,
-                environments,
-                normalisation=self._subject.normalisation,
-                budget=budget,
-                episodes=self._effort.episodes,
-                seed=self._effort.seed,
+            result = evaluate_policy(
+                policy, environments, budget=budget, episodes=self._effort.episodes, seed=self._effort.seed
             )
             rows.append({"training_seed": training_seed} | result.row() | {"outcomes": result.per_episode()})
             score = {result.measure.name: float(result.scores.mean())}
             progress.show({"M^inf": float(budget.inference_steps), "N": float(budget.candidates)} | score)
             progress.advance(self._effort.episodes)
+        first = next(iter(self._subject.policies.values()))
         sizes, seconds = self._effort.batch_sizes, self._effort.timing_seconds
-        return {"rows": rows, "latency": [time_decisions(self._subject, budget, size, seconds) for size in sizes]}
+        return {"rows": rows, "latency": [time_decisions(first, budget, size, seconds) for size in sizes]}
 
     def _path(self, budget: Budget) -> Path:
         return self.directory / f"{budget.name}.json"
 
 
-def time_decisions(subject: Subject, budget: Budget, batch_size: int, seconds: float) -> dict[str, Any]:
+def time_decisions(policy: Policy, budget: Budget, batch_size: int, seconds: float) -> dict[str, Any]:
     """The latency of a deployed policy's decision for `batch_size` observations: median and 95th percentile in ms.
 
     Calls from numpy to numpy are timed for `seconds`, but at least `LEAST_CALLS` of them, after compilation.
     """
-    policy = Policy(subject.agent, next(iter(subject.policies.values())), subject.normalisation)
-    observations = np.tile(np.asarray(subject.normalisation.observation_mean), (batch_size, 1))
+    observations = np.tile(np.asarray(policy.normalisation.observation_mean), (batch_size, 1))
     key = jax.random.key(0)
 
     def decision() -> float:
@@ -159,9 +149,6 @@ def time_decisions(subject: Subject, budget: Budget, batch_size: int, seconds: f
 
 
 def _settings(subject: Subject, effort: Effort) -> dict[str, Any]:
-    digests = {
-        str(seed): Policy(subject.agent, networks, subject.normalisation).digest
-        for seed, networks in subject.policies.items()
-    }
+    digests = {str(seed): policy.digest for seed, policy in subject.policies.items()}
     played = {"env": subject.env, "success_timing": subject.success_timing, "policies": digests}
     return played | effort._asdict()

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import jax
 
 from sorl.config.options import TrainConfig
-from sorl.data.normalisation import Normalisation
 from sorl.environments.pool import DEFAULT_WORKERS, PATIENCE, EnvironmentPool, Environments
-from sorl.evaluate.evaluation import EvaluationResult, evaluate
+from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
+from sorl.policy import Policy
 from sorl.system.signals import Interrupted, Interruption
 from sorl.train import loop
 
@@ -63,19 +63,17 @@ class _Playing:
 class Evaluations:
     """Plays evaluations one at a time, with the same environments; leaving this context ends them.
 
-    **Arguments:** `config`, the run's options; `normalisation`, that of its data; `interruption`, by which a signal
+    **Arguments:** `config`, the run's options; `interruption`, by which a signal
     ends an evaluation; `write`, called with each finished evaluation.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        normalisation: Normalisation,
         interruption: Interruption,
         write: Callable[[Evaluated], None],
     ):
-        self._config, self._normalisation = config, normalisation
-        self._interruption, self._write = interruption, write
+        self._config, self._interruption, self._write = config, interruption, write
         wanted = config.evaluation.overlap
         self._overlap = jax.default_backend() != "cpu" if wanted is None else wanted
         self._environments: Environments | None = None
@@ -95,20 +93,21 @@ class Evaluations:
         """The step of the evaluation that the thread is playing, or None."""
         return None if self._playing is None else self._playing.step
 
-    def begin(self, state: loop.TrainState, networks: dict[int, Any]) -> None:
+    def begin(self, state: loop.TrainState, policies: dict[int, Policy]) -> None:
         """Evaluates the given policies of `state`, by training seed; writes nothing if a signal interrupts it."""
         stop, begun = threading.Event(), time.perf_counter()
         # This thread creates the pool, so that it can end the worker processes at any time.
         pool = self._outcome(self._pool)
         if pool is None:
             return
-        if self._overlap and networks and not isinstance(pool, Exception):
-            networks = jax.device_put(networks, jax.local_devices(backend="cpu")[0])
+        if self._overlap and policies and not isinstance(pool, Exception):
+            cpu = jax.local_devices(backend="cpu")[0]
+            policies = {seed: policy.on(cpu) for seed, policy in policies.items()}
             copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # training donates the memory of `state`
-            results = self._thread.submit(self._play, networks, pool, stop)
+            results = self._thread.submit(self._play, policies, pool, stop)
             self._playing = _Playing(int(state.step), copy, results, stop, begun)
             return
-        found = pool if isinstance(pool, Exception) else self._outcome(lambda: self._play(networks, pool, stop))
+        found = pool if isinstance(pool, Exception) else self._outcome(lambda: self._play(policies, pool, stop))
         if found is not None:
             seconds = time.perf_counter() - begun
             self._write(Evaluated(state, found, seconds, seconds))
@@ -174,19 +173,9 @@ class Evaluations:
         if environments is not None:
             environments.close(patience)
 
-    def _play(self, networks: dict[int, Any], pool: Environments, stop: threading.Event) -> Results:
+    def _play(self, policies: dict[int, Policy], pool: Environments, stop: threading.Event) -> Results:
+        episodes, budgets = self._config.evaluation.episodes, self._config.budgets(final=False)
         return {
-            seed: [
-                evaluate(
-                    self._config.agent,
-                    own,
-                    pool,
-                    normalisation=self._normalisation,
-                    budget=budget,
-                    episodes=self._config.evaluation.episodes,
-                    stop=stop,
-                )
-                for budget in self._config.budgets(final=False)
-            ]
-            for seed, own in networks.items()
+            seed: [evaluate_policy(policy, pool, budget=budget, episodes=episodes, stop=stop) for budget in budgets]
+            for seed, policy in policies.items()
         }

@@ -18,6 +18,7 @@ import numpy as np
 from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
+from sorl.policy import Policy
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, Sink, read_metrics
@@ -111,7 +112,7 @@ class Session:
             self._logged_step = self.step
             self.rows = TrainingRows(config, data, read_metrics(directory))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
-            evaluations = Evaluations(config, data.normalisation, self.interruption, self._write_evaluation)
+            evaluations = Evaluations(config, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
             self._open = stack.pop_all()
 
@@ -242,7 +243,7 @@ class Session:
         # After a resume, the rows of this step may already be written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
         if missing:
-            self.evaluations.begin(self.state, {seed: self._networks(seed, self.state) for seed in missing})
+            self.evaluations.begin(self.state, {seed: self._policy(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
         """Writes a finished evaluation, then the checkpoint and rows that waited for it, in order of their steps."""
@@ -280,9 +281,9 @@ class Session:
             f"warning: the evaluation at update {int(state.step)} failed and has no row: {reason} The state is saved."
         )
 
-    def _networks(self, seed: int, state: loop.TrainState) -> Any:
-        index = self.config.seeds.index(seed)
-        return loop.of_seed(self.config.agent.policy(state.agent), jnp.int32(index))
+    def _policy(self, seed: int, state: loop.TrainState) -> Policy:
+        agent, index = self.config.agent, self.config.seeds.index(seed)
+        return Policy(agent.actor, loop.of_seed(agent.policy(state.agent), jnp.int32(index)), self.data.normalisation)
 
     def _save_if_due(self) -> None:
         """Saves the state if it is due, but after the evaluation of the same step, whose score is saved with it."""
@@ -311,5 +312,5 @@ class Session:
         """Writes a policy file for each good seed; a bad seed keeps the file of its last good checkpoint."""
         bad = self._bad_seeds(state)
         write_bad_seeds(self.directory, bad)
-        networks = {seed: self._networks(seed, state) for seed in self.config.seeds if seed not in bad}
-        runs.save_policies(self.directory, self.config, networks, self.data.normalisation, int(state.step))
+        policies = {seed: self._policy(seed, state) for seed in self.config.seeds if seed not in bad}
+        runs.save_policies(self.directory, self.config, policies, int(state.step))

@@ -31,6 +31,22 @@ class ShortcutActor(AbstractActor):
     chunk: int = eqx.field(static=True, default=1)
     """Actions of one decision."""
 
+    def __check_init__(self):
+        for name in ("discretization_steps", "backprop_steps"):
+            value = getattr(self, name)
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"{name} is {value}; it counts halvings of the unit interval: give a power of two.")
+        if self.discretization_steps < 2:
+            raise ValueError(
+                f"discretization_steps is {self.discretization_steps}; self-consistency needs two half steps: "
+                "give at least 2."
+            )
+        if self.backprop_steps > self.discretization_steps:
+            raise ValueError(
+                f"backprop_steps is {self.backprop_steps} but the finest trained grid has {self.discretization_steps} "
+                "steps; lower backprop_steps or raise discretization_steps."
+            )
+
     @property
     def budgets(self) -> Budgets:
         """Any number of jumps and candidates; evaluated at 1, 2, 4 and 8 jumps, also where that exceeds the trained.

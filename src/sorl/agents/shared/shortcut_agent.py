@@ -80,20 +80,6 @@ def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
 
 def refuse_bad_settings(agent: Any) -> None:
     """Raises a `ValueError`, one sentence, for hyper-parameters that cannot train."""
-    for name in ("discretization_steps", "backprop_steps"):
-        value = getattr(agent, name)
-        if value < 1 or value & (value - 1):
-            raise ValueError(f"{name} is {value}; it counts halvings of the unit interval: give a power of two.")
-    if agent.discretization_steps < 2:
-        raise ValueError(
-            f"discretization_steps is {agent.discretization_steps}; self-consistency needs two half steps: "
-            "give at least 2."
-        )
-    if agent.backprop_steps > agent.discretization_steps:
-        raise ValueError(
-            f"backprop_steps is {agent.backprop_steps} but the finest trained grid has {agent.discretization_steps} "
-            "steps; lower backprop_steps or raise discretization_steps."
-        )
     refuse_unknown_aggregation(agent)
     refuse_counts_below_one(agent, "critic_heads")
     refuse_empty_networks(agent, "hidden_sizes", "critic_hidden_sizes")
