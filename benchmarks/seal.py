@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 from sorl import Budget, load_policy  # noqa: E402
 from sorl.agents import AGENTS  # noqa: E402
 from sorl.config.options import read_config  # noqa: E402
+from sorl.functional.verifiers import Min, Softmax  # noqa: E402
 from sorl.train import __main__ as train, loop  # noqa: E402
 from sorl.train.checkpoints import Checkpoints  # noqa: E402
 
@@ -89,9 +90,19 @@ def budgets(actor) -> list[Budget]:
     if own.other_candidates:
         found.append(dataclasses.replace(own.usual, candidates=4))
     if own.other_verifiers:
-        found += [Budget(2, 4, q_aggregation="min"), Budget(2, 4, softmax_temperature=0.5)]
+        found += [Budget(2, 4, verifier=Min()), Budget(2, 4, verifier=Softmax(0.5))]
         found += [Budget(4, 2, policy_conditioning=2, critic_conditioning=1)]
     return list(dict.fromkeys(found))
+
+
+def label(budget: Budget) -> str:
+    """A budget as version 0.1.0 showed it, so that seals of any version can be compared."""
+    shown = repr(dataclasses.replace(budget, verifier=None))
+    if budget.verifier is None:
+        return shown
+    asked = budget.verifier
+    old = f"softmax_temperature={asked.temperature}" if isinstance(asked, Softmax) else f"q_aggregation={asked.name!r}"
+    return f"{shown[:-1]}, {old})"
 
 
 def seal(agent, directory: Path, data: Path) -> dict:
@@ -126,7 +137,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
         policy = load_policy(directory, seed)
         for budget in budgets(policy.actor):
             found = policy(observations, key=jax.random.key(3), budget=budget)
-            actions[f"{seed} {budget}"] = digest(found)
+            actions[f"{seed} {label(budget)}"] = digest(found)
     played = json.loads((directory / "evaluation.json").read_text())["rows"]
     return {
         "state": {jax.tree_util.keystr(path): digest(x) for path, x in jax.tree_util.tree_leaves_with_path(state)},

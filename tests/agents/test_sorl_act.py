@@ -72,8 +72,8 @@ def test_batched_best_of_n_acts_as_one_by_one_does():
     usual = Budget(4, 8, noise_scale=0.2)
     for budget in (
         usual,
-        dataclasses.replace(usual, q_aggregation="min"),
-        dataclasses.replace(usual, softmax_temperature=0.1),
+        dataclasses.replace(usual, verifier=verifiers.Min()),
+        dataclasses.replace(usual, verifier=verifiers.Softmax(0.1)),
     ):
         together = act(np.arange(16), budget)
         alone = np.concatenate([act(np.array([row]), budget) for row in range(16)])
@@ -141,7 +141,7 @@ def test_the_verifier_may_aggregate_heads_otherwise_than_the_targets(trained, as
     # Means 1, 2, 3; minima 0, 2, -4.
     _, policy = _chooser(jnp.array([[0.0, 2.0], [2.0, 2.0], [-4.0, 10.0]]))
     agent = Sorl(q_aggregation=trained)
-    budget = Budget(inference_steps=1, candidates=3, q_aggregation=asked)
+    budget = Budget(inference_steps=1, candidates=3, verifier=asked and verifiers.named(asked))
     assert agent.actor.act(policy, jnp.zeros(1), CANDIDATES[:, None], budget) == expected
 
 
@@ -160,7 +160,7 @@ VALUES = jnp.log(jnp.array([1.0, 2.0, 3.0]))
 )
 def test_softmax_takes_each_candidate_as_often_as_its_value_says(temperature, expected):
     agent, policy = _chooser(jnp.stack([VALUES + 1, VALUES - 1], axis=1))
-    budget = Budget(inference_steps=1, candidates=3, softmax_temperature=temperature)
+    budget = Budget(inference_steps=1, candidates=3, verifier=verifiers.Softmax(temperature))
 
     @jax.jit
     @jax.vmap
@@ -176,24 +176,28 @@ def test_softmax_takes_each_candidate_as_often_as_its_value_says(temperature, ex
 
 def test_extra_draws_leave_the_initial_noise_of_other_budgets_alone():
     agent, key = Sorl(), jax.random.key(3)
-    for budget in (Budget(candidates=4), Budget(candidates=4, q_aggregation="min"), Budget(softmax_temperature=2.0)):
+    for budget in (
+        Budget(candidates=4),
+        Budget(candidates=4, verifier=verifiers.Min()),
+        Budget(verifier=verifiers.Softmax(2.0)),
+    ):
         noise = agent.actor.draw_action(2, budget, key=key)
         np.testing.assert_array_equal(noise, jax.random.normal(key, (budget.candidates, 2)))
-    draws: Any = agent.actor.draw_action(2, Budget(candidates=4, softmax_temperature=2.0), key=key)
+    draws: Any = agent.actor.draw_action(2, Budget(candidates=4, verifier=verifiers.Softmax(2.0)), key=key)
     assert draws.noise.shape == (4, 2) and draws.gumbel.shape == (4,)
 
 
 def test_names_tell_verifiers_apart():
-    budgets = [Budget(4, 8), Budget(4, 8, q_aggregation="min"), Budget(4, 8, softmax_temperature=0.5)]
+    budgets = [Budget(4, 8), Budget(4, 8, verifier=verifiers.Min()), Budget(4, 8, verifier=verifiers.Softmax(0.5))]
     assert [budget.name for budget in budgets] == ["M4N8", "M4N8-min", "M4N8-softmax0.5"]
 
 
 def test_agents_without_a_choice_of_verifier_refuse_one():
     own = Sorl().actor.budgets._replace(other_verifiers=False)
     own.refuse(Budget(4, 8))
-    for budget in (Budget(4, 8, q_aggregation="min"), Budget(4, 8, softmax_temperature=1.0)):
+    for budget in (Budget(4, 8, verifier=verifiers.Min()), Budget(4, 8, verifier=verifiers.Softmax(1.0))):
         Sorl().actor.budgets.refuse(budget)
-        with pytest.raises(ValueError, match="This agent has one way to choose"):
+        with pytest.raises(ValueError, match="This agent does not choose among candidates"):
             own.refuse(budget)
 
 
@@ -203,8 +207,7 @@ def test_agents_without_a_choice_of_verifier_refuse_one():
         {"inference_steps": 0},
         {"candidates": 0},
         {"noise_scale": -1.0},
-        {"softmax_temperature": -0.1},
-        {"softmax_temperature": float("nan")},
+        {"verifier": "min"},
     ],
 )
 def test_budgets_that_cannot_act_are_refused(budget):

@@ -200,7 +200,7 @@ WRONG_HEADERS = {
     "too many candidates": (_with(10**12, "budget", "candidates"), "its candidates is above"),
     "a score of too many steps": (_with(10**9, "scores", 0, "inference_steps"), "its inference_steps is above"),
     "an observation too large to be": (_with(10**10, "observation_size"), "sizes"),
-    "a verifier that is none": (_with("median", "budget", "q_aggregation"), "q_aggregation"),
+    "a verifier that is none": (_with("median", "budget", "verifier"), "expected a verifier such as"),
     "another observation size": (_with(4, "observation_size"), "its arrays are not those"),
     "no observation size": (_with("3", "observation_size"), "sizes"),
     "a negative action size": (_with(-2, "action_size"), "sizes"),

@@ -22,6 +22,7 @@ from sorl.environments import named
 from sorl.evaluate.episodes import episode_seeds
 from sorl.evaluate.options import DecisionOptions
 from sorl.functional import verifiers
+from sorl.functional.verifiers import Min, Softmax
 from sorl.policy import load_policy, policy_path
 from sorl.runs import run as runs
 from sorl.scaling import __main__ as scaling, grid as scaling_grid
@@ -125,7 +126,7 @@ def successes(pair):
 
 
 @pytest.mark.parametrize(
-    "change", [["--episodes", "5"], ["--seed", "1"], ["--q-aggregation", "min"], ["--batch-size", "5"], "policy"]
+    "change", [["--episodes", "5"], ["--seed", "1"], ["--verifier", "min"], ["--batch-size", "5"], "policy"]
 )
 def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played, run, capsys, change):
     grid(run, *SMALL)
@@ -170,10 +171,10 @@ def test_the_reference_is_always_played_and_comes_first():
 
 
 def test_options_of_a_decision_hold_for_every_pair():
-    options = DecisionOptions(q_aggregation="min", softmax_temperature=0.5, policy_conditioning="exact")
+    options = DecisionOptions(verifier="min-softmax0.5", policy_conditioning="exact")
     three, six = options.budgets(Sorl(), (3, 6), (2,))
     assert (three.policy_conditioning, six.policy_conditioning, six.critic_conditioning) == (3, 6, None)
-    assert {(budget.q_aggregation, budget.softmax_temperature) for budget in (three, six)} == {("min", 0.5)}
+    assert [budget.verifier for budget in (three, six)] == 2 * [Softmax(0.5, Min())]
     assert DecisionOptions().budgets(Rebrac(), None, None)[0].noise_scale == 0.0  # the agent's own
     assert DecisionOptions(critic_conditioning=4).budgets(Sorl(), (3,), (1,))[0].critic_conditioning == 4
 

@@ -70,8 +70,7 @@ def row(step, seed, successes, inference_steps=4, **others):
         "noise_scale": 1.0,
         "policy_conditioning": None,
         "critic_conditioning": None,
-        "q_aggregation": None,
-        "softmax_temperature": 0.0,
+        "verifier": None,
     }
     counts = {"successes": successes, "episodes": 10, "return": -100.0, "length": 100.0, "steps_per_second": 1000.0}
     return {"step": step, "training_seed": seed} | budget | counts | others

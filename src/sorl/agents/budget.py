@@ -1,13 +1,13 @@
 """Budgets: the compute that one decision may spend, and those that an agent acts on."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 
 from sorl.agents.shared.settings import MAX_CANDIDATES, MAX_STEPS
-from sorl.functional.verifiers import Aggregation
+from sorl.functional.verifiers import AbstractVerifier, Softmax
 from sorl.system.ranges import MAX_NUMBER, refuse_outside
 
 
@@ -17,7 +17,6 @@ BUDGET_TYPES = {
     "policy_conditioning": (int, type(None)),
     "critic_conditioning": (int, type(None)),
     "noise_scale": (float, int),
-    "softmax_temperature": (float, int),
 }
 """By the field of a `Budget`, the types that it may have."""
 
@@ -42,17 +41,12 @@ class Budget(eqx.Module):
     """Number of steps shown to the policy; None: the largest trained count not above `inference_steps`."""
     critic_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the critic; None: the largest trained count not above `inference_steps`."""
-    q_aggregation: Aggregation | None = eqx.field(static=True, default=None)
-    """How critic heads become the value that candidates are judged by; None: as the agent's own targets.
+    verifier: AbstractVerifier | None = eqx.field(static=True, default=None)
+    """How candidates are chosen by the values of the critic heads; None: the best, by the agent's own aggregation.
 
-    `min` helps where best of N lowers success: it passes over what one head alone over-estimates. `mean` helps where
-    the heads differ more in noise than in knowledge, since it averages the noise out.
-    """
-    softmax_temperature: float = eqx.field(static=True, default=0.0)
-    """Above 0, candidate i is taken with a probability proportional to exp(Q_i / temperature); in units of Q.
-
-    It helps where the candidates' values differ by less than the critic errs: then 0, which takes the best, follows the
-    errors. A large temperature is one plain sample.
+    `Min()` or `LowerBound(k)` help where best of N lowers success: they pass over what one head alone over-estimates.
+    `Mean()` helps where the heads differ more in noise than in knowledge, since it averages the noise out. `Softmax(T)`
+    helps where the candidates' values differ by less than the critic errs.
     """
 
     def __check_init__(self):
@@ -73,22 +67,34 @@ class Budget(eqx.Module):
             policy_conditioning=(1, MAX_STEPS),
             critic_conditioning=(1, MAX_STEPS),
             noise_scale=(0.0, MAX_NUMBER),
-            softmax_temperature=(0.0, MAX_NUMBER),
         )
-        if self.q_aggregation not in (None, "mean", "min"):
-            raise ValueError(f"q_aggregation is {self.q_aggregation!r}; give 'mean', 'min' or None.")
+        if not isinstance(self.verifier, AbstractVerifier | None):
+            raise ValueError(f"verifier is {self.verifier!r}; give one of sorl.functional.verifiers, or None.")
 
     @property
     def name(self) -> str:
         """Short name by its sizes, `M4N8` for four jumps and best of eight, and by a verifier that is not the usual."""
-        aggregation = "" if self.q_aggregation is None else f"-{self.q_aggregation}"
-        softmax = f"-softmax{self.softmax_temperature!r}" if self.softmax_temperature else ""
-        return f"M{self.inference_steps}N{self.candidates}{aggregation}{softmax}"
+        verifier = "" if self.verifier is None else f"-{self.verifier.name}"
+        return f"M{self.inference_steps}N{self.candidates}{verifier}"
 
     @property
     def chooses_by_softmax(self) -> bool:
         """Whether the choice among candidates is random too."""
-        return self.candidates > 1 and self.softmax_temperature > 0
+        return self.candidates > 1 and isinstance(self.verifier, Softmax)
+
+
+def of_today(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a budget in JSON, with a `verifier` in place of what sorl 0.1.0 wrote.
+
+    Version 0.1.0 had two fields: `q_aggregation` (None, mean or min) and `softmax_temperature` (0: the best is taken).
+    """
+    if not {"q_aggregation", "softmax_temperature"} & fields.keys():
+        return dict(fields)
+    kept = {name: value for name, value in fields.items() if name not in ("q_aggregation", "softmax_temperature")}
+    aggregation, temperature = fields.get("q_aggregation"), fields.get("softmax_temperature", 0.0)
+    names = [] if aggregation is None else [str(aggregation)]
+    names += [] if temperature == 0 else [f"softmax{temperature!r}"]
+    return {"verifier": "-".join(names) or None} | kept
 
 
 class Budgets(NamedTuple):
@@ -107,7 +113,7 @@ class Budgets(NamedTuple):
     other_candidates: bool
     """Whether it can choose among other numbers of candidates than `candidates`."""
     other_verifiers: bool = False
-    """Whether it uses a budget's `q_aggregation` and `softmax_temperature`."""
+    """Whether it uses a budget's `verifier`."""
 
     def grid(
         self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
@@ -135,8 +141,8 @@ class Budgets(NamedTuple):
             if asked not in possible and not getattr(self, f"other_{name}"):
                 allowed = " or ".join(map(str, possible))
                 raise ValueError(f"This agent cannot act with {asked} {title}; give {allowed}.")
-        if (budget.q_aggregation or budget.softmax_temperature) and not self.other_verifiers:
-            raise ValueError("This agent has one way to choose; leave q_aggregation and softmax_temperature alone.")
+        if budget.verifier is not None and not self.other_verifiers:
+            raise ValueError("This agent does not choose among candidates; omit the verifier.")
 
 
 ONE_PASS = Budgets(

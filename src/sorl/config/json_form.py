@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sorl.agents import AbstractAgent
+from sorl.agents import AbstractAgent, Budget
 from sorl.agents.actors import AbstractActor
+from sorl.agents.budget import of_today
 from sorl.agents.registry import find, find_actor
+from sorl.functional.verifiers import AbstractVerifier, named
 
 
 ABSENT = "absent"
@@ -28,6 +30,8 @@ def to_json(config: Any) -> Any:
     if isinstance(config, AbstractAgent | AbstractActor):
         fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
         return {"type": type(config).__name__, **fields}
+    if isinstance(config, AbstractVerifier):
+        return config.name
     if dataclasses.is_dataclass(config):
         return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, tuple):
@@ -48,6 +52,11 @@ def actor_from_json(values: Any, where: str) -> AbstractActor:
     """Creates an actor from its JSON form; raises as `agent_from_json` does."""
     reader = _Reader(where)
     return reader.finish(reader.named(find_actor, "actor", values, ""))
+
+
+def budget_from_json(values: Any, where: str) -> Budget:
+    """Makes a budget from its JSON form, also from that of version 0.1.0; raises as `from_json` does."""
+    return from_json(Budget, of_today(values) if isinstance(values, dict) else values, where)
 
 
 def from_json(cls: Any, values: Any, where: str) -> Any:
@@ -109,6 +118,11 @@ class _Reader:
 
     def value(self, hint: Any, value: Any, name: str) -> Any:
         """A value of the type `hint`; where a real number is expected, a whole number is accepted too."""
+        if hint is AbstractVerifier and _may_be(hint, value):
+            try:
+                return named(value)
+            except ValueError:
+                raise self._wrong(name, value, _words(hint)) from None
         if _is_agent(hint):
             return self.named(find, "agent", value, name)
         if dataclasses.is_dataclass(hint):
@@ -161,6 +175,8 @@ def _may_be(hint: Any, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is Path:
         return isinstance(value, str) and "\0" not in value
+    if hint is AbstractVerifier:
+        return isinstance(value, str)
     return hint in (int, str, bool) and type(value) is hint
 
 
@@ -175,6 +191,8 @@ def _words(hint: Any) -> str:
     plain = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
     if hint is type(None):
         return "null"
+    if hint is AbstractVerifier:
+        return "a verifier such as 'min' or 'softmax0.5'"
     if hint in plain:
         return plain[hint]
     arguments = typing.get_args(hint)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from sorl.agents import Budget
+from sorl.config.json_form import to_json
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.named import is_ogbench
 from sorl.environments.pool import Environments
@@ -64,7 +65,7 @@ class EvaluationResult:
         The interval of success is Wilson's; without success its fields are None, and the return has a bootstrap
         interval.
         """
-        return dataclasses.asdict(self.budget) | {
+        return to_json(self.budget) | {
             "env": self.env,
             "seed": self.seed,
             "episodes": len(self.returns),

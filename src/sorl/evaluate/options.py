@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sorl.agents import AbstractAgent, Budget
+from sorl.functional.verifiers import named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,16 +14,20 @@ class DecisionOptions:
 
     noise_scale: float | None = None
     """Factor on the policy's noise: 1 as trained, 0 for the deterministic path; default: the agent's own."""
-    q_aggregation: Literal["mean", "min"] | None = None
-    """How the critic heads are combined to rank candidates; default: as in the agent's TD target."""
-    softmax_temperature: float = 0.0
-    """At 0 the best candidate is taken; above 0 one is drawn with weights exp(Q / temperature); in units of Q."""
+    verifier: str | None = None
+    """How candidates are chosen by the values of the critic heads: by their mean or min, by their mean minus so many
+    standard deviations (lower-bound1), by a draw with weights exp(Q / temperature), in units of Q (softmax0.5), or by
+    two of these (min-softmax0.5); default: the best by the aggregation of the agent's own TD target."""
     policy_conditioning: int | Literal["exact"] | None = None
     """Number of steps the policy is conditioned on: a number, or exact for the inference steps themselves; default: the
     largest trained number not above the inference steps."""
     critic_conditioning: int | Literal["exact"] | None = None
     """Number of steps the critic is conditioned on: a number, or exact for the inference steps themselves; default: the
     largest trained number not above the inference steps."""
+
+    def __post_init__(self):
+        if self.verifier is not None:
+            named(self.verifier)
 
     def budgets(
         self, agent: AbstractAgent, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None
@@ -36,8 +41,7 @@ class DecisionOptions:
         usual = dataclasses.replace(
             own.usual,
             noise_scale=noise_scale,
-            q_aggregation=self.q_aggregation,
-            softmax_temperature=self.softmax_temperature,
+            verifier=None if self.verifier is None else named(self.verifier),
         )
         grid = own._replace(usual=usual).grid(inference_steps, candidates, final=True)
         return [self._conditioned(budget) for budget in grid]

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
 from sorl.agents.registry import UnknownAgent
-from sorl.config.json_form import actor_from_json, agent_from_json, from_json, to_json
+from sorl.config.json_form import actor_from_json, agent_from_json, budget_from_json, to_json
 from sorl.data.normalisation import Normalisation
 from sorl.policy.exported import read_sealed
 from sorl.policy.planning import checked_scores
@@ -182,7 +182,7 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     header = defaults | header
     if not isinstance(header["provenance"], dict):
         raise ValueError(f"the provenance is {header['provenance']!r}")
-    budget = from_json(Budget, header["budget"], "the budget")
+    budget = budget_from_json(header["budget"], "the budget")
     actor.budgets.refuse(budget)
     return Content(
         actor,

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
+from sorl.agents.budget import of_today
+from sorl.functional.verifiers import named
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
 
 
@@ -78,7 +80,11 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
     """The budget that a score is about; raises a `ValueError` if it does not say its steps and candidates."""
     if not all(type(row.get(name)) is int for name in ("inference_steps", "candidates")):
         raise ValueError(f"The score {dict(row)} needs whole numbers for inference_steps and candidates; add them.")
-    return Budget(**{field.name: row[field.name] for field in dataclasses.fields(Budget) if field.name in row})
+    known = [field.name for field in dataclasses.fields(Budget)]
+    fields = {name: value for name, value in of_today(row).items() if name in known}
+    if fields.get("verifier") is not None:
+        fields["verifier"] = named(str(fields["verifier"]))
+    return Budget(**fields)
 
 
 def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:

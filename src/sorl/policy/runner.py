@@ -23,6 +23,11 @@ class Acts(Protocol):
         """Length of an observation."""
         ...
 
+    @property
+    def chunk(self) -> int:
+        """Actions of one decision."""
+        ...
+
     def __call__(self, observation: Any, *, key: Any, **budget: Any) -> Float[np.ndarray, "..."]:
         """Acts on one observation or a batch of them."""
         ...

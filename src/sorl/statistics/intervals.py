@@ -29,8 +29,7 @@ BUDGET_FIELDS = (
     "noise_scale",
     "policy_conditioning",
     "critic_conditioning",
-    "q_aggregation",
-    "softmax_temperature",
+    "verifier",
 )
 """The fields of an evaluation row that identify its budget."""
 
@@ -162,7 +161,7 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
     for metric in metrics:
         for name, mean in metric.items():
             if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+))", name):
-                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale, "softmax_temperature": 0.0}
+                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale}
                 row["steps_per_second"] = math.nan
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
                 success = metric.get(f"evaluation/success/{budget[1]}")

@@ -57,9 +57,9 @@ def choose(
     **Arguments:** `value(action)`, one number for each critic head; `aggregation` of the heads where the budget names
     none.
     """
+    verifier, temperature = verifiers.in_force(budget.verifier, verifiers.named(aggregation))
     if isinstance(draws, SoftmaxDraws):
-        noise, perturbation = draws.noise, budget.softmax_temperature * draws.gumbel
+        noise, perturbation = draws.noise, temperature * draws.gumbel
     else:
         noise, perturbation = draws, None
-    aggregation = budget.q_aggregation or aggregation
-    return verifiers.choose(candidate, value, budget.noise_scale * noise, aggregation, perturbation)
+    return verifiers.choose(candidate, value, budget.noise_scale * noise, verifier, perturbation)

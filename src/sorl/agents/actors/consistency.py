@@ -36,6 +36,7 @@ class ConsistencyActor(AbstractActor):
             trained_steps=(self.sampling_steps,),
             other_inference_steps=True,
             other_candidates=True,
+            other_verifiers=True,
         )
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

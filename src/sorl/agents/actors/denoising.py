@@ -40,6 +40,7 @@ class DenoisingActor(AbstractActor):
             trained_steps=(self.denoising_steps,),
             other_inference_steps=True,
             other_candidates=True,
+            other_verifiers=True,
         )
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

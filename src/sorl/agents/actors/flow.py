@@ -38,6 +38,7 @@ class FlowActor(AbstractActor):
             trained_steps=(self.flow_steps,),
             other_inference_steps=True,
             other_candidates=True,
+            other_verifiers=True,
         )
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

@@ -28,7 +28,9 @@ class OneStepActor(AbstractActor):
     @property
     def budgets(self) -> Budgets:
         """One step, and any number of candidates."""
-        return Budgets(Budget(1), (1,), (1, 8), (1,), other_inference_steps=False, other_candidates=True)
+        return Budgets(
+            Budget(1), (1,), (1, 8), (1,), other_inference_steps=False, other_candidates=True, other_verifiers=True
+        )
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
         """The one-step policy and the critic."""
