@@ -68,6 +68,8 @@ SMALLER = {
     "jnp.int32(1000)": "jnp.int32(2)",
     "log_interval=1000": "log_interval=2",
     "batch_size=256": "batch_size=8",
+    "workers=8": "workers=1",
+    "episodes=50": "episodes=1",
 }
 """What Python blocks say for real trainings, and what is run instead."""
 QUICKSTART = "cube-single-play-singletask-task1-v0"
