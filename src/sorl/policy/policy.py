@@ -64,8 +64,8 @@ class Policy:
     def algorithm(self) -> str:
         """The agent that trained it, or the kind of actor where the provenance does not tell."""
         agent = self.provenance.get("agent")
-        known = isinstance(agent, dict) and isinstance(agent.get("type"), str)
-        return agent["type"] if known else type(self.actor).__name__
+        name = agent.get("type") if isinstance(agent, dict) else None
+        return name if isinstance(name, str) else type(self.actor).__name__
 
     @property
     def observation_size(self) -> int:

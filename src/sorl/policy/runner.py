@@ -28,7 +28,16 @@ class Acts(Protocol):
         """Actions of one decision."""
         ...
 
-    def __call__(self, observation: Any, *, key: Any, **budget: Any) -> Float[np.ndarray, "..."]:
+    def __call__(
+        self,
+        observation: Any,
+        *,
+        key: Any = None,
+        steps: Any = None,
+        candidates: Any = None,
+        noise_scale: Any = None,
+        budget: Any = None,
+    ) -> Float[np.ndarray, "..."]:
         """Acts on one observation or a batch of them."""
         ...
 
