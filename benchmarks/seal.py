@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from sorl import Budget, load_policy  # noqa: E402
@@ -46,7 +47,7 @@ def digest(*arrays) -> str:
     """A digest of the dtypes, shapes and bits of arrays, or of texts."""
     found = hashlib.sha256()
     for array in arrays:
-        if hasattr(array, "dtype") and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        if hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             array = jax.random.key_data(array)
         array = np.asarray(array)
         found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())

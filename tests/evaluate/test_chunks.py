@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl.agents import AbstractAgent, Budget
+from sorl import Policy
 from sorl.agents.actors import AbstractActor
 from sorl.agents.budget import ONE_PASS
 from sorl.data.normalisation import Normalisation
-from sorl.environments import environments
-from sorl.environments.environments import SerialEnvironments
+from sorl.environments import named
+from sorl.environments.interface import Environment
+from sorl.environments.serial import SerialEnvironments
 from sorl.evaluate import episodes as rollouts
 
 
@@ -44,18 +45,7 @@ class Counting(AbstractActor):
         return self.scale * jnp.stack(actions, axis=1).reshape(-1)
 
 
-class Agent(AbstractAgent):
-    """All that an evaluation needs of an agent."""
-
-    actor: Counting = Counting()  # pyright: ignore[reportIncompatibleMethodOverride]
-
-    def init(self, observation_size, action_size, *, key):
-        raise NotImplementedError
-
-    draw = draw_shared = update = losses = policy = init  # type: ignore[assignment]
-
-
-class Echoing(environments.Environment):
+class Echoing(Environment):
     """An episode of 2 + seed % 5 steps that shows (seed, step) and what it was sent."""
 
     def __init__(self, env_name, success_timing):
@@ -63,6 +53,9 @@ class Echoing(environments.Environment):
 
     def sizes(self):
         return 5, 3
+
+    def action_range(self):
+        return np.full(3, -np.inf), np.full(3, np.inf)
 
     def reset(self, seed):
         self.seed, self.taken = seed, 0
@@ -78,11 +71,8 @@ def _played(side_by_side: int, scale: Any = 1.0) -> dict[int, np.ndarray]:
     """What each of 7 episodes was sent, step by step."""
     sent: dict[int, list[Any]] = {}
     moments = rollouts.play(
-        Agent(Counting(scale=scale)),
-        (),
+        Policy(Counting(scale=scale), (), Normalisation.identity(5, 3), {}),
         SerialEnvironments("cube-single-play-singletask-task1-v0", environments=side_by_side),
-        normalisation=Normalisation.identity(5, 3),
-        budget=Budget(),
         episodes=7,
         seed=3,
     )
@@ -94,7 +84,7 @@ def _played(side_by_side: int, scale: Any = 1.0) -> dict[int, np.ndarray]:
 
 @pytest.mark.parametrize("side_by_side", [1, 3, 7])
 def test_a_new_decision_is_made_at_every_third_step_of_an_episode(monkeypatch, side_by_side):
-    monkeypatch.setattr(environments, "Environment", Echoing)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Echoing)
     monkeypatch.setattr(rollouts, "MOST_ROWS", 2)  # so that episodes share rows
     sent = _played(side_by_side)
     seeds = rollouts.episode_seeds(3, 7)
@@ -108,6 +98,6 @@ def test_a_new_decision_is_made_at_every_third_step_of_an_episode(monkeypatch, s
 
 
 def test_an_action_that_is_not_finite_is_refused(monkeypatch):
-    monkeypatch.setattr(environments, "Environment", Echoing)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Echoing)
     with pytest.raises(FloatingPointError, match="in episode 0 at step 0 is not finite"):
         _played(1, scale=jnp.array(jnp.inf))

@@ -45,7 +45,8 @@ def register(agent_class: Agent) -> Agent:
             f"There is an agent {earlier.__name__} already, of the module {earlier.__module__}; give "
             f"{agent_class.__module__}.{name} another name."
         )
-    _register_actor(type(agent_class().actor), agent_class)
+    make: Any = agent_class
+    _register_actor(type(make().actor), agent_class)
     _agents[name] = agent_class
     return agent_class
 

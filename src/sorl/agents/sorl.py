@@ -67,7 +67,8 @@ class Sorl(AbstractAgent):
     """
 
     published = sorl_settings.PUBLISHED
-    quickstart = sorl_settings.QUICKSTART | {
+    quickstart = {
+        **sorl_settings.QUICKSTART,
         "late_learning_rate": 1e-4,
         "decay_start": 30_000.0,
         "decay_end": 40_000.0,

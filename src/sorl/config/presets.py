@@ -57,7 +57,8 @@ def own_logs(
     `quickstart`, networks and number of updates are those of the quickstart, but the weights of the losses remain those
     for own logs.
     """
-    fields, sizes = dict(agent.own_logs), dict[str, Any]()
+    fields: dict[str, Any] = dict(agent.own_logs)
+    sizes: Any = {}
     evaluation = EvaluationConfig(interval=agent.published.evaluation_interval)
     if quickstart:
         fields = _small(agent) | fields
