@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sorl.policy import Plan as Plan, Policy as Policy, load_policy as load_policy
     from sorl.policy.exported import ExportedPolicy as ExportedPolicy, load_exported as load_exported
     from sorl.runs.run import Run as Run, load_run as load_run
-    from sorl.train.loop import TrainState as TrainState, run_chunk as run_chunk
+    from sorl.train.loop import TrainState as TrainState, run_chunk as run_chunk, train_steps as train_steps
 
 __version__ = "0.1.0"
 
@@ -81,6 +81,7 @@ _HOMES = {
     "load_run": "runs.run",
     "register_agent": "agents:register",
     "run_chunk": "train.loop",
+    "train_steps": "train.loop",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -111,6 +111,18 @@ def test_the_gradient_of_layer_norm_is_that_of_its_formula(shape, maybe_jit):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("shape", [(5,), (4, 5)])
+def test_forward_and_reverse_derivatives_of_a_critic_agree(shape, maybe_jit):
+    critic = CriticEnsemble(5, 2, (4, 3), heads=2, sees_steps=False, key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    observation, action = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (*shape[:-1], 2))
+    tangent = jax.random.normal(keys[2], action.shape)
+    with jax.default_matmul_precision("highest"):
+        forward = maybe_jit(lambda a: jax.jvp(lambda a: jnp.sum(critic(observation, a)), (a,), (tangent,))[1])(action)
+        backward = maybe_jit(lambda a: jax.vjp(lambda a: jnp.sum(critic(observation, a)), a)[1](1.0)[0])(action)
+    np.testing.assert_allclose(forward, jnp.sum(tangent * backward), rtol=1e-4, atol=1e-5)
+
+
 def test_a_constant_input_of_layer_norm_has_a_finite_gradient(maybe_jit):
     norm = eqx.nn.LayerNorm(3, eps=1e-6)
     gradient = maybe_jit(jax.grad(lambda x: layers.layer_norm(norm, x)[0]))(jnp.full(3, 0.1))

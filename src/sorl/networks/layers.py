@@ -48,35 +48,40 @@ def layer_norm(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Ar
     return _layer_norm(x, norm.weight, norm.bias, norm.eps)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _layer_norm(
     x: Float[Array, "*batch in"], weight: Float[Array, " in"], bias: Float[Array, " in"], epsilon: float
 ) -> Float[Array, "*batch in"]:
-    return _layer_norm_forward(x, weight, bias, epsilon)[0]
+    mean, scale = _moments(x, epsilon)
+    unit = (x - mean) * scale
+    return unit * jnp.broadcast_to(weight, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
-def _layer_norm_forward(x, weight, bias, epsilon):
+def _moments(x: Float[Array, "*batch in"], epsilon: float) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch 1"]]:
+    """The mean over units, and 1 / (standard deviation)."""
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
-    scale = jax.lax.rsqrt(variance + epsilon)
-    unit = (x - mean) * scale
-    return unit * jnp.broadcast_to(weight, x.shape) + jnp.broadcast_to(bias, x.shape), (x, mean, scale, weight)
+    return mean, jax.lax.rsqrt(variance + epsilon)
 
 
-def _layer_norm_backward(epsilon, kept, gradient):
-    # By hand, because it then needs none of the forward pass's arrays but its input, and its sums over an axis are
-    # products with a vector: XLA's derivative keeps x - mean and the unit, and reads them in sum after sum.
-    x, mean, scale, weight = kept
-    size = x.shape[-1]
-    times_x = gradient * x
-    slope_mean = (gradient @ weight)[..., None] / size
-    slope_times_x = (times_x @ weight)[..., None] / size
-    slope_times_unit = scale * (slope_times_x - mean * slope_mean)
-    slope = gradient * jnp.broadcast_to(weight, x.shape)
-    to_x = scale * (slope - slope_mean - (x - mean) * (scale * slope_times_unit))
-    scales, shifts = scale[..., 0], (scale * mean)[..., 0]
-    to_weight = jnp.tensordot(scales, times_x, scales.ndim) - jnp.tensordot(shifts, gradient, shifts.ndim)
-    return to_x, to_weight, jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
+@_layer_norm.defjvp
+def _layer_norm_derivative(epsilon, primals, tangents):
+    (x, weight, _), (x_tangent, weight_tangent, bias_tangent) = primals, tangents
+    mean, scale = _moments(x, epsilon)
+    size, means, scales = x.shape[-1], mean[..., 0], scale[..., 0]
+    # By hand, for the sake of the gradient, which is the transpose of what follows: it needs no array of the forward
+    # pass but its input, and its sums over an axis are products with a vector (the transposes of outer products). XLA's
+    # own keeps x - mean and the unit, and reads them in sum after sum.
+    scaled = scale * x_tangent
+    along_unit = scales * scales * jnp.sum(-(x - mean) * scaled, axis=-1)
+    # Through x itself, through the variance, and through the mean.
+    through_variance = x * _outer(along_unit / size, weight)
+    through_mean = _outer((jnp.sum(-scaled, axis=-1) - means * along_unit) / size, weight)
+    tangent = scaled * jnp.broadcast_to(weight, x.shape) + through_mean + through_variance
+    # Through scale and shift.
+    tangent += x * _outer(scales, weight_tangent) - _outer(scales * means, weight_tangent)
+    return _layer_norm(x, *primals[1:], epsilon), tangent + jnp.broadcast_to(bias_tangent, x.shape)
 
 
-_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+def _outer(rows: Float[Array, "*batch"], units: Float[Array, " in"]) -> Float[Array, "*batch in"]:
+    return jnp.tensordot(rows, units, 0)
