@@ -12,9 +12,8 @@ from typing import Annotated
 import jax
 import tyro
 
-from sorl import load_policy
 from sorl.config.own_agents import OwnAgents
-from sorl.policy import Plan, Policy
+from sorl.policy import Plan, Policy, load_policy
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory
