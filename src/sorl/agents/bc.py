@@ -8,7 +8,6 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.published import Published, rows
-from sorl.agents.shared.settings import ANY_WEIGHT, refuse_empty_networks, refuse_outside
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation
 from sorl.networks import GaussianNetwork
@@ -44,10 +43,6 @@ class Bc(AbstractAgent):
     """Whether the standard deviation of each action dimension is learned, rather than 1."""
     learning_rate: float = 3e-4
     """Adam's learning rate."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes")
-        refuse_outside(self, learning_rate=ANY_WEIGHT)
 
     @property
     def actor(self) -> GaussianActor:

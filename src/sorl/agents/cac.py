@@ -11,17 +11,10 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import ConsistencyActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.published import DISCOUNT, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import consistency, optimisation, td, verifiers
 from sorl.networks import ConsistencyNetwork, CriticEnsemble
+from sorl.system.ranges import refuse_outside
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -129,18 +122,7 @@ class Cac(AbstractAgent):
     """Weight of the Q loss: small stays near the data, large trusts the critic; 0 clones."""
 
     def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "sampling_steps", "backup_candidates", "candidates")
-        refuse_unknown_aggregation(self)
-        refuse_outside(
-            self,
-            refinement_updates=(1.0, math.inf),
-            learning_rate=ANY_WEIGHT,
-            max_grad_norm=ANY_WEIGHT,
-            discount=SHARE,
-            target_rate=SHARE,
-            q_coefficient=ANY_WEIGHT,
-        )
+        refuse_outside(self, refinement_updates=(1.0, math.inf))
 
     @property
     def actor(self) -> ConsistencyActor:

@@ -17,14 +17,6 @@ from sorl.agents.shared.flow_agent import (
     td_loss,
 )
 from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import expectile, optimisation, verifiers
 from sorl.networks import CriticEnsemble, Value, VelocityField
@@ -107,12 +99,6 @@ class Fawac(AbstractAgent):
     """Share tau of the online critic that enters its moving average at each update."""
     temperature: float = 3.0
     """alpha, the inverse temperature of the weights: 0 clones every action alike, large trusts the critic."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "flow_steps")
-        refuse_unknown_aggregation(self)
-        refuse_outside(self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, temperature=ANY_WEIGHT)
 
     @property
     def actor(self) -> FlowActor:

@@ -16,14 +16,6 @@ from sorl.agents.shared.flow_agent import (
     td_loss,
 )
 from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, td, verifiers
 from sorl.networks import CriticEnsemble, VelocityField
@@ -92,14 +84,6 @@ class Fbrac(AbstractAgent):
     """Share tau of the online critic that enters its moving average at each update."""
     flow_matching_coefficient: float = 10.0
     """alpha, the weight of the flow-matching loss: large stays near the data, small trusts the critic."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "flow_steps")
-        refuse_unknown_aggregation(self)
-        refuse_outside(
-            self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, flow_matching_coefficient=ANY_WEIGHT
-        )
 
     @property
     def actor(self) -> FlowActor:

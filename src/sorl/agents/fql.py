@@ -18,14 +18,6 @@ from sorl.agents.shared.flow_agent import (
     td_loss,
 )
 from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, td, verifiers
 from sorl.functional.means import mean_over
@@ -104,14 +96,6 @@ class Fql(AbstractAgent):
     """Share tau of the online critic that enters its moving average at each update."""
     distillation_coefficient: float = 10.0
     """alpha, the weight of the distillation loss: large stays near the data, small trusts the critic."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "flow_steps")
-        refuse_unknown_aggregation(self)
-        refuse_outside(
-            self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, distillation_coefficient=ANY_WEIGHT
-        )
 
     @property
     def actor(self) -> OneStepActor:

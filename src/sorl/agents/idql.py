@@ -12,17 +12,10 @@ from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
 from sorl.agents.shared.published import DISCOUNT, EXPECTILE, TWO_LAYERS, Published, rows
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import diffusion, optimisation, verifiers
 from sorl.networks import NoisePredictor
+from sorl.system.ranges import refuse_outside
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -120,20 +113,10 @@ class Idql(AbstractAgent):
     """beta_max, the rate at which noise enters an action at time 1; at time 0 it is 0.1."""
 
     def __check_init__(self):
-        refuse_empty_networks(self, "critic_hidden_sizes")
-        refuse_counts_below_one(
-            self, "width", "blocks", "denoising_steps", "candidates", "critic_heads", "value_interval"
-        )
-        refuse_unknown_aggregation(self)
         refuse_outside(
             self,
             dropout_rate=(0.0, 0.99),
-            learning_rate=ANY_WEIGHT,
             decay_updates=(1.0, math.inf),
-            discount=SHARE,
-            target_rate=SHARE,
-            average_rate=SHARE,
-            expectile=SHARE,
             most_noise_rate=(diffusion.BETA_MIN, math.inf),
         )
 

@@ -14,14 +14,6 @@ from sorl.agents.shared.flow_agent import (
     flow_matching_errors,
 )
 from sorl.agents.shared.published import DISCOUNT, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, verifiers
 from sorl.functional.means import mean_over
@@ -90,12 +82,6 @@ class Ifql(AbstractAgent):
     """Share tau of the online critic that enters its moving average at each update."""
     expectile: float = 0.9
     """Which expectile of Q over the logged actions V is: 0.5 is their mean, near 1 their maximum."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "flow_steps", "candidates")
-        refuse_unknown_aggregation(self)
-        refuse_outside(self, learning_rate=ANY_WEIGHT, discount=SHARE, target_rate=SHARE, expectile=SHARE)
 
     @property
     def actor(self) -> FlowActor:

@@ -9,14 +9,6 @@ from sorl.agents.actors import GaussianActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
 from sorl.agents.shared.published import DISCOUNT, FOUR_LAYERS, Published, rows
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import expectile as values, optimisation, verifiers
 from sorl.networks import GaussianNetwork, Value
@@ -95,19 +87,6 @@ class Iql(AbstractAgent):
     """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
     temperature: float = 10.0
     """Scale of the advantage in the policy's weights: 0 clones all actions alike, large the best alone."""
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads")
-        refuse_unknown_aggregation(self)
-        refuse_outside(
-            self,
-            learning_rate=ANY_WEIGHT,
-            discount=SHARE,
-            target_rate=SHARE,
-            expectile=SHARE,
-            temperature=ANY_WEIGHT,
-        )
 
     @property
     def actor(self) -> GaussianActor:

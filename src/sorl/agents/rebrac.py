@@ -1,6 +1,5 @@
 """ReBRAC: a deterministic actor and a critic, both kept near the data."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -12,14 +11,6 @@ from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.agents.shared.schedules import every, no_metrics
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, td, verifiers
 from sorl.networks import CriticEnsemble, GaussianNetwork
@@ -134,20 +125,6 @@ class Rebrac(AbstractAgent):
     sqrt(2) times higher: momentum halves, the root of the second moment falls by sqrt(2), and there are two steps, so
     that the published 3e-4 is about 4.2e-4 of an actor that does not move between its turns.
     """
-
-    def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "critic_heads", "policy_interval")
-        refuse_unknown_aggregation(self)
-        weights = ("actor_cloning_coefficient", "critic_cloning_coefficient", "q_coefficient", "target_noise")
-        refuse_outside(
-            self,
-            learning_rate=ANY_WEIGHT,
-            discount=SHARE,
-            target_rate=SHARE,
-            target_noise_limit=(0.0, math.inf),
-            **dict.fromkeys(weights, ANY_WEIGHT),
-        )
 
     @property
     def actor(self) -> DeterministicActor:

@@ -14,19 +14,18 @@ from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import sorl_settings
 from sorl.agents.shared.branches import gradient_of_one, one_of
 from sorl.agents.shared.schedules import linear_decay
-from sorl.agents.shared.settings import ANY_WEIGHT, refuse_outside
 from sorl.agents.shared.shortcut_agent import (
     SorlDraws,
     SorlSharedDraws,
     consistency_levels,
     draw,
     draw_shared,
-    refuse_bad_settings,
 )
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, shortcut, td, verifiers
 from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.system.ranges import refuse_outside
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -124,10 +123,7 @@ class Sorl(AbstractAgent):
     """Weight of the Q loss: small stays near the data, large trusts the critic."""
 
     def __check_init__(self):
-        refuse_bad_settings(self)
-        refuse_outside(
-            self, late_learning_rate=ANY_WEIGHT, decay_start=ANY_WEIGHT, decay_end=(self.decay_start + 1, math.inf)
-        )
+        refuse_outside(self, decay_end=(self.decay_start + 1, math.inf))
 
     @property
     def actor(self) -> ShortcutActor:

@@ -17,7 +17,6 @@ from sorl.agents.shared.shortcut_agent import (
     SorlSharedDraws,
     draw,
     draw_shared,
-    refuse_bad_settings,
 )
 from sorl.agents.sorl import Sorl, policy_gradient, td_loss
 from sorl.data.transitions import Transition
@@ -89,9 +88,6 @@ class SorlReleased(AbstractAgent):
     """Weight of the self-consistency loss."""
     q_coefficient: float = 100.0
     """Weight of the Q loss: small stays near the data, large trusts the critic."""
-
-    def __check_init__(self):
-        refuse_bad_settings(self)
 
     @property
     def actor(self) -> ShortcutActor:

@@ -12,17 +12,10 @@ from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import diffusion_behaviour as behaviour, implicit_values as implicit
 from sorl.agents.shared.published import DISCOUNT, ENVIRONMENTS, EXPECTILE, TWO_LAYERS, Published, rows
 from sorl.agents.shared.schedules import cosine_decay, no_metrics
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 from sorl.data.transitions import Transition
 from sorl.functional import diffusion, optimisation, verifiers
 from sorl.networks import GaussianNetwork, NoisePredictor
+from sorl.system.ranges import refuse_outside
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -135,19 +128,10 @@ class Srpo(AbstractAgent):
     (the original code's `regq`, which is on in mazes)."""
 
     def __check_init__(self):
-        refuse_empty_networks(self, "hidden_sizes", "critic_hidden_sizes")
-        refuse_counts_below_one(self, "width", "blocks", "critic_heads", "value_interval")
-        refuse_unknown_aggregation(self)
         refuse_outside(
             self,
             dropout_rate=(0.0, 0.99),
-            pretraining_updates=(0.0, math.inf),
             decay_updates=(1.0, math.inf),
-            learning_rate=ANY_WEIGHT,
-            discount=SHARE,
-            target_rate=SHARE,
-            expectile=SHARE,
-            q_coefficient=ANY_WEIGHT,
             most_noise_rate=(diffusion.BETA_MIN, math.inf),
         )
 

@@ -1,4 +1,4 @@
-"""What hyper-parameters must satisfy, whatever the algorithm; each function raises a `ValueError`, one sentence."""
+"""What hyper-parameters of every algorithm must satisfy, by the name and the type of their fields."""
 
 import dataclasses
 from typing import Any
@@ -30,43 +30,44 @@ COUNTS = {
     "chunk": MAX_STEPS,
     "candidates": MAX_CANDIDATES,
     "backup_candidates": MAX_CANDIDATES,
+    "value_interval": MAX_COUNT,
+    "policy_interval": MAX_COUNT,
 }
-"""By a field's name, its highest value; a file with absurd sizes is refused before memory is asked for."""
+"""By field name, the highest value of a count; the lowest is 1. Absurd sizes are refused before they cost memory."""
+
+SHARES = ("discount", "target_rate", "average_rate", "expectile")
+"""Fields between 0 and 1."""
 
 
 def refuse_absurd_values(agent: Any) -> None:
-    """Refuses what no field of any agent may be: infinite, NaN, negative, or larger than anything sensible."""
+    """Raises a `ValueError`, one sentence, for a field that no agent or actor may have.
+
+    Counts and layer sizes are at least 1, shares between 0 and 1, other numbers finite and not negative, and the
+    learning rate positive. A field with another range is checked by its own class.
+    """
     for field in dataclasses.fields(agent):
-        value = getattr(agent, field.name)
-        if field.name in COUNTS:
-            refuse_outside(agent, **{field.name: (1, COUNTS[field.name])})
+        name, value = field.name, getattr(agent, field.name)
+        if name in COUNTS:
+            _refuse_none(name, value)
+            refuse_outside(agent, **{name: (1, COUNTS[name])})
+        elif name in SHARES:
+            refuse_outside(agent, **{name: SHARE})
         elif isinstance(value, int):
-            refuse_outside(agent, **{field.name: (0, MAX_COUNT)})
+            refuse_outside(agent, **{name: (0, MAX_COUNT)})
         elif isinstance(value, float):
-            refuse_outside(agent, **{field.name: ANY_WEIGHT})
+            refuse_outside(agent, **{name: ANY_WEIGHT})
         if isinstance(value, tuple) and len(value) > MAX_LAYERS:
-            raise ValueError(f"{field.name} has {len(value)} layers; give at most {MAX_LAYERS}.")
+            raise ValueError(f"{name} has {len(value)} layers; give at most {MAX_LAYERS}.")
+        if name == "q_aggregation" and value not in ("mean", "min"):
+            raise ValueError(f"q_aggregation is {value!r}; give 'mean' or 'min'.")
     rate = getattr(agent, "learning_rate", None)
     if isinstance(rate, int | float) and rate <= 0:
         raise ValueError(f"learning_rate is {rate}; give a number above 0.")
 
 
-def refuse_counts_below_one(agent: Any, *names: str) -> None:
-    """Refuses a whole number below 1."""
-    for name in names:
-        if getattr(agent, name) < 1:
-            raise ValueError(f"{name} is {getattr(agent, name)}; give a whole number >= 1.")
-
-
-def refuse_empty_networks(agent: Any, *names: str) -> None:
-    """Refuses hidden sizes without a layer, and layers without a unit."""
-    for name in names:
-        sizes = getattr(agent, name)
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"{name} {sizes} makes no network; give at least one hidden layer of at least one unit.")
-
-
-def refuse_unknown_aggregation(agent: Any) -> None:
-    """Refuses a way to make one value of several heads that does not exist."""
-    if agent.q_aggregation not in ("mean", "min"):
-        raise ValueError(f"q_aggregation is {agent.q_aggregation!r}; give 'mean' or 'min'.")
+def _refuse_none(name: str, value: Any) -> None:
+    """Refuses a count below 1, and hidden sizes without a layer or with a layer of no unit."""
+    if isinstance(value, tuple) and (not value or min(value) < 1):
+        raise ValueError(f"{name} {value} makes no network; give at least one hidden layer of at least one unit.")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"{name} is {value}; give a whole number >= 1.")

@@ -1,6 +1,4 @@
-"""What `Sorl` and `SorlReleased` have in common: random draws, and the settings they refuse."""
-
-from typing import Any
+"""What `Sorl` and `SorlReleased` have in common: random draws."""
 
 import equinox as eqx
 import jax
@@ -9,14 +7,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sorl.agents.actors.shortcut import step_counts
-from sorl.agents.shared.settings import (
-    ANY_WEIGHT,
-    SHARE,
-    refuse_counts_below_one,
-    refuse_empty_networks,
-    refuse_outside,
-    refuse_unknown_aggregation,
-)
 
 
 class SorlDraws(eqx.Module):
@@ -76,20 +66,3 @@ def draw_shared(backprop_steps: int, *, key: Key[Array, ""]) -> SorlSharedDraws:
     """One jump count for the Q loss and one for the TD target, uniform over the step counts."""
     policy_steps, target_steps = jax.random.randint(key, (2,), 0, len(step_counts(backprop_steps)), jnp.int32)
     return SorlSharedDraws(policy_steps, target_steps)
-
-
-def refuse_bad_settings(agent: Any) -> None:
-    """Raises a `ValueError`, one sentence, for hyper-parameters that cannot train."""
-    refuse_unknown_aggregation(agent)
-    refuse_counts_below_one(agent, "critic_heads")
-    refuse_empty_networks(agent, "hidden_sizes", "critic_hidden_sizes")
-    refuse_outside(
-        agent,
-        learning_rate=ANY_WEIGHT,
-        max_grad_norm=ANY_WEIGHT,
-        discount=SHARE,
-        target_rate=SHARE,
-        flow_matching_coefficient=ANY_WEIGHT,
-        self_consistency_coefficient=ANY_WEIGHT,
-        q_coefficient=ANY_WEIGHT,
-    )
