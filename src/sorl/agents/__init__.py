@@ -1,4 +1,4 @@
-"""Algorithms, one file each, behind one interface."""
+"""The algorithms, one per file, with one common interface."""
 
 from sorl.agents.actors import AbstractActor as AbstractActor
 from sorl.agents.bc import Bc as Bc
@@ -18,6 +18,6 @@ from sorl.agents.sorl_released import SorlReleased as SorlReleased
 from sorl.agents.srpo import Srpo as Srpo
 
 
-# Here rather than in their files, so that they are listed in this order.
+# Registered here and not in their files, so that help texts and tables list them in this order.
 for _agent in (Sorl, SorlReleased, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql):
     register(_agent)

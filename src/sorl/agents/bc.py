@@ -23,15 +23,15 @@ class BcState(eqx.Module):
 class Bc(AbstractAgent):
     """Behaviour cloning: the policy is N(mu(x), I), fitted to the logged actions by maximum likelihood.
 
-    One forward pass acts. It keeps no two modes: where the data have several, mu(x) lies between them. Source:
-    Pomerleau, "ALVINN" (1989); settings of the FQL paper (Park et al., 2025).
+    An action takes one forward pass. The policy is unimodal: if the data have several modes, mu(x) lies between them.
+    Source: Pomerleau, "ALVINN" (1989); settings of the FQL paper (Park et al., 2025).
 
-    - policy: -log N(a; mu(x), I), which is |a - mu(x)|^2 / 2 and a constant
+    - policy: -log N(a; mu(x), I), which is |a - mu(x)|^2 / 2 plus a constant
 
     Logged: `policy_loss`, `policy_grad_norm`.
 
-    It acts on mu(x), as the FQL paper's Gaussian policies are taken to do: the unit deviation serves the loss alone. A
-    budget's noise scale adds so many deviations of noise.
+    The action is mu(x), which is assumed of the FQL paper's Gaussian policies too; the standard deviation of 1 affects
+    only the loss. A budget's noise scale adds noise of that many standard deviations.
     """
 
     # Source: the FQL paper's tables.
@@ -40,26 +40,26 @@ class Bc(AbstractAgent):
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""
     learned_std: bool = eqx.field(static=True, default=False)
-    """Whether the standard deviation of each action dimension is learned, rather than 1."""
+    """Whether the standard deviation of each action dimension is learned; otherwise it is 1."""
     learning_rate: float = 3e-4
     """Adam's learning rate."""
 
     @property
     def actor(self) -> GaussianActor:
-        """The mean, and noise where a budget asks for it."""
+        """The mean, plus noise if the budget has a noise scale above 0."""
         return actor_of(GaussianActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> BcState:
-        """A fresh policy and an empty optimiser."""
+        """A new policy and a new optimiser state."""
         actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=key)
         return BcState(actor, optimisation.init(actor))
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: the loss is not random."""
+        """Empty: the loss needs no random draws."""
         return ()
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
@@ -75,7 +75,7 @@ class Bc(AbstractAgent):
     def losses(
         self, state: BcState, batch: Transition, draws: tuple[()], shared: tuple[()]
     ) -> dict[str, Float[Array, ""]]:
-        """The loss at the present parameters, without an update."""
+        """The loss at the current parameters, without an update."""
         return _loss(state.actor, batch)[1]
 
     def policy(self, state: BcState) -> GaussianNetwork:

@@ -1,4 +1,4 @@
-"""Budgets: the compute that one decision may spend, and those that an agent acts on."""
+"""Budgets: the compute of one decision, and the budgets that an agent supports."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ BUDGET_TYPES = {
     "critic_conditioning": (int, type(None)),
     "noise_scale": (float, int),
 }
-"""By the field of a `Budget`, the types that it may have."""
+"""The allowed types of each field of a `Budget`."""
 
 
 class Budget(eqx.Module):
-    """The compute that one decision may spend; static, so that each budget is one compiled program."""
+    """The compute of one decision; its fields are static, so that each budget is one compiled program."""
 
     inference_steps: int = eqx.field(static=True, default=4)
     """Sequential budget M^inf: jumps or integration steps from noise to action, >= 1; 1 for a policy without steps."""
     candidates: int = eqx.field(static=True, default=1)
-    """Parallel budget N: actions drawn, of which the one with the highest aggregated Q is taken, >= 1.
+    """Parallel budget N, >= 1: number of sampled actions; the one with the highest aggregated Q is executed.
 
     With the published and the quickstart's settings, best of N lowered SORL's success at every budget measured;
     `sorl.scaling` measures it with paired differences.
@@ -35,22 +35,22 @@ class Budget(eqx.Module):
     noise_scale: float = eqx.field(static=True, default=1.0)
     """Temperature: scale of the policy's noise; 1 is the policy as trained, 0 its deterministic path.
 
-    Below 1 helps where a task forgives less noise than the data hold; at 0 all candidates are the same.
+    Values below 1 help if a task tolerates less noise than the data contain; at 0 all candidates are the same.
     """
     policy_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the policy; None: the largest trained count not above `inference_steps`."""
     critic_conditioning: int | None = eqx.field(static=True, default=None)
     """Number of steps shown to the critic; None: the largest trained count not above `inference_steps`."""
     verifier: AbstractVerifier | None = eqx.field(static=True, default=None)
-    """How candidates are chosen by the values of the critic heads; None: the best, by the agent's own aggregation.
+    """How the critic heads' values choose a candidate; None: the highest value by the agent's own aggregation.
 
-    `Min()` or `LowerBound(k)` help where best of N lowers success: they pass over what one head alone over-estimates.
-    `Mean()` helps where the heads differ more in noise than in knowledge, since it averages the noise out. `Softmax(T)`
-    helps where the candidates' values differ by less than the critic errs.
+    `Min()` or `LowerBound(k)` help if best of N lowers success: they avoid actions that a single head over-estimates.
+    `Mean()` helps if the heads differ mostly by noise, which it averages out. `Softmax(T)` helps if the candidates'
+    values differ by less than the critic's error.
     """
 
     def __check_init__(self):
-        # 2.0 equals 2: the program that cannot be made of the one would be found, and used, for the other.
+        # 2.0 == 2, so a budget with 2.0 would use the compiled program of 2 if it is cached, and fail if it is not.
         for name, kinds in BUDGET_TYPES.items():
             if type(getattr(self, name)) not in kinds:
                 expected = "a number" if float in kinds else "a whole number"
@@ -73,20 +73,20 @@ class Budget(eqx.Module):
 
     @property
     def name(self) -> str:
-        """Short name by its sizes, `M4N8` for four jumps and best of eight, and by a verifier that is not the usual."""
+        """Short name: the sizes, such as `M4N8` for four jumps and best of eight, and the verifier if there is one."""
         verifier = "" if self.verifier is None else f"-{self.verifier.name}"
         return f"M{self.inference_steps}N{self.candidates}{verifier}"
 
     @property
     def chooses_by_softmax(self) -> bool:
-        """Whether the choice among candidates is random too."""
+        """Whether the choice among the candidates is random."""
         return self.candidates > 1 and isinstance(self.verifier, Softmax)
 
 
 def of_today(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a budget in JSON, with a `verifier` in place of what sorl 0.1.0 wrote.
+    """Converts a budget's JSON fields from sorl 0.1.0 to today's, which have one `verifier`.
 
-    Version 0.1.0 had two fields: `q_aggregation` (None, mean or min) and `softmax_temperature` (0: the best is taken).
+    Version 0.1.0 had two fields: `q_aggregation` (None, mean or min) and `softmax_temperature` (0: no random choice).
     """
     if not {"q_aggregation", "softmax_temperature"} & fields.keys():
         return dict(fields)
@@ -98,30 +98,30 @@ def of_today(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Budgets(NamedTuple):
-    """The compute budgets that an agent acts on."""
+    """The compute budgets that an agent supports."""
 
     usual: Budget
-    """The default; its noise scale and conditioning are those of every budget of an evaluation."""
+    """The default budget; all budgets of an evaluation use its noise scale and conditioning."""
     inference_steps: tuple[int, ...]
     """Default sequential budgets M^inf of an evaluation; (1,) for a policy without steps."""
     candidates: tuple[int, ...]
     """Default parallel budgets N of the table after training; (1,) for an agent without a critic."""
     trained_steps: tuple[int, ...]
-    """The numbers of steps seen in training, ascending; any other extrapolates."""
+    """The numbers of steps used in training, ascending; other numbers are extrapolation."""
     other_inference_steps: bool
-    """Whether it can act in other numbers of steps than `inference_steps`."""
+    """Whether it also supports numbers of steps that are not in `inference_steps`."""
     other_candidates: bool
-    """Whether it can choose among other numbers of candidates than `candidates`."""
+    """Whether it also supports numbers of candidates that are not in `candidates`."""
     other_verifiers: bool = False
     """Whether it uses a budget's `verifier`."""
 
     def grid(
         self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool
     ) -> list[Budget]:
-        """Every pair of the two; None means the agent's own.
+        """All combinations of inference steps and candidates; None means the agent's defaults.
 
-        The agent's own candidates are the usual ones while it trains, and all of them for the `final` table. Raises a
-        `ValueError`, one sentence, for a budget that the agent cannot act on.
+        The default number of candidates is that of the usual budget during training, and all of `candidates` for the
+        `final` table. Raises a `ValueError`, one sentence, for a budget that the agent does not support.
         """
         steps = self.inference_steps if inference_steps is None else inference_steps
         own = self.candidates if final else (self.usual.candidates,)
@@ -135,7 +135,7 @@ class Budgets(NamedTuple):
         return budgets
 
     def refuse(self, budget: Budget) -> None:
-        """Raises a `ValueError`, one sentence, for a budget that the agent cannot act on."""
+        """Raises a `ValueError`, one sentence, for a budget that the agent does not support."""
         for name, title in (("inference_steps", "inference steps"), ("candidates", "candidates")):
             asked, possible = getattr(budget, name), getattr(self, name)
             if asked not in possible and not getattr(self, f"other_{name}"):
@@ -153,4 +153,4 @@ ONE_PASS = Budgets(
     other_inference_steps=False,
     other_candidates=False,
 )
-"""Of a policy that acts by one forward pass, on its mean unless a noise scale says otherwise."""
+"""The budgets of a policy that acts by one forward pass; its action is the mean unless a noise scale is given."""

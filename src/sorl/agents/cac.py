@@ -25,10 +25,10 @@ class CacState(eqx.Module):
 
     network: ConsistencyNetwork
     target_network: ConsistencyNetwork
-    """Moving average of `network`: the teacher of consistency, and the actor of the TD target."""
+    """Moving average of `network`: the teacher of the consistency loss, and the policy in the TD target."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values next actions, and candidates."""
+    """Moving average of `critic`: evaluates next actions in the TD target, and candidates when acting."""
     network_optimiser: PyTree
     critic_optimiser: PyTree
 
@@ -38,44 +38,46 @@ class CacDraws(eqx.Module):
 
     consistency_noise: Float[Array, "*seeds batch action"]
     consistency_place: Float[Array, "*seeds batch"]
-    """In [0, 1): which pair of neighbours on the time grid."""
+    """In [0, 1); selects a pair of neighbouring points on the time grid."""
     policy_noise: Float[Array, "*seeds batch steps action"]
-    """Makes the actions of the Q loss."""
+    """Noise of the actions in the Q loss."""
     target_noise: Float[Array, "*seeds batch candidates steps action"]
-    """Makes the next actions of the TD target."""
+    """Noise of the next actions in the TD target."""
 
 
 class CacSharedDraws(eqx.Module):
-    """What all seeds share of one update."""
+    """The inputs of one update that are the same for all seeds."""
 
     step: Int[Array, ""]
-    """Number of updates made before this one: how fine the time grid is."""
+    """Number of earlier updates; it sets how fine the time grid is."""
 
 
 class Cac(AbstractAgent):
-    """Consistency actor-critic: a consistency model, acting in few steps, that clones and climbs Q by backpropagation.
+    """Consistency actor-critic: a consistency model with few sampling steps, trained to clone and to maximise Q.
 
-    The consistency function f maps a noisy action of any time to the data; pi(x, z) is an action of `sampling_steps`
-    steps of it from noise z. To act it takes the best of `candidates` samples by agg Qbar. Source: Ding & Jin,
-    "Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning" (2024), there Consistency-AC;
-    settings of the FQL paper (Park et al., 2025).
+    The consistency function f maps a noisy action at any time to a data action; pi(x, z) is the action after
+    `sampling_steps` steps of f from noise z. The action executed is the best of `candidates` samples by agg Qbar.
+    Source: Ding & Jin, "Consistency Models as a Rich and Efficient Policy Class for Reinforcement Learning" (2024),
+    there called Consistency-AC; settings of the FQL paper (Park et al., 2025).
 
-    - critic: (Q(x, a) - r - discount * mask * agg over heads of max over i of Qbar(x', pibar(x', z_i)))^2, i from 1 to
-      `backup_candidates`; bars are moving averages
+    - critic: (Q(x, a) - r - discount * agg over heads of max over i of Qbar(x', pibar(x', z_i)))^2, i from 1 to
+      `backup_candidates`; bars are moving averages; discount is gamma^n, 0 where the episode terminated within the
+      window
     - cloning: 100 / (t' - t) * |f(x, a + t' z, t') - fbar(x, a + t z, t)|^2 / dimensions, the second f held fixed; t <
       t' random neighbours on a grid of times that grows from 2 to 150 points
     - policy: cloning - q_coefficient * mean Q(x, pi(x, z)) / mean |Q|, Q the mean of the heads
 
-    One update: a critic step; a policy step, which asks the new critic; both moving averages. Logged: `critic_loss`,
+    One update: a critic step; a policy step, which uses the new critic; both moving averages. Logged: `critic_loss`,
     `q_mean`, `target_q_mean`, `consistency_loss`, `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`,
     `policy_grad_norm`.
 
     Differences from the original, whose eta is `q_coefficient`: the network's input is scaled to unit variance and its
-    time logarithmic, as in Song et al.'s consistency models (the released code has neither); the Q loss takes the mean
-    of the heads (there one of two at random, over the other's magnitude); the best candidate acts (there one drawn by
-    the softmax of Q); both averages move at every update (there the actor's at every fifth, after a thousand); one
-    schedule refines the grid (there it starts anew every 50,000 updates); the TD loss is the mean over the heads (there
-    their sum, so that its gradient is clipped at half the length); activations are GELU, Q has layer norm.
+    time input is logarithmic, as in Song et al.'s consistency models (the released code does neither); the Q loss uses
+    the mean of the heads (there: one of two at random, divided by the other's magnitude); the best candidate is
+    executed (there: one drawn by the softmax of Q); both averages move at every update (there: the actor's at every
+    fifth, after the first thousand); one schedule refines the grid (there: it restarts every 50,000 updates); the TD
+    loss is the mean over the heads (there: their sum, so that its gradient is clipped at half the length); activations
+    are GELU; Q has layer norm.
     """
 
     metric_descriptions = {
@@ -85,7 +87,7 @@ class Cac(AbstractAgent):
     published = Published(
         rows(
             (33, 0, 53, 0, 2, 85, 6, 40),
-            # antsoccer's is not known: that of three of the four other locomotion environments.
+            # antsoccer's value is not published; this is that of three of the four other locomotion environments.
             q_coefficient=[1.0, 1.0, 0.03, 1.0, 1.0, 0.003, 0.3, 0.3],
             discount=DISCOUNT,
         )
@@ -99,17 +101,17 @@ class Cac(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
-    """How critic heads become one value, in the TD target and in the choice among candidates."""
+    """How the critic heads' values are aggregated in the TD target and in the choice among candidates."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     sampling_steps: int = eqx.field(static=True, default=2)
-    """Steps from noise to action, in training and, unless a budget says otherwise, when acting."""
+    """Steps from noise to action, in training and when acting (a budget can override the latter)."""
     backup_candidates: int = eqx.field(static=True, default=10)
-    """Next actions drawn for the TD target, of which the best counts."""
+    """Number of next actions sampled for the TD target, which uses the best of them."""
     candidates: int = eqx.field(static=True, default=50)
-    """Samples of one decision, of which the critic chooses one."""
+    """Number of actions sampled per decision, from which the critic chooses one."""
     refinement_updates: float = 1e6
-    """Updates after which the grid of times is at its finest."""
+    """Number of updates after which the time grid is at its finest."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for policy and critic."""
     max_grad_norm: float = 5.0
@@ -119,18 +121,18 @@ class Cac(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online network that enters its moving average at each update."""
     q_coefficient: float = 1.0
-    """Weight of the Q loss: small stays near the data, large trusts the critic; 0 clones."""
+    """Weight of the Q loss: small values keep the policy near the data, large ones follow the critic; 0 clones."""
 
     def __check_init__(self):
         refuse_outside(self, refinement_updates=(1.0, math.inf))
 
     @property
     def actor(self) -> ConsistencyActor:
-        """Steps of the network, the best of several by the average critic."""
+        """Steps of the network; the critic's moving average chooses among several candidates."""
         return actor_of(ConsistencyActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> CacState:
-        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        """Fresh networks, moving averages equal to them, and new optimiser states."""
         network_key, critic_key = jax.random.split(key)
         network = ConsistencyNetwork(observation_size, action_size, self.hidden_sizes, key=network_key)
         critic = CriticEnsemble(
@@ -164,7 +166,7 @@ class Cac(AbstractAgent):
         )
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> CacSharedDraws:
-        """The step itself."""
+        """The number of earlier updates."""
         return CacSharedDraws(step)
 
     def update(
@@ -193,7 +195,7 @@ class Cac(AbstractAgent):
         return after, metrics | policy_metrics
 
     def losses(self, state: CacState, batch: Transition, draws: CacDraws, shared: CacSharedDraws) -> Metrics:
-        """Every loss at the present parameters and the present grid of times, without an update."""
+        """Every loss at the current parameters and the current grid of times, without an update."""
         _, metrics = self._critic_loss(state.critic, state, batch, draws)
         _, policy_metrics = self._policy_loss(
             state.network, state.target_network, state.critic, batch, draws, shared.step
@@ -208,7 +210,7 @@ class Cac(AbstractAgent):
         self, critic: CriticEnsemble, state: CacState, batch: Transition, draws: CacDraws
     ) -> tuple[Float[Array, ""], Metrics]:
         def best_next_q(observation, noises):
-            """Of each head, over the candidates."""
+            """The maximum over the candidates, for each head."""
 
             def next_q(noise):
                 return state.target_critic(observation, consistency.sample(state.target_network, observation, noise))
@@ -234,18 +236,20 @@ class Cac(AbstractAgent):
         draws: CacDraws,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], Metrics]:
+        # The time grid gets finer with the number of updates.
         points = consistency.grid_points(step, self.refinement_updates).astype(batch.reward.dtype)
 
         def cloning(observation, action, noise, place):
             index = jnp.floor(place * (points - 1))
             time, next_time = consistency.grid_time(index, points), consistency.grid_time(index + 1, points)
             loss = consistency.consistency_loss(network, teacher, observation, action, noise, time, next_time)
-            # The difference shrinks with the step in time: so weighted, fine grids count as much as coarse ones.
+            # The difference shrinks with the time step; this weight makes fine and coarse grids count equally.
             return 100 / (next_time - time) * loss
 
         def q_of(observation, noise):
             return critic(observation, consistency.sample(network, observation, noise))
 
+        # Cloning by consistency, and the Q loss through all sampling steps.
         consistency_loss = jnp.mean(
             jax.vmap(cloning)(batch.observation, batch.action, draws.consistency_noise, draws.consistency_place)
         )

@@ -1,4 +1,4 @@
-"""FAWAC: a flow clones the data, better actions more than others."""
+"""FAWAC: a flow policy that clones the data with weights that grow with the advantage."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ from sorl.networks import CriticEnsemble, Value, VelocityField
 
 
 MEAN_EXPECTILE = 0.5
-"""V is the mean of Q over the logged actions."""
+"""With this expectile, V is the mean of Q over the logged actions."""
 
 
 class FawacState(eqx.Module):
@@ -33,7 +33,7 @@ class FawacState(eqx.Module):
     value: Value
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target, and the logged action for V and weights."""
+    """Moving average of `critic`: used in the TD target, in V's regression and in the advantage weights."""
     field_optimiser: PyTree
     value_optimiser: PyTree
     critic_optimiser: PyTree
@@ -44,35 +44,36 @@ class FawacDraws(eqx.Module):
 
     flow: FlowDraws
     target_noise: Float[Array, "*seeds batch action"]
-    """Starts the next actions of the TD target."""
+    """Initial noise of the next actions in the TD target."""
 
 
 class Fawac(AbstractAgent):
-    """Flow advantage-weighted actor-critic: AWAC (Nair et al., 2020) with a flow for the Gaussian.
+    """Flow advantage-weighted actor-critic: AWAC (Nair et al., 2020) with a flow in place of the Gaussian.
 
-    The flow v clones the data, each action by a weight that grows with its advantage, and no gradient of Q reaches the
+    The flow v clones the data, and the weight of each action grows with its advantage. No gradient of Q reaches the
     policy. Source: the FQL paper (Park et al., 2025), which proposes it as a baseline.
 
-    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', F_v(x', z')))^2, F_v being `flow_steps` Euler steps
+    - critic: (Q(x, a) - r - discount * agg Qbar(x', F_v(x', z')))^2, F_v being `flow_steps` Euler steps, and discount
+      gamma^n, 0 where the episode terminated within the window
     - value: (agg Qbar(x, a) - V(x))^2 / 2, so that V is the mean over the logged actions
     - flow: min(exp(temperature * (agg Qbar(x, a) - V(x))), 100) |v(a^t, t | x) - (a - a^0)|^2, with
       a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
 
-    One update: a critic step; a step of V; a step of the flow, weighted by that V; the moving average of the critic.
+    One update: a critic step; a step of V; a flow step, weighted with the new V; the moving average of the critic.
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `value_loss`, `v_mean`, `flow_matching_loss` (unweighted),
     `policy_loss`, `advantage_weight_mean`, `critic_grad_norm`, `value_grad_norm`, `policy_grad_norm`.
 
-    Differences from AWAC: its V is the mean of Q over the policy's own actions; here, as in public implementations of
-    FAWAC (the FQL authors' own is not public), a network learns the mean over the logged ones. Advantages ask the
-    moving average of the critic, as V does; AWAC and those implementations ask the critic itself. It acts with one
-    candidate, which best of N here extends.
+    Differences from AWAC: AWAC's V is the mean of Q over the policy's own actions; here, as in public implementations
+    of FAWAC (the FQL authors' own is not public), a network learns the mean over the logged actions. Advantages use the
+    moving average of the critic, as V does; AWAC and those implementations use the critic itself. AWAC acts with one
+    candidate; best of N is an extension.
     """
 
     # Source: the FQL paper's tables.
     published = Published(
         rows(
             (6, 0, 19, 0, 12, 81, 5, 30),
-            # antsoccer's is not known: that of every other locomotion environment.
+            # antsoccer's value is not published; this is that of every other locomotion environment.
             temperature=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 0.3, 0.3],
             discount=DISCOUNT,
             q_aggregation=AGGREGATION,
@@ -88,9 +89,9 @@ class Fawac(AbstractAgent):
     flow_steps: int = eqx.field(static=True, default=10)
     """Euler steps of the policy, in the TD target and when it acts."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
-    """How critic heads become one value, in targets, advantages and best-of-N."""
+    """How the critic heads' values are aggregated in targets, advantages and best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -98,15 +99,15 @@ class Fawac(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each update."""
     temperature: float = 3.0
-    """alpha, the inverse temperature of the weights: 0 clones every action alike, large trusts the critic."""
+    """alpha, the inverse temperature of the weights: 0 weights all actions equally, large values follow the critic."""
 
     @property
     def actor(self) -> FlowActor:
-        """Euler steps of the flow, the best of several by the critic."""
+        """Euler steps of the flow; the critic chooses among several candidates."""
         return actor_of(FlowActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FawacState:
-        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        """Fresh networks, the target equal to the critic, and new optimiser states."""
         field_key, values_key = jax.random.split(key)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
         start = implicit.init(
@@ -131,26 +132,30 @@ class Fawac(AbstractAgent):
         )
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: no branch of the program is drawn."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
         self, state: FawacState, batch: Transition, draws: FawacDraws, shared: tuple[()]
     ) -> tuple[FawacState, Metrics]:
         """One step of the critic, one of V, one of the flow, and the moving average, in this order."""
+        # The critic, towards the TD target.
         gradient, critic_metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
         critic, critic_optimiser, critic_norm = optimisation.step(
             gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
         )
+        # V, towards the target critic from before this update.
         q = self._target_q(state, batch)
         gradient, value_metrics = jax.grad(implicit.value_loss, has_aux=True)(state.value, batch, q, MEAN_EXPECTILE)
         value, value_optimiser, value_norm = optimisation.step(
             gradient, state.value_optimiser, state.value, learning_rate=self.learning_rate
         )
+        # The flow, with weights from the new V.
         gradient, policy_metrics = jax.grad(self._policy_loss, has_aux=True)(state.field, value, batch, q, draws)
         field, field_optimiser, policy_norm = optimisation.step(
             gradient, state.field_optimiser, state.field, learning_rate=self.learning_rate
         )
+        # The moving average takes the new critic.
         after = FawacState(
             field=field,
             value=value,
@@ -164,7 +169,7 @@ class Fawac(AbstractAgent):
         return after, critic_metrics | value_metrics | policy_metrics | norms
 
     def losses(self, state: FawacState, batch: Transition, draws: FawacDraws, shared: tuple[()]) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         q = self._target_q(state, batch)
         _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
         _, value_metrics = implicit.value_loss(state.value, batch, q, MEAN_EXPECTILE)

@@ -1,4 +1,4 @@
-"""FBRAC: a flow policy that clones the data and climbs Q through all its integration steps."""
+"""FBRAC: a flow policy that clones the data and maximises Q by backpropagation through its integration steps."""
 
 import equinox as eqx
 import jax
@@ -27,35 +27,36 @@ class FbracState(eqx.Module):
     field: VelocityField
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target."""
+    """Moving average of `critic`: evaluates the next action in the TD target."""
     policy_optimiser: PyTree
     critic_optimiser: PyTree
 
 
 class Fbrac(AbstractAgent):
-    """Flow behaviour-regularised actor-critic: diffusion Q-learning (Wang et al., 2023) with a flow for the diffusion.
+    """Flow behaviour-regularised actor-critic: diffusion Q-learning (Wang et al., 2023) with a flow.
 
-    The flow v that clones the data is the policy that acts. Its action F_v(x, z), `flow_steps` Euler steps from noise
-    z, climbs Q, with the gradient through every step. Source: the FQL paper (Park et al., 2025), which proposes it as a
-    baseline.
+    One flow v both clones the data and acts. Its action F_v(x, z), after `flow_steps` Euler steps from noise z, is
+    trained to maximise Q, with the gradient through every step. Source: the FQL paper (Park et al., 2025), which
+    proposes it as a baseline.
 
-    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', F_v(x', z')))^2
+    - critic: (Q(x, a) - r - discount * agg Qbar(x', F_v(x', z')))^2, discount being gamma^n, 0 where the episode
+      terminated within the window
     - policy: alpha |v(a^t, t | x) - (a - a^0)|^2 - mean Q(x, F_v(x, z)), with a^t = (1 - t) a^0 + t a, t uniform on
       [0, 1), and alpha = `flow_matching_coefficient`
 
-    One update: a critic step; a policy step, whose Q loss asks the critic that the step before just made; the moving
-    average of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `q_loss`,
-    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
+    One update: a critic step; a policy step, whose Q loss uses the new critic; the moving average of the critic.
+    Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `q_loss`, `policy_loss`, `policy_q_mean`,
+    `critic_grad_norm`, `policy_grad_norm`.
 
-    Differences from diffusion Q-learning: straight flow for diffusion, no moving average of the policy, and the Q loss
-    is not normalised unless `normalise_q` says so; it acts with one candidate, which best of N here extends.
+    Differences from diffusion Q-learning: a straight flow instead of diffusion; no moving average of the policy; the Q
+    loss is normalised only if `normalise_q` is set; one candidate by default.
     """
 
     # Source: the FQL paper's tables.
     published = Published(
         rows(
             (60, 4, 38, 2, 16, 79, 15, 45),
-            # antsoccer's is not known: that of antmaze-giant, the nearest in size.
+            # antsoccer's value is not published; this is that of antmaze-giant, the nearest in size.
             flow_matching_coefficient=[3.0, 10.0, 30.0, 30.0, 10.0, 100.0, 100.0, 100.0],
             discount=DISCOUNT,
             q_aggregation=AGGREGATION,
@@ -69,13 +70,13 @@ class Fbrac(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True, default=10)
-    """Euler steps of the policy while it trains, all of which the Q loss backpropagates through."""
+    """Number of Euler steps of the policy in training; the Q loss backpropagates through all of them."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
-    """How critic heads become one value in the TD target and in best-of-N."""
+    """How the critic heads' values are aggregated in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     normalise_q: bool = eqx.field(static=True, default=False)
-    """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
+    """Whether the Q loss is divided by the mean absolute Q, which makes it independent of the scale of the rewards."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for policy and critic."""
     discount: float = 0.99
@@ -83,15 +84,15 @@ class Fbrac(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each update."""
     flow_matching_coefficient: float = 10.0
-    """alpha, the weight of the flow-matching loss: large stays near the data, small trusts the critic."""
+    """alpha, weight of the flow-matching loss: large values stay near the data, small ones follow the critic."""
 
     @property
     def actor(self) -> FlowActor:
-        """Euler steps of the flow, the best of several by the critic."""
+        """Euler steps of the flow; the critic chooses among several candidates."""
         return actor_of(FlowActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FbracState:
-        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        """Fresh networks, the target equal to the critic, and new optimiser states."""
         field_key, critic_key = jax.random.split(key)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
         critic = CriticEnsemble(
@@ -115,7 +116,7 @@ class Fbrac(AbstractAgent):
         return draw_flow_actor_critic(batch_size, action_size, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: no branch of the program is drawn."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
@@ -141,7 +142,7 @@ class Fbrac(AbstractAgent):
         return after, critic_metrics | policy_metrics | norms
 
     def losses(self, state: FbracState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
         _, policy_metrics = self._policy_loss(state.field, state.critic, batch, draws)
         return critic_metrics | policy_metrics

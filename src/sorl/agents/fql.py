@@ -1,4 +1,4 @@
-"""FQL: a flow clones the data, and a one-step policy is distilled from it while it climbs Q."""
+"""FQL: a flow clones the data; a one-step policy is distilled from it and maximises Q."""
 
 from typing import Any
 
@@ -28,35 +28,36 @@ class FqlState(eqx.Module):
     """Everything that training changes for one seed."""
 
     field: VelocityField
-    """Clones the data; the one-step policy's teacher."""
+    """The flow, which clones the data and teaches the one-step policy."""
     one_step: OneStepField
     """The policy that acts."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target."""
+    """Moving average of `critic`: evaluates the next action in the TD target."""
     policy_optimiser: PyTree
-    """Of `field` and `one_step` together; no loss reaches both."""
+    """The optimiser of `field` and `one_step` together; no loss trains both."""
     critic_optimiser: PyTree
 
 
 class Fql(AbstractAgent):
     """Flow Q-learning (Park et al., "Flow Q-Learning", 2025).
 
-    A flow policy v clones the data and knows nothing of rewards. The policy that acts, mu, makes its action in one
-    forward pass; it imitates the flow's whole integration F_v from the same noise z and climbs Q. So Q never has to
-    be differentiated through the integration, and acting costs one pass.
+    A flow policy v clones the data and uses no rewards. The policy that acts, mu, gives its action in one forward pass;
+    it is trained to imitate the flow's integration F_v from the same noise z and to maximise Q. So the gradient of Q
+    does not pass through the integration, and an action costs one forward pass.
 
-    - critic: (Q(x, a) - r - discount * mask * agg Qbar(x', clip mu(x', z')))^2
+    - critic: (Q(x, a) - r - discount * agg Qbar(x', clip mu(x', z')))^2, discount being gamma^n, 0 where the episode
+      terminated within the window
     - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
     - one step: alpha |mu(x, z) - stopgrad F_v(x, z)|^2 - mean Q(x, clip mu(x, z)), alpha = `distillation_coefficient`
 
-    One update: a critic step; a step of flow and one-step policy, whose Q loss asks the critic that the step before
-    just made; the moving average of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`,
-    `distillation_loss`, `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
+    One update: a critic step; a step of flow and one-step policy, whose Q loss uses the new critic; the moving average
+    of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `distillation_loss`,
+    `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.
 
-    Differences from the authors' code: it makes one step on the sum of all losses, so that its Q loss asks the critic
-    from before the update; its moving average takes in the critic from before the update, so that it is one update
-    older; it acts with one candidate, which best of N here extends.
+    Differences from the authors' code: it makes one step on the sum of all losses, so that its Q loss uses the critic
+    from before the update; its moving average uses the critic from before the update, so that it lags one update
+    behind; it always acts with one candidate, where this agent can also act with best of N.
     """
 
     metric_descriptions = {
@@ -79,15 +80,15 @@ class Fql(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True, default=10)
-    """Euler steps of the flow whose end the one-step policy imitates."""
+    """Number of Euler steps of the flow whose result the one-step policy imitates."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
-    """How critic heads become one value in the TD target and in best-of-N."""
+    """How the critic heads' values are aggregated in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     chunk: int = eqx.field(static=True, default=1)
-    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
+    """Length h of action chunks: the policy gives h actions at once, executed open-loop; Q values the whole chunk."""
     normalise_q: bool = eqx.field(static=True, default=False)
-    """Whether the Q loss is divided by the mean absolute Q, so that the scale of the rewards drops out."""
+    """Whether the Q loss is divided by the mean absolute Q, which makes it independent of the scale of the rewards."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -95,15 +96,15 @@ class Fql(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each update."""
     distillation_coefficient: float = 10.0
-    """alpha, the weight of the distillation loss: large stays near the data, small trusts the critic."""
+    """alpha, weight of the distillation loss: large values stay near the data, small ones follow the critic."""
 
     @property
     def actor(self) -> OneStepActor:
-        """One pass of the one-step policy, the best of several by the critic."""
+        """One pass of the one-step policy; the critic chooses among several candidates."""
         return actor_of(OneStepActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> FqlState:
-        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        """Fresh networks, the target equal to the critic, and new optimiser states."""
         field_key, one_step_key, critic_key = jax.random.split(key, 3)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
         one_step = OneStepField(observation_size, action_size, self.hidden_sizes, key=one_step_key)
@@ -129,7 +130,7 @@ class Fql(AbstractAgent):
         return draw_flow_actor_critic(batch_size, action_size, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: no branch of the program is drawn."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
@@ -157,7 +158,7 @@ class Fql(AbstractAgent):
         return after, critic_metrics | policy_metrics | norms
 
     def losses(self, state: FqlState, batch: Transition, draws: FlowActorCriticDraws, shared: tuple[()]) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
         _, policy_metrics = self._policy_loss((state.field, state.one_step), state.critic, batch, draws)
         return critic_metrics | policy_metrics

@@ -1,4 +1,4 @@
-"""IFQL: a flow clones the data, values are learned from the data alone, and acting takes the best of N by Q."""
+"""IFQL: a flow clones the data, IQL learns the values, and the policy acts with the best of N by Q."""
 
 import equinox as eqx
 import jax
@@ -29,31 +29,32 @@ class IfqlState(eqx.Module):
 
 
 class Ifql(AbstractAgent):
-    """Implicit flow Q-learning: IDQL (Hansen-Estruch et al., 2023) with a flow for the diffusion.
+    """Implicit flow Q-learning: IDQL (Hansen-Estruch et al., 2023) with a flow in place of the diffusion model.
 
-    The flow v clones the data and the values are IQL's (Kostrikov et al., 2022), so neither sees the other while they
-    train. They meet when it acts: of `candidates` actions of the flow it takes the one with the highest Q. Source: the
-    FQL paper (Park et al., 2025), which proposes it as a baseline.
+    The flow v clones the data, and the values are IQL's (Kostrikov et al., 2022); neither depends on the other in
+    training. To act, it samples `candidates` actions of the flow and takes the one with the highest Q. Source: the FQL
+    paper (Park et al., 2025), which proposes it as a baseline.
 
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2
-    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - critic: (Q(x, a) - r - discount * V(x'))^2, discount being gamma^n, 0 where the episode terminated within the
+      window
     - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
 
-    One update: a step of V; a critic step towards that V; a step of the flow; the moving average of the critic. Logged:
-    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `value_grad_norm`,
-    `critic_grad_norm`, `policy_grad_norm`.
+    One update: a step of V; a critic step with the new V in its target; a step of the flow; the moving average of the
+    critic. Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`,
+    `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.
 
-    Differences from IDQL: straight flow for diffusion, plain perceptrons for residual blocks; the best candidate is
-    taken, not one drawn by its weight. From the FQL authors' code: there V and critic step together, each from the
-    other's old parameters; the moving average takes in the critic from before the update; the logged critic loss is
-    the sum over the two heads, here their mean, which is half of it.
+    Differences from IDQL: a straight flow instead of diffusion, plain perceptrons instead of residual blocks; the best
+    candidate is executed, not one drawn by its weight. Differences from the FQL authors' code: there, V and the critic
+    step together, each with the other's old parameters; the moving average uses the critic from before the update; the
+    logged critic loss is the sum over the two heads (here: their mean, which is half of it).
     """
 
     # Source: the FQL paper's tables.
     published = Published(
         rows(
             (28, 3, 60, 11, 33, 79, 14, 30),
-            candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's is that of table 7
+            candidates=[32, 32, 32, 32, 64, 32, 32, 32],  # antsoccer's value is from table 7
             discount=DISCOUNT,
         )
     )
@@ -67,13 +68,13 @@ class Ifql(AbstractAgent):
     flow_steps: int = eqx.field(static=True, default=10)
     """Euler steps of the flow when it acts."""
     candidates: int = eqx.field(static=True, default=32)
-    """N of best-of-N, unless the budget of a decision says otherwise."""
+    """N of best-of-N; a budget can override it."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
-    """How critic heads become one value, for V to regress on and in best-of-N (the FQL authors' code: min)."""
+    """How the critic heads' values are aggregated for V's target and in best-of-N (the FQL authors' code: min)."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     chunk: int = eqx.field(static=True, default=1)
-    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
+    """Length h of action chunks: the policy gives h actions at once, executed open-loop; Q values the whole chunk."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -81,15 +82,15 @@ class Ifql(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each update."""
     expectile: float = 0.9
-    """Which expectile of Q over the logged actions V is: 0.5 is their mean, near 1 their maximum."""
+    """The expectile of Q over the logged actions that V learns: 0.5 is the mean, near 1 the maximum."""
 
     @property
     def actor(self) -> FlowActor:
-        """Euler steps of the flow, the best of several by the critic."""
+        """Euler steps of the flow; the critic chooses among several candidates."""
         return actor_of(FlowActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IfqlState:
-        """Fresh networks, the target equal to the critic, and empty optimisers."""
+        """Fresh networks, the target equal to the critic, and new optimiser states."""
         field_key, values_key = jax.random.split(key)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
         return IfqlState(
@@ -105,7 +106,7 @@ class Ifql(AbstractAgent):
         return draw_flow(batch_size, action_size, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: no branch of the program is drawn."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
@@ -128,7 +129,7 @@ class Ifql(AbstractAgent):
         return IfqlState(field, field_optimiser, values), metrics
 
     def losses(self, state: IfqlState, batch: Transition, draws: FlowDraws, shared: tuple[()]) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         value_metrics = implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)
         return value_metrics | {"flow_matching_loss": _flow_matching_loss(state.field, batch, draws)}
 

@@ -1,4 +1,4 @@
-"""What every algorithm offers: a frozen module of hyper-parameters with `init`, `draw`, `update` and an actor."""
+"""The interface of every algorithm: a frozen module of hyper-parameters with `init`, `draw`, `update` and an actor."""
 
 import abc
 from collections.abc import Mapping
@@ -14,45 +14,45 @@ from sorl.data.transitions import Transition, Window
 
 
 class AbstractAgent(eqx.Module):
-    """A learner: its hyper-parameters are its fields, and `state` holds everything that training changes.
+    """A learning algorithm: its fields are the hyper-parameters, and `state` holds everything that training changes.
 
-    How the trained networks act is a matter of its `actor`. All randomness is data: `draw` and `draw_shared` make the
-    random draws of one update, and nothing else is random but `init`.
+    Its `actor` defines how the trained networks act. All randomness is passed as data: `draw` and `draw_shared` make
+    the random draws of one update; apart from them only `init` is random.
 
-    Three fields decide what transitions it is given, where it has them: `discount`, gamma per step, which
-    `Transition.discount` then holds (without it, 1 per step); `n_step`, rewards that are summed before the bootstrap;
-    `chunk`, actions of one decision.
+    Three optional fields define the transitions of its batches: `discount`, gamma per environment step, from which
+    `Transition.discount` is computed; `n_step`, the number of rewards summed before the bootstrap; `chunk`, the number
+    of actions per decision; each is 1 by default.
     """
 
     metric_descriptions: ClassVar[Mapping[str, str]] = {}
-    """What the metrics mean that it logs and that `sorl.agents.shared.metrics.SHARED` lacks or
-    describes otherwise, by name."""
+    """Descriptions of its metrics by name, if `sorl.agents.shared.metrics.SHARED` lacks them or describes them
+    differently."""
     published: ClassVar[Published] = Published()
-    """What papers set it to and report of it."""
+    """Its hyper-parameters and scores in published papers."""
     quickstart: ClassVar[Mapping[str, Any]] = {}
-    """Hyper-parameters for a run of 40,000 updates with networks of 2 x 256 units, where they differ."""
+    """Hyper-parameters that differ from the defaults in a run of 40,000 updates with networks of 2 x 256 units."""
     own_logs: ClassVar[Mapping[str, Any]] = {}
-    """Hyper-parameters for a user's own logs, where they differ from the defaults."""
+    """Hyper-parameters that differ from the defaults for a user's own logs."""
 
     def __check_init__(self):
         refuse_absurd_values(self)
-        _ = self.actor  # which refuses what cannot act
+        _ = self.actor  # raises if the actor's fields are invalid
 
     @property
     @abc.abstractmethod
     def actor(self) -> AbstractActor:
-        """How its policy acts."""
+        """The actor, which defines how the policy acts."""
 
     @property
     def window(self) -> Window:
-        """What a transition spans: one step, or what the fields `n_step` and `chunk` say where the agent has them."""
+        """The window that a transition spans, from the fields `n_step` and `chunk`; default: one step."""
         return Window(getattr(self, "n_step", 1), getattr(self, "chunk", 1))
 
     @abc.abstractmethod
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
-        """A fresh training state for one seed.
+        """Creates the initial training state of one seed.
 
-        **Arguments:** `action_size`, of all that a decision gives: here and elsewhere the action's length times
+        **Arguments:** `action_size`, the size of one decision, here and elsewhere: the action's length times
         `window.chunk`.
         """
 
@@ -62,17 +62,17 @@ class AbstractAgent(eqx.Module):
 
     @abc.abstractmethod
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> PyTree:
-        """What all seeds share of one update: random draws that choose which program branch runs, and schedules.
+        """The inputs of one update that all seeds share: random draws that choose a program branch, and schedules.
 
-        **Arguments:** `step`, the number of updates made before this one. It is an argument, not a part of the state:
-        there it would differ from seed to seed as far as a program can tell, and every branch would run.
+        **Arguments:** `step`, the number of earlier updates. It is an argument and not a part of the state, because
+        `vmap` would treat it there as different for each seed, and would then run every branch.
         """
 
     @abc.abstractmethod
     def update(
         self, state: Any, batch: Transition, draws: Any, shared: Any
     ) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
-        """One update of everything: the next state, and scalar metrics by name."""
+        """Makes one update of all networks. **Returns:** the next state, and scalar metrics by name."""
 
     @abc.abstractmethod
     def losses(self, state: Any, batch: Transition, draws: Any, shared: Any) -> dict[str, Float[Array, ""]]:
@@ -80,4 +80,4 @@ class AbstractAgent(eqx.Module):
 
     @abc.abstractmethod
     def policy(self, state: Any) -> PyTree:
-        """The networks that its `actor` acts with."""
+        """The networks that `actor` needs to act."""

@@ -23,26 +23,28 @@ class IqlState(eqx.Module):
 
 
 class Iql(AbstractAgent):
-    """Implicit Q-learning: values that never ask about an action outside the data, and cloning weighted by advantage.
+    """Implicit Q-learning: values learned from logged actions only, and cloning weighted by the advantage.
 
-    V is an expectile of Q over the logged actions, and Q bootstraps from V; the Gaussian policy N(mu(x), I) clones the
-    actions that are better than V says. Source: Kostrikov et al., "Offline Reinforcement Learning with Implicit
-    Q-Learning" (2022); settings of the FQL paper (Park et al., 2025).
+    V is an expectile of Q over the logged actions, and Q bootstraps from V. The Gaussian policy N(mu(x), I) clones the
+    logged actions with weights that grow with the advantage Q - V. Source: Kostrikov et al., "Offline Reinforcement
+    Learning with Implicit Q-Learning" (2022); settings of the FQL paper (Park et al., 2025).
 
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
-    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - critic: (Q(x, a) - r - discount * V(x'))^2, discount being gamma^n, 0 where the episode terminated within the
+      window
     - policy: -min(exp(temperature * (agg Qbar(x, a) - V(x))), 100) * log N(a; mu(x), I)
 
-    One update: a step of V; a critic step towards that V; a policy step, weighted by that V and by Qbar from before the
-    update; the moving average of the critic. Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`,
-    `policy_loss`, `advantage_weight_mean`, `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.
+    One update: a step of V; a critic step with the new V in its target; a policy step, weighted with the new V and with
+    Qbar from before the update; the moving average of the critic. Logged: `value_loss`, `v_mean`, `critic_loss`,
+    `q_mean`, `target_q_mean`, `policy_loss`, `advantage_weight_mean`, `value_grad_norm`, `critic_grad_norm`,
+    `policy_grad_norm`.
 
-    Differences from the original: no tanh about the mean, but a clip of the action; a deviation of 1 unless
-    `learned_std`; layer norm in V and Q (all three as in the FQL paper's comparison); a constant learning rate. As in
-    the original, advantages ask the critic's moving average and the V that was just made; the FQL paper's code asks the
-    critic itself and the V from before, and its moving average takes in the critic from before the update. The logged
-    critic loss is the mean over the heads, half the official codes' sum over two (Adam's steps are the same). It acts
-    on mu(x), and a budget's noise scale adds so many deviations of noise.
+    Differences from the original: the action is clipped, and the mean has no tanh; the standard deviation is 1 unless
+    `learned_std` is set; V and Q have layer norm (all three as in the FQL paper's comparison); the learning rate is
+    constant. As in the original, advantages use the critic's moving average and the new V; the FQL paper's code uses
+    the critic itself and the old V, and its moving average uses the critic from before the update. The logged critic
+    loss is the mean over the heads, half of the official codes' sum over two (Adam's steps are the same). The action is
+    mu(x); a budget's noise scale adds noise of that many standard deviations.
     """
 
     # Source: the FQL paper's tables.
@@ -58,7 +60,7 @@ class Iql(AbstractAgent):
                 1.0,
                 0.3,
                 10.0,
-            ],  # antsoccer's is that of table 7, offline to online
+            ],  # antsoccer's value is from table 7 (offline to online)
             hidden_sizes=FOUR_LAYERS,
             critic_hidden_sizes=FOUR_LAYERS,
             discount=DISCOUNT,
@@ -72,11 +74,11 @@ class Iql(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
-    """How critic heads become one value for V and the advantage."""
+    """How the critic heads' values are aggregated for V and the advantage."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     learned_std: bool = eqx.field(static=True, default=False)
-    """Whether the policy's standard deviation of each action dimension is learned, rather than 1."""
+    """Whether the policy's standard deviation of each action dimension is learned; otherwise it is 1."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for all networks."""
     discount: float = 0.99
@@ -84,17 +86,17 @@ class Iql(AbstractAgent):
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each update."""
     expectile: float = 0.9
-    """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
+    """The expectile of Q over the logged actions that V learns: 0.5 is the mean, near 1 the maximum."""
     temperature: float = 10.0
-    """Scale of the advantage in the policy's weights: 0 clones all actions alike, large the best alone."""
+    """Scale of the advantage in the policy's weights: 0 weights all actions equally, large values favour the best."""
 
     @property
     def actor(self) -> GaussianActor:
-        """The mean, and noise where a budget asks for it."""
+        """The mean, plus noise if the budget has a noise scale above 0."""
         return actor_of(GaussianActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> IqlState:
-        """Fresh networks, the target critic equal to the critic, and empty optimisers."""
+        """Fresh networks, the target critic equal to the critic, and new optimiser states."""
         actor_key, values_key = jax.random.split(key)
         actor = GaussianNetwork(
             observation_size, action_size, self.hidden_sizes, learned_std=self.learned_std, key=actor_key
@@ -108,11 +110,11 @@ class Iql(AbstractAgent):
         )
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: no loss is random."""
+        """Empty: the losses need no random draws."""
         return ()
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing."""
+        """Empty: the seeds share no random draws."""
         return ()
 
     def update(
@@ -137,7 +139,7 @@ class Iql(AbstractAgent):
     def losses(
         self, state: IqlState, batch: Transition, draws: tuple[()], shared: tuple[()]
     ) -> dict[str, Float[Array, ""]]:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         q = implicit.target_q(state.values, batch, self.q_aggregation)
         _, metrics = _policy_loss(state.actor, state.values.value, batch, q, self.temperature)
         return metrics | implicit.losses(state.values, batch, expectile=self.expectile, aggregation=self.q_aggregation)

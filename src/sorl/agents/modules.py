@@ -1,6 +1,6 @@
-"""A user's own modules of agents: `--agent-module` imports them, and nothing else does.
+"""Imports a user's own modules of agents, which only the option `--agent-module` names.
 
-Files never name a module to import: a file of someone else's must not choose what code runs.
+Files never name a module to import, because a file from someone else must not choose which code runs.
 """
 
 import importlib
@@ -18,16 +18,16 @@ from sorl.agents.registry import AGENTS, is_installed
 
 
 _options: dict[str, str] = {}
-"""By the name of an agent, the module or file that it came from, as the command line named it."""
+"""Maps an agent's name to its module or file, as given on the command line."""
 
 
 def import_modules(names: Sequence[str]) -> None:
     """Imports modules that register agents, each once.
 
-    **Arguments:** `names`, dotted names of modules, or paths of files that end in `.py`. The current directory, and the
-    directories of the files, are searched after all others on `sys.path`.
+    **Arguments:** `names`, dotted names of modules, or paths of files that end in `.py`. The current directory and the
+    directories of the files are searched last, after all others on `sys.path`.
 
-    Raises a `ValueError`, one sentence, for one that is not there, fails or registers no agent.
+    Raises a `ValueError`, one sentence, for a module that is missing, fails to import or registers no agent.
     """
     for name in names:
         before = set(AGENTS)
@@ -45,7 +45,7 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def module_option(agent_class: type[AbstractAgent]) -> str:
-    """What a command that is printed needs, so that it knows the agent: ` --agent-module ..`, or nothing."""
+    """The option ` --agent-module ..` that a printed command needs in order to find the agent, or an empty string."""
     name = _options.get(agent_class.__name__, agent_class.__module__)
     if name.partition(".")[0] in ("sorl", "__main__") or is_installed(agent_class):
         return ""
@@ -67,7 +67,7 @@ def _imported(name: str) -> ModuleType:
         if path is not None:
             _refuse_another_file(name, module, path)
         return importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise ValueError(
                 f"--agent-module names {name}, and there is no such module; give a module that Python finds from here, "
@@ -81,7 +81,7 @@ def _imported(name: str) -> ModuleType:
 
 
 class _OtherFile(ValueError):
-    """Another file has the name of a module already."""
+    """The file's name is already that of another module."""
 
 
 def _refuse_another_file(name: str, module: str, path: Path) -> None:
@@ -92,6 +92,6 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The line that raised: in the user's code where the traceback ends there."""
+    """The line and file of the innermost frame of the traceback."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"line {frame.lineno} of {os.path.basename(frame.filename)}"

@@ -24,52 +24,52 @@ class RebracState(eqx.Module):
 
     actor: GaussianNetwork
     target_actor: GaussianNetwork
-    """Moving average of `actor`: makes the next action in the TD target."""
+    """Moving average of `actor`: gives the next action in the TD target."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target."""
+    """Moving average of `critic`: evaluates the next action in the TD target."""
     actor_optimiser: PyTree
     critic_optimiser: PyTree
     policy_metrics: dict[str, Float[Array, "*seeds"]]
-    """Of the actor's last step, logged until its next."""
+    """Metrics of the actor's last step, logged again until its next step."""
 
 
 class RebracDraws(eqx.Module):
     """The random draws of one update that belong to one seed."""
 
     target_noise: Float[Array, "*seeds batch action"]
-    """Standard normal: smooths the TD target over next actions."""
+    """Standard normal noise on the next actions, which smooths the TD target."""
 
 
 class RebracSharedDraws(eqx.Module):
-    """What all seeds share of one update."""
+    """The inputs of one update that are the same for all seeds."""
 
     step: Int[Array, ""]
-    """Number of updates made before this one: whether it is the actor's turn."""
+    """Number of earlier updates; it decides whether the actor is updated."""
 
 
 class Rebrac(AbstractAgent):
-    """Revisited BRAC: TD3+BC with a penalty for leaving the data in the actor's loss and another in the TD target.
+    """Revisited BRAC: TD3+BC with separate behaviour-cloning penalties in the actor's loss and in the TD target.
 
-    The deterministic policy is pi(x) = tanh(f(x)): one forward pass acts, and it keeps no two modes of the data.
+    The deterministic policy is pi(x) = tanh(f(x)): an action takes one forward pass, and the policy is unimodal.
     Source: Tarasov et al., "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (2023); settings of
     the FQL paper (Park et al., 2025).
 
-    - critic: (Q(x, a) - r - discount * mask * (agg Qbar(x', a') - critic_cloning_coefficient * |a' - a'_data|^2))^2,
+    - critic: (Q(x, a) - r - discount * (agg Qbar(x', a') - critic_cloning_coefficient * |a' - a'_data|^2))^2,
       where a' = clip(pibar(x') + clip(target_noise * z, +-target_noise_limit), +-1), z normal noise, a'_data the logged
-      action at x', and bars are moving averages
+      action at x', bars are moving averages, and discount is gamma^n, 0 where the episode terminated within the window
     - actor: -q_coefficient * mean Q / mean |Q| + actor_cloning_coefficient * |pi(x) - a|^2, Q = agg Q(x, pi(x))
 
-    One update: a critic step; at every `policy_interval`-th also an actor step, which asks the new critic, and both
-    moving averages. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, of the actor's last step
-    (0 before its first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
+    One update: a critic step; at every `policy_interval`-th update also an actor step, which uses the new critic, and
+    both moving averages. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, from the actor's
+    last step (0 before its first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
 
     Differences from the original: layer norm comes after the activation, which is GELU, as in every critic here; the
-    weight of the Q loss can be changed (0 clones). As there, the actor does not change between its turns, unless
-    `momentum_between_turns` is set.
+    weight of the Q loss can be changed (0 is behaviour cloning). As in the original, the actor does not change between
+    its updates, unless `momentum_between_turns` is set.
 
-    Differences from the FQL paper's code: there one Adam holds all networks, so that an actor step asks the critic from
-    before the update (here the new one), and moving averages take in the networks from before the update.
+    Differences from the FQL paper's code: there, one Adam optimises all networks, so that an actor step uses the critic
+    from before the update (here: the new one), and moving averages use the networks from before the update.
     """
 
     metric_descriptions = {
@@ -80,14 +80,14 @@ class Rebrac(AbstractAgent):
     published = Published(
         rows(
             (81, 26, 22, 2, 0, 91, 12, 41),
-            # antsoccer's are those of table 7, offline to online.
+            # antsoccer's values are from table 7 (offline to online).
             actor_cloning_coefficient=[0.003, 0.003, 0.01, 0.01, 0.01, 1.0, 0.1, 0.1],
             critic_cloning_coefficient=[0.01, 0.01, 0.01, 0.01, 0.01, 0.0, 0.0, 0.01],
             discount=DISCOUNT,
             momentum_between_turns=True,  # the FQL paper's code
         )
     )
-    # The original's actor, with which the quickstart was measured.
+    # The quickstart was measured with the original's actor.
     quickstart = {"momentum_between_turns": False}
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
@@ -97,11 +97,11 @@ class Rebrac(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
-    """How critic heads become one value, in the TD target and in the actor's loss."""
+    """How the critic heads' values are aggregated in the TD target and in the actor's loss."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     policy_interval: int = eqx.field(static=True, default=2)
-    """Updates of the critic for each of the actor and of the moving averages."""
+    """Number of critic updates per update of the actor and of the moving averages."""
     learning_rate: float = 3e-4
     """Adam's learning rate, for actor and critic."""
     discount: float = 0.99
@@ -113,17 +113,17 @@ class Rebrac(AbstractAgent):
     critic_cloning_coefficient: float = 0.01
     """Weight of the squared distance to the logged next action in the TD target."""
     q_coefficient: float = 1.0
-    """Weight of the actor's Q loss; 0 clones."""
+    """Weight of the actor's Q loss; 0 is behaviour cloning."""
     target_noise: float = 0.2
     """Standard deviation of the noise on next actions in the TD target."""
     target_noise_limit: float = 0.5
-    """Largest absolute value of that noise."""
+    """Largest absolute value of the noise on next actions."""
     momentum_between_turns: bool = eqx.field(static=True, default=False)
-    """Whether Adam also steps the actor, with a zero gradient, at the updates between its turns.
+    """Whether Adam also steps the actor, with a zero gradient, in the updates that skip the actor.
 
-    So does the FQL paper's code, whose one Adam holds all networks. With two updates for each turn it acts like a rate
-    sqrt(2) times higher: momentum halves, the root of the second moment falls by sqrt(2), and there are two steps, so
-    that the published 3e-4 is about 4.2e-4 of an actor that does not move between its turns.
+    The FQL paper's code does this, because its one Adam optimises all networks. With `policy_interval` 2 it acts like a
+    learning rate that is sqrt(2) times higher: the momentum halves, the root of the second moment falls by sqrt(2), and
+    there are two steps. So the published 3e-4 corresponds to about 4.2e-4 without these steps.
     """
 
     @property
@@ -132,7 +132,7 @@ class Rebrac(AbstractAgent):
         return actor_of(DeterministicActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> RebracState:
-        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        """Fresh networks, moving averages equal to them, and new optimiser states."""
         actor_key, critic_key = jax.random.split(key)
         actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
         critic = CriticEnsemble(
@@ -159,13 +159,13 @@ class Rebrac(AbstractAgent):
         return RebracDraws(jax.random.normal(key, (batch_size, action_size), jnp.float32))
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> RebracSharedDraws:
-        """The step itself."""
+        """The number of earlier updates."""
         return RebracSharedDraws(step)
 
     def update(
         self, state: RebracState, batch: Transition, draws: RebracDraws, shared: RebracSharedDraws
     ) -> tuple[RebracState, Metrics]:
-        """One critic step, and, in its turn, one actor step and the moving averages."""
+        """One critic step, and, if it is due, one actor step with the moving averages."""
         gradient, metrics = jax.grad(self._critic_loss, has_aux=True)(state.critic, state, batch, draws)
         critic, critic_optimiser, metrics["critic_grad_norm"] = optimisation.step(
             gradient, state.critic_optimiser, state.critic, learning_rate=self.learning_rate
@@ -181,7 +181,7 @@ class Rebrac(AbstractAgent):
         return state, metrics | state.policy_metrics
 
     def losses(self, state: RebracState, batch: Transition, draws: RebracDraws, shared: RebracSharedDraws) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         _, critic_metrics = self._critic_loss(state.critic, state, batch, draws)
         _, policy_metrics = self._actor_loss(state.actor, state.critic, batch)
         return critic_metrics | policy_metrics
@@ -241,7 +241,7 @@ class Rebrac(AbstractAgent):
         )
 
     def _actor_momentum_step(self, state: RebracState) -> RebracState:
-        """Adam's step on a zero gradient: the actor moves by its momentum alone."""
+        """Adam's step with a zero gradient: only momentum moves the actor."""
         no_gradient = jax.tree.map(jnp.zeros_like, state.actor)
         actor, actor_optimiser, _ = optimisation.step(
             no_gradient, state.actor_optimiser, state.actor, learning_rate=self.learning_rate

@@ -1,6 +1,6 @@
-"""The registry of algorithms: `register(MyAgent)` is all that a new one needs.
+"""The registry of algorithms; `register(MyAgent)` adds one.
 
-Command line, files, evaluations and reports know an algorithm by the name of its class.
+The command line, files, evaluations and reports identify an algorithm by the name of its class.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from sorl.agents.interface import AbstractAgent
 Agent = TypeVar("Agent", bound=type)
 
 ENTRY_POINTS = "sorl.agents"
-"""The group of entry points by which installed packages offer agents."""
+"""The group of entry points through which installed packages provide agents."""
 
 _agents: dict[str, type[AbstractAgent]] = {}
 AGENTS: Mapping[str, type[AbstractAgent]] = MappingProxyType(_agents)
-"""Every registered agent by the name of its class, in the order of registration; grows with it."""
+"""A read-only view of all registered agents, by the name of the class and in the order of registration."""
 
 
 class UnknownAgent(ValueError):
@@ -34,7 +34,7 @@ class UnknownAgent(ValueError):
 def register(agent_class: Agent) -> Agent:
     """Makes an algorithm known to every command and file; usable as a decorator.
 
-    Raises a `ValueError`, one sentence, for a class that is no agent or is not finished, and for a name that exists.
+    Raises a `ValueError`, one sentence, if the class is not an agent, is incomplete, or has a name that is taken.
     """
     _refuse_unfinished(agent_class)
     name = agent_class.__name__
@@ -52,16 +52,15 @@ def register(agent_class: Agent) -> Agent:
 
 
 def word(agent_class: type[AbstractAgent]) -> str:
-    """How an agent is named on the command line: `SorlReleased` is `sorl-released`, `MyDQN` is `my-dqn`."""
+    """An agent's name on the command line: `SorlReleased` is `sorl-released`, `MyDQN` is `my-dqn`."""
     separated = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", agent_class.__name__)
     return separated.replace("_", "-").lower()
 
 
 def find(name: str, where: str) -> type[AbstractAgent]:
-    """The agent of that name; the entry points of installed packages are loaded before it is given up.
+    """The agent with the given name; if it is not registered, the entry points of installed packages are loaded.
 
-    Raises an `UnknownAgent` that begins with `where`, the file that names it. Nothing is imported because a file says
-    so.
+    Raises an `UnknownAgent` that begins with `where`, the file that names it. A file cannot cause any other import.
     """
     if name not in _agents:
         load_entry_points()
@@ -69,7 +68,7 @@ def find(name: str, where: str) -> type[AbstractAgent]:
 
 
 def find_actor(name: str, where: str) -> type[AbstractActor]:
-    """The actor of that name, as `find` does for agents: an agent's actor is registered with it."""
+    """The actor with the given name, found as `find` finds agents; registering an agent registers its actor too."""
     if name not in ACTORS:
         load_entry_points()
     return _known(name, ACTORS, "actor", where)
@@ -78,7 +77,7 @@ def find_actor(name: str, where: str) -> type[AbstractActor]:
 def _known(name: str, kinds: Mapping[str, Any], noun: str, where: str) -> Any:
     if name in kinds:
         return kinds[name]
-    short = f"{name[:60]}.." if len(name) > 60 else name  # of a file that may hold anything
+    short = f"{name[:60]}.." if len(name) > 60 else name  # the name comes from a file and may be anything
     near = difflib.get_close_matches(short, list(kinds), n=1)
     question = f" (do you mean {near[0]!r}?)" if near else ""
     raise UnknownAgent(
@@ -88,7 +87,7 @@ def _known(name: str, kinds: Mapping[str, Any], noun: str, where: str) -> Any:
 
 
 def any_agent() -> Any:
-    """The union of all registered agents, from which the command line makes its subcommands."""
+    """The union of all registered agents, from which the command line creates its subcommands."""
     import tyro
 
     members = (Annotated[kind, tyro.conf.subcommand(name=word(kind))] for kind in _agents.values())
@@ -96,7 +95,7 @@ def any_agent() -> Any:
 
 
 def load_entry_points() -> None:
-    """Imports what installed packages offer in the group `sorl.agents`, each once; warns of one that fails."""
+    """Loads each entry point of the group `sorl.agents` once; warns of those that fail."""
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         if point.value in _loaded:
             continue
@@ -105,7 +104,7 @@ def load_entry_points() -> None:
         try:
             point.load()
             _installed.update(_agents.keys() - before)
-        except Exception as error:  # of another's package, which must not stop what does not need it
+        except Exception as error:  # a broken package must not stop commands that do not use it
             package = "an installed package" if point.dist is None else point.dist.name
             warnings.warn(
                 f"The agents of {package} are not offered, since its entry point {point.name} ({point.value}) failed: "
@@ -115,18 +114,18 @@ def load_entry_points() -> None:
 
 
 def is_installed(agent_class: type[AbstractAgent]) -> bool:
-    """Whether an installed package offers the agent, so that every command finds it."""
+    """Whether an installed package provides the agent, so that every command finds it."""
     return agent_class.__name__ in _installed
 
 
 _loaded: set[str] = set()
-"""Entry points that were loaded, or failed."""
+"""Entry points that have been loaded or have failed."""
 _installed: set[str] = set()
-"""Names of the agents that they registered."""
+"""Names of the agents that these entry points registered."""
 
 
 def _register_actor(actor: type[AbstractActor], agent_class: type[AbstractAgent]) -> None:
-    """Policy files store the actor by the name of its class; a known actor may serve another agent."""
+    """Registers an actor by the name of its class, which policy files store; several agents may share an actor."""
     known = ACTORS.get(actor.__name__, actor)
     if known is not actor and not _is_defined_again(actor, known):
         raise ValueError(
@@ -161,6 +160,6 @@ def _refuse_unfinished(agent_class: Any) -> None:
 
 
 def _is_defined_again(new: type, earlier: type) -> bool:
-    """Whether an interactive session defines its class anew."""
+    """Whether an interactive session (`__main__`) has defined the same class again."""
     places = [(kind.__module__, kind.__qualname__) for kind in (new, earlier)]
     return places[0] == places[1] and places[0][0] == "__main__" and new is not earlier

@@ -1,4 +1,4 @@
-"""SORL: one shortcut policy for every budget, trained by flow matching, self-consistency and a Q loss, beside TD."""
+"""SORL: one shortcut policy for all budgets, trained by flow matching, self-consistency and a Q loss."""
 
 import math
 from typing import Any
@@ -39,30 +39,31 @@ class SorlState(eqx.Module):
     """Moving average of `field`: the teacher of self-consistency."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target."""
+    """Moving average of `critic`: evaluates the next action in the TD target."""
     field_optimiser: PyTree
     critic_optimiser: PyTree
 
 
 class Sorl(AbstractAgent):
-    """SORL as its formulas say: one optimiser per network, no gradient through the TD target, averages last.
+    """SORL by the paper's formulas: one optimiser per network, no gradient through the TD target, averages last.
 
-    One update: (1) a critic step towards the TD target; (2) a policy step, whose Q loss asks the critic that step (1)
-    just made and whose self-consistency teacher is the moving average from before this update; (3) both moving
-    averages, from the updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and
-    Expressive Shortcut Models" (NeurIPS 2025).
+    One update: (1) a critic step towards the TD target; (2) a policy step, whose Q loss uses the critic of step (1) and
+    whose self-consistency teacher is the moving average from before this update; (3) both moving averages, from the
+    updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and Expressive Shortcut Models"
+    (NeurIPS 2025).
 
-    - critic: (Q(x, a, k) - r - discount * mask * agg Qbar(x', F_k(x', z'), k))^2, F_k(x, z) the action of k jumps from
-      noise z, k uniform on 1, 2, 4, .., `backprop_steps`
+    - critic: (Q(x, a, k) - r - discount * agg Qbar(x', F_k(x', z'), k))^2, F_k(x, z) the action after k jumps from
+      noise z, k uniform on 1, 2, 4, .., `backprop_steps`; discount is gamma^n, 0 where the episode terminated within
+      the window
     - policy, flow matching: |s(a^t, t, 1 / M | x) - (a - a^0)|^2, M = `discretization_steps`, a^t = (1 - t) a^0 + t a
-      but for a trace of noise left at t = 1
+      except for a small rest of noise at t = 1
     - policy, self-consistency: |s(a^t, t, d | x) - (v + v') / 2|^2 for steps d of 2 / M, 4 / M, .., 1, with v and v'
       the teacher's velocities in two steps of d / 2 from a^t
-    - policy, Q loss: -mean Q(x, F_k(x, z), k) / mean |Q|, k drawn anew, the gradient through all k jumps
+    - policy, Q loss: -mean Q(x, F_k(x, z), k) / mean |Q|, with its own draw of k and the gradient through all k jumps
 
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
-    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` where the TD loss
-    moves the policy.
+    `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` if
+    `td_gradient_to_policy` is set.
     """
 
     published = sorl_settings.PUBLISHED
@@ -73,10 +74,10 @@ class Sorl(AbstractAgent):
         "decay_end": 40_000.0,
         "act_with_average": True,
     }
-    # Without an environment nothing shows that a policy follows a critic's errors, so it stays near the data. On
-    # several kinds of logs of a simulated robot arm (`benchmarks/own_logs.py`), q_coefficient 1 was as good as cloning
-    # or better, and 10 lost the task within 2,000 updates; the default was chosen on OGBench's tasks. The moving
-    # average acts as well or a little better.
+    # Without an environment, one cannot see whether a policy exploits the critic's errors, so these settings keep it
+    # near the data. On several kinds of logs of a simulated robot arm (`benchmarks/own_logs.py`), q_coefficient 1 was
+    # as good as cloning or better, and 10 failed the task within 2,000 updates; the default was chosen on OGBench's
+    # tasks. The moving average acts as well or a little better.
     own_logs = {"q_coefficient": 1.0, "act_with_average": True}
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
@@ -88,27 +89,27 @@ class Sorl(AbstractAgent):
     discretization_steps: int = eqx.field(static=True, default=8)
     """M^disc: steps of the finest grid in training; a power of two, at least 2."""
     backprop_steps: int = eqx.field(static=True, default=8)
-    """M^BTT: most jumps that the Q loss backpropagates through; a power of two, at most `discretization_steps`."""
+    """M^BTT: largest number of jumps in the Q loss's backpropagation; a power of two, <= `discretization_steps`."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
-    """How critic heads become one value in the TD target and in best-of-N."""
+    """How the critic heads' values are aggregated in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     chunk: int = eqx.field(static=True, default=1)
-    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
+    """Length h of action chunks: the policy gives h actions at once, executed open-loop; Q values the whole chunk."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
-    """Whether the number of jumps of the acting policy is an input of the critic."""
+    """Whether the policy's number of jumps is an input of the critic."""
     td_gradient_to_policy: bool = eqx.field(static=True, default=False)
     """Whether the TD loss also moves the policy, through the next actions of its target (as the released code does)."""
     act_with_average: bool = eqx.field(static=True, default=False)
-    """Whether the policy that acts is the field's moving average, which is less noisy at high learning rates."""
+    """Whether to act with the field's moving average, which is less noisy at high learning rates."""
     learning_rate: float = 1e-4
     """Adam's learning rate, for policy and critic."""
     late_learning_rate: float | None = None
-    """What the learning rate becomes, along a line from update `decay_start` to update `decay_end`; None: it stays."""
+    """Final learning rate, reached linearly from update `decay_start` to update `decay_end`; None: no change."""
     decay_start: float = 0.0
-    """Updates before the learning rate begins to change."""
+    """Number of updates after which the learning rate begins to change."""
     decay_end: float = 1e6
-    """Updates after which the learning rate is `late_learning_rate`."""
+    """Number of updates after which the learning rate is `late_learning_rate`."""
     max_grad_norm: float = 1.0
     """Gradients of each network are scaled down to this global norm."""
     discount: float = 0.99
@@ -120,14 +121,14 @@ class Sorl(AbstractAgent):
     self_consistency_coefficient: float = 10.0
     """Weight of the self-consistency loss."""
     q_coefficient: float = 100.0
-    """Weight of the Q loss: small stays near the data, large trusts the critic."""
+    """Weight of the Q loss: small values keep the policy near the data, large ones follow the critic."""
 
     def __check_init__(self):
         refuse_outside(self, decay_end=(self.decay_start + 1, math.inf))
 
     @property
     def actor(self) -> ShortcutActor:
-        """Jumps of the field, the best of several by the critic."""
+        """Jumps of the field; the critic chooses among several candidates."""
         return actor_of(ShortcutActor, self)
 
     @property
@@ -136,7 +137,7 @@ class Sorl(AbstractAgent):
         return step_counts(self.backprop_steps)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlState:
-        """Fresh networks, moving averages equal to them, and empty optimisers."""
+        """Fresh networks, moving averages equal to them, and new optimiser states."""
         field_key, critic_key = jax.random.split(key)
         field: Any = ShortcutField(observation_size, action_size, self.hidden_sizes, key=field_key)
         critic: Any = CriticEnsemble(
@@ -177,7 +178,7 @@ class Sorl(AbstractAgent):
             critic_gradient, state.critic_optimiser, state.critic, **rates
         )
 
-        # (2) The policy: flow matching, self-consistency, and the Q loss by the new critic.
+        # (2) The policy: flow matching, self-consistency, and the Q loss with the new critic.
         gradient, policy_metrics = policy_gradient(
             self, state.field, state.target_field, critic, batch, draws, shared.policy_steps
         )
@@ -201,7 +202,7 @@ class Sorl(AbstractAgent):
         return after, metrics
 
     def losses(self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws) -> Metrics:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         _, _, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
         _, policy_metrics = policy_gradient(
             self, state.field, state.target_field, state.critic, batch, draws, shared.policy_steps
@@ -209,7 +210,7 @@ class Sorl(AbstractAgent):
         return critic_metrics | policy_metrics
 
     def policy(self, state: SorlState) -> GeneratorAndCritic:
-        """The field, or its moving average where `act_with_average` says so, and the critic."""
+        """The field (its moving average if `act_with_average` is set) and the critic."""
         return GeneratorAndCritic(state.target_field if self.act_with_average else state.field, state.critic)
 
     def _learning_rate(self, step: Int[Array, "*seeds"]):
@@ -218,7 +219,7 @@ class Sorl(AbstractAgent):
         return linear_decay(self.learning_rate, self.late_learning_rate, step, self.decay_start, self.decay_end)
 
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
-        """The TD loss's gradient for the critic, and for the policy where it gets one."""
+        """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_action(field, steps: int):
             return shortcut.sample(field, batch.next_observation, draws.target_noise, steps)
@@ -234,6 +235,7 @@ class Sorl(AbstractAgent):
                 stop_gradient=not self.td_gradient_to_policy,
             )
 
+        # With a gradient to the policy, the whole loss is differentiated in the branch of the drawn jump count.
         if self.td_gradient_to_policy:
             (critic_gradient, td_gradient), metrics = gradient_of_one(
                 lambda networks, steps: loss(networks[0], next_action(networks[1], steps), steps),
@@ -242,14 +244,14 @@ class Sorl(AbstractAgent):
                 self.step_counts,
             )
             return critic_gradient, td_gradient, metrics
-        # Only the action is made in a branch of its own: the critic's part is then compiled once.
+        # Else only the action is computed in a branch, so that the critic's part is compiled once for all jump counts.
         action = one_of(next_action, state.field, index, self.step_counts)
         steps = jnp.asarray(self.step_counts, jnp.int32)[index]
         critic_gradient, metrics = jax.grad(loss, has_aux=True)(state.critic, action, steps)
         return critic_gradient, None, metrics
 
 
-# The losses, in the order of the docstring of `Sorl`. `SorlReleased` has the same, in another update.
+# The losses, in the order of the docstring of `Sorl`. `SorlReleased` uses the same losses in another update.
 
 
 def td_loss(
@@ -262,7 +264,7 @@ def td_loss(
     aggregation: verifiers.Aggregation,
     stop_gradient: bool,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The TD loss of `critic`, for the policy that made `next_action` by `steps` jumps."""
+    """The TD loss of `critic`, for a policy whose `next_action` took `steps` jumps."""
     k = jnp.asarray(steps, batch.reward.dtype)
     next_q = target_critic(batch.next_observation, next_action, k)
     target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=stop_gradient)
@@ -283,7 +285,7 @@ def cloning_losses(
     self_consistency = shortcut.self_consistency_query(
         teacher, batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
     )
-    # One forward for all rows, since both losses ask the same field.
+    # One forward pass for the rows of both losses, because both evaluate the same field.
     queries = jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
     halves = shortcut.query_errors(field, queries).reshape(2, -1)
     if batch.valid is None:
@@ -317,8 +319,8 @@ def policy_gradient(
 ) -> tuple[PyTree, Metrics]:
     """The gradient of the policy's loss: flow matching + self-consistency + Q loss, each times its coefficient.
 
-    **Arguments:** `agent`, for its coefficients and step counts; `teacher`, of self-consistency; `critic`, which the Q
-    loss asks; `index` of the jump count that the Q loss backpropagates through.
+    **Arguments:** `agent`, for its coefficients and step counts; `teacher`, the field that gives the self-consistency
+    targets; `critic`, the critic of the Q loss; `index` in `agent.step_counts` of the jump count of the Q loss.
     """
 
     def cloning_loss(field):
@@ -330,7 +332,7 @@ def policy_gradient(
         loss, metrics = q_loss(field, critic, batch.observation, draws.policy_noise, steps)
         return agent.q_coefficient * loss, metrics
 
-    # Two gradients, added: only the Q loss runs in the branch of the drawn jump count.
+    # Two gradients are added, so that only the Q loss runs in the branch of the drawn jump count.
     cloning_gradient, (cloning, metrics) = jax.grad(cloning_loss, has_aux=True)(field)
     q_gradient, q_metrics = gradient_of_one(weighted_q_loss, field, index, agent.step_counts)
     metrics |= q_metrics | {"policy_loss": cloning + agent.q_coefficient * q_metrics["q_loss"]}

@@ -1,4 +1,4 @@
-"""The released implementation's update, reproduced departures and all, so that its numbers can be compared."""
+"""The update of SORL's released code, with its differences from the paper, so that results can be compared."""
 
 from typing import Any
 
@@ -32,23 +32,24 @@ class SorlReleasedState(eqx.Module):
     """Moving average of `field`: the teacher of self-consistency."""
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: values the next action in the TD target."""
+    """Moving average of `critic`: evaluates the next action in the TD target."""
     optimiser: PyTree
     """One Adam for `field` and `critic` together.
 
-    The released one also spans both targets; their gradients are zero, so leaving them out changes nothing.
+    The released code's Adam also includes both targets; their gradients are zero, so omitting them changes nothing.
     """
 
 
 class SorlReleased(AbstractAgent):
-    """SORL as its authors' released code updates it; `Sorl` is the sound method.
+    """SORL with the update of its authors' released code; `Sorl` follows the paper's formulas.
 
-    One update, P being the parameters at its start: (1) a TD step whose target keeps its gradient, so that it moves
-    the policy too; (2) a policy step from there, whose Q loss asks the critic of P and whose self-consistency teacher
-    is the moving average of P; (3) both moving averages, from P. One global-norm clip and one Adam span policy and
-    critic and serve both steps: its count advances by two, and each step also moves the other network by momentum.
+    One update from the parameters P: (1) a TD step whose target keeps its gradient, so that it also moves the policy;
+    (2) a policy step from the result, whose Q loss uses the critic of P and whose self-consistency teacher is the
+    moving average of P; (3) both moving averages, from P. One global-norm clip and one Adam cover policy and critic in
+    both steps: Adam's count advances by two, and each step also moves the other network by momentum. The losses are
+    those of `Sorl`; their discount is gamma^n, 0 where the episode terminated within the window.
 
-    Initialisation, draws and decisions are those of `Sorl`: the released code's evaluation is not reproduced.
+    Initialisation, draws and actions are those of `Sorl`; the released code's evaluation is not reproduced.
 
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
     `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`.
@@ -67,15 +68,15 @@ class SorlReleased(AbstractAgent):
     discretization_steps: int = eqx.field(static=True, default=8)
     """M^disc: steps of the finest grid in training; a power of two, at least 2."""
     backprop_steps: int = eqx.field(static=True, default=8)
-    """M^BTT: most jumps that the Q loss backpropagates through; a power of two, at most `discretization_steps`."""
+    """M^BTT: largest number of jumps in the Q loss's backpropagation; a power of two, <= `discretization_steps`."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="mean")
-    """How critic heads become one value in the TD target and in best-of-N."""
+    """How the critic heads' values are aggregated in the TD target and in best-of-N."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     chunk: int = eqx.field(static=True, default=1)
-    """h of action chunking: the policy gives h actions at once and carries them out unseen; Q values all of them."""
+    """Length h of action chunks: the policy gives h actions at once, executed open-loop; Q values the whole chunk."""
     learning_rate: float = 1e-4
-    """Adam's learning rate; each update takes two steps of it."""
+    """Adam's learning rate; each update makes two Adam steps."""
     max_grad_norm: float = 1.0
     """Gradients of policy and critic together are scaled down to this global norm."""
     discount: float = 0.99
@@ -87,11 +88,11 @@ class SorlReleased(AbstractAgent):
     self_consistency_coefficient: float = 10.0
     """Weight of the self-consistency loss."""
     q_coefficient: float = 100.0
-    """Weight of the Q loss: small stays near the data, large trusts the critic."""
+    """Weight of the Q loss: small values keep the policy near the data, large ones follow the critic."""
 
     @property
     def actor(self) -> ShortcutActor:
-        """Jumps of the field, the best of several by the critic."""
+        """Jumps of the field; the critic chooses among several candidates."""
         return actor_of(ShortcutActor, self)
 
     @property
@@ -101,7 +102,7 @@ class SorlReleased(AbstractAgent):
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlReleasedState:
         """Fresh networks, equal to those of `Sorl`, moving averages equal to them, and an empty optimiser."""
-        # Only what shapes the networks: under jit the other settings are tracers, and initialisation needs none.
+        # Pass only the network sizes: under jit the other settings are tracers, and initialisation needs none of them.
         sound = Sorl(
             hidden_sizes=self.hidden_sizes,
             critic_hidden_sizes=self.critic_hidden_sizes,
@@ -128,17 +129,19 @@ class SorlReleased(AbstractAgent):
     def update(
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlReleasedState, dict[str, Float[Array, ""]]]:
-        """One TD step, one policy step, and the moving averages of the networks from before them."""
+        """One TD step, one policy step, and the moving averages of the networks from before both steps."""
+        # (1) The TD step, which moves the critic and the policy.
         rates: Any = {"learning_rate": self.learning_rate, "max_grad_norm": self.max_grad_norm}
         td_gradient, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
         networks, optimiser_state, _ = optimisation.step(
             td_gradient, state.optimiser, (state.field, state.critic), **rates
         )
 
+        # (2) The policy step, with the critic and the teacher from before this update.
         gradient, policy_metrics = policy_gradient(
             self, networks[0], state.target_field, state.critic, batch, draws, shared.policy_steps
         )
-        # No gradient reaches the critic here, but its momentum still moves it.
+        # The critic gets no gradient here, but its momentum still moves it.
         no_gradient = jax.tree.map(jnp.zeros_like, state.critic)
         (field, critic), optimiser_state, policy_norm = optimisation.step(
             (gradient, no_gradient), optimiser_state, networks, **rates
@@ -148,6 +151,7 @@ class SorlReleased(AbstractAgent):
         metrics["td_policy_grad_norm"] = optimisation.norm(td_gradient[0])
         metrics["critic_grad_norm"] = optimisation.norm(td_gradient[1])
         metrics["policy_grad_norm"] = policy_norm
+        # (3) The moving averages use the networks from before this update.
         return (
             SorlReleasedState(
                 field=field,
@@ -162,7 +166,7 @@ class SorlReleased(AbstractAgent):
     def losses(
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> dict[str, Float[Array, ""]]:
-        """Every loss at the present parameters, without an update."""
+        """Every loss at the current parameters, without an update."""
         _, td_metrics = self._td_gradient(state, batch, draws, shared.target_steps)
         _, policy_metrics = policy_gradient(
             self, state.field, state.target_field, state.critic, batch, draws, shared.policy_steps

@@ -1,4 +1,4 @@
-"""SRPO: a deterministic policy between a critic and the score of a diffusion model of the data."""
+"""SRPO: a deterministic policy trained by a critic and the score of a diffusion model of the data."""
 
 import math
 
@@ -32,42 +32,43 @@ class SrpoState(eqx.Module):
     model_optimiser: PyTree
     actor_optimiser: PyTree
     metrics: dict[str, Float[Array, "*seeds"]]
-    """Of each part's last step, logged until its next."""
+    """Metrics of each part's last step, logged again until its next step."""
 
 
 class SrpoSharedDraws(eqx.Module):
-    """What all seeds share of one update."""
+    """The inputs of one update that are the same for all seeds."""
 
     step: Int[Array, ""]
-    """Number of updates made before this one: which phase it is in."""
+    """Number of earlier updates; it decides the phase."""
 
 
 class Srpo(AbstractAgent):
-    """Score-regularised policy optimisation: one forward pass acts, kept near the data by a frozen diffusion model.
+    """Score-regularised policy optimisation: a one-pass policy, kept near the data by a frozen diffusion model.
 
     Phase one, the first `pretraining_updates` updates, trains the model and IQL's values as `Idql` does. Phase two
-    freezes both and trains the deterministic policy pi(x) = tanh(f(x)). A run that ends within phase one has a policy
-    that never trained; one mode of the data is all that the policy can keep. Source: Chen et al., "Score Regularized
-    Policy Optimization through Diffusion Behavior" (2024); settings of the FQL paper (Park et al., 2025).
+    freezes both and trains the deterministic policy pi(x) = tanh(f(x)), which is unimodal. If a run ends within phase
+    one, its policy is untrained. Source: Chen et al., "Score Regularized Policy Optimization through Diffusion
+    Behavior" (2024); settings of the FQL paper (Park et al., 2025).
 
     - value: |expectile - 1(Qbar < V)| (agg Qbar(x, a) - V(x))^2, Qbar the moving average of Q
-    - critic: (Q(x, a) - r - discount * mask * V(x'))^2
+    - critic: (Q(x, a) - r - discount * V(x'))^2, discount being gamma^n, 0 where the episode terminated within the
+      window
     - model: |model(x, sqrt(alpha_bar) a + sqrt(1 - alpha_bar) z, t) - z|^2, z normal noise, t uniform on [0.001, 1],
       alpha_bar(t) as in `sorl.functional.diffusion.alpha_bar`
     - policy: pi(x) . ((1 - alpha_bar) (model(x, sqrt(alpha_bar) pi(x) + sqrt(1 - alpha_bar) z, t) - z) - q_coefficient
       * g), the second factor held fixed, t uniform on [0.02, 0.98]; g is the gradient of mean Qbar(x, a) at a = pi(x),
       with `normalise_guidance` divided by its root mean square over action dimensions
 
-    One update of phase one: a step of the model; at every `value_interval`-th also a step of V, a critic step towards
-    that V, and the critic's average. One of phase two: a policy step, its learning rate falling to 0 along half a
-    cosine. Logged, of each part's last step (0 before its first): `noise_prediction_loss`, `behaviour_grad_norm`,
-    `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `value_grad_norm`, `critic_grad_norm`,
-    `policy_q_mean`, `score_gradient_norm`, `policy_grad_norm`.
+    One update of phase one: a step of the model; at every `value_interval`-th update also a step of V, a critic step
+    with the new V in its target, and the critic's moving average. One update of phase two: a policy step, whose
+    learning rate decays to 0 along half a cosine. Logged, from each part's last step (0 before its first):
+    `noise_prediction_loss`, `behaviour_grad_norm`, `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`,
+    `value_grad_norm`, `critic_grad_norm`, `policy_q_mean`, `score_gradient_norm`, `policy_grad_norm`.
 
-    Differences from the original, whose beta is `q_coefficient`: model and values train side by side (there in two runs
-    of 2 and 1.5 million updates) on the same batches (there the model's are of 2048); the model's time features are
-    learned and start with a deviation of 1 (there random, of 30, and fixed), its Adam has no weight decay; activations
-    are GELU; V and Q have layer norm.
+    Differences from the original, whose beta is `q_coefficient`: model and values train together on the same batches
+    (there: in two runs of 2 and 1.5 million updates, the model with batches of 2048); the model's time features are
+    learned and start with a standard deviation of 1 (there: random with 30, and fixed); its Adam has no weight decay;
+    activations are GELU; V and Q have layer norm.
     """
 
     metric_descriptions = {
@@ -77,7 +78,7 @@ class Srpo(AbstractAgent):
     published = Published(
         rows(
             (11, 0, 1, 0, 1, 80, 2, 20),
-            # antsoccer's is not known: that of every other locomotion environment.
+            # antsoccer's value is not published; this is that of every other locomotion environment.
             q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
             # SRPO's code decides by "maze" in the environment's name; whether the FQL paper's runs did is not known.
             normalise_guidance=["maze" in env for env in ENVIRONMENTS],
@@ -85,7 +86,7 @@ class Srpo(AbstractAgent):
             critic_hidden_sizes=TWO_LAYERS,
             discount=DISCOUNT,
         ),
-        updates=4_000_000,  # not known: a million for its policy after Idql's three, for its model and values
+        updates=4_000_000,  # not published: Idql's 3 million for model and values, and 1 million for the policy
     )
     quickstart = {"pretraining_updates": 28_000, "decay_updates": 12_000.0}
 
@@ -102,30 +103,30 @@ class Srpo(AbstractAgent):
     critic_heads: int = eqx.field(static=True, default=2)
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True, default="min")
-    """How critic heads become one value for V; the policy follows their mean."""
+    """How the critic heads' values are aggregated for V; the policy's loss uses their mean."""
     n_step: int = eqx.field(static=True, default=1)
-    """n of n-step returns: the TD target sums n discounted rewards, fewer at a trajectory's end, then bootstraps."""
+    """n of n-step returns: the TD target sums n discounted rewards (fewer at a trajectory's end), then bootstraps."""
     value_interval: int = eqx.field(static=True, default=2)
-    """Updates of the model for each of the values."""
+    """Number of updates of the model per update of V and Q."""
     pretraining_updates: int = 3_000_000
-    """Updates of phase one: model and values train, the policy does not."""
+    """Number of updates of phase one, which train the model and the values but not the policy."""
     decay_updates: float = 1e6
-    """Updates of phase two after which the policy's learning rate is 0."""
+    """Number of updates of phase two after which the policy's learning rate is 0."""
     learning_rate: float = 3e-4
-    """Adam's learning rate, for all networks; for the policy that of its first update."""
+    """Adam's learning rate, for all networks; the policy's decays from it."""
     discount: float = 0.99
     """Discount gamma of future rewards, per environment step."""
     target_rate: float = 0.005
     """Share tau of the online critic that enters its moving average at each of the values' updates."""
     expectile: float = 0.9
-    """Which expectile of Q over the logged actions V is: 0.5 their mean, near 1 their best."""
+    """The expectile of Q over the logged actions that V learns: 0.5 is the mean, near 1 the maximum."""
     q_coefficient: float = 0.1
-    """Weight of the critic's gradient beside the score's: small stays near the data, large trusts the critic."""
+    """Weight of the critic's gradient: small values keep the policy near the data, large ones follow the critic."""
     most_noise_rate: float = 20.0
-    """beta_max, the rate at which noise enters an action at time 1; at time 0 it is 0.1."""
+    """beta_max: rate of the noise schedule at time 1; at time 0 it is 0.1."""
     normalise_guidance: bool = eqx.field(static=True, default=False)
-    """Whether each action's critic gradient is divided by its root mean square, so that the scale of Q drops out
-    (the original code's `regq`, which is on in mazes)."""
+    """Whether each action's critic gradient is divided by its root mean square, which makes it independent of the scale
+    of Q (the original code's `regq`, which it uses in mazes)."""
 
     def __check_init__(self):
         refuse_outside(
@@ -137,11 +138,11 @@ class Srpo(AbstractAgent):
 
     @property
     def actor(self) -> DeterministicActor:
-        """The policy's action."""
+        """The deterministic policy."""
         return actor_of(DeterministicActor, self)
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SrpoState:
-        """Fresh networks, the target critic equal to the critic, and empty optimisers."""
+        """Fresh networks, the target critic equal to the critic, and new optimiser states."""
         actor_key, model_key, values_key = jax.random.split(key, 3)
         actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
         model = NoisePredictor(observation_size, action_size, self.width, self.blocks, key=model_key)
@@ -161,13 +162,13 @@ class Srpo(AbstractAgent):
         return behaviour.draw(batch_size, action_size, self.blocks, self.width, self.dropout_rate, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SrpoSharedDraws:
-        """The step itself."""
+        """The number of earlier updates."""
         return SrpoSharedDraws(step)
 
     def update(
         self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, shared: SrpoSharedDraws
     ) -> tuple[SrpoState, Metrics]:
-        """One update of the phase that the step is in."""
+        """One update of the current phase."""
         state = jax.lax.cond(
             shared.step < self.pretraining_updates,
             lambda s: self._pretrain(s, batch, draws, shared.step),
@@ -179,7 +180,7 @@ class Srpo(AbstractAgent):
     def losses(
         self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, shared: SrpoSharedDraws
     ) -> Metrics:
-        """Every loss of both phases at the present parameters, without an update and without dropout."""
+        """Every loss of both phases at the current parameters, without an update and without dropout."""
         _, metrics = behaviour.loss(
             state.model, batch, behaviour.without_dropout(draws), _model_time(draws.time), self.most_noise_rate
         )
@@ -194,7 +195,7 @@ class Srpo(AbstractAgent):
     def _pretrain(
         self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, step: Int[Array, ""]
     ) -> SrpoState:
-        """Phase one: the model, and, in their turn, the values."""
+        """Phase one: a step of the model, and, if they are due, a step of V and Q."""
         model, model_optimiser, metrics = behaviour.step(
             state.model,
             state.model_optimiser,
@@ -218,7 +219,7 @@ class Srpo(AbstractAgent):
     def _improve(
         self, state: SrpoState, batch: Transition, draws: behaviour.BehaviourDraws, step: Int[Array, ""]
     ) -> SrpoState:
-        """Phase two: the policy."""
+        """Phase two: a step of the policy."""
         action, pull_back = jax.vjp(lambda actor: jax.vmap(actor.mean)(batch.observation), state.actor)
         direction, metrics = self._direction(state, action, batch, draws)
         (gradient,) = pull_back(direction / len(action))
@@ -240,7 +241,7 @@ class Srpo(AbstractAgent):
     def _direction(
         self, state: SrpoState, action: Float[Array, "batch action"], batch: Transition, draws: behaviour.BehaviourDraws
     ) -> tuple[Float[Array, "batch action"], Metrics]:
-        """The gradient of the loss in each action: the score's, minus the critic's."""
+        """The gradient of the policy's loss with respect to each action: the score's minus the critic's, weighted."""
 
         def away_from_data(observation, action, noise, time):
             return diffusion.score_gradient(state.model, observation, action, noise, time, self.most_noise_rate)
@@ -263,5 +264,5 @@ class Srpo(AbstractAgent):
 
 
 def _model_time(time: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """From [0, 1) to [0.001, 1): without noise there is nothing to predict."""
+    """Maps [0, 1) to [0.001, 1), because at time 0 there is no noise to predict."""
     return 0.001 + 0.999 * time

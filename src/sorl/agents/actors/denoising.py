@@ -22,13 +22,13 @@ class DenoisingActor(AbstractActor):
     critic_heads: int = eqx.field(static=True)
     """Number of critic heads."""
     denoising_steps: int = eqx.field(static=True)
-    """Steps from noise to action, unless a budget says otherwise."""
+    """Steps from noise to action; a budget can override it."""
     candidates: int = eqx.field(static=True)
-    """N of best-of-N, unless a budget says otherwise."""
+    """N of best-of-N; a budget can override it."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
-    """How critic heads become one value."""
+    """How the critic heads' values are aggregated."""
     most_noise_rate: float
-    """beta_max, the rate at which noise enters an action at time 1."""
+    """beta_max: rate of the noise schedule at time 1."""
 
     @property
     def budgets(self) -> Budgets:

@@ -20,11 +20,11 @@ class FlowActor(AbstractActor):
     critic_heads: int = eqx.field(static=True)
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True)
-    """Euler steps, unless a budget says otherwise."""
+    """Euler steps; a budget can override it."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
-    """How critic heads become one value."""
+    """How the critic heads' values are aggregated."""
     candidates: int = eqx.field(static=True, default=1)
-    """N of best-of-N, unless a budget says otherwise."""
+    """N of best-of-N; a budget can override it."""
     chunk: int = eqx.field(static=True, default=1)
     """Actions of one decision."""
 

@@ -60,7 +60,7 @@ class DeterministicActor(AbstractActor):
         return structure(lambda key: GaussianNetwork(*sizes, self.hidden_sizes, tanh_mean=True, key=key))
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> tuple[()]:
-        """Nothing: the policy is deterministic."""
+        """Empty: the policy is deterministic."""
         return ()
 
     def act(

@@ -21,7 +21,7 @@ class OneStepActor(AbstractActor):
     critic_heads: int = eqx.field(static=True)
     """Number of critic heads."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
-    """How critic heads become one value."""
+    """How the critic heads' values are aggregated."""
     chunk: int = eqx.field(static=True, default=1)
     """Actions of one decision."""
 

@@ -25,7 +25,7 @@ class ShortcutActor(AbstractActor):
     backprop_steps: int = eqx.field(static=True)
     """M^BTT: most jumps of the policies that the critic was trained for, a power of two."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
-    """How critic heads become one value, unless a budget says otherwise."""
+    """How the critic heads' values are aggregated; a budget's verifier overrides it."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps is an input of the critic."""
     chunk: int = eqx.field(static=True, default=1)

@@ -27,9 +27,9 @@ class FlowActorCriticDraws(eqx.Module):
 
     flow: FlowDraws
     policy_noise: Float[Array, "*seeds batch action"]
-    """Starts the actions of the Q loss."""
+    """Initial noise of the actions in the Q loss."""
     target_noise: Float[Array, "*seeds batch action"]
-    """Starts the next actions of the TD target."""
+    """Initial noise of the next actions in the TD target."""
 
 
 def draw_flow(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowDraws:

@@ -111,7 +111,7 @@ def losses(
     expectile: Any,
     aggregation: verifiers.Aggregation,
 ) -> Metrics:
-    """Both losses at the present parameters."""
+    """Both losses at the current parameters."""
     _, value_metrics = value_loss(networks.value, batch, target_q(networks, batch, aggregation), expectile)
     _, critic_metrics = critic_loss(networks.critic, networks.value, batch)
     return value_metrics | critic_metrics

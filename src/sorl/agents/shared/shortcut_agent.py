@@ -19,9 +19,9 @@ class SorlDraws(eqx.Module):
     consistency_time: Float[Array, "*seeds batch"]
     """Multiples of the row's own step size below 1."""
     policy_noise: Float[Array, "*seeds batch action"]
-    """Starts the actions of the Q loss."""
+    """Initial noise of the actions in the Q loss."""
     target_noise: Float[Array, "*seeds batch action"]
-    """Starts the next actions of the TD target."""
+    """Initial noise of the next actions in the TD target."""
 
 
 class SorlSharedDraws(eqx.Module):
