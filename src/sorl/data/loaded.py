@@ -1,4 +1,4 @@
-"""What loading data gives, whatever the source."""
+"""The result of loading data from any source."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from sorl.data.transitions import Dataset
 
 
 ACTION_LIMIT = 1 - 1e-5
-"""Actions are clipped to this magnitude, so that squashing policies can reach all of them."""
+"""Actions are clipped to this magnitude, so that policies with a tanh can reach all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +20,16 @@ class LoadedData:
     """A data set ready for training, in the networks' units."""
 
     train: Dataset
-    """On the device."""
+    """The training split, on the device."""
     validation: Dataset | None
-    """On the device; None where no episodes were held out."""
+    """The validation split, on the device; None if no episodes were held out."""
     normalisation: Normalisation
-    """From the environment's units to the networks'; the identity for OGBench."""
+    """The maps from the environment's units to the networks' units; the identity for OGBench."""
     provenance: dict[str, Any]
-    """Where the data came from, ready for JSON: `source` ("official", "mirror", "generated", "own logs", or
-    "unrecorded" where nothing beside the file tells), `path`, `size`, `sha256`, `episodes`, `transitions` and whatever
-    else the file's record says, of the training split; the same of the validation split under `validation`; and under
-    `summary` what `sorl.data.summary.summarise` says of the training split."""
+    """The origin of the data, JSON-able. For the training split: `source` ("official", "mirror", "generated", "own
+    logs", or "unrecorded" if there is no record beside the file), `path`, `size`, `sha256`, `episodes`, `transitions`
+    and the other fields of the file's record; the same for the validation split under `validation`; and under `summary`
+    the result of `sorl.data.summary.summarise` for the training split."""
 
 
 def to_device(
@@ -39,9 +39,9 @@ def to_device(
     masks: Float[np.ndarray, " rows"],
     is_start: Bool[np.ndarray, " rows"],
 ) -> Dataset:
-    """Puts checked rows on the device in single precision, actions clipped to +-(1 - 1e-5).
+    """Puts checked rows on the device in single precision, with actions clipped to +-(1 - 1e-5).
 
-    `is_start` marks the rows whose successor is the next row.
+    **Arguments:** the rows of all trajectories; `is_start`, whether a row's successor is the next row.
     """
     return Dataset(
         observations=_put(observations, np.float32),
@@ -53,12 +53,12 @@ def to_device(
 
 
 def _put(rows: Shaped[np.ndarray, "..."], kind: type) -> Array:
-    # Not `jnp.asarray`, which compiles a conversion for each shape.
+    # `jnp.asarray` would compile a conversion for each shape.
     return jax.device_put(rows.astype(kind, copy=False))
 
 
 def empty_rows(rows: int, size: int) -> Float[np.ndarray, "rows size"]:
-    """An array to fill for `to_device`, placed where JAX on a CPU uses the same memory instead of a copy."""
+    """An uninitialised array for `to_device`, aligned to 64 bytes so that JAX on a CPU needs no copy."""
     count = rows * size * 4
     memory = np.empty(count + 64, np.uint8)
     start = -memory.ctypes.data % 64

@@ -1,4 +1,4 @@
-"""How a user's own units map to the units that networks are trained in."""
+"""The maps between the environment's units and the units in which networks are trained."""
 
 from typing import NamedTuple
 
@@ -11,23 +11,23 @@ from jaxtyping import Array, Bool, Float, Shaped
 class Normalisation(eqx.Module):
     """Affine maps between the environment's units and the networks' units.
 
-    Networks see observations with mean 0 and scale 1, and act in [-1, 1]. For OGBench, whose actions are in [-1, 1]
-    already and whose observations are used as they are, both maps are the identity.
+    Networks get observations with mean 0 and scale 1, and give actions in [-1, 1]. For OGBench both maps are the
+    identity: its actions are in [-1, 1], and its observations are not standardised.
 
-    The last three fields are for own logs. They are None for OGBench's data and in policies of sorl 0.1.0, which act as
-    they always did.
+    The last three fields are for own logs. They are None for OGBench's data and in policies of sorl 0.1.0, whose
+    actions are unchanged.
     """
 
     observation_mean: Float[Array, " observation"]
     observation_scale: Float[Array, " observation"]
-    """Positive; observations are divided by it."""
+    """Observations are divided by it, after subtraction of the mean; positive."""
     action_low: Float[Array, " action"]
-    """The environment action that -1 stands for."""
+    """The environment action that corresponds to -1."""
     action_high: Float[Array, " action"]
-    """The environment action that +1 stands for; equal to `action_low` where the action is a constant."""
+    """The environment action that corresponds to +1; equal to `action_low` for a constant action."""
     observation_mean_remainder: Float[Array, " observation"] | None = None
-    """The mean in double precision minus `observation_mean`. If present, observations are standardised in double
-    precision where they come from numpy, and actions are clipped to [`action_low`, `action_high`]."""
+    """The mean in double precision minus `observation_mean`. If present, numpy observations are standardised in double
+    precision, and actions are clipped to [`action_low`, `action_high`]."""
     observation_low: Float[Array, " observation"] | None = None
     """Standardised observations are clipped to at least this; None: no limits."""
     observation_high: Float[Array, " observation"] | None = None
@@ -41,7 +41,7 @@ class Normalisation(eqx.Module):
 
     @classmethod
     def identity(cls, observation_size: int, action_size: int) -> "Normalisation":
-        """The maps that change nothing."""
+        """Creates the identity maps."""
         # The dtype is explicit because JAX_ENABLE_X64 would make these float64.
         zeros, ones = jnp.zeros(observation_size, jnp.float32), jnp.ones(observation_size, jnp.float32)
         bound = jnp.ones(action_size, jnp.float32)
@@ -53,7 +53,7 @@ class Normalisation(eqx.Module):
         return self.observation_mean_remainder is not None
 
     def observation(self, raw: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
-        """Environment units to network units, in the precision of `raw`; `standardisation` is exact."""
+        """Maps observations to network units in the precision of `raw`; `standardisation` uses double precision."""
         mean, scale = (jnp.expand_dims(x, range(raw.ndim - 1)) for x in (self.observation_mean, self.observation_scale))
         centred = raw - mean
         if self.observation_mean_remainder is not None:
@@ -65,29 +65,29 @@ class Normalisation(eqx.Module):
         return jnp.clip(network, low, high)
 
     def action(self, raw: Float[Array, "*batch action"]) -> Float[Array, "*batch action"]:
-        """Environment units to network units, [-1, 1]; a constant action is 0."""
+        """Maps actions from environment units to network units, [-1, 1]; a constant action becomes 0."""
         centre, half = self._action_range(raw.ndim)
         return jnp.where(half == 0, 0, (raw - centre) / jnp.where(half == 0, 1, half))
 
     def environment_action(self, action: Float[Array, "*batch action"]) -> Float[Array, "*batch action"]:
-        """Network units, [-1, 1], to environment units; for own logs never outside the action range."""
+        """Maps actions from network units, [-1, 1], to environment units; for own logs, clipped to the action range."""
         centre, half = self._action_range(action.ndim)
         environment = centre + half * action
         if not self.is_of_own_logs:
             return environment
-        # Rounding may leave the range by one unit in the last place.
+        # Rounding may exceed the range by one unit in the last place.
         low, high = (jnp.expand_dims(x, range(action.ndim - 1)) for x in (self.action_low, self.action_high))
         return jnp.clip(environment, low, high)
 
     def split(self) -> tuple["Standardisation | None", "Normalisation"]:
-        """What is done to observations from numpy before a program, and the maps that are left to the program.
+        """Splits the maps into a standardisation on the host and the maps that the compiled program applies.
 
-        Only observations of own logs are standardised before; for others the first is None.
+        Only observations of own logs are standardised on the host; for other data the first is None.
         """
         return (self.standardisation(), self.without_observation_map()) if self.is_of_own_logs else (None, self)
 
     def without_observation_map(self) -> "Normalisation":
-        """The same map of actions, for observations that are in network units already."""
+        """The same action map, with the identity for observations, which are in network units already."""
         zeros = jnp.zeros_like(self.observation_mean)
         return Normalisation(
             zeros,
@@ -98,7 +98,7 @@ class Normalisation(eqx.Module):
         )
 
     def standardisation(self) -> "Standardisation":
-        """The map of observations on the host, in double precision."""
+        """The observation map for numpy arrays on the host, in double precision."""
         mean, scale = np.asarray(self.observation_mean, np.float64), np.asarray(self.observation_scale, np.float64)
         if self.observation_mean_remainder is not None:
             mean = mean + np.asarray(self.observation_mean_remainder, np.float64)
@@ -113,26 +113,26 @@ class Normalisation(eqx.Module):
 
 
 class Standardisation(NamedTuple):
-    """How observations become network units, from numpy to numpy, in double precision.
+    """Maps observations to network units, from numpy to numpy, in double precision.
 
-    A clock of 1.7e9 seconds needs it: single precision knows such a number to 128 seconds.
+    Single precision can be too coarse: near a clock value of 1.7e9 seconds its numbers are 128 seconds apart.
     """
 
     mean: Float[np.ndarray, " observation"]
     scale: Float[np.ndarray, " observation"]
     low: Float[np.ndarray, " observation"] | None = None
-    """Limits in network units, equal where the observation was constant; None: no limits."""
+    """Limits in network units, equal for a constant observation; None: no limits."""
     high: Float[np.ndarray, " observation"] | None = None
 
     def __call__(self, raw: Shaped[np.ndarray, "*batch observation"]) -> Float[np.ndarray, "*batch observation"]:
-        """Network units in single precision, rounded once at the end, and clipped to the limits."""
+        """Maps to network units and clips to the limits; the result is rounded once, to single precision."""
         network = (raw - self.mean) / self.scale
         if self.low is not None:
             np.clip(network, self.low, self.high, out=network)
         return network.astype(np.float32)
 
     def outside(self, raw: Shaped[np.ndarray, "*batch observation"]) -> Bool[np.ndarray, "*batch observation"]:
-        """Which values the limits change by more than the rounding of a number to single precision."""
+        """Which values the limits change by more than the rounding error of single precision."""
         if self.low is None or self.high is None:
             return np.zeros(raw.shape, np.bool_)
         network = (raw - self.mean) / self.scale
@@ -140,7 +140,7 @@ class Standardisation(NamedTuple):
         return (network < self.low - 1e-6 * width) | (network > self.high + 1e-6 * width)
 
     def limits(self) -> tuple[Float[np.ndarray, " observation"], Float[np.ndarray, " observation"]]:
-        """The lowest and the highest observation that is not clipped, in the environment's units."""
+        """The lowest and highest observations that are not clipped, in the environment's units."""
         if self.low is None or self.high is None:
             infinite = np.full(self.mean.shape, np.inf)
             return -infinite, infinite

@@ -6,14 +6,14 @@ from sorl.data.own_logs.source import Logs
 
 
 Source = Ogbench | Generated | Logs
-"""Where training data come from.
+"""The sources of training data.
 
-`source.load(normalisation=...)` gives `LoadedData`: a device-resident `Dataset` in the networks' units, a held-out one
-or None, the units (`Normalisation`), and where the data came from (`provenance`).
+`source.load(normalisation=...)` returns `LoadedData`: a device-resident `Dataset` in the networks' units, a held-out
+one or None, the units (`Normalisation`), and the origin of the data (`provenance`).
 
 To add a source, such as another file format, write one file with a frozen dataclass:
 
-- its fields are its options, each with a docstring; a source of the user's own data has `path`, what `--data` names;
+- its fields are its options, each with a docstring; a source of the user's own data has `path`, the value of `--data`;
 - `load(self, *, normalisation=None) -> LoadedData` reads it. A format of trajectories builds a
   `sorl.data.own_logs.file.Log`, and `sorl.data.own_logs.load.load_log` does the rest: the split by whole trajectories,
   scales, limits, and the summary. Bad input is a `ValueError` of one sentence: what was found, what was expected, what
@@ -25,4 +25,4 @@ Then name it in this union and, before `Logs`, in `USER_SOURCES`. On the command
 """
 
 USER_SOURCES: tuple[type[Logs], ...] = (Logs,)
-"""The sources that `--data` can mean, in the order in which they are asked (`reads`); the last reads all others."""
+"""The possible sources for `--data`; the first one whose `reads` accepts the path is used, and the last accepts all."""

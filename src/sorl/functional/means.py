@@ -1,13 +1,13 @@
-"""Means over a batch of which some rows may not count."""
+"""Means over the valid rows of a batch."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
 def mean_over(values: Float[Array, "batch *rest"], valid: Float[Array, " batch"] | None) -> Float[Array, ""]:
-    """The mean of `values`, over the rows whose `valid` is 1 (None: all of them); 0 if there is none.
+    """The mean of `values` over the rows whose `valid` is 1 (None: all rows); 0 if there is no such row.
 
-    It is the mean over a batch from which the other rows, whose `valid` is 0, were left out.
+    It equals the mean over a batch without the rows whose `valid` is 0.
     """
     if valid is None:
         return jnp.mean(values)

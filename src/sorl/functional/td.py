@@ -16,11 +16,10 @@ def td_target(
     aggregation: Aggregation,
     stop_gradient: bool = True,
 ) -> Float[Array, "*batch"]:
-    """y = r + d aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
+    """The TD target y = r + d aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
 
-    **Arguments:** `reward` and `discount` d as in `sorl.data.transitions.Transition`: the discounted rewards of one or
-    several steps, and gamma to the power of their number, 0 where the episode terminated; `next_q`, of the target
-    critic.
+    **Arguments:** `reward` and `discount` d as in `sorl.data.transitions.Transition`: the discounted sum of the rewards
+    of n steps, and gamma^n, 0 where the episode terminated within them; `next_q`, the target critic's values.
     """
     target = reward + discount * aggregate(next_q, aggregation)
     return jax.lax.stop_gradient(target) if stop_gradient else target
@@ -29,12 +28,12 @@ def td_target(
 def td_loss(
     q: Float[Array, "*batch heads"], target: Float[Array, "*batch"], valid: Float[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:
-    """(Q - y)^2, averaged over heads and over the rows of the batch that are valid (None: all)."""
+    """(Q - y)^2, averaged over heads and over the valid rows of the batch (None: all)."""
     return mean_over((q - target[..., None]) ** 2, valid)
 
 
 def policy_q_loss(q: Float[Array, "*batch heads"], *, normalised: bool = True) -> Float[Array, ""]:
-    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads: the scale of the rewards drops out (SORL, Q loss).
+    """-mean Q / stopgrad(mean |Q|), Q the mean of the heads (SORL, Q loss); independent of the scale of the rewards.
 
     With `normalised=False` it is -mean Q, in the units of the rewards.
     """

@@ -1,4 +1,4 @@
-"""Verifiers: how the values of all critic heads become one, and how the best of N candidates is chosen by it."""
+"""Verifiers: they aggregate the critic heads' values, by which the best of N candidates is chosen."""
 
 import abc
 import re
@@ -12,20 +12,20 @@ from jaxtyping import Array, Float, Int
 
 
 Aggregation = Literal["mean", "min"]
-"""The verifiers that an agent can train with, by name."""
+"""Names of the verifiers that an agent can train with."""
 
 
 class AbstractVerifier(eqx.Module):
-    """Values an action by the values that all critic heads give it; static, so that each is one compiled program."""
+    """Aggregates the critic heads' values of an action; its fields are static, so each verifier is its own program."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What `named` makes it of again, such as `min` or `softmax0.5`."""
+        """The name from which `named` recreates it, such as `min` or `softmax0.5`."""
 
     @abc.abstractmethod
     def __call__(self, q: Float[Array, "*batch heads"]) -> Float[Array, "*batch"]:
-        """One value from all heads."""
+        """Aggregates over the last axis."""
 
 
 class Mean(AbstractVerifier):
@@ -42,7 +42,7 @@ class Mean(AbstractVerifier):
 
 
 class Min(AbstractVerifier):
-    """The minimum of the heads, against over-estimation (Fujimoto et al., "TD3", 2018)."""
+    """The minimum of the heads, which reduces over-estimation (Fujimoto et al., "TD3", 2018)."""
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class Min(AbstractVerifier):
 
 
 class LowerBound(AbstractVerifier):
-    """The mean minus k standard deviations of the heads: a penalty on what they disagree about."""
+    """The mean minus k standard deviations of the heads, which penalises their disagreement."""
 
     k: float = eqx.field(static=True)
     """Number of standard deviations, >= 0; with a single head it has no effect."""
@@ -65,11 +65,11 @@ class LowerBound(AbstractVerifier):
 
     @property
     def name(self) -> str:
-        """`lower-bound` and k."""
+        """`lower-bound` followed by k."""
         return f"lower-bound{self.k!r}"
 
     def __call__(self, q: Float[Array, "*batch heads"]) -> Float[Array, "*batch"]:
-        """Mean minus k times the population's standard deviation over the last axis."""
+        """The mean minus k population standard deviations over the last axis."""
         return jnp.mean(q, axis=-1) - self.k * jnp.std(q, axis=-1)
 
 
@@ -77,16 +77,16 @@ class Softmax(AbstractVerifier):
     """Draws candidate i with a probability proportional to exp(Q_i / temperature) instead of taking the best."""
 
     temperature: float = eqx.field(static=True)
-    """Above 0, in units of Q; a large temperature is one plain sample."""
+    """Temperature > 0, in units of Q; with a very large one, all candidates are equally likely."""
     heads: AbstractVerifier | None = eqx.field(static=True, default=None)
-    """How the heads become Q_i; None: as the agent's own."""
+    """How the heads are aggregated to Q_i; None: by the agent's own verifier."""
 
     def __check_init__(self):
         _refuse_other_numbers("temperature", self.temperature, 0 < self.temperature < float("inf"), "a finite one > 0")
 
     @property
     def name(self) -> str:
-        """`softmax` and the temperature, after the name of `heads`."""
+        """`softmax` followed by the temperature, after the name of `heads` if there is one."""
         return f"{'' if self.heads is None else self.heads.name + '-'}softmax{self.temperature!r}"
 
     def __call__(self, q: Float[Array, "*batch heads"]) -> Float[Array, "*batch"]:
@@ -104,9 +104,9 @@ _NAME = re.compile(rf"(?:(mean|min)|lower-bound{_NUMBER})?(?:(?:^|(?<=.)-)softma
 
 
 def named(name: str) -> AbstractVerifier:
-    """The verifier of a name; raises a `ValueError` that lists the names.
+    """The verifier with the given name; raises a `ValueError` that lists the names if there is none.
 
-    The names are `mean`, `min`, `lower-boundK`, `softmaxT` and each of the first three before `-softmaxT`, such as
+    The names are `mean`, `min`, `lower-boundK`, `softmaxT`, and one of the first three followed by `-softmaxT`, such as
     `min-softmax0.5`.
     """
     found = _NAME.fullmatch(name)
@@ -124,9 +124,9 @@ def named(name: str) -> AbstractVerifier:
 
 
 def in_force(asked: AbstractVerifier | None, own: AbstractVerifier) -> tuple[AbstractVerifier, float]:
-    """How heads become one value, and the temperature of the choice (0: the best is taken).
+    """The verifier that aggregates the heads, and the temperature of the choice (0: the best is taken).
 
-    **Arguments:** `asked` of a budget; `own`, the agent's, which fills what `asked` leaves open.
+    **Arguments:** `asked`, the budget's verifier; `own`, the agent's, which is used if `asked` names no aggregation.
     """
     if isinstance(asked, Softmax):
         return asked.heads or own, asked.temperature
@@ -134,7 +134,7 @@ def in_force(asked: AbstractVerifier | None, own: AbstractVerifier) -> tuple[Abs
 
 
 def aggregate(q: Float[Array, "*batch heads"], verifier: Aggregation | AbstractVerifier) -> Float[Array, "*batch"]:
-    """One value from all heads, by a verifier or the name of one."""
+    """Aggregates the heads' values by a verifier or its name."""
     return (named(verifier) if isinstance(verifier, str) else verifier)(q)
 
 
@@ -144,7 +144,7 @@ def best_of_n(
     verifier: Aggregation | AbstractVerifier,
     perturbation: Float[Array, " candidates"] | None = None,
 ) -> tuple[Float[Array, " action"], Int[Array, ""]]:
-    """The candidate with the highest aggregated value for one observation (the first, if several), and its index.
+    """The candidate with the highest aggregated value (the first if there are several), and its index.
 
     `perturbation` is added to the values: Gumbel noise times a temperature T makes the choice a sample from
     softmax(Q / T) (the Gumbel-max trick: Maddison et al., "A* Sampling", NeurIPS 2014).
@@ -161,11 +161,12 @@ def choose(
     verifier: Aggregation | AbstractVerifier,
     perturbation: Float[Array, " candidates"] | None = None,
 ) -> Float[Array, " action"]:
-    """The best of the actions that `candidate` makes from each row of `draws`, by `value(action)`, one for each head.
+    """The best candidate action for one observation.
 
-    With one row the critic is not asked; `perturbation` as for `best_of_n`.
+    **Arguments:** `candidate`, the map from one row of `draws` to an action; `value`, the map from an action to one
+    value per critic head; with a single row it is not called. `perturbation` as for `best_of_n`.
     """
     if len(draws) == 1:
-        return candidate(draws[0])  # not vmapped over a single row, which would round differently
+        return candidate(draws[0])  # without vmap, which would round differently for a single row
     candidates = jax.vmap(candidate)(draws)
     return best_of_n(candidates, jax.vmap(value)(candidates), verifier, perturbation)[0]

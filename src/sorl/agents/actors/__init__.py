@@ -1,4 +1,4 @@
-"""Actors: how trained networks act, one kind a file; several algorithms share a kind."""
+"""Actors define how trained networks act; there is one kind per file, and several algorithms may share a kind."""
 
 from sorl.agents.actors.choice import (
     CandidateDraws as CandidateDraws,
@@ -31,4 +31,4 @@ ACTORS: dict[str, type[AbstractActor]] = {
         ShortcutActor,
     )
 }
-"""By the name that a policy file carries; grows with the registered agents."""
+"""The actors by the name that policy files store; registering an agent adds its actor."""

@@ -1,4 +1,4 @@
-"""What the actors that choose among candidates have in common: their networks, their random draws and the choice."""
+"""Networks, random draws and the choice, shared by the actors that choose among candidates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,28 +14,28 @@ from sorl.networks import CriticEnsemble
 
 
 class GeneratorAndCritic(eqx.Module):
-    """Networks of an actor that draws candidates from a generative model and chooses among them by their values."""
+    """The networks of an actor that samples candidates from a generative model and chooses among them by Q."""
 
     generator: Any
-    """Makes actions from noise: a field, a denoiser or a one-step policy."""
+    """Maps noise to actions: a field, a denoiser or a one-step policy."""
     critic: CriticEnsemble
 
 
 class SoftmaxDraws(eqx.Module):
-    """The random draws of a decision that samples among its candidates, too."""
+    """The random draws of a decision whose choice among the candidates is random too."""
 
     noise: Float[Array, "candidates *noise"]
-    """Starts the candidates."""
+    """Initial noise of the candidates."""
     gumbel: Float[Array, " candidates"]
-    """Standard Gumbel noise, one number for each candidate's value."""
+    """Standard Gumbel noise, which is added to the candidates' values."""
 
 
 CandidateDraws = Float[Array, "candidates *noise"] | SoftmaxDraws
-"""Noise for each candidate, and Gumbel noise where the choice among them is random."""
+"""Noise for each candidate, and Gumbel noise if the choice among them is random."""
 
 
 def draw_candidates(noise_shape: tuple[int, ...], budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
-    """Standard normal noise of this shape for each candidate of one decision, and what a random choice needs."""
+    """Standard normal noise of this shape for each candidate, and Gumbel noise if the choice is random."""
     shape = (budget.candidates, *noise_shape)
     if not budget.chooses_by_softmax:
         return jax.random.normal(key, shape, jnp.float32)
@@ -52,10 +52,10 @@ def choose(
     budget: Budget,
     aggregation: verifiers.Aggregation,
 ) -> Float[Array, " action"]:
-    """The action that `budget` chooses among those that `candidate` makes from each row of noise.
+    """Chooses one of the candidate actions by the verifier of `budget`.
 
-    **Arguments:** `value(action)`, one number for each critic head; `aggregation` of the heads where the budget names
-    none.
+    **Arguments:** `candidate`, the map from one row of noise to an action; `value`, the map from an action to one value
+    per critic head; `aggregation` of the heads if the budget's verifier does not say.
     """
     verifier, temperature = verifiers.in_force(budget.verifier, verifiers.named(aggregation))
     if isinstance(draws, SoftmaxDraws):

@@ -11,7 +11,7 @@ from sorl.networks import ConsistencyNetwork, CriticEnsemble
 
 
 class ConsistencyActor(AbstractActor):
-    """Samples candidates by steps of a consistency model, and chooses the one that the critic values most."""
+    """Samples candidates by steps of a consistency model, and chooses the one with the highest Q."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the network's hidden layers, in units."""
@@ -28,7 +28,7 @@ class ConsistencyActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """Any number of steps and candidates; evaluated at those of training."""
+        """Any number of steps and candidates; evaluations use the agent's own."""
         return Budgets(
             usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
             inference_steps=(self.sampling_steps,),
@@ -62,7 +62,7 @@ class ConsistencyActor(AbstractActor):
         draws: CandidateDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+        """Samples `budget.candidates` actions and returns the one with the highest Q."""
 
         def candidate(noise):
             return consistency.sample(networks.generator, observation, noise)

@@ -11,7 +11,7 @@ from sorl.networks import CriticEnsemble, NoisePredictor
 
 
 class DenoisingActor(AbstractActor):
-    """Samples candidates by denoising, and chooses the one that the critic values most."""
+    """Samples candidates by denoising, and chooses the one with the highest Q."""
 
     width: int = eqx.field(static=True)
     """Width of the model's residual stream, in units."""
@@ -32,7 +32,7 @@ class DenoisingActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """Any number of steps and candidates; evaluated at those of training."""
+        """Any number of steps and candidates; evaluations use the agent's own."""
         return Budgets(
             usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
             inference_steps=(self.denoising_steps,),
@@ -66,7 +66,7 @@ class DenoisingActor(AbstractActor):
         draws: CandidateDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+        """Samples `budget.candidates` actions and returns the one with the highest Q."""
 
         def candidate(noise):
             return diffusion.sample(networks.generator, observation, noise, self.most_noise_rate)

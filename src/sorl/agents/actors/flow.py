@@ -11,7 +11,7 @@ from sorl.networks import CriticEnsemble, VelocityField
 
 
 class FlowActor(AbstractActor):
-    """Samples candidates by Euler steps of a flow, and chooses the one that the critic values most."""
+    """Samples candidates by Euler steps of a flow, and chooses the one with the highest Q."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the flow's hidden layers, in units."""
@@ -26,11 +26,11 @@ class FlowActor(AbstractActor):
     candidates: int = eqx.field(static=True, default=1)
     """N of best-of-N; a budget can override it."""
     chunk: int = eqx.field(static=True, default=1)
-    """Actions of one decision."""
+    """Number of actions per decision."""
 
     @property
     def budgets(self) -> Budgets:
-        """Any number of Euler steps and candidates; evaluated at its own steps, with 1 and `candidates` (or 8)."""
+        """Any number of Euler steps and candidates; evaluations use `flow_steps`, with 1 and `candidates` (or 8)."""
         return Budgets(
             usual=Budget(inference_steps=self.flow_steps, candidates=self.candidates),
             inference_steps=(self.flow_steps,),
@@ -64,7 +64,7 @@ class FlowActor(AbstractActor):
         draws: CandidateDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most."""
+        """Samples `budget.candidates` actions and returns the one with the highest Q."""
 
         def candidate(noise):
             return flows.sample(networks.generator, observation, noise, budget.inference_steps)

@@ -1,4 +1,4 @@
-"""What every actor offers: a frozen module of what decides how a policy acts, with `template`, `draw_action`, `act`."""
+"""The interface of every actor: a frozen module of settings with `template`, `draw_action` and `act`."""
 
 import abc
 import dataclasses
@@ -15,10 +15,11 @@ from sorl.agents.shared.settings import refuse_absurd_values
 
 
 class AbstractActor(eqx.Module):
-    """How trained networks act: its fields are all that acting needs beside the networks themselves.
+    """Defines how trained networks act; its fields hold everything that acting needs except the networks.
 
-    Several algorithms share one kind of actor. A policy file stores the actor, and nothing of how it was trained. All
-    randomness is data: `draw_action` makes the random draws of one decision, and `act` is a function of them.
+    Several algorithms may share one kind of actor. A policy file stores the actor, not the agent that trained it. All
+    randomness is passed as data: `draw_action` makes the random draws of one decision, and `act` is a deterministic
+    function of them.
     """
 
     def __check_init__(self):
@@ -27,18 +28,19 @@ class AbstractActor(eqx.Module):
     @property
     @abc.abstractmethod
     def budgets(self) -> Budgets:
-        """The compute budgets that it acts at, and those that it is evaluated at."""
+        """The compute budgets that it supports, and those of its evaluations."""
 
     @property
     def actions_at_once(self) -> int:
-        """Actions of one decision, carried out one after the other: the field `chunk` where an actor has it, else 1."""
+        """Number of actions per decision, executed open-loop: the field `chunk` if the actor has it, else 1."""
         return getattr(self, "chunk", 1)
 
     @abc.abstractmethod
     def template(self, observation_size: int, action_size: int) -> PyTree:
-        """The structure of its networks: a `jax.ShapeDtypeStruct` for each array.
+        """The structure of its networks, with a `jax.ShapeDtypeStruct` for each array.
 
-        **Arguments:** `action_size`, of a decision: here and below the length of an action times `actions_at_once`.
+        **Arguments:** `action_size`, the size of one decision, here and below: the length of an action times
+        `actions_at_once`.
         """
 
     @abc.abstractmethod
@@ -49,20 +51,20 @@ class AbstractActor(eqx.Module):
     def act(
         self, networks: Any, observation: Float[Array, " observation"], draws: Any, budget: Budget
     ) -> Float[Array, " action"]:
-        """One decision for one observation, its actions one after the other, in [-1, 1]; the caller vmaps."""
+        """One decision for one observation: its actions, concatenated, in [-1, 1]; callers use `vmap` for batches."""
 
 
 Actor = TypeVar("Actor", bound=AbstractActor)
 
 
 def actor_of(kind: type[Actor], agent: Any) -> Actor:
-    """The actor of this kind whose fields are the agent's fields of the same names; the others keep their defaults."""
+    """Creates an actor of this kind from the agent's fields of the same names; other fields keep their defaults."""
     names = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: getattr(agent, name) for name in names if hasattr(agent, name)})
 
 
 def structure(make: Callable[[Key[Array, ""]], PyTree]) -> PyTree:
-    """The structure of the networks that `make` returns for a key, in single precision; computes nothing."""
+    """The structure of the networks that `make` returns for a key, in single precision, without computing them."""
     shapes = eqx.filter_eval_shape(make, jax.random.key(0))
-    # Not the shapes' own type, which is float64 where JAX_ENABLE_X64 is set.
+    # The dtype of `shapes` is not used, because it is float64 if JAX_ENABLE_X64 is set.
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)

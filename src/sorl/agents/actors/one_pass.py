@@ -1,4 +1,4 @@
-"""Act by one forward pass of a Gaussian network: no steps, and no critic to choose."""
+"""Actors that act by one forward pass of a Gaussian network, without steps or candidates."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from sorl.networks import GaussianNetwork
 
 
 class GaussianActor(AbstractActor):
-    """Acts on the mean of a normal distribution; a budget's noise scale adds so many deviations of noise."""
+    """Acts with the mean of a normal distribution, plus noise of `noise_scale` standard deviations of the budget."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the network's hidden layers, in units."""
@@ -20,7 +20,7 @@ class GaussianActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """One: there are no steps to take, and there is no critic to choose."""
+        """One budget, because there are neither steps nor a critic."""
         return ONE_PASS
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
@@ -44,14 +44,14 @@ class GaussianActor(AbstractActor):
 
 
 class DeterministicActor(AbstractActor):
-    """Acts on the mean of a network that ends in tanh; a noise scale has nothing to scale."""
+    """Acts with the mean of a network that ends in tanh; a budget's noise scale has no effect."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the network's hidden layers, in units."""
 
     @property
     def budgets(self) -> Budgets:
-        """One: there are no steps to take, and no second action to choose."""
+        """One budget, because there are neither steps nor several candidates."""
         return ONE_PASS
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

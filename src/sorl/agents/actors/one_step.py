@@ -12,7 +12,7 @@ from sorl.networks import CriticEnsemble, OneStepField
 
 
 class OneStepActor(AbstractActor):
-    """Makes each candidate in one pass from noise, and chooses the one that the critic values most."""
+    """Computes each candidate from noise in one forward pass, and chooses the one with the highest Q."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the hidden layers of the one-step policy, in units."""
@@ -23,7 +23,7 @@ class OneStepActor(AbstractActor):
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
     """How the critic heads' values are aggregated."""
     chunk: int = eqx.field(static=True, default=1)
-    """Actions of one decision."""
+    """Number of actions per decision."""
 
     @property
     def budgets(self) -> Budgets:
@@ -55,7 +55,7 @@ class OneStepActor(AbstractActor):
         draws: CandidateDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Makes `budget.candidates` actions in one pass each and returns the one that the critic values most."""
+        """Computes `budget.candidates` actions in one forward pass each and returns the one with the highest Q."""
 
         def candidate(noise):
             return jnp.clip(networks.generator(observation, noise), -1.0, 1.0)

@@ -12,7 +12,7 @@ from sorl.networks import CriticEnsemble, ShortcutField
 
 
 class ShortcutActor(AbstractActor):
-    """Samples candidates by jumps of a shortcut field, and chooses the one that the critic values most."""
+    """Samples candidates by jumps of a shortcut field, and chooses the one with the highest Q."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the field's hidden layers, in units."""
@@ -23,13 +23,13 @@ class ShortcutActor(AbstractActor):
     discretization_steps: int = eqx.field(static=True)
     """M^disc: steps of the finest grid that the field was trained on, a power of two."""
     backprop_steps: int = eqx.field(static=True)
-    """M^BTT: most jumps of the policies that the critic was trained for, a power of two."""
+    """M^BTT: the largest number of jumps in the training of the critic, a power of two."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
     """How the critic heads' values are aggregated; a budget's verifier overrides it."""
     critic_sees_steps: bool = eqx.field(static=True, default=True)
     """Whether the number of jumps is an input of the critic."""
     chunk: int = eqx.field(static=True, default=1)
-    """Actions of one decision."""
+    """Number of actions per decision."""
 
     def __check_init__(self):
         for name in ("discretization_steps", "backprop_steps"):
@@ -49,9 +49,9 @@ class ShortcutActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """Any number of jumps and candidates; evaluated at 1, 2, 4 and 8 jumps, also where that exceeds the trained.
+        """Any number of jumps and candidates; evaluations use 1, 2, 4 and 8 jumps, even if fewer were trained.
 
-        The usual number of jumps is 4, or the largest trained number where that is less.
+        The usual number of jumps is 4, or the largest trained number if that is less.
         """
         return Budgets(
             usual=Budget(inference_steps=min(4, self.discretization_steps)),
@@ -82,7 +82,7 @@ class ShortcutActor(AbstractActor):
         return structure(make)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
-        """Initial noise for each candidate of one decision, and Gumbel noise where the choice is random."""
+        """Initial noise for each candidate of one decision, and Gumbel noise if the choice is random."""
         return draw_candidates((action_size,), budget, key=key)
 
     def act(
@@ -92,7 +92,7 @@ class ShortcutActor(AbstractActor):
         draws: CandidateDraws,
         budget: Budget,
     ) -> Float[Array, " action"]:
-        """Samples `budget.candidates` actions and returns the one that the critic values most, or draws by value."""
+        """Samples `budget.candidates` actions and returns one of them, chosen by the budget's verifier."""
         steps = budget.inference_steps
         policy_steps = budget.policy_conditioning or largest_trained(steps, self.discretization_steps)
         dtype = (draws.noise if isinstance(draws, SoftmaxDraws) else draws).dtype
@@ -108,10 +108,10 @@ class ShortcutActor(AbstractActor):
 
 
 def step_counts(most: int) -> tuple[int, ...]:
-    """1, 2, 4, .., `most`, which is a power of two."""
+    """The powers of two 1, 2, 4, .., `most`."""
     return tuple(2**level for level in range(most.bit_length()))
 
 
 def largest_trained(steps: int, most: int) -> int:
-    """The largest power of two that is neither above `steps` nor above `most`."""
+    """The largest power of two that is at most `steps` and at most `most`."""
     return min(2 ** (steps.bit_length() - 1), most)

@@ -1,4 +1,4 @@
-"""Branches of a program that one drawn number chooses: only the chosen one runs."""
+"""Functions with one compiled branch per choice, of which only the drawn one runs."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:
-    """`function(argument, k)` for k = `choices[index]`; one branch runs, however many are compiled."""
+    """`function(argument, k)` for k = `choices[index]`; all branches are compiled, and one runs."""
     branches = [partial(function, steps=steps) for steps in choices]
     return branches[0](argument) if len(branches) == 1 else jax.lax.switch(index, branches, argument)
 
@@ -18,6 +18,6 @@ def gradient_of_one(
 ) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
     """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`.
 
-    The gradient is taken inside each branch: taken through the switch, it would keep the residuals of every branch.
+    The gradient is computed inside each branch; a gradient of the switch itself would store every branch's residuals.
     """
     return one_of(lambda networks, steps: jax.grad(loss, has_aux=True)(networks, steps), networks, index, choices)

@@ -1,4 +1,4 @@
-"""What `Idql` and `Srpo` train alike: a diffusion model of the logged actions, and at longer intervals IQL's values."""
+"""The training that `Idql` and `Srpo` share: a diffusion model of the logged actions and, less often, IQL's values."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ class BehaviourDraws(eqx.Module):
     """The random draws of one update that belong to one seed."""
 
     noise: Float[Array, "*seeds batch action"]
-    """Standard normal: what the model is to predict."""
+    """Standard normal noise, the model's target."""
     time: Float[Array, "*seeds batch"]
     """In [0, 1)."""
     kept: Float[Array, "*seeds batch blocks width"] | None
-    """What dropout multiplies the blocks' inputs by: 0, or 1 / (1 - rate); None without dropout."""
+    """Dropout's factors on the blocks' inputs, 0 or 1 / (1 - rate); None without dropout."""
 
 
 def draw(
@@ -47,7 +47,7 @@ def draw(
 def loss(
     model: NoisePredictor, batch: Transition, draws: BehaviourDraws, time: Float[Array, " batch"], beta_max: Any
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The noise-prediction loss on a batch, at the times given, with the dropout of the draws."""
+    """The noise-prediction loss on a batch at the given times, with the dropout of `draws`."""
 
     def one(observation, action, noise, time, kept):
         def predict(observation, noisy, time):
@@ -78,14 +78,14 @@ def step(
 
 
 def without_dropout(draws: BehaviourDraws) -> BehaviourDraws:
-    """The same noise and times, and every unit kept."""
+    """The same noise and times, without dropout."""
     return BehaviourDraws(draws.noise, draws.time, None)
 
 
 def values_in_turn(
     agent: Any, values: implicit.ImplicitValues, last: Metrics, batch: Transition, step: Int[Array, ""]
 ) -> tuple[implicit.ImplicitValues, Metrics]:
-    """One step of IQL's values at every `agent.value_interval`-th update, and its metrics; else both as they were."""
+    """One step of V and Q in every `agent.value_interval`-th update; otherwise values and metrics are unchanged."""
 
     def learn(_):
         return implicit.step(

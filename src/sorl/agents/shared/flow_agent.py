@@ -1,4 +1,4 @@
-"""What the agents with a flow policy have in common: random draws and losses."""
+"""Random draws and losses that the agents with a flow policy share."""
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class FlowDraws(eqx.Module):
-    """Where flow matching asks, in one update of one seed."""
+    """The random draws of flow matching, for one update of one seed."""
 
     noise: Float[Array, "*seeds batch action"]
     time: Float[Array, "*seeds batch"]
@@ -23,7 +23,7 @@ class FlowDraws(eqx.Module):
 
 
 class FlowActorCriticDraws(eqx.Module):
-    """The random draws of one update of one seed, for a policy that also asks the critic."""
+    """The random draws of one update of one seed, for a policy that is also trained by the critic."""
 
     flow: FlowDraws
     policy_noise: Float[Array, "*seeds batch action"]
@@ -42,7 +42,7 @@ def draw_flow(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> Flow
 
 
 def draw_flow_actor_critic(batch_size: int, action_size: int, *, key: Key[Array, ""]) -> FlowActorCriticDraws:
-    """Noise and times of flow matching, and noise for the policy's actions now and next."""
+    """Noise and times of flow matching, and noise for the policy's actions at this and the next observation."""
     flow_key, noise_key = jax.random.split(key)
     policy, target = jax.random.normal(noise_key, (2, batch_size, action_size), jnp.float32)
     return FlowActorCriticDraws(draw_flow(batch_size, action_size, key=flow_key), policy, target)
@@ -54,12 +54,12 @@ def flow_actions(
     noise: Float[Array, "batch action"],
     steps: int,
 ) -> Float[Array, "batch action"]:
-    """The flow's action from each row's noise."""
+    """The flow's actions, one for each row of noise."""
     return jax.vmap(lambda x, start: flows.sample(field, x, start, steps))(observation, noise)
 
 
 def flow_matching_errors(field: VelocityField, batch: Transition, draws: FlowDraws) -> Float[Array, " batch"]:
-    """Each logged action's flow-matching error."""
+    """The flow-matching error of each logged action."""
     return flows.flow_matching_errors(field, batch.observation, batch.action, draws.noise, draws.time)
 
 
@@ -71,7 +71,10 @@ def td_loss(
     *,
     aggregation: verifiers.Aggregation,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """(Q(x, a) - r - discount * aggregate(Qbar(x', a')))^2, averaged over heads and the valid rows of the batch."""
+    """(Q(x, a) - r - discount * aggregate(Qbar(x', a')))^2, averaged over heads and valid rows.
+
+    `discount` is gamma^n, 0 where the episode terminated within the window.
+    """
     next_q = jax.vmap(target_critic)(batch.next_observation, next_action)
     target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation)
     q = jax.vmap(critic)(batch.observation, batch.action)

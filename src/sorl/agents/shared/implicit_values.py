@@ -1,6 +1,6 @@
 """Implicit value learning: V is an expectile of Q over the logged actions, and Q bootstraps from V (IQL, section 4).
 
-The critic learns nothing about actions outside the data. Shared by all agents that take their values from IQL.
+The critic is never evaluated at actions outside the data. All agents with IQL's values use this file.
 """
 
 from typing import Any
@@ -19,16 +19,16 @@ from sorl.networks import CriticEnsemble, Value
 Metrics = dict[str, Float[Array, ""]]
 
 METRICS = ("value_loss", "v_mean", "critic_loss", "q_mean", "target_q_mean", "value_grad_norm", "critic_grad_norm")
-"""What `step` reports."""
+"""Names of the metrics that `step` returns."""
 
 
 class ImplicitValues(eqx.Module):
-    """The networks of value learning and their optimisers, for one seed."""
+    """V, Q, its moving average and the optimisers, for one seed."""
 
     value: Value
     critic: CriticEnsemble
     target_critic: CriticEnsemble
-    """Moving average of `critic`: what V regresses on."""
+    """Moving average of `critic`: the target of V's regression."""
     value_optimiser: PyTree
     critic_optimiser: PyTree
 
@@ -50,21 +50,24 @@ def init(
 
 
 def target_q(networks: ImplicitValues, batch: Transition, aggregation: verifiers.Aggregation) -> Float[Array, " batch"]:
-    """The target critic's value of each logged action."""
+    """The target critic's value of each logged action, aggregated over the heads."""
     return verifiers.aggregate(jax.vmap(networks.target_critic)(batch.observation, batch.action), aggregation)
 
 
 def value_loss(
     value: Value, batch: Transition, q: Float[Array, " batch"], expectile: Any
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Expectile regression of V(x) on `q`."""
+    """The loss of expectile regression of V(x) on `q`."""
     v = jax.vmap(value)(batch.observation)
     loss = values.expectile_loss(q, v, expectile, batch.valid)
     return loss, {"value_loss": loss, "v_mean": mean_over(v, batch.valid)}
 
 
 def critic_loss(critic: CriticEnsemble, value: Value, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
-    """(Q(x, a) - r - discount * V(x'))^2, averaged over heads and the valid rows of the batch; V gets no gradient."""
+    """(Q(x, a) - r - discount * V(x'))^2, averaged over heads and valid rows; V gets no gradient.
+
+    `discount` is gamma^n, 0 where the episode terminated within the window.
+    """
     next_v = jax.vmap(value)(batch.next_observation)
     target = td.td_target(batch.reward, batch.discount, next_v[:, None], aggregation="mean")
     q = jax.vmap(critic)(batch.observation, batch.action)
@@ -84,16 +87,19 @@ def step(
 ) -> tuple[ImplicitValues, Metrics]:
     """One step of V towards `q`, one of the critic with the new V in its target, then the critic's moving average.
 
-    **Arguments:** `q` from `target_q`, which policies need too.
+    **Arguments:** `q`, the result of `target_q`, which the caller computes because policies may need it too.
     """
+    # V, towards the target critic's values.
     gradient, value_metrics = jax.grad(value_loss, has_aux=True)(networks.value, batch, q, expectile)
     value, value_optimiser, value_norm = optimisation.step(
         gradient, networks.value_optimiser, networks.value, learning_rate=learning_rate
     )
+    # The critic, with the new V in its target.
     gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(networks.critic, value, batch)
     critic, critic_optimiser, critic_norm = optimisation.step(
         gradient, networks.critic_optimiser, networks.critic, learning_rate=learning_rate
     )
+    # The moving average takes the new critic.
     after = ImplicitValues(
         value=value,
         critic=critic,
@@ -111,7 +117,7 @@ def losses(
     expectile: Any,
     aggregation: verifiers.Aggregation,
 ) -> Metrics:
-    """Both losses at the current parameters."""
+    """The losses of V and Q at the current parameters."""
     _, value_metrics = value_loss(networks.value, batch, target_q(networks, batch, aggregation), expectile)
     _, critic_metrics = critic_loss(networks.critic, networks.value, batch)
     return value_metrics | critic_metrics

@@ -22,11 +22,11 @@ SHARED: Mapping[str, str] = {
     "behaviour_grad_norm": "global Euclidean norm of the gradient of a model of the logged actions",
     "td_policy_grad_norm": "global Euclidean norm of the TD loss's gradient into the policy, where the agent takes it",
 }
-"""By name; an agent's own `metric_descriptions` come before these."""
+"""Descriptions by metric name; an agent's own `metric_descriptions` take precedence."""
 
 UNDESCRIBED = "logged by the agent, without a description"
 
 
 def described(own: Mapping[str, str], metric: str) -> str:
-    """What a metric means: by the agent's own descriptions, else by those above, else in general."""
+    """The description of a metric: the agent's own, else the one in `SHARED`, else `UNDESCRIBED`."""
     return own.get(metric) or SHARED.get(metric, UNDESCRIBED)

@@ -1,4 +1,4 @@
-"""What papers set an agent to and report of it, as data that stands beside the algorithm."""
+"""Published settings and scores of an agent, as data beside the algorithm."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ LOCOMOTION = (
 )
 MANIPULATION = ("cube-single-play", "cube-double-play", "scene-play")
 ENVIRONMENTS = (*LOCOMOTION, *MANIPULATION)
-"""The environments of the papers' tables, with their kind of data; the name of each of their five tasks begins so."""
+"""The environments of the papers' tables, with their kind of data: the prefix of the names of their five tasks."""
 
 FOUR_LAYERS = [(512, 512, 512, 512)] * len(LOCOMOTION) + [(256, 256, 256, 256)] * len(MANIPULATION)
 TWO_LAYERS = [(512, 512)] * len(LOCOMOTION) + [(256, 256)] * len(MANIPULATION)
@@ -25,12 +25,12 @@ AGGREGATION = ["min", "min", "mean", "mean", "mean", "mean", "mean", "mean"]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an agent is set to in an environment, and what it is published to reach there."""
+    """An agent's published hyper-parameters and success in one environment."""
 
     fields: Mapping[str, Any]
     """Hyper-parameters that differ from the agent's defaults."""
     success: int | None
-    """Published success in percent, mean over five tasks and eight seeds; None where none is known."""
+    """Published success in percent, mean over five tasks and eight seeds; None if it is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +38,27 @@ class Published:
     """An agent's published settings and the protocol of its scores."""
 
     settings: Mapping[str, Settings] = dataclasses.field(default_factory=dict)
-    """By environment, such as `cube-single-play`."""
+    """The settings by environment, such as `cube-single-play`."""
     updates: int = 1_000_000
-    """Updates of a run."""
+    """Number of updates of a run."""
     evaluation_interval: int = 100_000
-    """Updates between evaluations."""
+    """Number of updates between evaluations."""
 
     def of_task(self, task: str) -> Settings | None:
-        """The settings for a task, or None where there are none."""
+        """The settings for a task; None if there are none."""
         return self.settings.get(environment_of(task))
 
 
 def environment_of(task: str) -> str:
-    """The environment of a task: `cube-single-play-singletask-task1-v0` is one of `cube-single-play`."""
+    """The environment of a task, such as `cube-single-play` for `cube-single-play-singletask-task1-v0`."""
     return task.partition("-singletask")[0]
 
 
 def rows(success: tuple[int | None, ...], **columns: Any) -> dict[str, Settings]:
-    """One `Settings` for each of `ENVIRONMENTS`.
+    """Creates one `Settings` for each of `ENVIRONMENTS`.
 
-    **Arguments:** `success` of each environment, in percent; `columns`, by hyper-parameter a list of one value for each
-    environment, or one value for all.
+    **Arguments:** `success` of each environment, in percent; `columns`, for each hyper-parameter a list with one value
+    per environment, or one value for all.
     """
     columns = {name: v if isinstance(v, list) else [v] * len(ENVIRONMENTS) for name, v in columns.items()}
     return {

@@ -12,7 +12,7 @@ SHARE = (0.0, 1.0)
 MAX_LAYERS = 64
 MAX_WIDTH = 65_536
 MAX_STEPS = 1_024
-"""Most steps from noise to action, which are unrolled when a decision is compiled, and most of a window."""
+"""Largest number of steps from noise to action, which compilation unrolls, and of steps in a window."""
 MAX_CANDIDATES = 65_536
 
 COUNTS = {

@@ -14,10 +14,10 @@ class SorlDraws(eqx.Module):
 
     flow_noise: Float[Array, "*seeds batch action"]
     flow_time: Float[Array, "*seeds batch"]
-    """Multiples of 1 / discretization_steps below 1."""
+    """Multiples of 1 / discretization_steps, below 1."""
     consistency_noise: Float[Array, "*seeds batch action"]
     consistency_time: Float[Array, "*seeds batch"]
-    """Multiples of the row's own step size below 1."""
+    """Multiples of the row's own step size, below 1."""
     policy_noise: Float[Array, "*seeds batch action"]
     """Initial noise of the actions in the Q loss."""
     target_noise: Float[Array, "*seeds batch action"]
@@ -25,16 +25,16 @@ class SorlDraws(eqx.Module):
 
 
 class SorlSharedDraws(eqx.Module):
-    """The jump counts of one update, as indices into `step_counts`: they choose which branch runs."""
+    """The jump counts of one update, as indices into `step_counts`; they choose the branch that runs."""
 
     policy_steps: Int[Array, ""]
     target_steps: Int[Array, ""]
 
 
 def consistency_levels(batch_size: int, discretization_steps: int) -> np.ndarray:
-    """log2 of the number of steps that each batch row's self-consistency step stands for: finest first.
+    """log2 of 1 / d for the step size d of each batch row's self-consistency loss, finest first.
 
-    Rows are split evenly over the steps 1, 1 / 2, .., coarser than the finest; the remainder goes to 1.
+    Rows are split evenly over the step sizes 1, 1 / 2, .. that are coarser than the finest; the rest have step size 1.
     """
     levels = discretization_steps.bit_length() - 1
     rows = np.repeat(np.arange(levels - 1, -1, -1), batch_size // levels)
@@ -58,7 +58,7 @@ def draw(batch_size: int, action_size: int, discretization_steps: int, *, key: K
 
 
 def _grid_time(steps: Float[Array, " batch"], *, key: Key[Array, ""]) -> Float[Array, " batch"]:
-    """Uniform on {0, 1 / steps, .., 1 - 1 / steps}, for each row's own number of steps."""
+    """Uniform draws on {0, 1 / steps, .., 1 - 1 / steps}, for each row's own number of steps."""
     return jnp.floor(jax.random.uniform(key, steps.shape, jnp.float32) * steps) / steps
 
 

@@ -1,4 +1,4 @@
-"""Settings that `Sorl` and `SorlReleased` share: the paper's, and those of the quickstart."""
+"""Settings that `Sorl` and `SorlReleased` share: those of the paper and of the quickstart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
 
 
-# Source: the released code's settings; the success rates of the paper's table.
+# Sources: settings from the released code, success rates from the paper's table.
 PUBLISHED = Published(
     rows(
         (89, 9, 64, 5, 69, 97, 25, 57),
@@ -16,7 +16,7 @@ PUBLISHED = Published(
     )
 )
 
-# Chosen by measurement for the quickstart's networks (docs/studies/quickstart.md); nothing is left as published.
+# Chosen by measurement for the quickstart's networks (docs/studies/quickstart.md); all differ from the published ones.
 QUICKSTART: Mapping[str, Any] = {
     "discretization_steps": 4,
     "backprop_steps": 4,
