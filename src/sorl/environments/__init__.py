@@ -1,9 +1,9 @@
-"""The environments that policies play in: OGBench's and Gymnasium's, in this process or in worker processes.
+"""The environments in which policies are evaluated: OGBench's and Gymnasium's, in this or in worker processes.
 
-- `interface`: what an environment is.
+- `interface`: the protocol of an environment.
 - `ogbench`, `gymnasium`: the two implementations; `named` chooses between them by the environment's name.
-- `serial`, `pool`: several at once, in this process or in a worker process each (`worker`).
-- `names`: OGBench's names; `simulators`: how OGBench's environments are made; `generator`: numpy's global generator.
+- `serial`, `pool`: several environments, in this process or in one worker process each (`worker`).
+- `names`: OGBench's names; `simulators`: creation of OGBench's environments; `generator`: numpy's global generator.
 
-Nothing here imports jax: the worker processes import this room.
+Nothing here imports jax, because the worker processes import this package.
 """

@@ -1,6 +1,6 @@
-"""Gymnasium's environments by the name `MODULE:ID`, such as `gymnasium:Pendulum-v1` or `my_envs:Reach-v0`.
+"""Gymnasium's environments, named `MODULE:ID`, such as `gymnasium:Pendulum-v1` or `my_envs:Reach-v0`.
 
-The module is imported, which registers the id. Worker processes import this module, so it must not import jax.
+Importing MODULE must register ID. Worker processes import this file, so it must not import jax.
 """
 
 import importlib
@@ -17,20 +17,20 @@ from sorl.environments.simulators import quiet
 
 
 class GymnasiumEnvironment:
-    """An environment whose observations and actions are flat boxes of real numbers.
+    """An environment of Gymnasium whose observations and actions are flat boxes of real numbers.
 
-    Success is `info["success"]`, or else `info["is_success"]`, at the steps that have one. An episode ends after the
-    `max_episode_steps` that the environment is registered with, if it does not end before.
+    Success is `info["success"]`, or else `info["is_success"]`, at the steps that report one. An episode ends at the
+    latest after the `max_episode_steps` of the environment's registration.
 
     `reset` seeds the environment with the episode's seed, and its action space and numpy's global generator with words
-    derived from it. Randomness from elsewhere, such as Python's `random`, makes an episode's seed meaningless.
+    derived from it. Environments with other randomness, such as Python's `random`, are not reproducible.
     """
 
     def __init__(self, env_name: str, *, pictures: bool = False):
         """**Arguments:** `env_name`, `MODULE:ID`; `pictures`, to call `render`.
 
         Raises a `ValueError`, one sentence, for an unknown id, an environment without a limit of steps, and spaces that
-        are not flat boxes, and an `ImportError` if the module, or what the environment needs, is missing.
+        are not flat boxes, and an `ImportError` if the module or a requirement of the environment is missing.
         """
         self._name = env_name
         self._generator = EpisodeGenerator()
@@ -48,7 +48,7 @@ class GymnasiumEnvironment:
         return self._actions.low, self._actions.high
 
     def reset(self, seed: int) -> Float[np.ndarray, " observation"]:
-        """As `Environment.reset`; `gymnasium.make(id).reset(seed=seed)` begins the same episode."""
+        """As `Environment.reset`; `gymnasium.make(id).reset(seed=seed)` starts the same episode."""
         words = np.random.SeedSequence(seed).generate_state(2)
         self._generator.seed(int(words[0]))
         self._environment.action_space.seed(int(words[1]))
@@ -73,7 +73,7 @@ class GymnasiumEnvironment:
         )
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture of the present state; needs `pictures`, and an environment with the render mode rgb_array."""
+        """An image of the current state; needs `pictures`, and an environment with the render mode rgb_array."""
         return np.asarray(self._environment.render(), np.uint8)
 
     def _checked(self, observation: Any) -> Float[np.ndarray, " observation"]:
@@ -94,7 +94,7 @@ class GymnasiumEnvironment:
 
 
 def split_name(env_name: str) -> tuple[str, str]:
-    """Module and id; raises a `ValueError` for a name of another form."""
+    """Splits a name into module and id; raises a `ValueError` for a name of another form."""
     module, _, identifier = env_name.partition(":")
     if not all(part.isidentifier() for part in module.split(".")) or not identifier or ":" in identifier:
         raise ValueError(f"The environment is {env_name!r}; give MODULE:ID, such as gymnasium:Pendulum-v1.")
@@ -102,9 +102,9 @@ def split_name(env_name: str) -> tuple[str, str]:
 
 
 def search_directories(env_name: str) -> list[str]:
-    """Where a worker process has to search for the module of an environment, which is not imported here.
+    """The directories in which a worker process finds the module of an environment, which is not imported here.
 
-    Raises an `ImportError`, one sentence, where gymnasium or the module is missing.
+    Raises an `ImportError`, one sentence, if gymnasium or the module is missing.
     """
     if importlib.util.find_spec("gymnasium") is None:
         raise ImportError(f"{env_name} needs gymnasium, which is not installed here; run pip install gymnasium.")
@@ -161,7 +161,7 @@ def _no_module(module: str, env_name: str) -> str:
 
 
 def _flat_box(space: Any, what: str, env_name: str) -> Any:
-    """The space; raises a `ValueError` unless it is a box of one axis of real numbers."""
+    """Returns the space; raises a `ValueError` unless it is a one-dimensional box of real numbers."""
     import gymnasium
 
     if isinstance(space, gymnasium.spaces.Box):

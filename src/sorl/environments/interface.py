@@ -1,6 +1,6 @@
-"""What an environment is: the protocol that OGBench's and Gymnasium's implement, and what a step in several gives.
+"""The protocol that OGBench's and Gymnasium's environments implement, and the outcome of a step in several of them.
 
-Worker processes import this module, so it must not import jax.
+Worker processes import this file, so it must not import jax.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, UInt8
 
 
 SuccessTiming = Literal["pre", "post"]
-"""State that OGBench judges reward and success on: the one before a step, as since its version 1.2, or the one after
-it."""
+"""Whether OGBench judges reward and success on the state before a step (`pre`, since its version 1.2) or after it
+(`post`)."""
 
 Step = tuple[Float[np.ndarray, " observation"], float, bool | None, bool]
 """Observation, reward, success (None: the environment did not report one), and whether the episode is done."""
@@ -20,44 +20,44 @@ Step = tuple[Float[np.ndarray, " observation"], float, bool | None, bool]
 
 @runtime_checkable
 class Environment(Protocol):
-    """One environment, whose episodes depend on their seed and on the actions, and on nothing else."""
+    """One environment, whose episodes depend only on their seed and the actions."""
 
     def sizes(self) -> tuple[int, int]:
         """Sizes of an observation and of an action."""
         ...
 
     def action_range(self) -> tuple[Float[np.ndarray, " action"], Float[np.ndarray, " action"]]:
-        """The lowest and the highest action that the environment accepts; may be infinite."""
+        """The lowest and highest actions that the environment accepts; they may be infinite."""
         ...
 
     def reset(self, seed: int) -> Float[np.ndarray, " observation"]:
-        """Starts the episode that `seed` >= 0 decides. **Returns:** the first observation, in double precision."""
+        """Starts the episode of `seed` >= 0. **Returns:** the first observation, in double precision."""
         ...
 
     def step(self, action: Float[np.ndarray, " action"]) -> Step:
-        """Takes one step; an episode that is done must be reset before the next."""
+        """Takes one step; after an episode is done, `reset` must be called first."""
         ...
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture of the present state."""
+        """An image of the current state."""
         ...
 
 
 class Outcome(NamedTuple):
-    """What one step did in several environments, one row each."""
+    """The outcome of one step in several environments, one row each."""
 
     observations: Float[np.ndarray, "slots observation"]
     rewards: Float[np.ndarray, " slots"]
     success: Bool[np.ndarray, " slots"]
-    """False where none was reported."""
+    """The reported success; False if none was reported."""
     has_success: Bool[np.ndarray, " slots"]
     """Whether the environment reported a success, True or False, at this step."""
     done: Bool[np.ndarray, " slots"]
-    """The episode terminated, or reached the environment's limit of steps."""
+    """Whether the episode terminated or reached the environment's limit of steps."""
 
     @classmethod
     def of(cls, steps: Sequence[Step]) -> "Outcome":
-        """What `Environment.step` returned, at least one."""
+        """Stacks the results of `Environment.step`, of which there must be at least one."""
         observations, rewards, success, done = zip(*steps, strict=True)
         return cls(
             observations=np.stack(observations),

@@ -1,4 +1,4 @@
-"""The environment that a name stands for: OGBench's name of a single-task data set, or `MODULE:ID` of Gymnasium's."""
+"""Environments by name: OGBench's name of a single-task data set, or `MODULE:ID` of Gymnasium."""
 
 from sorl.environments.gymnasium import GymnasiumEnvironment, search_directories, split_name
 from sorl.environments.interface import Environment, SuccessTiming
@@ -8,14 +8,14 @@ from sorl.environments.simulators import require_simulators
 
 
 def is_ogbench(env_name: str) -> bool:
-    """Whether a name has the form of OGBench's, not `MODULE:ID`."""
+    """Whether a name has the form of OGBench's names, not `MODULE:ID`."""
     return ":" not in env_name
 
 
 def named_environment(env_name: str, success_timing: SuccessTiming = "pre", *, pictures: bool = False) -> Environment:
-    """Makes an environment in this process.
+    """Creates an environment in this process.
 
-    **Arguments:** `env_name`; `success_timing`, of OGBench's alone; `pictures`, to call `render`.
+    **Arguments:** `env_name`; `success_timing`, for OGBench only; `pictures`, whether `render` will be called.
     """
     if is_ogbench(env_name):
         return OgbenchEnvironment(env_name, success_timing)
@@ -23,8 +23,11 @@ def named_environment(env_name: str, success_timing: SuccessTiming = "pre", *, p
 
 
 def refuse_unplayable(env_name: str, environments: int, success_timing: SuccessTiming = "pre") -> None:
-    """Raises a `ValueError`, one sentence, for an unknown name, a count of environments below 1, and success judged
-    after a step (`post`) in an environment that judges it itself."""
+    """Raises a `ValueError`, one sentence, if environments cannot be created with these arguments.
+
+    That is for an unknown name, a number of environments below 1, and the success timing `post` in an environment that
+    judges success itself.
+    """
     if is_ogbench(env_name):
         Task.parse(env_name)
     else:
@@ -39,9 +42,9 @@ def refuse_unplayable(env_name: str, environments: int, success_timing: SuccessT
 
 
 def module_directories(env_name: str) -> list[str]:
-    """Directories that a worker process needs beside this process's own to make the environment.
+    """The directories that a worker process must search, in addition to this process's, to create the environment.
 
-    Raises an `ImportError`, one sentence that says what to install, where a module is missing.
+    Raises an `ImportError`, one sentence that says what to install, if a module is missing.
     """
     if not is_ogbench(env_name):
         return search_directories(env_name)

@@ -1,4 +1,4 @@
-"""OGBench's names: which environments, kinds of data and tasks exist, and how their names are put together."""
+"""OGBench's names of environments, kinds of data and tasks, and how they are composed."""
 
 import dataclasses
 import difflib
@@ -29,7 +29,7 @@ DATA_KINDS: dict[str, tuple[str, ...]] = {
     "puzzle-4x5": ("play", "noisy"),
     "puzzle-4x6": ("play", "noisy"),
 }
-"""OGBench's state-based environments, and the kinds of data that each comes with."""
+"""OGBench's state-based environments, and the kinds of data of each."""
 
 TASKS = (1, 2, 3, 4, 5)
 """Every environment has five tasks, numbered from 1."""
@@ -40,11 +40,11 @@ class Task:
     """One of OGBench's single-task problems: an environment, a kind of data, and the number of the task."""
 
     environment: str
-    """Such as `cube-single`."""
+    """Name of the environment, such as `cube-single`."""
     kind: str
-    """Such as `play`."""
+    """Kind of data, such as `play`."""
     number: int | None = None
-    """1 to 5; None is the task that OGBench takes as the environment's default."""
+    """Number of the task, 1 to 5; None: OGBench's default task of the environment."""
 
     @classmethod
     def parse(cls, env_name: str) -> "Task":
@@ -81,9 +81,9 @@ class Task:
 
 
 def dataset_name(name: str, among: list[str]) -> str:
-    """The data set that `name` stands for: its own name, or that of one of its single-task problems.
+    """The data set of `name`, which is the name of a data set or of one of its single-task problems.
 
-    Raises a `ValueError` that lists the nearest names if it is not `among` the names given.
+    Raises a `ValueError` that lists the nearest names if the data set is not in `among`.
     """
     dataset = re.sub(r"-singletask(-task\d+)?", "", name)
     if dataset not in among:

@@ -1,6 +1,6 @@
-"""OGBench's environments, in this process; an episode's seed alone decides it.
+"""OGBench's environments in this process; an episode's initial state and randomness depend only on its seed.
 
-Worker processes import this module, so it must not import jax.
+Worker processes import this file, so it must not import jax.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ IMAGE_SIZE = 320
 class OgbenchEnvironment:
     """One of OGBench's single-task environments.
 
-    OGBench draws from three generators, in `step` too: the environment's, the action space's and numpy's global one.
-    While the environment works, the last is replaced by the episode's own; this is not for two threads at once.
+    OGBench draws from three generators, also in `step`: the environment's, the action space's and numpy's global one.
+    While the environment's code runs, the last is replaced by the episode's own, so this class is not thread-safe.
     """
 
     def __init__(self, env_name: str, success_timing: SuccessTiming):
@@ -57,5 +57,5 @@ class OgbenchEnvironment:
         return np.asarray(observation, np.float64), float(reward), bool(info["success"]), bool(terminated or truncated)
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
-        """A picture of the present state; needs an off-screen renderer (MUJOCO_GL)."""
+        """An image of the current state; needs an off-screen renderer (MUJOCO_GL)."""
         return self._environment.unwrapped.render()

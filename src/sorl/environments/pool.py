@@ -1,4 +1,4 @@
-"""Environments in a worker process each: they simulate while the policy decides."""
+"""Environments in one worker process each, which simulate while the policy computes actions."""
 
 import contextlib
 import math
@@ -23,39 +23,39 @@ from sorl.system.worker_process import worker_command
 
 
 DEFAULT_WORKERS = 50
-"""Workers of a pool, as many as an evaluation usually has episodes: the more of them wait for actions, the more are
-decided at once, on two cores too."""
+"""Default number of workers, equal to the usual number of episodes of an evaluation: with more workers, more actions
+are computed in one batch, which helps even on two cores."""
 
 STEP_TIMEOUT = 300.0
-"""Seconds after which a worker that has not answered is taken to hang."""
+"""Seconds after which a worker that has not answered counts as hung."""
 
 START_TIMEOUT = 120.0
-"""The least time-out in seconds for the start of the workers, which imports the simulator."""
+"""Minimum time-out in seconds for the start of the workers, which imports the simulator."""
 
 PATIENCE = 5.0
-"""Seconds that the processes of a pool have to end by themselves when it is closed; then they are killed."""
+"""Seconds that the processes have to end by themselves after the pool is closed; then they are killed."""
 
 _KILL_PATIENCE = 1.0
-"""Seconds that the template has to kill the workers; then the whole group is killed."""
+"""Seconds that the template process has to kill the workers; then the whole process group is killed."""
 
 _SLICE = 0.2
-"""Seconds of one wait, between which overdue answers are looked for."""
+"""Seconds of one wait; after each wait, time-outs are checked."""
 
 
 class EnvironmentWorkerError(RuntimeError):
-    """A worker process failed, died or hung; its own traceback, where there is one, is attached as a note."""
+    """A worker process failed, died or hung; its traceback, if there is one, is attached as a note."""
 
 
 class EnvironmentPool:
-    """Environments in a worker process each, until `close`; the interface and the results of `SerialEnvironments`.
+    """Environments in one worker process each, with the interface and the results of `SerialEnvironments`.
 
-    One process (the template) is started, makes an environment (a second, 170 MB) and forks itself into the workers:
-    20 ms and 10 MB each, where making an environment would take a second and 170 MB again. It can be forked because it
-    has one thread: it is a program of its own, which imports neither the main program nor jax. More workers than cores
-    are no loss: the operating system balances the load. All form a process group of their own, which Ctrl-C in the
-    terminal does not reach; they end when this process does, however it ends.
+    One process, the template, creates an environment (1 s, 170 MB) and forks itself into the workers (20 ms and 10 MB
+    each; creating an environment in each would take 1 s and 170 MB every time). Forking is safe because the template
+    has one thread: it is a separate program that imports neither the main program nor jax. More workers than cores do
+    no harm, because the operating system balances the load. All these processes form their own process group, so that
+    Ctrl-C in the terminal does not reach them; they end whenever this process ends, even if it is killed.
 
-    A worker that does not answer within the time-out, fails or dies closes the pool, which ends all its processes.
+    If a worker fails, dies or does not answer within the time-out, the pool is closed and all its processes end.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class EnvironmentPool:
     ):
         """Starts the processes without waiting for them.
 
-        **Arguments:** `env_name` and `success_timing` as for `SerialEnvironments`; `workers`, how many episodes play
-        side by side (None: `DEFAULT_WORKERS`), on which the results do not depend; `step_timeout`, the seconds after
-        which a step or a reset counts as hung. Only time that the pool spends waiting counts; the start of the workers
-        has at least `START_TIMEOUT`.
+        **Arguments:** `env_name` and `success_timing` as for `SerialEnvironments`; `workers`, the number of parallel
+        episodes (None: `DEFAULT_WORKERS`), which does not affect results; `step_timeout`, the seconds after which a
+        step or a reset counts as hung. Only time that the pool spends waiting counts; the time-out for the start of the
+        workers is at least `START_TIMEOUT`.
 
-        Raises a `ValueError` for an unknown name, a count below 1 or a time-out that is not positive, an `ImportError`
-        where what makes the environment is missing, and an `EnvironmentWorkerError` if so many processes cannot be
+        Raises a `ValueError` for an unknown name, a number below 1 or a time-out that is not positive, an `ImportError`
+        if a requirement of the environment is missing, and an `EnvironmentWorkerError` if the processes cannot be
         started.
         """
         workers = DEFAULT_WORKERS if workers is None else workers
@@ -84,11 +84,11 @@ class EnvironmentPool:
         self.env_name = env_name
         self.success_timing: SuccessTiming | None = success_timing if is_ogbench(env_name) else None
         self._step_timeout = step_timeout
-        self._waited = 0.0  # seconds spent waiting, which time-outs count in
-        self._since = [0.0] * workers  # `_waited` when the call that each slot works on was sent
-        self._pids: dict[int, int] = {}  # of the workers that have started, by slot
+        self._waited = 0.0  # seconds spent waiting; time-outs are measured in this time
+        self._since = [0.0] * workers  # the value of `_waited` when each slot's current call was sent
+        self._pids: dict[int, int] = {}  # process ids of the started workers, by slot
         self._under_way: set[int] = set()
-        self._stale = [0] * workers  # answers that nobody waits for any more
+        self._stale = [0] * workers  # number of pending answers to discard, by slot
         self._ending = threading.Lock()
         try:
             self._start(workers, success_timing, directories)
@@ -104,7 +104,7 @@ class EnvironmentPool:
         descriptors = [end.fileno() for end in (lifeline, alive, *(theirs for _, theirs in pipes))]
         arguments = self.env_name, success_timing, *map(str, descriptors)
         command, environment = worker_command(COMMAND, *arguments, search=directories)
-        # One thread, and no renderer: what runs threads or holds a display must not be forked.
+        # One thread and no renderer, because a process with threads or a display must not be forked.
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MUJOCO_GL": "disable"}
         self._template = subprocess.Popen(
             command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment, process_group=0
@@ -154,7 +154,7 @@ class EnvironmentPool:
 
     @property
     def closed(self) -> bool:
-        """Whether it cannot be used any more."""
+        """Whether the pool is closed and cannot be used any more."""
         return self._connections[0].closed
 
     def close(self, patience: float = PATIENCE) -> None:
@@ -174,14 +174,14 @@ class EnvironmentPool:
             self._alive.close()
 
     def kill(self) -> None:
-        """Kills all processes. Any thread may call it; one that waits for an answer gets an error then."""
+        """Kills all processes. Any thread may call it; a thread that waits for an answer then gets an error."""
         with self._ending:
             if self._template.returncode is not None:
                 return
-            with contextlib.suppress(OSError):  # the template kills and reaps the workers, unless it hangs itself
+            with contextlib.suppress(OSError):  # the template kills and reaps the workers, unless it hangs
                 self._lifeline.send_bytes(b"kill")
             self._await_end(_KILL_PATIENCE)
-            # Until the template is waited for, its process id, which is the group's, belongs to no other.
+            # The template has not been waited for, so its process id, also that of the group, cannot have been reused.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._template.pid, signal.SIGKILL)
             self._await_end(PATIENCE)
@@ -190,7 +190,7 @@ class EnvironmentPool:
 
     def _await_end(self, patience: float) -> None:
         with contextlib.suppress(OSError):
-            self._alive.poll(patience)  # the pipe ends when the last process has ended
+            self._alive.poll(patience)  # the pipe closes when the last process has ended
 
     def __enter__(self) -> "EnvironmentPool":
         return self
@@ -200,7 +200,7 @@ class EnvironmentPool:
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
-        """Closes the pool on any failure: an answer left behind would be taken for that of the next call."""
+        """Closes the pool on any failure, because a pending answer would be taken for that of the next call."""
         if self.closed:
             raise EnvironmentWorkerError(f"The pool of {self.env_name} is closed; make a new one.")
         try:
@@ -210,14 +210,14 @@ class EnvironmentPool:
             raise
 
     def _ask(self, method: str, slots: list[int], arguments: list[tuple[Any, ...]]) -> list[Any]:
-        """Calls a method of the environments in `slots`, all at the same time."""
+        """Calls a method of the environments in `slots` in parallel, and returns the answers."""
         with self._usable():
             self._send(method, slots, arguments)
             return [self._answer(slot) for slot in slots]
 
     def _send(self, method: str, slots: list[int], arguments: list[tuple[Any, ...]]) -> None:
         for slot, own in zip(slots, arguments, strict=True):
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # told by the missing reply
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the missing reply reports it
                 self._connections[slot].send((method, own))
             if not self._stale[slot]:
                 self._since[slot] = self._waited
@@ -236,7 +236,7 @@ class EnvironmentPool:
         return answer
 
     def _answers(self, least: int) -> dict[int, Any]:
-        """Takes all answers to steps that are there, and waits until they are at least `least`; by slot."""
+        """Waits for at least `least` answers to steps, and **returns** all that have arrived, by slot."""
         answers: dict[int, Any] = {}
         while True:
             start, enough = time.monotonic(), len(answers) >= least
@@ -252,7 +252,7 @@ class EnvironmentPool:
             self._refuse_overdue(self._under_way - ready)
 
     def _receive(self, slot: int) -> Any | None:
-        """Takes a message that is there; **returns** the answer to the last call, or None if it is none."""
+        """Reads one message; **returns** the answer to the slot's last call, or None if the message is not that."""
         try:
             reply = self._connections[slot].recv()
         except (EOFError, ConnectionResetError):
@@ -270,11 +270,11 @@ class EnvironmentPool:
         return reply
 
     def _count_wait(self, start: float) -> None:
-        # A wait is one slice at most: the time for which all processes were suspended does not count.
+        # A wait counts as one slice at most, so that time during which all processes were suspended does not count.
         self._waited += min(time.monotonic() - start, _SLICE)
 
     def _refuse_overdue(self, slots: Iterable[int]) -> None:
-        """Raises an `EnvironmentWorkerError` if one of these slots, whose answers are not there, hangs."""
+        """Raises an `EnvironmentWorkerError` if one of these slots has not answered within its time-out."""
         for slot in slots:
             started = slot in self._pids
             limit = self._step_timeout if started else max(self._step_timeout, START_TIMEOUT)
@@ -291,7 +291,7 @@ class EnvironmentPool:
 
 
 Environments = SerialEnvironments | EnvironmentPool
-"""What an evaluation plays on; the results do not depend on which."""
+"""The environments of an evaluation; its results do not depend on the kind."""
 
 
 def refuse_timeout(seconds: float) -> None:

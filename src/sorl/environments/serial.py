@@ -1,6 +1,6 @@
-"""Environments that play side by side in this process, one step after the other.
+"""Several environments in this process, which step one after the other.
 
-Worker processes import this module, so it must not import jax.
+Worker processes import this file, so it must not import jax.
 """
 
 from typing import SupportsIndex
@@ -13,26 +13,26 @@ from sorl.environments.named import is_ogbench, named_environment, refuse_unplay
 
 
 class SerialEnvironments:
-    """Environments in this process, numbered from 0 ("slots") and made when first used."""
+    """Environments in this process, numbered from 0 ("slots") and created when first used."""
 
     def __init__(
         self, env_name: str, *, environments: int = 1, success_timing: SuccessTiming = "pre", pictures: bool = False
     ):
         """**Arguments:** `env_name`, OGBench's name of a single-task problem or `MODULE:ID` of Gymnasium's;
-        `environments`, how many play side by side; `success_timing`, of OGBench's; `pictures`, to render them.
+        `environments`, the number of parallel episodes; `success_timing`, for OGBench; `pictures`, to render images.
 
-        Raises a `ValueError` for an unknown name or a count below 1.
+        Raises a `ValueError` for an unknown name or a number below 1.
         """
         refuse_unplayable(env_name, environments, success_timing)
         self.env_name = env_name
         self.success_timing: SuccessTiming | None = success_timing if is_ogbench(env_name) else None
-        """None where the environment judges success itself."""
+        """None if the environment judges success itself."""
         self._make = lambda: named_environment(env_name, success_timing, pictures=pictures)
         self._slots: list[Environment | None] = [None] * environments
         self._under_way: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        """How many episodes can be played side by side."""
+        """The number of episodes that can be played in parallel."""
         return len(self._slots)
 
     def sizes(self) -> tuple[int, int]:
@@ -40,27 +40,27 @@ class SerialEnvironments:
         return self[0].sizes()
 
     def action_range(self) -> tuple[Float[np.ndarray, " action"], Float[np.ndarray, " action"]]:
-        """The lowest and the highest action that the environments accept; may be infinite."""
+        """The lowest and highest actions that the environments accept; they may be infinite."""
         return self[0].action_range()
 
     def reset(
         self, slots: Int[np.ndarray, " slots"], seeds: Int[np.ndarray, " slots"]
     ) -> Float[np.ndarray, "slots observation"]:
-        """Starts in each of `slots` the episode of its seed."""
+        """Starts an episode in each of `slots`, with its seed. **Returns:** the first observations."""
         return np.stack([self[slot].reset(int(seed)) for slot, seed in zip(slots, seeds, strict=True)])
 
     def step_async(self, slots: Int[np.ndarray, " slots"], actions: Float[np.ndarray, "slots action"]) -> None:
-        """Begins a step in each of `slots`, where none is under way; an episode that is done must be reset before."""
+        """Starts a step in each of `slots`, which must be idle; an episode that is done must be reset first."""
         self._under_way |= zip(slots.tolist(), actions, strict=True)
 
     def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome]:
-        """Waits for at least `least` of the steps under way. **Returns:** the slots that are done, and their rows."""
+        """Waits for at least `least` of the pending steps. **Returns:** the finished slots and their outcomes."""
         slots = list(self._under_way)
         steps = [self[slot].step(self._under_way.pop(slot)) for slot in slots]
         return np.array(slots), Outcome.of(steps)
 
     def abandon(self) -> None:
-        """Drops the results of the steps under way; their episodes must be reset."""
+        """Discards the results of the pending steps; their episodes must be reset."""
         self._under_way.clear()
 
     def close(self, patience: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""OGBench's environments, made so that they can be seeded, without the warnings that mean nothing to a user."""
+"""Creates OGBench's environments so that they can be seeded, without warnings that are irrelevant to users."""
 
 import importlib.util
 import os
@@ -12,16 +12,16 @@ from sorl.system.worker_process import SAFE_PATH
 
 
 HARMLESS = (
-    r"(?s).*precision lowered by casting to float32",  # gymnasium, of OGBench's action bounds +-1
-    r"(?s).*DISPLAY environment variable is missing",  # glfw, although nothing is drawn
+    r"(?s).*precision lowered by casting to float32",  # by gymnasium, about OGBench's action bounds +-1
+    r"(?s).*DISPLAY environment variable is missing",  # by glfw, although nothing is drawn
 )
 
 
 def require_simulators() -> None:
-    """Raises an `ImportError`, one sentence that says what to install, where OGBench or what it needs is missing."""
+    """Raises an `ImportError`, one sentence that says what to install, if OGBench or a requirement is missing."""
     missing = [name for name in ("ogbench", "gymnasium", "mujoco") if importlib.util.find_spec(name) is None]
     if missing:
-        # A dependency of OGBench's that its environments do not import has no wheel for Python 3.13.
+        # A dependency of OGBench has no wheel for Python 3.13; its environments do not import it.
         rest = "" if sys.version_info < (3, 13) else " && pip install --no-deps ogbench dm_control"
         raise ImportError(
             f"OGBench's environments need {', '.join(missing)}, not installed here; run pip install "
@@ -30,10 +30,11 @@ def require_simulators() -> None:
 
 
 def make_environment(gymnasium_id: str, **settings: Any) -> Any:
-    """An environment of OGBench by its gymnasium id, without gymnasium's checks of its interface.
+    """Creates an environment of OGBench by its gymnasium id, without gymnasium's checks of the interface.
 
-    Its action space is one object for good: some of OGBench's make a new one at every access, each seeded by the clock,
-    and draw from it at reset, so that no seed would decide the episode. Raises an `ImportError` without OGBench.
+    Its action space is kept as one object: some of OGBench's environments create a new one at every access, seeded by
+    the clock, and draw from it at reset, so that episodes would not depend on the seed alone. Raises an `ImportError`
+    if OGBench is missing.
     """
     require_simulators()
     with quiet(), _safe_path():
@@ -49,7 +50,7 @@ def make_environment(gymnasium_id: str, **settings: Any) -> Any:
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Keeps the programs that glfw starts when it is imported from executing what lies in the current directory."""
+    """Prevents the programs that glfw starts on import from executing files of the current directory."""
     before = {name: os.environ.get(name) for name in SAFE_PATH}
     os.environ.update(SAFE_PATH)
     try:
@@ -61,7 +62,7 @@ def _safe_path() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the simulators' harmless warnings, and no others."""
+    """Silences only the simulators' harmless warnings."""
     with warnings.catch_warnings():
         for message in HARMLESS:
             warnings.filterwarnings("ignore", message=message)

@@ -1,6 +1,6 @@
-"""The program of the processes behind a pool: one makes an environment and forks itself into the workers.
+"""The program of a pool's processes: one creates an environment and forks itself into the workers.
 
-It must not import jax, and has one thread: only so can it be forked.
+It must not import jax and must have one thread, so that it can be forked.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ COMMAND = "from sorl.environments.worker import work; work()"
 """The program, for `python -c`; its arguments are those of `work`."""
 
 WORKER_NICENESS = 5
-"""Nice level of workers: at equal priority a worker that receives an action preempts the process that still sends the
-others."""
+"""Nice level of workers: at equal priority, a worker that receives an action preempts the process that is still sending
+the others."""
 
 PATIENCE = 2.0
-"""Seconds that workers have to end by themselves once the pool is closed; then they are killed."""
+"""Seconds that workers have to end by themselves after the pool is closed; then they are killed."""
 
 _MOST_CHARACTERS = 4_000
 
@@ -37,33 +37,36 @@ class Started(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An exception on its way from a worker to the pool."""
+    """An exception of a worker, as it is sent to the pool."""
 
     message: str
     traceback: str
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """The message on one line, and both texts cut: up to 16 KB are sent in one piece, so that a reader never waits
-        for half of a message."""
+        """Puts the message on one line and cuts message and traceback.
+
+        Up to 16 KB are sent in one piece, so that a reader never waits for the second half of a message.
+        """
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return cls(message[:_MOST_CHARACTERS], "".join(traceback.format_exception(error))[-_MOST_CHARACTERS:])
 
 
 def work() -> None:
-    """Makes an environment, forks a worker for each descriptor, and ends them all when the lifeline ends.
+    """Creates an environment, forks a worker for each descriptor, and ends them all when the lifeline closes.
 
-    Its command line is `env_name success_timing lifeline alive descriptor...`. The pool holds the other end of
-    `lifeline` open as long as it lives, and writes to it when the workers are to be killed. All processes hold `alive`
-    open: the pool sees by it when all have ended.
+    The command line is `env_name success_timing lifeline alive descriptor...`. The pool keeps its end of `lifeline`
+    open while it exists, and writes to it to have the workers killed. All processes keep `alive` open, so that the pool
+    sees when the last one has ended.
     """
-    # Signals reach whole groups and jobs of processes; the parent decides what they mean. (SIGTTOU would stop a
+    # Ignore signals, which reach whole groups and jobs of processes: the parent handles them. (SIGTTOU would stop a
     # worker that prints a warning to a terminal.)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTTOU):
         signal.signal(name, signal.SIG_IGN)
     env_name, success_timing, lifeline, _, *descriptors = sys.argv[1:]
     connections = [Connection(int(descriptor)) for descriptor in descriptors]
     children: list[int] = []
+    # Create the environment once, then fork; if that fails, report it to every worker's connection.
     try:
         environment = named_environment(env_name, success_timing)  # type: ignore[arg-type]
         os.nice(WORKER_NICENESS)
@@ -73,6 +76,7 @@ def work() -> None:
         for connection in connections:
             with contextlib.suppress(OSError):  # the parent has ended
                 connection.send(Failure.of(error))
+    # Wait until the pool is closed: the lifeline ends, or carries the message to kill the workers at once.
     try:
         Connection(int(lifeline), writable=False).recv_bytes()
         patience = 0.0
@@ -82,16 +86,17 @@ def work() -> None:
 
 
 def _fork(connections: list[Connection], environment: Environment) -> int:
-    """Forks a worker for the first of the connections, which it takes off the list, and **returns** its process id.
+    """Forks a worker for the first connection, which is removed from the list, and **returns** its process id.
 
-    The pool is told that id first: it can name a worker that is stopped before it does anything.
+    The process id is sent to the pool before the worker starts, so that the pool can name a worker that dies early.
     """
     told, tell = os.pipe()
     child = os.fork()
     connection = connections.pop(0)
+    # In the worker: wait until the template has sent the process id, then serve.
     if child == 0:
         for other in connections:
-            other.close()  # its end must be seen when its own worker ends
+            other.close()  # so that each connection closes when its own worker ends
         code = 1
         try:
             os.close(tell)
@@ -99,9 +104,10 @@ def _fork(connections: list[Connection], environment: Environment) -> int:
             serve(connection, environment)
             code = 0
         except BaseException:
-            traceback.print_exc()  # the pool sees no more than that the worker died
+            traceback.print_exc()  # the pool only sees that the worker died
         finally:
             os._exit(code)
+    # In the template: send the process id, then let the worker start.
     with contextlib.suppress(OSError):  # the parent has ended
         connection.send(Started(child))
     for descriptor in (tell, told):
@@ -112,7 +118,7 @@ def _fork(connections: list[Connection], environment: Environment) -> int:
 
 def serve(connection: Connection, environment: Environment) -> None:
     """Answers a pool's calls to one environment until the pool closes its end."""
-    # It stays open: the pool kills a worker whose end it sees, which may still be printing why it failed.
+    # Keep the connection open: when it closes, the pool kills the worker, which may still be printing its error.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             method, arguments = connection.recv()
@@ -125,7 +131,7 @@ def serve(connection: Connection, environment: Environment) -> None:
 
 
 def end(children: Sequence[int], patience: float) -> None:
-    """Waits until these children of this process have ended, and kills what has not after `patience` seconds."""
+    """Waits until these children of this process have ended, and kills the remaining ones after `patience` seconds."""
     left, deadline = list(children), time.monotonic() + patience
     while left:
         if time.monotonic() > deadline:
