@@ -1,4 +1,4 @@
-"""`python -m sorl.evaluate RUN`: the success of a trained run at every compute budget, on the same episodes."""
+"""`python -m sorl.evaluate RUN`: evaluates a trained run at every compute budget on the same episodes."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -34,9 +34,9 @@ from sorl.system.ranges import refuse_outside
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Evaluates a trained run at every pair of inference steps and candidates, and tabulates its success.
+    """Evaluates a trained run at all combinations of inference steps and candidates, and tabulates the results.
 
-    All pairs and all training seeds play the same episodes. The table is printed, and written into the run directory
+    All budgets and training seeds play the same episodes. The table is printed and written into the run directory
     (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
     """
 
@@ -84,12 +84,12 @@ class Config:
 
 
 def main(config: Config) -> list[dict[str, Any]]:
-    """Evaluates, prints the table, writes the files, and films; **returns** the rows of the table."""
+    """Evaluates, prints the table, and writes the files and videos; **returns** the rows of the table."""
     config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run).in_environment(config.env)
-    for directory in (config.out or config.run, config.video):  # before the episodes are played, not after
+    for directory in (config.out or config.run, config.video):  # fail before the episodes are played
         if directory is not None:
             make_directory(directory)
             refuse_unwritable(directory)
@@ -125,7 +125,7 @@ def _budgets(config: Config, run: Run) -> list[Budget]:
 
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
-    """Training seed and result of every evaluation, budgets outermost."""
+    """Training seed and result of every evaluation; the outer loop is over budgets."""
     budgets, policies = _budgets(config, run), run.chosen(config.seeds)
     speed = measured_speed(run.directory, run.config)
     print(f"Playing {amount(len(budgets), len(policies), config.episodes, speed)}.", flush=True)
@@ -185,5 +185,5 @@ def _film(config: Config, run: Run, directory: Path) -> None:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.evaluate"))

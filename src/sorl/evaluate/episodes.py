@@ -1,8 +1,8 @@
-"""Seeded episodes played by a policy at a compute budget, simulated for some while it decides for others.
+"""Plays seeded episodes with a policy at a compute budget; some are simulated while actions of others are computed.
 
-The policy is one program, for a batch of a fixed number of rows, and an episode always has the same row, in whatever
-company. So neither the number of environments, nor their speed, nor the way they share the episodes can change a bit of
-an episode.
+The policy is one compiled program for a batch with a fixed number of rows, and each episode always has the same row,
+with any other episodes in the batch. So neither the number nor the speed of the environments, nor which of them plays
+an episode, changes any bit of its result.
 """
 
 import math
@@ -22,17 +22,17 @@ from sorl.policy import Policy, decide
 
 
 MOST_ROWS = 16
-"""Rows of a batch of decisions: enough for efficient matrix products, and few enough that the last episodes do not pay
-for many idle ones."""
+"""Maximum number of rows of a batch: enough for efficient matrix products, and few enough that few rows are idle when
+only the last episodes are left."""
 
 
 class Moment(NamedTuple):
-    """One step of some of the episodes under way."""
+    """One step of some of the running episodes."""
 
     episodes: Int[np.ndarray, " stepped"]
-    """Their numbers."""
+    """The numbers of these episodes."""
     slots: Int[np.ndarray, " stepped"]
-    """Which environments they play in."""
+    """The environments that play them."""
     outcome: Outcome
 
 
@@ -45,10 +45,10 @@ def play(
     seed: int,
     first: int | None = None,
 ) -> Iterator[Moment]:
-    """Plays the episodes of an evaluation, as many at a time as there are environments, each at its own pace.
+    """Plays the episodes of an evaluation, one per environment at a time and without waiting for the slowest.
 
-    **Arguments:** as for `evaluation.evaluate_policy`; `first`, to play only the first so many of the `episodes` (the
-    same as they are among all).
+    **Arguments:** as for `evaluation.evaluate_policy`; `first`, the number of episodes to play, from the first on; they
+    are the same as if all `episodes` were played (default: all).
     """
     batch = _Batch.of(policy if budget is None else policy.with_budget(budget), batch_rows(episodes), seed)
     rollouts = _Rollouts(environments, batch, episode_seeds(seed, episodes), episodes if first is None else first)
@@ -63,32 +63,32 @@ def play(
 
 
 def batch_rows(episodes: int) -> int:
-    """Rows of the batch that decides for so many episodes: at most `MOST_ROWS`, and evenly shared."""
+    """Number of rows of the batch for this number of episodes: at most `MOST_ROWS`, and equally shared by episodes."""
     return math.ceil(episodes / math.ceil(episodes / MOST_ROWS))
 
 
 def episode_seeds(seed: int, episodes: int) -> Int[np.ndarray, " episodes"]:
-    """The environment's seed in each episode, below 2^32; an episode's does not depend on how many there are."""
+    """The environment's seed of each episode, below 2^32; it does not depend on the number of episodes."""
     words = [np.random.SeedSequence((seed, episode)).generate_state(1)[0] for episode in range(episodes)]
     return np.array(words, np.int64)
 
 
 def compile_policy(policy: Policy, *, episodes: int) -> None:
-    """Compiles what `play` decides with, unless it is compiled already."""
+    """Compiles the program that `play` uses, unless it is compiled already."""
     batch = _Batch.of(policy, batch_rows(episodes), seed=0)
     nothing = np.arange(0)
     batch.actions(nothing, nothing, np.zeros((0, policy.observation_size), np.float32))
 
 
 class _Batch(NamedTuple):
-    """The program that decides, and what is the same at all its calls."""
+    """The arguments of the compiled policy that are the same in all calls."""
 
     actor: AbstractActor
     networks: PyTree
     standardisation: Standardisation | None
-    """How observations are standardised before the program, as `Policy` does it; None where the program does it."""
+    """The standardisation of observations before the program, as in `Policy`; None if the program does it."""
     normalisation: Normalisation
-    """What is left to the program."""
+    """The maps that the program applies."""
     budget: Budget
     rows: int
     key: Array
@@ -101,7 +101,7 @@ class _Batch(NamedTuple):
     def first_of_each_row(
         self, ready: Int[np.ndarray, " ready"]
     ) -> tuple[Int[np.ndarray, " chosen"], Int[np.ndarray, " left"]]:
-        """The episodes that have waited longest for their rows, and the others; episode i has row i mod rows."""
+        """Splits off the longest-waiting episode of each row; episode i has row i mod `rows`."""
         _, places = np.unique(ready % self.rows, return_index=True)
         return ready[places], np.delete(ready, places)
 
@@ -111,7 +111,7 @@ class _Batch(NamedTuple):
         steps: Int[np.ndarray, " chosen"],
         observations: Float[np.ndarray, "chosen observation"],
     ) -> Float[np.ndarray, "chosen chunk action"]:
-        """The next actions of each episode, no two of which have the same row; a row that is not taken holds zeros."""
+        """The next actions of episodes that all have different rows; the input of unused rows is zero."""
         if self.standardisation is not None:
             observations = self.standardisation(observations)
         places, size = episodes % self.rows, observations.shape[1]
@@ -125,9 +125,9 @@ class _Batch(NamedTuple):
 
 
 class _Rollouts:
-    """Episodes under way: each waits for an action (`ready`), or for the step that it takes in its environment.
+    """The running episodes, each of which waits for an action (`ready`) or for the step of its environment.
 
-    A decision's actions are carried out one after the other; an episode that ends in between needs no more of them.
+    A decision's actions are executed one after the other; if the episode ends before the last one, the rest are unused.
     """
 
     def __init__(self, environments: Environments, batch: _Batch, seeds: Int[np.ndarray, " episodes"], play: int):
@@ -141,7 +141,7 @@ class _Rollouts:
         self._ready, self._stepping = self._unplayed[:0], 0
 
     def start(self) -> bool:
-        """Begins as many episodes as there are free environments. **Returns:** whether any is under way."""
+        """Starts an episode in each free environment. **Returns:** whether any episode is running."""
         count = min(len(self._free), len(self._unplayed))
         if count:
             episodes, self._unplayed = np.split(self._unplayed, [count])
@@ -153,14 +153,15 @@ class _Rollouts:
 
     @property
     def due(self) -> bool:
-        """Whether to act, rather than to wait.
+        """Whether to send actions now instead of waiting for steps.
 
-        If half of the episodes are ready, the others can go on while the policy decides. Decided actions do not wait.
+        It acts as soon as half of the episodes are ready, so that the other half is simulated meanwhile. Actions that
+        are already decided are sent at once.
         """
         return len(self._ready) >= self._stepping or bool(self._decided().any())
 
     def act(self) -> None:
-        """Sends their next action to the ready episodes that have one; if none has, decides for one of each row."""
+        """Sends the ready episodes their decided actions; if there are none, decides for one ready episode per row."""
         decided = self._decided()
         if decided.any():
             episodes, self._ready = self._ready[decided], self._ready[~decided]
@@ -173,11 +174,11 @@ class _Rollouts:
         self._stepping += len(episodes)
 
     def _decided(self) -> Bool[np.ndarray, " ready"]:
-        """Which of the ready episodes are within the actions of a decision."""
+        """Which of the ready episodes have actions left from their last decision."""
         return self._steps[self._ready] % self._chunk > 0
 
     def receive(self) -> Moment:
-        """Takes in steps that are done, as many at least as make half of the episodes ready if none of them ends."""
+        """Receives finished steps, at least as many as make half of the episodes ready if none of them ends."""
         slots, outcome = self._environments.step_wait(math.ceil((self._stepping - len(self._ready)) / 2))
         episodes = self._episode_in[slots]
         self._observations[episodes] = outcome.observations
@@ -199,7 +200,7 @@ def _decide(
     steps: Int[Array, " rows"],
     observations: Float[Array, "rows observation"],
 ) -> Float[Array, "rows *chunk action"]:
-    """The next actions of each row, in the environment's units; its noise is a matter of seed, episode and step."""
+    """The next actions of each row, in the environment's units; the noise depends only on seed, episode and step."""
     episode_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, episodes)
     keys = jax.vmap(jax.random.fold_in)(episode_keys, steps)
     return decide(actor, networks, normalisation, observations, keys, budget)
@@ -210,7 +211,7 @@ def _refuse_non_finite(
     episodes: Int[np.ndarray, " chosen"],
     steps: Int[np.ndarray, " chosen"],
 ) -> None:
-    # MuJoCo would reset such an episode in silence.
+    # MuJoCo would reset such an episode silently.
     bad = ~np.isfinite(actions).all(axis=tuple(range(1, actions.ndim)))
     if bad.any():
         raise FloatingPointError(

@@ -1,4 +1,4 @@
-"""Success, or return, of a policy at a compute budget, over a fixed number of seeded episodes."""
+"""Evaluates a policy's success or return at a compute budget over a fixed number of seeded episodes."""
 
 import dataclasses
 import importlib.metadata
@@ -24,34 +24,34 @@ from sorl.system.signals import Interrupted
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """The episodes of one policy at one budget."""
+    """The results of one policy's episodes at one budget."""
 
     env: str
     budget: Budget
     seed: int
-    """Decides the episodes, their initial states and the policy's noise alike."""
+    """The seed of the episodes: of their initial states and of the policy's noise."""
     success_timing: SuccessTiming | None
-    """None where the environment judges success itself."""
+    """None if the environment judges success itself."""
     ogbench_version: str | None
-    """None for an environment that is not OGBench's."""
+    """The installed version; None for an environment that is not OGBench's."""
     episode_seeds: Int[np.ndarray, " episodes"]
     success: Bool[np.ndarray, " episodes"] | None
-    """`info["success"]` as last reported in each episode; None if the environment reported none in any."""
+    """The last reported `info["success"]` of each episode; None if no episode reported one."""
     returns: Float[np.ndarray, " episodes"]
-    """Undiscounted sums of rewards."""
+    """Undiscounted sum of rewards of each episode."""
     lengths: Int[np.ndarray, " episodes"]
-    """Environment steps."""
+    """Number of environment steps of each episode."""
     seconds: float
-    """Wall-clock time of the episodes, without compilation and the making of environments."""
+    """Wall-clock time of the episodes, without compilation and the creation of environments."""
 
     @property
     def steps_per_second(self) -> float:
-        """Environment steps per second, the policy's decisions included."""
+        """Environment steps per second, including the policy's computation."""
         return float(self.lengths.sum()) / self.seconds
 
     @property
     def measure(self) -> Measure:
-        """What it is judged by: success, or else the return."""
+        """The measure of the result: success if it was reported, else the return."""
         return RETURN if self.success is None else SUCCESS
 
     @property
@@ -60,9 +60,9 @@ class EvaluationResult:
         return self.returns if self.success is None else self.success
 
     def row(self) -> dict[str, Any]:
-        """One line of a table, JSON-able: budget, counts, means, the 95 % interval of the measure, and timing.
+        """One row of a table, JSON-able: budget, counts, means, the 95 % interval of the measure, and timing.
 
-        The interval of success is Wilson's; without success its fields are None, and the return has a bootstrap
+        The interval of success is Wilson's. Without success, its fields are None, and the return has a bootstrap
         interval.
         """
         return to_json(self.budget) | {
@@ -80,13 +80,13 @@ class EvaluationResult:
         }
 
     def metrics(self) -> dict[str, float]:
-        """What a run logs of it: means, and the interval of the return where there is no success."""
+        """The metrics that a run logs: means, and the interval of the return if there is no success."""
         judged = {} if self.success is None else {"success": self.success.mean()}
         means = {"return": self.returns.mean(), **self._return_interval(), "episode_length": self.lengths.mean()}
         return {f"evaluation/{name}/{self.budget.name}": float(value) for name, value in (judged | means).items()}
 
     def per_episode(self) -> dict[str, list[Any] | None]:
-        """What `row` averages over, JSON-able: one entry for each episode."""
+        """The values that `row` averages, JSON-able: one entry for each episode."""
         names = ("episode_seeds", "success", "returns", "lengths")
         columns = {name: getattr(self, name) for name in names}
         return {name: None if column is None else column.tolist() for name, column in columns.items()}
@@ -113,33 +113,35 @@ def evaluate_policy(
     seed: int = 0,
     stop: threading.Event | None = None,
 ) -> EvaluationResult:
-    """Plays `episodes` episodes; the result depends on neither the kind nor the number of environments.
+    """Plays `episodes` episodes and returns their results, which do not depend on the kind or number of environments.
 
-    Every budget meets the same episodes, so that budgets can be compared in pairs. The policy is compiled once for
-    each structure of actor and networks, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
+    All budgets play the same episodes, so that they can be compared in pairs. The policy is compiled once for each
+    structure of actor and networks, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
 
-    **Arguments:** `policy`; `environments`, used by nothing else meanwhile; `budget` of each decision, by default the
-    policy's own; `episodes`, at least 1; `seed` of the episodes; `stop`, by which another thread can end it.
+    **Arguments:** `policy`; `environments`, which nothing else may use at the same time; `budget` of each decision
+    (default: the policy's own); `episodes`, at least 1; `seed` of the episodes; `stop`, an event with which another
+    thread can end the evaluation.
 
-    Raises a `ValueError` if policy and environment differ in their sizes or ranges of actions or if the policy cannot
-    act at the budget, a `FloatingPointError` if the policy gives an action that is not finite, an
+    Raises a `ValueError` if policy and environment differ in their sizes or action ranges or if the policy does not
+    support the budget, a `FloatingPointError` if the policy gives an action that is not finite, an
     `EnvironmentWorkerError` if a worker fails, and `Interrupted` if it was stopped.
     """
     if episodes < 1:
         raise ValueError(f"An evaluation over {episodes} episodes says nothing; give at least 1.")
     policy = policy if budget is None else policy.with_budget(budget)
-    # Neither compilation nor the making of environments counts as playing time.
+    # Create the environments and compile before the clock starts.
     refuse_misfit(environments, policy.normalisation)
     compile_policy(policy, episodes=episodes)
     success, has_success = np.zeros(episodes, bool), np.zeros(episodes, bool)
     returns = np.zeros(episodes)
     lengths = np.zeros(episodes, np.int64)
     start = time.perf_counter()
+    # Play, and add each step to its episode's results.
     for moment in play(policy, environments, episodes=episodes, seed=seed):
         if stop is not None and stop.is_set():
             raise Interrupted
         reported = moment.outcome.has_success
-        success[moment.episodes[reported]] = moment.outcome.success[reported]  # the last one remains
+        success[moment.episodes[reported]] = moment.outcome.success[reported]  # the last reported success counts
         has_success[moment.episodes] |= reported
         returns[moment.episodes] += moment.outcome.rewards
         lengths[moment.episodes] += 1
@@ -160,5 +162,5 @@ def evaluate_policy(
 def _installed_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # environments of the caller's own need no OGBench
+    except importlib.metadata.PackageNotFoundError:  # a caller's own environments do not need OGBench
         return "not installed"

@@ -1,4 +1,4 @@
-"""Whether a policy, or the logs that it is to be trained on, fit an environment."""
+"""Checks that a policy, or the logs for its training, fit an environment."""
 
 from typing import Literal
 
@@ -25,10 +25,10 @@ _WORDS = {
 def refuse_misfit(
     environments: Environments, normalisation: Normalisation, *, of: Literal["policy", "logs"] = "policy"
 ) -> None:
-    """Raises a `ValueError`, one sentence, unless sizes agree and the environment accepts the whole range of actions.
+    """Raises a `ValueError`, one sentence, unless sizes agree and the environment accepts the whole action range.
 
-    **Arguments:** `normalisation`, the sizes and the action range of the policy, or of the logs, in the environment's
-    units.
+    **Arguments:** `normalisation` of the policy or of the logs, which gives the sizes and the action range in the
+    environment's units.
     """
     about_sizes, about_actions, remedy = _WORDS[of]
     sizes = len(normalisation.observation_mean), len(normalisation.action_low)

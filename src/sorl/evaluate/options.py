@@ -1,4 +1,4 @@
-"""How a decision is made, whatever its number of steps and candidates: options that several command lines share."""
+"""Options of several command lines for the parts of a budget other than steps and candidates."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ class DecisionOptions:
     noise_scale: float | None = None
     """Factor on the policy's noise: 1 as trained, 0 for the deterministic path; default: the agent's own."""
     verifier: str | None = None
-    """How candidates are chosen by the values of the critic heads: by their mean or min, by their mean minus so many
-    standard deviations (lower-bound1), by a draw with weights exp(Q / temperature), in units of Q (softmax0.5), or by
-    two of these (min-softmax0.5); default: the best by the aggregation of the agent's own TD target."""
+    """How the critic heads' values choose a candidate: by their mean or min, by their mean minus a number of standard
+    deviations (lower-bound1), by a draw with weights exp(Q / temperature), in units of Q (softmax0.5), or by a
+    combination (min-softmax0.5); default: the highest value by the aggregation of the agent's own TD target."""
     policy_conditioning: int | Literal["exact"] | None = None
-    """Number of steps the policy is conditioned on: a number, or exact for the inference steps themselves; default: the
-    largest trained number not above the inference steps."""
+    """Number of steps that the policy is conditioned on: a number, or exact for the number of inference steps; default:
+    the largest trained number that is not above it."""
     critic_conditioning: int | Literal["exact"] | None = None
-    """Number of steps the critic is conditioned on: a number, or exact for the inference steps themselves; default: the
-    largest trained number not above the inference steps."""
+    """Number of steps that the critic is conditioned on: a number, or exact for the number of inference steps; default:
+    the largest trained number that is not above it."""
 
     def __post_init__(self):
         if self.verifier is not None:
@@ -32,9 +32,9 @@ class DecisionOptions:
     def budgets(
         self, agent: AbstractAgent, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None
     ) -> list[Budget]:
-        """Every pair of the two; the agent's own replace None.
+        """All combinations of inference steps and candidates; None means the agent's defaults.
 
-        Raises a `ValueError`, one sentence, for a budget that cannot act, or that the agent cannot act on.
+        Raises a `ValueError`, one sentence, for a budget that is invalid or that the agent does not support.
         """
         own = agent.actor.budgets
         noise_scale = own.usual.noise_scale if self.noise_scale is None else self.noise_scale

@@ -1,4 +1,4 @@
-"""Films of the episodes that an evaluation plays."""
+"""Videos of the episodes of an evaluation."""
 
 import contextlib
 import importlib.util
@@ -20,7 +20,7 @@ from sorl.policy import Policy
 
 
 FRAMES_PER_SECOND = 20
-"""One frame a step: the speed of life for OGBench's robot arm."""
+"""One frame per step; this is real time for OGBench's robot arm."""
 
 
 def record(
@@ -35,23 +35,25 @@ def record(
     success_timing: SuccessTiming = "pre",
     label: str = "",
 ) -> list[Path]:
-    """Films the first episodes of an evaluation, exactly as `evaluate_policy` plays them with the same arguments.
+    """Records videos of an evaluation's first episodes, exactly as `evaluate_policy` plays them with these arguments.
 
-    A bar on standard error counts the steps.
+    A progress bar on standard error counts the steps.
 
-    **Arguments:** as for `evaluate_policy`; `directory`, made if missing; `first`, how many episodes to film; `label`,
-    with which the files' names begin.
+    **Arguments:** as for `evaluate_policy`; `directory`, created if missing; `first`, the number of episodes to record;
+    `label`, the prefix of the file names.
 
-    **Returns:** the files, `{label}episode{i}.mp4` where imageio finds ffmpeg (`pip install "imageio[ffmpeg]"`), else
+    **Returns:** the files, `{label}episode{i}.mp4` if imageio finds ffmpeg (`pip install "imageio[ffmpeg]"`), else
     `.gif`.
 
-    Raises a `RuntimeError` where imageio or an off-screen renderer is missing.
+    Raises a `RuntimeError` if imageio or an off-screen renderer is missing.
     """
+    # Check the requirements before anything is played.
     suffix = _suffix()
     environments = renderable(env_name, first, success_timing)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{label}episode{episode}{suffix}" for episode in range(first)]
     moments = play(policy, environments, budget=budget, episodes=episodes, seed=seed, first=first)
+    # One writer per episode; the episodes are played in parallel, so their frames arrive interleaved.
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_film(path)) for path in paths]
         for moment in tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False):
@@ -61,8 +63,8 @@ def record(
 
 
 def renderable(env_name: str, environments: int, success_timing: SuccessTiming) -> SerialEnvironments:
-    """Environments that can be drawn off screen; raises a `RuntimeError` where there is no renderer for it."""
-    # Before mujoco is first imported: it chooses its renderer then.
+    """Creates environments that render off screen; raises a `RuntimeError` if there is no off-screen renderer."""
+    # This must precede the first import of mujoco, which chooses its renderer then.
     os.environ.setdefault("MUJOCO_GL", "egl")
     made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing, pictures=True)
     _require_renderer(made)
@@ -79,7 +81,7 @@ def _require_renderer(environments: SerialEnvironments) -> None:
     try:
         environments.reset(np.array([0]), np.array([0]))
         environments[0].render()
-    except Exception as error:  # each backend fails in its own way, some at import
+    except Exception as error:  # the backends raise different errors, some at import
         if not is_ogbench(environments.env_name):
             raise RuntimeError(
                 f"{environments.env_name} cannot be rendered here ({type(error).__name__}: {error}); install what it "
@@ -93,16 +95,16 @@ def _require_renderer(environments: SerialEnvironments) -> None:
 
 @contextlib.contextmanager
 def _film(path: Path) -> Iterator[Any]:
-    """A writer of frames into `path`, which appears when it is whole."""
+    """A writer of frames; the file `path` appears when it is complete."""
     import imageio.v2 as imageio
 
     options: dict[str, Any] = {"fps": FRAMES_PER_SECOND}
     if path.suffix == ".gif":
         options = {"duration": 1000 / FRAMES_PER_SECOND, "loop": 0}
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # imageio goes by the suffix
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # imageio chooses the format by the suffix
     try:
         with warnings.catch_warnings(), imageio.get_writer(temporary, **options) as writer:
-            # The child that becomes ffmpeg runs nothing of jax.
+            # The warning does not matter, because the child process runs ffmpeg and nothing of jax.
             warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
             yield writer
         os.replace(temporary, path)

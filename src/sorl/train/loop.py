@@ -1,7 +1,7 @@
-"""Training as one compiled program: many updates, for any number of seeds, over a dataset that stays on the device.
+"""Training as one compiled program: many updates, for any number of seeds, on a dataset that stays on the device.
 
-The random stream depends on (seed, step) alone: never on the length of a chunk, on logging, evaluation or resuming, nor
-on which seeds train side by side.
+Random numbers depend only on (seed, step), and not on the length of a chunk, on logging, evaluation or resuming, or on
+which other seeds are trained.
 """
 
 from functools import partial
@@ -17,44 +17,44 @@ from sorl.data.transitions import Dataset, Transition
 
 
 SeedMapping = Literal["map", "vmap"]
-"""One seed after the other, bit-equal to each trained alone; or all at once, equal to rounding."""
+"""`map`: one seed after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
 
 # Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
 
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
-"""Vector width of XLA's CPU loops, in bits, by default half of what such CPUs have; other backends ignore it."""
+"""Vector width of XLA's CPU loops in bits; the default is half of what such CPUs have. Other backends ignore it."""
 
 TILE = 16
-"""Updates whose batches and random draws are made together: one by one, they would take longer than a small network's
-arithmetic."""
+"""Number of updates whose batches and random draws are made together; made one by one, they would take longer than the
+arithmetic of a small network."""
 
 
 class TrainState(eqx.Module):
-    """All that resuming needs. Every array but `step` has a leading axis over seeds."""
+    """The complete state for resuming. Every array except `step` has a leading axis over seeds."""
 
     agent: PyTree
     step: Int[Array, ""]
-    """Number of updates made."""
+    """Number of updates made so far."""
     keys: Key[Array, " seeds"]
-    """One root key per seed; never advanced, the step is folded in."""
+    """One root key per seed; it never changes, because the step is folded in."""
     first_bad_step: Int[Array, " seeds"]
-    """The first update with a non-finite metric, or -1; such a seed is not trained further."""
+    """The first update with a non-finite metric, or -1; such a seed is not trained any further."""
     metric_sums: dict[str, Float[Array, " seeds"]]
-    """Sums since the last multiple of the log interval."""
+    """Sums of the metrics since the last multiple of the log interval."""
 
 
 def default_seed_mapping() -> SeedMapping:
-    """`map` on CPU, where it is bit-exact; `vmap` on accelerators, which one small network would leave mostly idle."""
+    """`map` on CPU, where it is bit-exact; `vmap` on accelerators, which a single small network cannot fill."""
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
-    """A fresh state at step 0, one slice per seed, each equal to the one that the seed gets alone."""
+    """Creates the state at step 0; each seed's slice equals the state that the seed gets when trained alone."""
     agent = _single_precision(agent)
     observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    # One by one, not vmapped: the same program for any number of seeds gives the same bits.
+    # Without vmap, because the same program for any number of seeds gives the same bits.
     one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
@@ -71,7 +71,7 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
 
 
 class Carry(NamedTuple):
-    """What one update of one seed hands to the next."""
+    """The state that one update of one seed passes to the next."""
 
     agent: PyTree
     first_bad_step: Int[Array, ""]
@@ -88,20 +88,21 @@ def train_steps(
     log_interval: int,
     seed_mapping: SeedMapping,
 ) -> TrainState:
-    """Makes `updates` updates of every seed; pure, and not jitted: `run_chunk` is its jitted form.
+    """Makes `updates` updates of every seed; it is pure and not jitted (`run_chunk` is the jitted form).
 
     **Arguments:** `state`, with a leading axis over seeds; `updates`, an array, so that one program serves chunks of
-    any length; `batch_size`, transitions of a batch; `log_interval`: metrics are summed from one multiple of it to the
-    next, so that their means do not depend on where chunks end; `seed_mapping`, see `SeedMapping`.
+    any length; `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which
+    metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
+    see `SeedMapping`.
     """
     agent = _single_precision(agent)
     start, end = state.step, state.step + updates
 
     def one_update(step: Int[Array, ""], carry: Carry, batch: Transition, draws: PyTree, shared: PyTree) -> Carry:
-        # Update every network, then note the first update with a metric that is not finite.
+        # Update all networks, and record the first update with a metric that is not finite.
         agent_state, metrics = _update(agent, carry.agent, batch, draws, shared)
         bad = (carry.first_bad_step < 0) & ~_all_finite(metrics)
-        # Add to the sums of the metrics, which begin anew at each multiple of the interval.
+        # Add to the sums of the metrics, which restart at each multiple of the interval.
         fresh = step % log_interval == 0
         sums = {name: jnp.where(fresh, 0, carry.metric_sums[name]) + metrics[name] for name in carry.metric_sums}
         return Carry(agent_state, jnp.where(bad, step, carry.first_bad_step), sums)
@@ -127,11 +128,11 @@ def train_steps(
         def run(carry):
             return jax.lax.fori_loop(start // TILE, -(-end // TILE), lambda n, c: one_tile(n, c, key), carry)
 
-        # A seed that went bad in an earlier chunk holds its last good checkpoint: leave it as it is.
+        # A seed that became bad in an earlier chunk keeps the state of its last good checkpoint.
         good = carry.first_bad_step < 0
         if seed_mapping == "map":
             return jax.lax.cond(good, run, lambda c: c, carry)
-        # Not a `cond`, which under vmap would batch the step too, and with it turn every switch into a select.
+        # No `cond` here: under vmap it would batch the step too, and so turn every switch into a select.
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
 
     # One seed after the other, or all at once.
@@ -148,7 +149,7 @@ run_chunk = jax.jit(
 )
 """`train_steps` as one compiled program; `state` is donated.
 
-Raises a `ValueError` inside another `jax.jit`, where XLA takes no compiler options: call `train_steps` there.
+Raises a `ValueError` inside another `jax.jit`, because XLA accepts no compiler options there; use `train_steps`.
 """
 
 
@@ -156,9 +157,9 @@ Raises a `ValueError` inside another `jax.jit`, where XLA takes no compiler opti
 def validation_losses(
     agent: AbstractAgent, state: TrainState, dataset: Dataset, *, batch_size: int, batches: int = 4
 ) -> dict[str, Float[Array, " seeds"]]:
-    """Mean losses over `batches` batches of held-out data; the same batches and draws at every call and for every seed.
+    """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and seed.
 
-    Draws that never change make the curve smooth: its movements are the networks'.
+    With constant draws, changes of the losses come only from the networks.
     """
     agent = _single_precision(agent)
     key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
@@ -178,7 +179,7 @@ def validation_losses(
 
 @jax.jit
 def of_seed(states: PyTree, index: Int[Array, ""]) -> PyTree:
-    """The slice of one seed, by its place, of all arrays; one program for all of them."""
+    """The slice of one seed, given by its index, of all arrays in one compiled program."""
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
@@ -193,9 +194,9 @@ def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int,
 
 
 def _single_precision(agent: AbstractAgent) -> AbstractAgent:
-    """The agent with hyper-parameters of 32 bits, so that training is the same under JAX_ENABLE_X64.
+    """Converts the agent's hyper-parameters to 32 bits, so that training is the same under JAX_ENABLE_X64.
 
-    As Python's numbers they would take JAX's default types, and what is computed from them alone would be of 64 bits.
+    As Python numbers they would get JAX's default types, and values computed only from them would have 64 bits.
     """
 
     def narrow(value):
@@ -208,27 +209,27 @@ def _single_precision(agent: AbstractAgent) -> AbstractAgent:
 def draw(
     agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
 ) -> tuple[Transition, PyTree]:
-    """The batch and the random draws of one update of one seed, from its root `key` and the step alone."""
+    """The batch and the random draws of one update of one seed; they depend only on its root `key` and the step."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
     batch = _sample(agent, dataset, batch_size, key=index_key)
     return batch, agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
 
 
 def _sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key[Array, ""]) -> Transition:
-    """Windows of the agent's own length and discount; an agent that learns no values has no discount."""
+    """Samples windows with the agent's length and discount; an agent without values has discount 1."""
     return dataset.sample(batch_size, agent.window, getattr(agent, "discount", 1.0), key=key)
 
 
 def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
-    """The draws of one update that all seeds share, from the step alone.
+    """The draws of one update that all seeds share; they depend only on the step.
 
-    All seeds take the same branch of a program, so that under vmap a branch stays a branch.
+    So all seeds take the same branch of the program, and `vmap` does not turn it into a select.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
     return agent.draw_shared(step, key=key)
 
 
-# Jitted on its own only so that its trace, the longest part of a start, is made once and found again.
+# Jitted separately so that it is traced only once, because its tracing is the longest part of the start.
 @jax.jit
 def _update(agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any) -> tuple[PyTree, PyTree]:
     return agent.update(state, batch, draws, shared)
