@@ -27,22 +27,22 @@ from sorl.system.files import make_directory, whole_file, write_sealed
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 FAR = 1e5
-"""Deviations between 0 and an observation's mean from which on single precision loses digits that matter."""
+"""If an observation's mean is this many standard deviations from 0, single precision loses significant digits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Exports a policy at one budget.
 
-    The program takes a batch of observations [batch, observation] of any size in the environment's units, and standard
-    normal noise [batch, candidates, action] (for most agents; the file says the shape); it returns actions
-    [batch, action] in the environment's units, or [batch, chunk, action] where the policy gives several at once.
+    The program takes observations [batch, observation] in the environment's units, with any batch size, and standard
+    normal noise, for most agents [batch, candidates, action] (the file records the shape). It returns actions
+    [batch, action] in the environment's units, or [batch, chunk, action] if the policy gives action chunks.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run directory, or a policy file."""
     out: Path = Path("policy.stablehlo")
-    """File to write; its directory is made if missing."""
+    """File to write; its directory is created if missing."""
     steps: int | None = None
     """Number of inference steps M^inf; default: the policy's own budget."""
     candidates: int | None = None
@@ -60,9 +60,9 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Exports, and prints what was written."""
+    """Exports the policy and prints what was written."""
     config.own_agents.load()
-    make_directory(config.out.parent)  # before the work, not after it
+    make_directory(config.out.parent)  # fail before the work
     policy = load_policy(config.run, config.seed)
     given = {"inference_steps": config.steps, "candidates": config.candidates, "noise_scale": config.noise_scale}
     budget = dataclasses.replace(policy.budget, **{name: x for name, x in given.items() if x is not None})
@@ -76,11 +76,11 @@ def main(config: Config) -> None:
 
 
 def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
-    """Writes the policy, at the budget that it acts at unless told otherwise, as one sealed file.
+    """Writes the policy at its own budget as one sealed file, which `sorl.policy.exported.load_exported` reads.
 
-    `sorl.policy.exported.load_exported` reads it. **Arguments:** `platforms`, of `PLATFORMS`. Raises a `ValueError` for
-    another platform, or for a budget whose decisions draw more than noise. Warns of observations whose offset is so
-    large that the program, which takes single precision, loses digits of them.
+    **Arguments:** `platforms`, some of `PLATFORMS`. Raises a `ValueError` for an unknown platform, and for a budget
+    whose decisions need more random draws than noise. Warns if an observation's offset is so large that the program,
+    which takes single precision, loses significant digits.
     """
     program = export(policy, platforms)
     _warn_of_lost_digits(policy)
@@ -102,13 +102,14 @@ def save_exported(policy: Policy, path: str | Path, platforms: Sequence[str] = (
 
 
 def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.export.Exported:
-    """The policy at its budget as a program (observations, noise) -> actions with a symbolic batch size.
+    """The policy at its own budget as a program (observations, noise) -> actions with a symbolic batch size.
 
     Raises as `save_exported` does.
     """
     unknown = [platform for platform in platforms if platform not in PLATFORMS]
     if unknown or not platforms:
         raise ValueError(f"The platforms are {', '.join(platforms) or 'none'}; give some of {', '.join(PLATFORMS)}.")
+    # Find the shape of one decision's noise; a program takes no other random draws.
     (batch,) = jax.export.symbolic_shape("batch")
     draws = jax.eval_shape(
         lambda key: policy.actor.draw_action(policy.chunk * policy.action_size, policy.budget, key=key),
@@ -119,6 +120,7 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
         raise ValueError(f"A decision at {policy.budget.name} draws more than its noise; export another budget.")
     shape = leaves[0].shape if leaves else (0,)
 
+    # Export the decision with the networks as constants.
     @jax.jit
     def decide(observations, noise):
         draws = jax.tree.unflatten(structure, [noise] if leaves else [])
@@ -131,7 +133,7 @@ def export(policy: Policy, platforms: Sequence[str] = ("cpu", "cuda")) -> jax.ex
 
 
 def _warn_of_lost_digits(policy: Policy) -> None:
-    """The program takes observations in single precision, where `Policy` standardises them in double precision."""
+    """Warns of lost digits: the program takes single precision, while `Policy` standardises in double precision."""
     standardisation = policy.normalisation.standardisation()
     low, high = standardisation.limits()
     far = np.flatnonzero((np.abs(standardisation.mean) > FAR * standardisation.scale) & (low < high))
@@ -144,5 +146,5 @@ def _warn_of_lost_digits(policy: Policy) -> None:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.export"))

@@ -1,7 +1,7 @@
-"""What a user deploys: a policy that acts at any budget, its file, and the choice of a budget for a time limit.
+"""Deployment: a policy that acts at any budget, its file, and the choice of a budget for a time limit.
 
-Importing, loading and acting need jax, equinox, jaxtyping and numpy, and no simulator or optimiser. Names are imported
-when first used, so that `python -m sorl.policy` can answer Ctrl-C while it imports jax.
+Importing, loading and acting need only jax, equinox, jaxtyping and numpy, no simulator or optimiser. Names are imported
+when first used, so that `python -m sorl.policy` can react to Ctrl-C while it imports jax.
 """
 
 import importlib

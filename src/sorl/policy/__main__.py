@@ -1,4 +1,4 @@
-"""`python -m sorl.policy RUN`: what a policy is, and the budget it should act at where a decision may take so long."""
+"""`python -m sorl.policy RUN`: describes a policy and chooses its budget for a time limit."""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -45,7 +45,7 @@ def main(config: Config) -> Policy:
     """Prints the policy and the plan; **returns** the policy at the chosen budget."""
     config.own_agents.load()
     if config.out is not None:
-        make_directory(config.out.parent)  # before the work, not after it
+        make_directory(config.out.parent)  # fail before the work
     policy = load_policy(config.run, config.seed)
     print(_description(policy))
     if config.latency_ms is not None:
@@ -100,5 +100,5 @@ def _table(plan: Plan) -> str:
 
 
 def command() -> None:
-    """The command line."""
+    """Runs the command line."""
     main(entry.parse(Config, prog="python -m sorl.policy"))

@@ -1,4 +1,4 @@
-"""One decision for each row of a batch, and the same as a program that costs a deployed policy little to call."""
+"""One decision for each row of a batch, as a function and as a compiled program that is cheap to call."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sorl.data.normalisation import Normalisation
 
 
 Program = Callable[[tuple[Array, ...], np.ndarray, Array], Array]
-"""Actions from `program_arrays`, a batch of observations, and one random key."""
+"""Computes actions from `program_arrays`, a batch of observations and one random key."""
 
 
 @jax.jit
@@ -27,12 +27,12 @@ def decide(
     keys: Key[Array, " batch"],
     budget: Budget,
 ) -> Float[Array, "batch *chunk action"]:
-    """One decision for each row, in the environment's units; row `i` draws from `keys[i]` alone.
+    """Makes one decision for each row, in the environment's units; row `i` uses only the key `keys[i]`.
 
-    **Returns:** an action for each row, or where the actor gives several at once a chunk of them, in their order.
+    **Returns:** an action for each row, or, if the actor gives several actions per decision, a chunk of them.
     """
     action_size = actor.actions_at_once * normalisation.action_low.shape[0]
-    with jax.enable_x64(False):  # float64 draws from the same key would be other numbers
+    with jax.enable_x64(False):  # float64 draws from the same key would differ
         draws = jax.vmap(lambda key: actor.draw_action(action_size, budget, key=key))(keys)
     return act(actor, networks, normalisation, observations, draws, budget)
 
@@ -45,9 +45,9 @@ def act(
     draws: PyTree,
     budget: Budget,
 ) -> Float[Array, "batch *chunk action"]:
-    """As `decide`, from the draws of `actor.draw_action`, stacked: row `i` acts with `draws[i]`.
+    """As `decide`, but with given draws: the stacked results of `actor.draw_action`, `draws[i]` for row `i`.
 
-    All is computed in single precision, also where `JAX_ENABLE_X64` makes double precision jax's default.
+    Everything is computed in single precision, even if `JAX_ENABLE_X64` makes double precision JAX's default.
     """
     actor, networks, normalisation, observations, draws = _in_single_precision(
         (actor, networks, normalisation, observations, draws)
@@ -68,19 +68,19 @@ def _in_single_precision(tree: PyTree) -> PyTree:
 
 
 def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Array, ...]:
-    """All arrays in a flat tuple, as `program` takes them: with no tree to walk at each call, and matrices transposed.
+    """All arrays in a flat tuple for `program`, with transposed matrices; a call then has no tree to flatten.
 
-    A lone row is multiplied by each layer's transposed matrix; from the stored one, XLA's CPU backend would make that
-    at every call, which takes longer than the product.
+    For a single row, XLA's CPU backend needs each layer's transposed matrix. It would transpose the stored one at every
+    call, which takes longer than the product.
     """
     return tuple(_transposed(leaf) for leaf in jax.tree.leaves((networks, normalisation)))
 
 
 @functools.cache
 def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
-    """The program that decides at `budget`; policies of one actor and `structure` share it, and what it compiles.
+    """The compiled program that acts at `budget`; policies with the same actor and `structure` share it.
 
-    **Arguments:** `structure`, of the pair (networks, normalisation).
+    **Arguments:** `structure`, the tree structure of the pair (networks, normalisation).
     """
 
     @jax.jit

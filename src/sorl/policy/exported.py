@@ -1,7 +1,7 @@
-"""An exported policy: how its file is read, and how it acts.
+"""Loads an exported policy and acts with it.
 
-This file imports nothing of sorl, so a copy of it beside the policy is all that the machine of deployment needs, with
-jax, flatbuffers and numpy (`python -m sorl.export --with-loader` makes that copy).
+This file imports nothing of sorl, so that the target machine needs only a copy of it (from
+`python -m sorl.export --with-loader`), the policy, jax, flatbuffers and numpy.
 """
 
 import hashlib
@@ -40,26 +40,27 @@ HEADER: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "calling_convention_version": ("a whole number", _is_size),
     "provenance": ("an object", lambda value: isinstance(value, dict)),
 }
-"""What the header of an exported policy holds: of each field what it is, and a test of it."""
+"""The fields of an exported policy's header: for each field a description and a check."""
 
 
 def read_sealed(path: str | os.PathLike[str], form: str, versions: Sequence[int]) -> tuple[int, dict[str, Any], bytes]:
-    """The version, the header and the payload of a sealed file, which has one of `versions`.
+    """Reads version, header and payload of a sealed file, whose format version must be one of `versions`.
 
-    Such a file has three parts: a line with the name of its format, its version and the SHA-256 of all that follows;
-    a line of JSON, the header; and the payload. Raises a `FileNotFoundError` where there is nothing, and else a
-    `ValueError`, one sentence, for a file that is unreadable, foreign, of another version, truncated or altered.
+    A sealed file has three parts: a line with the name of the format, its version and the SHA-256 of everything after
+    it; a line of JSON, the header; and the payload. Raises a `FileNotFoundError` if there is no file, and otherwise a
+    `ValueError`, one sentence, if the file is unreadable, foreign, of another version, truncated or altered.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path} is no file; give one that sorl wrote.")
     try:
         with open(path, "rb") as file:
             words = file.readline(200).removesuffix(b"\n").split(b" ")
-            content = file.read() if words[0] == form.encode() else b""  # a foreign file may be large
+            content = file.read() if words[0] == form.encode() else b""  # do not read a foreign file, it may be large
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}; give one that sorl wrote.") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
+    # Check format, version and digest in this order, so that the error names the actual problem.
     if words[0] != form.encode() or len(words) != 3:
         raise ValueError(f"{path} is not a {form} file; give one that sorl wrote.")
     if words[1] not in [str(version).encode() for version in versions]:
@@ -72,6 +73,7 @@ def read_sealed(path: str | os.PathLike[str], form: str, versions: Sequence[int]
         raise ValueError(
             f"{path} does not match its own SHA-256, so it was truncated or altered; copy it again from its source."
         )
+    # Only an unaltered file is parsed.
     line, _, payload = content.partition(b"\n")
     try:
         header = json.loads(line.decode())
@@ -83,32 +85,33 @@ def read_sealed(path: str | os.PathLike[str], form: str, versions: Sequence[int]
 
 
 class ExportedPolicy:
-    """A policy at one budget, for any batch size: observations and noise in, actions out.
+    """A policy at one budget, for any batch size: a function from observations and noise to actions.
 
     Observations and actions are in the environment's units; the noise is standard normal.
     """
 
     def __init__(self, header: dict[str, Any], program: jax.export.Exported):
         self.header = header
-        """What the file says of itself: sizes, budget, platforms, provenance."""
+        """The header of the file: sizes, budget, platforms, provenance."""
         observations, noise = program.in_avals
         self.observation_size: int = observations.shape[1]
         self.noise_shape: tuple[int, ...] = noise.shape[1:]
-        """Of one observation's noise: for most, candidates and the size of an action; (0,) where none is drawn."""
+        """Shape of the noise for one observation: usually (candidates, action); (0,) if the policy needs no noise."""
         self.action_shape: tuple[int, ...] = program.out_avals[0].shape[1:]
-        """Of what is decided for one observation: an action, or a chunk of actions to be carried out in their order."""
+        """Shape of the result for one observation: (action,), or (chunk, action) for actions to execute in order."""
         self._act = jax.jit(program.call)
 
     def noise(self, generator: np.random.Generator, *batch: int) -> np.ndarray:
-        """The noise of one decision, or of a batch of them."""
+        """Draws the noise of one decision, or of a batch of them."""
         return generator.standard_normal((*batch, *self.noise_shape), dtype=np.float32)
 
     def __call__(self, observation: Any, noise: Any) -> np.ndarray:
-        """Acts on one observation [observation] or a batch of them [.., observation], with as much `noise`.
+        """Acts on one observation [observation] or a batch [.., observation]; `noise` has the same batch shape.
 
-        Raises a `ValueError` that names the shapes if they do not fit, or if a number is not finite, and a
-        `RuntimeError` if this jax cannot run the program.
+        Raises a `ValueError` that names the shapes if they do not fit or if a number is not finite, and a
+        `RuntimeError` if this version of jax cannot run the program.
         """
+        # Check the shapes and values of the inputs.
         observations, noises = _single_precision(observation, "observation"), _single_precision(noise, "noise")
         batch = observations.shape[:-1]
         if observations.shape[-1:] != (self.observation_size,) or noises.shape != (*batch, *self.noise_shape):
@@ -119,12 +122,13 @@ class ExportedPolicy:
         if not (np.isfinite(observations).all() and np.isfinite(noises).all()):
             raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
         rows = math.prod(batch)
-        if not rows:  # exported programs take one row at least
+        if not rows:  # exported programs need at least one row
             return np.zeros((*batch, *self.action_shape), np.float32)
+        # Run the program on a batch with one leading axis.
         observations = observations.reshape(rows, self.observation_size)
         try:
             actions = np.array(self._act(observations, noises.reshape(rows, *self.noise_shape)))
-        except Exception as error:  # of the compiler, which first sees the program here
+        except Exception as error:  # from the compiler, which gets the program only now
             reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
             raise RuntimeError(
                 f"The program that jax {self.header.get('jax')} exported fails with jax {jax.__version__} on "
@@ -135,16 +139,16 @@ class ExportedPolicy:
 
 def _single_precision(values: Any, name: str) -> np.ndarray:
     try:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, which is refused
+        with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
             return np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"The {name} is not an array of numbers ({error}); give real numbers.") from error
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
-    """Loads what `python -m sorl.export` wrote; only load files from sources that you trust.
+    """Loads a file of `python -m sorl.export`; only load files from sources that you trust.
 
-    Raises as `read_sealed` does, also where this jax or this machine cannot run the program.
+    Raises as `read_sealed` does, and a `ValueError` if this version of jax or this machine cannot run the program.
     """
     _, header, payload = read_sealed(path, FORMAT, [FORMAT_VERSION])
     _refuse_other_header(path, header)
@@ -154,7 +158,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:
         policy = ExportedPolicy(header, jax.export.deserialize(bytearray(payload)))
     except ImportError:
         raise
-    except Exception as error:  # what was not exported can fail in many ways
+    except Exception as error:  # a payload that is no exported program can fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise ValueError(
             f"{path} holds no program that jax {jax.__version__} can load ({reason}); export the policy again."
@@ -184,7 +188,7 @@ def _refuse_other_jax(path: str | os.PathLike[str], header: dict[str, Any]) -> N
             f"here reads {least} to {most}; {remedy}."
         )
     if _release(header["jax"]) > _release(jax.__version__):
-        # Newer operations have the same calling convention, and fail only when the program is compiled.
+        # The calling convention also covers programs with newer operations, which fail only in compilation.
         raise ValueError(
             f"{path} was exported by jax {header['jax']}, and jax {jax.__version__} here is older; install that jax or "
             "a newer one, or export the policy again with this one."
@@ -198,7 +202,7 @@ def _release(version: str) -> list[int]:
 
 def _refuse_other_platforms(path: str | os.PathLike[str], platforms: list[str]) -> None:
     backend = jax.default_backend()
-    here = {"gpu": {"cuda", "rocm"}}.get(backend, {backend})  # jax has one name for both
+    here = {"gpu": {"cuda", "rocm"}}.get(backend, {backend})  # JAX calls both "gpu"
     if not here & set(platforms):
         raise ValueError(
             f"{path} was exported for {', '.join(platforms)} and jax runs on {backend} here; export the policy again "

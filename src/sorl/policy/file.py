@@ -1,4 +1,4 @@
-"""The file of a policy: sealed, a header of JSON that says what it is, and its networks in Equinox's serialisation."""
+"""The file format of a policy: a sealed file with a JSON header and the networks in Equinox's serialisation."""
 
 import dataclasses
 import io
@@ -27,25 +27,25 @@ from sorl.system.files import make_directory, write_sealed
 
 FORMAT = "sorl-policy"
 FORMAT_VERSION = 3
-"""Version 2, of sorl 0.1.0, holds the agent that trained the networks in place of the actor; it is read too."""
+"""Version of the format. Version 2, of sorl 0.1.0, stores the agent instead of the actor; it can be read too."""
 
 _REQUIRED = ("actor", "observation_size", "action_size", "normalisation")
 _OPTIONAL = ("budget", "scores", "provenance")
-"""A header that lacks one of these takes its default."""
+"""Fields that take their default if a header lacks them."""
 
 MOST = 2**16
-"""The largest layer, and the largest number of steps, candidates or critic heads, that a file may name."""
+"""The largest layer size and number of steps, candidates or critic heads that a file may contain."""
 MOST_OBSERVATIONS = 2**22
-"""The most numbers of an observation or an action."""
+"""The largest size of an observation or an action."""
 ARRAY_BYTES = 128
-"""What an array takes in the payload at least; so many times fewer layers than bytes are possible."""
+"""The minimum size of an array in the payload, which limits the number of layers by the size of the payload."""
 LONGEST_REASON = 300
-"""Characters of a sentence about a header, which may repeat parts of it."""
+"""Maximum number of characters of an error about a header, which may quote parts of it."""
 _PREFIX, _SUFFIX = "policy-seed-", ".sorl"
 
 
 class Content(NamedTuple):
-    """All that the file of a policy holds."""
+    """The content of a policy file."""
 
     actor: AbstractActor
     networks: PyTree
@@ -56,25 +56,28 @@ class Content(NamedTuple):
 
 
 def policy_path(directory: Path, seed: int) -> Path:
-    """The file of the policy that a seed trained, in its run directory."""
+    """The policy file of a training seed in a run directory."""
     return directory / f"{_PREFIX}{seed}{_SUFFIX}"
 
 
 def find_policy(path: Path, seed: int | None) -> Path:
-    """The policy file that a path means: itself, or in a run directory the one of `seed` (None: the lowest good one).
+    """The policy file for a path: the file itself, or in a run directory that of `seed` (None: the lowest good seed).
 
-    Warns of a `seed` whose losses became non-finite. Raises a `ValueError` if the directory holds none, or not that
-    one, or no good one, or if a seed is asked of a single file.
+    Warns if the losses of `seed` became non-finite. Raises a `ValueError` if the directory has no policy, none of
+    `seed` or no good seed, or if `path` is a file and a seed is given.
     """
+    # A file is its own answer.
     if not path.is_dir():
         if seed is not None:
             raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")
         return path
+    # In a run directory, check that there is a policy of the seed.
     seeds = _seeds(path)
     if not seeds:
         raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
     if seed is not None and seed not in seeds:
         raise ValueError(f"{path} has no policy of seed {seed}; it has those of {', '.join(map(str, seeds))}.")
+    # A bad seed is never chosen, but may be asked for by its number.
     bad = bad_seeds(path)
     if seed is None:
         good = [found for found in seeds if found not in bad]
@@ -93,7 +96,7 @@ def find_policy(path: Path, seed: int | None) -> Path:
 
 
 def bad_seeds(directory: Path) -> set[int]:
-    """The training seeds of a run directory whose losses became non-finite; their policies are older than the run."""
+    """The training seeds of a run directory whose losses became non-finite, so that their policies are older."""
     steps = {}
     if not has_record(directory):
         steps = {seed: read(policy_path(directory, seed)).provenance.get("step", 0) for seed in _seeds(directory)}
@@ -107,7 +110,7 @@ def _seeds(directory: Path) -> list[int]:
 
 
 def write(path: Path, content: Content) -> None:
-    """Writes a policy file, whole or not at all; of absolute paths in its provenance only the last name is kept."""
+    """Writes a policy file atomically; absolute paths in its provenance are reduced to their last component."""
     fields = {field.name: getattr(content.normalisation, field.name) for field in dataclasses.fields(Normalisation)}
     units = {name: values for name, values in fields.items() if values is not None}
     header = {
@@ -115,7 +118,7 @@ def write(path: Path, content: Content) -> None:
         "observation_size": len(content.normalisation.observation_mean),
         "action_size": len(content.normalisation.action_low),
         "budget": to_json(content.budget),
-        # A float32 becomes a decimal number, and back, without loss.
+        # A float32 survives the conversion to a decimal number and back without loss.
         "normalisation": {name: np.asarray(values, np.float64).tolist() for name, values in units.items()},
         "scores": content.scores,
         "provenance": without_directories(content.provenance),
@@ -127,7 +130,7 @@ def write(path: Path, content: Content) -> None:
 
 
 def without_directories(provenance: Any) -> Any:
-    """A copy of JSON in which each absolute path is its last name: directories tell of users and their machines."""
+    """Copies JSON with absolute paths reduced to their last component, because directories identify users."""
     if isinstance(provenance, dict):
         return {key: without_directories(value) for key, value in provenance.items()}
     if isinstance(provenance, list | tuple):
@@ -140,9 +143,9 @@ def without_directories(provenance: Any) -> Any:
 
 
 def read(path: str | os.PathLike[str]) -> Content:
-    """Reads a policy file; raises as `read_sealed` does, also if a sealed header or payload makes no policy.
+    """Reads a policy file; raises as `read_sealed` does, and a `ValueError` if the content is not a valid policy.
 
-    Warns of fields that the header lacks, which take their defaults.
+    Warns of optional fields that the header lacks, which take their defaults.
     """
     version, header, payload = read_sealed(path, FORMAT, [2, FORMAT_VERSION])
     try:
@@ -151,7 +154,7 @@ def read(path: str | os.PathLike[str]) -> Content:
             content = _content(_of_today(header) if version == 2 else header, payload)
     except UnknownAgent as error:
         raise UnknownAgent(f"{path}: {error}") from None
-    except Exception as error:  # what sorl did not write can fail in many ways
+    except Exception as error:  # a file that sorl did not write can fail in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
         if len(reason) > LONGEST_REASON:
             reason = f"{reason[:LONGEST_REASON]} .."
@@ -164,6 +167,7 @@ def read(path: str | os.PathLike[str]) -> Content:
 
 
 def _content(header: dict[str, Any], payload: bytes) -> Content:
+    # Check the header's fields and sizes before any array is created.
     missing = [name for name in _REQUIRED if name not in header]
     unknown = sorted(header.keys() - {*_REQUIRED, *_OPTIONAL})
     if missing or unknown:
@@ -174,6 +178,7 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
     if not all(type(size) is int and 0 < size <= MOST_OBSERVATIONS for size in sizes):
         raise ValueError(f"the sizes of observation and action are {sizes}")
     _refuse_absurd_sizes(header, len(payload))
+    # Optional fields that are missing take their defaults.
     actor = actor_from_json(header["actor"], "the header")
     defaults = {"budget": to_json(actor.budgets.usual), "scores": [], "provenance": {}}
     lacking = [name for name in _OPTIONAL if name not in header]
@@ -195,7 +200,7 @@ def _content(header: dict[str, Any], payload: bytes) -> Content:
 
 
 def _of_today(header: dict[str, Any]) -> dict[str, Any]:
-    """The header of version 2 as one of version 3: the agent gives its actor, and becomes a part of the provenance."""
+    """Converts a header of version 2 to version 3: the actor replaces the agent, which moves to the provenance."""
     if "agent" not in header:
         raise ValueError("its header lacks ['agent']")
     actor = agent_from_json(header["agent"], "the header").actor
@@ -209,7 +214,7 @@ def _of_today(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
-    """Raises a `ValueError` for sizes that no file of this length has, before anything of such a size is made."""
+    """Raises a `ValueError` for sizes that are impossible in a file of this length, before memory is allocated."""
     actor = header["actor"] if isinstance(header["actor"], dict) else {}
     scores = header.get("scores")
     budgets = [header.get("budget"), *(scores if isinstance(scores, list) else [])]
@@ -234,7 +239,7 @@ def _networks(actor: AbstractActor, sizes: tuple[int, int], payload: bytes) -> P
     stream = io.BytesIO(payload)
     try:
         networks = eqx.tree_deserialise_leaves(stream, template)
-    except Exception as error:  # of equinox, numpy or the memory, in words that help nobody here
+    except Exception as error:  # equinox, numpy or the allocator raised it, with a message that does not help the user
         raise ValueError("its arrays are not those of the networks that its header describes") from error
     if stream.read(1):
         raise ValueError("something follows the last of its arrays")

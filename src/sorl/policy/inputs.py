@@ -1,4 +1,4 @@
-"""What a policy takes: observations of its size, of finite numbers, and typed random keys."""
+"""Checks of a policy's inputs: observations of the right size with finite numbers, and typed random keys."""
 
 from typing import Any
 
@@ -8,15 +8,16 @@ import numpy as np
 
 
 def checked_observation(observation: Any, size: int, action_size: int, kind: type) -> np.ndarray:
-    """An observation, or a batch of them, as a numpy array of dtype `kind`.
+    """Converts an observation, or a batch of them, to a numpy array of dtype `kind`.
 
-    **Arguments:** `size` of an observation; `action_size`, for the sentence.
+    **Arguments:** `size` of an observation; `action_size`, for the error message.
 
-    Raises a `ValueError`, one sentence, for what is no array of numbers, of another size, or not finite in single
+    Raises a `ValueError`, one sentence, if it is not an array of numbers, has another size, or is not finite in single
     precision.
     """
+    # Check type, size and values in this order, so that the error names the first problem.
     try:
-        with np.errstate(over="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore"):  # overflow is refused below
             values = np.asarray(observation, dtype=kind)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -39,7 +40,7 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
 
 
 def refuse_other_keys(key: Any) -> None:
-    """Raises a `ValueError`, one sentence, for what is not one typed random key."""
+    """Raises a `ValueError`, one sentence, unless `key` is one typed random key."""
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
         is_array = isinstance(key, jax.Array | np.ndarray)
         found = f"an array of {key.dtype} and shape {key.shape}" if is_array else " ".join(repr(key).split())[:100]

@@ -1,4 +1,4 @@
-"""What a decision costs on this machine: measured once, and kept in the user's cache."""
+"""Measures the latency of a decision on this machine once, and keeps it in the user's cache."""
 
 import hashlib
 import json
@@ -18,27 +18,27 @@ from sorl.system.files import make_private, user_cache, write_json
 
 
 Device = Any
-"""A `jax.Device`, which pyright takes for a variable."""
+"""A `jax.Device`, which pyright does not accept as a type."""
 
 QUANTILE = 0.95
-"""The cost is what this share of calls stays below, in every round but the worst."""
+"""Quantile of the calls' durations in one round that counts as the round's latency."""
 ROUNDS = 10
-"""Rounds over all decisions: a lone disturbance of the machine spoils one, frequent ones are part of the cost."""
+"""Number of rounds over all decisions: a single disturbance affects one round, frequent ones count."""
 ROUND_SECONDS = 0.05
-"""How long the calls of one decision in one round should take together."""
+"""Target duration in seconds of all calls of one decision in one round."""
 CALLS = (3, 30)
-"""Least and most calls of one decision in one round."""
+"""Minimum and maximum number of calls of one decision in one round."""
 
 Decision = Callable[[], object]
-"""One decision from its call to its result."""
+"""A function that makes one decision and returns when its result is there."""
 
 
 def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """What each decision takes, in milliseconds: the 95th percentile of its calls in the worst round but one.
+    """Measures each decision's latency in milliseconds: the 95th percentile of its calls in the second-worst round.
 
     The first call, which compiles, does not count.
 
-    **Arguments:** `decisions` by name; each must have returned its result when it returns; `clock`, in seconds.
+    **Arguments:** `decisions` by name, each of which must block until its result is there; `clock`, in seconds.
     """
 
     def seconds(decide: Decision) -> float:
@@ -53,13 +53,13 @@ def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = t
     rounds: dict[str, list[float]] = {name: [] for name in decisions}
     for _ in range(ROUNDS):
         for name, decide in decisions.items():
-            decide()  # the processor's caches hold what the decision before left there
+            decide()  # not measured: it refills the processor's caches after the previous decision
             rounds[name].append(float(np.quantile([seconds(decide) for _ in range(calls[name])], QUANTILE)))
     return {name: 1000 * sorted(own)[-2] for name, own in rounds.items()}
 
 
 def machine(device: Device) -> dict[str, Any]:
-    """What a cost depends on beside the program, as far as it can be told: device, host, jax and its settings."""
+    """The known circumstances of a measurement except the program: device, host, jax and its settings."""
     return {
         "device": device.device_kind,
         "host": platform.node(),
@@ -77,12 +77,12 @@ def costs(
     measure_again: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """What `measure` says of each decision, measured only where the user's cache does not know it.
+    """The latency of each decision in milliseconds, from the user's cache or else by `measure`.
 
-    The cache is one small file for each set of circumstances, in `sorl/latency` of the user's cache; delete it, or
-    `measure_again`, after a change of the machine that the circumstances do not tell.
+    The cache has one small file for each set of circumstances, in `sorl/latency` of the user's cache. After a change of
+    the machine that the circumstances do not include, delete it or set `measure_again`.
 
-    **Arguments:** `circumstances`, all that the costs depend on, JSON-able; `decisions` by name.
+    **Arguments:** `circumstances` on which the latencies depend, JSON-able; `decisions` by name.
     """
     path = cache_path(circumstances)
     known = {} if measure_again else _read(path)
@@ -94,7 +94,7 @@ def costs(
 
 
 def cache_path(circumstances: Mapping[str, Any]) -> Path:
-    """The file that keeps what was measured in these circumstances."""
+    """The cache file for these circumstances."""
     digest = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     return user_cache("latency") / f"{digest[:16]}.json"
 
@@ -117,6 +117,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     try:
         make_private(path.parent, "set XDG_CACHE_HOME to a directory of your own")
         write_json(path, content)
-    except OSError as error:  # a machine of deployment may have no place to write to
+    except OSError as error:  # the file system of a target machine may be read-only
         reason = str(error).removesuffix(".")
         warnings.warn(f"The costs cannot be kept ({reason}), so the next process measures again.", stacklevel=3)

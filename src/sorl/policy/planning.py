@@ -1,4 +1,4 @@
-"""Which budget to act at when a decision may take so long and no longer."""
+"""Chooses the budget for a time limit per decision."""
 
 import dataclasses
 import json
@@ -14,47 +14,47 @@ from sorl.statistics.measures import RETURN, SUCCESS, Measure
 
 
 MARGIN = 1.2
-"""What a budget costs is taken this many times before it is held against the limit."""
+"""A budget fits if its latency times this factor is within the limit."""
 
 SCORE_NUMBERS = ("", "_low", "_high")
-"""What a score holds beside its `inference_steps` and `candidates`: its `success` in [0, 1], or where that is null its
-`return`, and the paired `difference` to one step and one candidate, each with the ends of a 95 % interval."""
+"""Suffixes of a score's numbers: its mean and the ends of its 95 % interval. A score has them for `success` in [0, 1]
+(or, if that is null, for `return`) and for `difference`, the paired difference to one step and one candidate."""
 
 
 class Option(NamedTuple):
-    """A budget that could be chosen."""
+    """A candidate budget with its latency and score."""
 
     budget: Budget
     milliseconds: float
-    """What a decision takes, at the 95th percentile."""
+    """Latency of a decision, 95th percentile."""
     score: Mapping[str, Any] | None
-    """How well it does, where that was measured."""
+    """The measured score, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The budget chosen for a time limit, and why."""
+    """The budget chosen for a time limit, and the reason."""
 
     budget: Budget
     milliseconds: float
-    """What a decision at this budget takes on `device`, at the 95th percentile."""
+    """Latency of a decision at this budget on `device`, 95th percentile."""
     limit: float
-    """The time that a decision may take, in milliseconds."""
+    """The time limit of a decision in milliseconds."""
     device: str
     reason: str
-    """One sentence."""
+    """The reason for the choice, in one sentence."""
     options: tuple[Option, ...]
-    """All that was measured."""
+    """All measured budgets."""
 
     def __str__(self) -> str:
         return self.reason
 
 
 def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A copy of the scores.
+    """Checks the scores and returns a copy.
 
-    Raises a `ValueError`, one sentence, if they are not JSON, if one lacks a number of `SCORE_NUMBERS` or holds
-    one that is not finite, if some have a success and others none, or if two are of the same budget.
+    Raises a `ValueError`, one sentence, if they are not JSON-able, if a number of `SCORE_NUMBERS` is missing or not
+    finite, if only some have a success, or if two have the same budget.
     """
     try:
         copies = [dict(row) for row in json.loads(json.dumps(list(rows), allow_nan=False))]
@@ -77,7 +77,7 @@ def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def score_budget(row: Mapping[str, Any]) -> Budget:
-    """The budget that a score is about; raises a `ValueError` if it does not say its steps and candidates."""
+    """The budget of a score; raises a `ValueError` if the score lacks the numbers of steps and candidates."""
     if not all(type(row.get(name)) is int for name in ("inference_steps", "candidates")):
         raise ValueError(f"The score {dict(row)} needs whole numbers for inference_steps and candidates; add them.")
     known = [field.name for field in dataclasses.fields(Budget)]
@@ -88,9 +88,9 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
 
 
 def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
-    """The budgets to choose among: those of the scores, or without scores every trained number of steps.
+    """The budgets to choose from: those of the scores, or, without scores, every trained number of steps.
 
-    Without scores a decision draws one candidate, or as many as the agent's method itself chooses among (IDQL's 32).
+    Without scores, a decision uses one candidate, or the number of candidates that is part of the method (IDQL's 32).
     """
     if scores:
         return [score_budget(row) for row in scores]
@@ -102,12 +102,12 @@ def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mappi
 
 
 def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
-    """The best-scoring option that fits the limit with the margin; without scores the one with the most steps.
+    """The option with the best score that fits the limit with the margin; without scores, the one with the most steps.
 
-    One that did worse than one step and one candidate (a negative `difference`: best of N can hurt) is passed over
-    where another fits. Of equally good ones the cheapest is taken.
+    An option with a negative `difference` (worse than one step and one candidate, since best of N can hurt) is chosen
+    only if no other one fits. Among equally good options the cheapest is chosen.
 
-    **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device`, for the sentence.
+    **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device`, for the text.
 
     Raises a `ValueError` that names the cheapest option if none fits.
     """
@@ -130,12 +130,12 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
 
 
 def _measure(score: Mapping[str, Any]) -> Measure:
-    """What it is judged by: an explicit null of `success` means that the environment reports none."""
+    """The measure of a score: the return if `success` is explicitly null, else success."""
     return RETURN if score.get("success", 0) is None else SUCCESS
 
 
 def _rank(option: Option) -> tuple[float | int, ...]:
-    """Lowest first."""
+    """Sort key of an option; the lowest is the best."""
     if option.score is not None:
         return -option.score[_measure(option.score).name], option.milliseconds
     return -option.budget.inference_steps, -option.budget.candidates
@@ -160,14 +160,14 @@ def _merit(option: Option, passed_over: int) -> str:
 
 
 def budget_words(budget: Budget) -> str:
-    """Its name and, in words, its sizes: `M4N1 (4 steps, one candidate)`."""
+    """The budget's name with its sizes in words, such as `M4N1 (4 steps, one candidate)`."""
     steps, candidates = budget.inference_steps, budget.candidates
     choice = "one candidate" if candidates == 1 else f"best of {candidates}"
     return f"{budget.name} ({steps} step{'s' * (steps > 1)}, {choice})"
 
 
 def _up(milliseconds: float) -> str:
-    """Three digits, rounded up, so that what is named fits."""
+    """Three digits, rounded up, so that the limit in the message suffices."""
     unit = 10.0 ** (math.floor(math.log10(milliseconds)) - 2)
     return f"{math.ceil(milliseconds / unit) * unit:.3g}"
 

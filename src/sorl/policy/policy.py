@@ -1,4 +1,4 @@
-"""The policy itself: what it is made of, how it acts, and how it is changed, saved and loaded."""
+"""The policy: its parts, and how it acts and is changed, saved and loaded."""
 
 import dataclasses
 import functools
@@ -26,23 +26,23 @@ from sorl.policy.runner import PolicyRunner, outside_sentence
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """A trained policy: observations in, actions out, both in the environment's units.
+    """A trained policy: a function from observations to actions, both in the environment's units.
 
     It acts at any budget: `policy(observation, key=key, steps=4, candidates=8)`.
     """
 
     actor: AbstractActor
-    """How the networks act."""
+    """The actor, which defines how the networks act."""
     networks: PyTree = dataclasses.field(repr=False)
     normalisation: Normalisation = dataclasses.field(repr=False)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """Where the policy comes from: environment, seed, step, versions, data, and the settings of its agent."""
+    """The origin of the policy: environment, seed, step, versions, data, and the settings of its agent."""
     scores: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
-    """How well it does at which budget, one row each (see `with_scores`); empty where that was not measured."""
+    """The measured scores, one row per budget (see `with_scores`); empty if there are none."""
     budget: Budget = dataclasses.field(default=None)  # pyright: ignore[reportAssignmentType]
-    """What it acts at unless told otherwise; by default the actor's usual."""
+    """The budget at which it acts if a call gives none; default: the actor's usual budget."""
     plan: _planning.Plan | None = dataclasses.field(default=None, repr=False)
-    """How the budget was chosen, after `for_latency`; belongs to a machine, and is not saved."""
+    """The choice of the budget by `for_latency`; not saved, because it depends on the machine."""
 
     def __post_init__(self):
         if self.budget is None:
@@ -57,12 +57,12 @@ class Policy:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Its fields, for `pickle` and `copy`: compiled programs stay behind, and are found or made again."""
+        """The fields, for `pickle` and `copy`; compiled programs are left out and are compiled or looked up again."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def algorithm(self) -> str:
-        """The agent that trained it, or the kind of actor where the provenance does not tell."""
+        """The name of the agent that trained it, or, if the provenance lacks it, of the actor."""
         agent = self.provenance.get("agent")
         name = agent.get("type") if isinstance(agent, dict) else None
         return name if isinstance(name, str) else type(self.actor).__name__
@@ -79,12 +79,12 @@ class Policy:
 
     @property
     def chunk(self) -> int:
-        """Actions of one decision, to be carried out one after the other without another look; 1 for most policies."""
+        """Number of actions per decision, to be executed open-loop; 1 for most policies."""
         return self.actor.actions_at_once
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides how it acts at a budget: its actor and its arrays."""
+        """SHA-256 of the actor and all arrays, which determine the actions at a budget."""
         digest = hashlib.sha256(json.dumps(to_json(self.actor), sort_keys=True).encode())
         for leaf in jax.tree.leaves((self.networks, self.normalisation)):
             array = np.asarray(leaf)
@@ -93,7 +93,7 @@ class Policy:
 
     @property
     def device(self) -> latency.Device:
-        """Where it acts."""
+        """The device on which it acts."""
         return self._arrays[0].device  # pyright: ignore[reportReturnType]
 
     def __call__(
@@ -108,22 +108,25 @@ class Policy:
     ) -> Float[np.ndarray, "..."]:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
 
-        **Arguments:** `key`, the random key of this decision, such as `jax.random.key(0)`; `steps`, jumps or
-        integration steps from noise to action; `candidates`, actions drawn, of which the best by Q is taken;
-        `noise_scale`, the temperature (0 is deterministic); `budget`, what the three are taken from where they are not
-        given, by default the policy's own.
+        **Arguments:** `key`, the random key of this decision, such as `jax.random.key(0)`; `steps`, the number of jumps
+        or integration steps from noise to action; `candidates`, the number of sampled actions, of which the best by Q
+        is taken; `noise_scale`, the temperature (0 is deterministic); `budget`, which gives those of the three that are
+        not given (default: the policy's own).
 
         A policy of own logs clips each number of an observation to the limits that `load_logs` computed
         (`observation_margin`), and warns the first time; `runner` counts them.
 
-        **Returns:** actions [*batch, action] in the environment's units; [*batch, chunk, action] where the policy gives
-        several at once (`chunk`), to be carried out in their order, as `runner` does. Raises a `ValueError` for an
-        observation of the wrong shape or with NaN or infinity in it, for what is no random key, and for a budget that
-        it cannot act at; a `FloatingPointError` if an action is not finite.
+        **Returns:** actions [*batch, action] in the environment's units, or, if the policy gives several actions per
+        decision (`chunk`), [*batch, chunk, action], to be executed in order, as `runner` does.
+
+        Raises a `ValueError` for an observation with the wrong shape, NaN or infinity, for an invalid key, and for a
+        budget that it does not support; a `FloatingPointError` if an action is not finite.
         """
+        # Check the inputs, and look up or compile the program of the budget.
         values = self._checked(observation)
         refuse_other_keys(key)
         program = self._program(self.budget if budget is None else budget, steps, candidates, noise_scale)
+        # Standardise observations of own logs here, in double precision, then run the program on a flat batch.
         if self._standardisation is not None:
             self._warn_once_of_clipping(self._standardisation, values)
             values = self._standardisation(values)
@@ -133,9 +136,9 @@ class Policy:
         return actions.reshape(*values.shape[:-1], *actions.shape[1:])
 
     def outside(self, observation: Shaped[Array | np.ndarray, "*batch observation"]) -> Bool[np.ndarray, "..."]:
-        """Which numbers of an observation, or of a batch, are beyond the limits of the logs, so that they are clipped.
+        """Which numbers of an observation, or of a batch, are beyond the limits of the logs and will be clipped.
 
-        Only policies of own logs have limits (`load_logs`: `observation_margin`). Raises as acting does.
+        Only policies of own logs have limits (`load_logs`: `observation_margin`). Raises as `__call__` does.
         """
         values = self._checked(observation)
         if self._standardisation is None:
@@ -143,16 +146,16 @@ class Policy:
         return self._standardisation.outside(values)
 
     def with_budget(self, budget: Budget) -> "Policy":
-        """The same policy, acting at `budget` unless told otherwise; raises a `ValueError` if it cannot."""
+        """The same policy with `budget` as its default; raises a `ValueError` if it does not support it."""
         return dataclasses.replace(self, budget=budget, plan=None)
 
     def with_scores(self, pairs: Sequence[Mapping[str, Any]]) -> "Policy":
-        """The same policy with what was measured of it, which its file then carries.
+        """The same policy with measured scores, which are saved in its file.
 
-        **Arguments:** `pairs`, a row for each budget: `inference_steps`, `candidates` and any other field of `Budget`
-        that is not its default; `success` in [0, 1] (or None and `return`, where the environment reports no success)
-        and `difference`, the paired difference to one step and one candidate, each with `_low` and `_high`, the ends of
-        its interval; and whatever else is worth keeping.
+        **Arguments:** `pairs`, a row for each budget: `inference_steps`, `candidates` and the other fields of `Budget`
+        that differ from their defaults; `success` in [0, 1] (or None and `return`, if the environment reports no
+        success) and `difference`, the paired difference to one step and one candidate, each with `_low` and `_high`,
+        the ends of its interval. Further fields are kept.
 
         Raises a `ValueError` for rows that lack one of these.
         """
@@ -164,10 +167,10 @@ class Policy:
         return dataclasses.replace(self, networks=networks, normalisation=normalisation, plan=None)
 
     def runner(self, *, key: Key[Array, ""] | Any = None, **budget: Any) -> PolicyRunner:
-        """A control loop's way to act: it makes the key of each decision from `key`, and counts what it sees.
+        """A runner for a control loop: it derives each decision's key from `key`, and counts clipped observations.
 
-        **Arguments:** `key`, of the whole loop; `budget`, what else a call of the policy takes (`steps`, `candidates`,
-        `noise_scale`, `budget`). Raises a `ValueError` for what is no random key.
+        **Arguments:** `key` of the whole loop; `budget`, the other arguments of the policy's calls (`steps`,
+        `candidates`, `noise_scale`, `budget`). Raises a `ValueError` for an invalid key.
         """
         refuse_other_keys(key)
         return PolicyRunner(self, key, budget)
@@ -175,15 +178,15 @@ class Policy:
     def for_latency(
         self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False
     ) -> "Policy":
-        """The same policy at the best budget that a decision on one observation has time for.
+        """The same policy at the best budget whose decisions on one observation fit the time limit.
 
-        What each budget costs is measured once for each device, in calls of this policy from numpy to numpy, and kept
-        in the user's cache. The best is the one with the highest success (or return) among the scores. Without
-        scores it is the largest trained number of steps that fits, with one candidate (or as many as the agent's own
-        method chooses among). `plan` of the result says what was chosen and why.
+        The latency of each budget is measured once per device, in calls of this policy from numpy to numpy, and kept in
+        the user's cache. The best budget is the one with the highest success (or return) among the scores. Without
+        scores it is the largest trained number of steps that fits, with one candidate (or with the number of candidates
+        that is part of the method). `plan` of the result holds the choice and its reason.
 
-        **Arguments:** `milliseconds` that a decision may take; `device` to act on, by default where the policy is;
-        `measure_again`, whatever the cache says.
+        **Arguments:** `milliseconds`, the time limit of a decision; `device` to act on (default: the policy's);
+        `measure_again`, to ignore the cache.
 
         Raises a `ValueError` that names the cheapest budget if none fits.
         """
@@ -191,6 +194,7 @@ class Policy:
             raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
         policy = self if device is None else self.on(device)
         budgets = _planning.possible_budgets(self.actor, self.budget, self.scores)
+        # Measure each budget, or read its latency from the cache.
         names = [json.dumps(to_json(budget)) for budget in budgets]
         observation, key = self.normalisation.standardisation().mean, jax.random.key(0)
         found = latency.costs(
@@ -202,6 +206,7 @@ class Policy:
             },
             measure_again=measure_again,
         )
+        # Choose by the scores, if there are any.
         scores = self.scores or [None] * len(budgets)
         options = [
             _planning.Option(budget, found[name], score)
@@ -211,12 +216,12 @@ class Policy:
         return dataclasses.replace(policy, budget=plan.budget, plan=plan)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the policy to one file, whole or not at all."""
+        """Writes the policy to one file, atomically."""
         content = (self.actor, self.networks, self.normalisation, self.provenance, self.scores, self.budget)
         _file.write(Path(path), _file.Content(*content))
 
     def _checked(self, observation: Any) -> np.ndarray:
-        # In double precision where it is standardised here; else in that of the program.
+        # Double precision if it is standardised on the host; otherwise the precision of the program.
         kind = np.float32 if self._standardisation is None else np.float64
         return checked_observation(observation, self.observation_size, self.action_size, kind)
 
@@ -226,7 +231,7 @@ class Policy:
             self._warned.append(True)
             warnings.warn(outside_sentence(standardisation, outside, values), stacklevel=3)
 
-    # Kept, so that a decision is little more than the call of one compiled program.
+    # These values are cached, so that a decision costs little more than the call of one compiled program.
 
     @functools.cached_property
     def _warned(self) -> list[bool]:
@@ -234,7 +239,7 @@ class Policy:
 
     @functools.cached_property
     def _standardisation(self) -> Standardisation | None:
-        """How observations are standardised before the program; None where the program does it."""
+        """The standardisation of observations before the program; None if the program does it."""
         return self.normalisation.split()[0]
 
     @functools.cached_property
@@ -262,12 +267,12 @@ class Policy:
 
 
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:
-    """Loads a policy file, or from a run directory the policy that `seed` trained (None: the lowest good seed).
+    """Loads a policy file, or from a run directory the policy of the training seed `seed` (None: the lowest good seed).
 
-    Only load files from sources that you trust: the seal finds damage, not intent.
+    Only load files from sources that you trust: the SHA-256 detects damage, not malicious changes.
 
-    A seed is bad if its losses became non-finite; asked for by number it is loaded with a warning.
-    Raises a `FileNotFoundError` if the path does not exist, and else a `ValueError`, one sentence, if it is a directory
+    A seed is bad if its losses became non-finite; if its number is given, it is loaded with a warning. Raises a
+    `FileNotFoundError` if the path does not exist, and otherwise a `ValueError`, one sentence, if it is a directory
     without that policy, or a file that is unreadable, foreign, of another version, truncated or altered.
     """
     return Policy(*_file.read(_file.find_policy(Path(path), seed)))

@@ -1,4 +1,4 @@
-"""A policy in a control loop: one action a step, a key for each decision, counts of what was beyond the logs."""
+"""Runs a policy in a control loop: one action per step, a key per decision, and counts of clipped observations."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -11,12 +11,12 @@ from sorl.data.normalisation import Standardisation
 
 
 NAMED = 5
-"""Dimensions that a sentence names at most."""
+"""Maximum number of dimensions that a message names."""
 
 
 @runtime_checkable
 class Acts(Protocol):
-    """What a runner runs: a `Policy`, or anything that acts as one does."""
+    """The protocol of a runner's policy, which is a `Policy` or an object with the same interface."""
 
     @property
     def observation_size(self) -> int:
@@ -25,7 +25,7 @@ class Acts(Protocol):
 
     @property
     def chunk(self) -> int:
-        """Actions of one decision."""
+        """Number of actions per decision."""
         ...
 
     def __call__(
@@ -47,29 +47,29 @@ class Acts(Protocol):
 
 
 class PolicyRunner:
-    """Acts on one observation after another, and counts how often each dimension was outside of its limits.
+    """Acts on one observation after another, and counts how often each dimension was outside its limits.
 
-    Decision `i` draws from `jax.random.fold_in(key, i)`, so a loop that is run again acts the same. A policy that gives
-    several actions at once decides at every `policy.chunk`-th call, and between them its next action is returned
-    whatever is observed; call `reset` where an episode begins.
+    Decision `i` uses the key `jax.random.fold_in(key, i)`, so that a repeated loop acts the same. With action chunks,
+    the policy decides at every `policy.chunk`-th call; the calls in between return the remaining actions and ignore the
+    observation. Call `reset` at the start of each episode.
     """
 
     def __init__(self, policy: Acts, key: Key[Array, ""], budget: Mapping[str, Any]):
         self.policy = policy
         self.decisions = 0
-        """Decisions so far: as many as calls, where the policy gives one action at a time."""
+        """Number of decisions so far; without action chunks, the number of calls."""
         self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
-        """For each dimension, how many observations were outside of the limits, and clipped."""
+        """For each dimension, the number of observations that were outside the limits and therefore clipped."""
         self._key, self._budget = key, dict(budget)
         self._left: list[Float[np.ndarray, "*batch action"]] = []
-        """Actions of the last decision that are still to be carried out, the next one last."""
+        """Remaining actions of the last decision, in reverse order."""
 
     def __call__(
         self, observation: Shaped[Array | np.ndarray, "*batch observation"]
     ) -> Float[np.ndarray, "*batch action"]:
         """The next action, for one observation or a batch of them; raises as the policy does.
 
-        Raises a `ValueError` if a batch has another shape than the one that its actions were decided for.
+        Raises a `ValueError` if the batch shape differs from that of the last decision while its actions remain.
         """
         outside = self.policy.outside(observation)
         if not self._left:
@@ -85,11 +85,11 @@ class PolicyRunner:
         return self._left.pop()
 
     def reset(self) -> None:
-        """Begins an episode: the next call decides anew, whatever is left of the last decision."""
+        """Starts an episode: the remaining actions of the last decision are dropped."""
         self._left = []
 
     def report(self) -> str:
-        """One sentence on the observations that were outside of their limits."""
+        """One sentence about the observations that were outside their limits."""
         worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
         if not worst:
             return f"Of {self.decisions} decisions, no observation was outside of its limits."
@@ -103,7 +103,7 @@ def outside_sentence(
     outside: Bool[np.ndarray, "*batch observation"],
     values: Shaped[np.ndarray, "*batch observation"],
 ) -> str:
-    """Names the dimensions that are outside of their limits, with the first such value of each."""
+    """One sentence that names the dimensions outside their limits, each with its first such value."""
     size = values.shape[-1]
     outside, values, (low, high) = outside.reshape(-1, size), values.reshape(-1, size), standardisation.limits()
     dimensions = np.flatnonzero(outside.any(axis=0))

@@ -1,6 +1,6 @@
-"""Which training seeds of a run went bad: a loss was not finite, so training stopped and kept an older policy.
+"""Records the bad training seeds of a run: a loss was not finite, so their training stopped and kept an older policy.
 
-Kept apart from training's modules, so that a policy can be chosen where only acting's requirements are installed.
+It is separate from the training code, so that a policy can be chosen where only the requirements of acting are present.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,15 +10,15 @@ from sorl.system.files import read_json, write_json
 
 
 def write_bad_seeds(directory: Path, first_bad_updates: Mapping[int, int]) -> None:
-    """Records the bad seeds of a run with their first non-finite update; an empty record says that all are good."""
+    """Records a run's bad seeds with their first non-finite update; an empty record means that all seeds are good."""
     write_json(_path(directory), {str(seed): update for seed, update in first_bad_updates.items()})
 
 
 def find_bad_seeds(directory: Path, policy_steps: Mapping[int, int]) -> set[int]:
     """The bad seeds of a run directory.
 
-    **Arguments:** `policy_steps`, the number of updates behind each seed's policy file. A run of version 0.1.0 has no
-    record; there a policy that is older than the others tells a bad seed.
+    **Arguments:** `policy_steps`, the number of updates of each seed's policy. A run of version 0.1.0 has no record;
+    there, a seed is bad if its policy is older than the others.
 
     Raises a `ValueError` that names the record if it is damaged.
     """
@@ -30,12 +30,12 @@ def find_bad_seeds(directory: Path, policy_steps: Mapping[int, int]) -> set[int]
 
 
 def has_record(directory: Path) -> bool:
-    """Whether the run records its bad seeds; runs of version 0.1.0 do not."""
+    """Whether the run has a record of bad seeds; runs of version 0.1.0 have none."""
     return _path(directory).exists()
 
 
 def left_out(bad: Iterable[int], policy_steps: Mapping[int, int]) -> str:
-    """One sentence that names bad seeds and the update that each one's policy is of."""
+    """One sentence that names the bad seeds and the update of each one's policy."""
     named = ", ".join(f"seed {seed} (policy of update {policy_steps[seed]})" for seed in bad)
     return f"Left out because losses became non-finite in training: {named}; name a seed to use it all the same."
 

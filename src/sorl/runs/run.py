@@ -26,7 +26,7 @@ class Run:
     directory: Path
     config: TrainConfig
     policies: dict[int, Policy]
-    """By training seed."""
+    """The policies by training seed."""
     step: int
     """Number of updates of the policies, except those of bad seeds (see `steps`)."""
     data: dict[str, Any]
@@ -52,7 +52,7 @@ class Run:
         return self.config.env
 
     def in_environment(self, env: str | None) -> "Run":
-        """The same run, to be played in an environment; one that was trained with an environment keeps that.
+        """The same run with an environment to evaluate in; a run that was trained with an environment keeps it.
 
         Raises a `ValueError` if it was trained with another environment.
         """
