@@ -49,7 +49,7 @@ class Fbrac(AbstractAgent):
     `critic_grad_norm`, `policy_grad_norm`.
 
     Differences from diffusion Q-learning: a straight flow instead of diffusion; no moving average of the policy; the Q
-    loss is normalised only if `normalise_q` is set; one candidate by default.
+    loss is normalised only if `normalise_q` is set; the default budget has one candidate, and best of N is optional.
     """
 
     # Source: the FQL paper's tables.

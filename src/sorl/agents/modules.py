@@ -53,6 +53,7 @@ def module_option(agent_class: type[AbstractAgent]) -> str:
 
 
 def _imported(name: str) -> ModuleType:
+    # Find the name of the module, and the directory that Python has to search.
     if name.endswith(".py"):
         path = Path(name).expanduser().resolve()
         module, directory = path.stem, path.parent
@@ -63,6 +64,7 @@ def _imported(name: str) -> ModuleType:
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
         importlib.invalidate_caches()
+    # Import it, and report all failures in one sentence.
     try:
         if path is not None:
             _refuse_another_file(name, module, path)

@@ -119,6 +119,7 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
             f"{budget_words(cheapest.budget)}, takes {cheapest.milliseconds:.3g} ms at the 95th percentile; allow at "
             f"least {_up(MARGIN * cheapest.milliseconds)} ms."
         )
+    # Prefer options that are not worse than one step and one candidate.
     harmless = [option for option in fitting if option.score is None or option.score["difference"] >= 0]
     best = min(harmless or fitting, key=_rank)
     reason = (

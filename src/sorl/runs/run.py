@@ -118,11 +118,13 @@ def record_versions(
     if not path.exists():
         write_json(path, now | {"data": provenance})
         return
+    # Phases after the update that the run continues from are dropped; they will be trained again.
     recorded = read_json(path)
     before = [phase for phase in phases(directory) if phase["from_step"] <= step]
     if new_phase:
         before = [phase for phase in before if phase["from_step"] < step] or before[:1]
         before.append({"from_step": step, "data": provenance})
+    # Add the versions of this session only if they differ from those of the last one.
     updated = dict(recorded)
     if any(_sessions(directory)[-1].get(name) != value for name, value in now.items()):
         updated["resumed"] = [*recorded.get("resumed", []), now]

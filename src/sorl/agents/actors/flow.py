@@ -20,7 +20,7 @@ class FlowActor(AbstractActor):
     critic_heads: int = eqx.field(static=True)
     """Number of critic heads."""
     flow_steps: int = eqx.field(static=True)
-    """Euler steps; a budget can override it."""
+    """Number of Euler steps; a budget can override it."""
     q_aggregation: verifiers.Aggregation = eqx.field(static=True)
     """How the critic heads' values are aggregated."""
     candidates: int = eqx.field(static=True, default=1)

@@ -11,7 +11,7 @@ from sorl.networks import GaussianNetwork
 
 
 class GaussianActor(AbstractActor):
-    """Acts with the mean of a normal distribution, plus noise of `noise_scale` standard deviations of the budget."""
+    """Acts with the mean of a normal distribution, plus noise scaled by the budget's `noise_scale`."""
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
     """Widths of the network's hidden layers, in units."""

@@ -1,1 +1,1 @@
-"""What several algorithms have in common."""
+"""Parts that several algorithms share."""

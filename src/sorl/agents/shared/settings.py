@@ -1,4 +1,4 @@
-"""What hyper-parameters of every algorithm must satisfy, by the name and the type of their fields."""
+"""Checks of the hyper-parameters of all algorithms, by the name and the type of the field."""
 
 import dataclasses
 from typing import Any
@@ -33,17 +33,18 @@ COUNTS = {
     "value_interval": MAX_COUNT,
     "policy_interval": MAX_COUNT,
 }
-"""By field name, the highest value of a count; the lowest is 1. Absurd sizes are refused before they cost memory."""
+"""The largest value of each count, by field name; the smallest is 1. So absurd sizes are refused before any memory is
+allocated."""
 
 SHARES = ("discount", "target_rate", "average_rate", "expectile")
 """Fields between 0 and 1."""
 
 
 def refuse_absurd_values(agent: Any) -> None:
-    """Raises a `ValueError`, one sentence, for a field that no agent or actor may have.
+    """Raises a `ValueError`, one sentence, if a field of an agent or actor has an invalid value.
 
     Counts and layer sizes are at least 1, shares between 0 and 1, other numbers finite and not negative, and the
-    learning rate positive. A field with another range is checked by its own class.
+    learning rate positive. The classes themselves check fields with other ranges.
     """
     for field in dataclasses.fields(agent):
         name, value = field.name, getattr(agent, field.name)
@@ -66,7 +67,7 @@ def refuse_absurd_values(agent: Any) -> None:
 
 
 def _refuse_none(name: str, value: Any) -> None:
-    """Refuses a count below 1, and hidden sizes without a layer or with a layer of no unit."""
+    """Refuses counts below 1, hidden sizes without layers, and layers without units."""
     if isinstance(value, tuple) and (not value or min(value) < 1):
         raise ValueError(f"{name} {value} makes no network; give at least one hidden layer of at least one unit.")
     if isinstance(value, int) and value < 1:

@@ -1,4 +1,4 @@
-"""What `Sorl` and `SorlReleased` have in common: random draws."""
+"""The random draws that `Sorl` and `SorlReleased` share."""
 
 import equinox as eqx
 import jax
