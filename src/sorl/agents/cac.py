@@ -87,7 +87,7 @@ class Cac(AbstractAgent):
     published = Published(
         rows(
             (33, 0, 53, 0, 2, 85, 6, 40),
-            # antsoccer's value is not published; this is that of three of the four other locomotion environments.
+            # antsoccer's value is not known; this is that of three of the four other locomotion environments.
             q_coefficient=[1.0, 1.0, 0.03, 1.0, 1.0, 0.003, 0.3, 0.3],
             discount=DISCOUNT,
         )

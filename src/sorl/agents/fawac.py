@@ -73,7 +73,7 @@ class Fawac(AbstractAgent):
     published = Published(
         rows(
             (6, 0, 19, 0, 12, 81, 5, 30),
-            # antsoccer's value is not published; this is that of every other locomotion environment.
+            # antsoccer's value is not known; this is that of every other locomotion environment.
             temperature=[3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 0.3, 0.3],
             discount=DISCOUNT,
             q_aggregation=AGGREGATION,

@@ -56,7 +56,7 @@ class Fbrac(AbstractAgent):
     published = Published(
         rows(
             (60, 4, 38, 2, 16, 79, 15, 45),
-            # antsoccer's value is not published; this is that of antmaze-giant, the nearest in size.
+            # antsoccer's value is not known; this is that of antmaze-giant, the nearest in size.
             flow_matching_coefficient=[3.0, 10.0, 30.0, 30.0, 10.0, 100.0, 100.0, 100.0],
             discount=DISCOUNT,
             q_aggregation=AGGREGATION,

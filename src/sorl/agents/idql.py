@@ -69,7 +69,7 @@ class Idql(AbstractAgent):
     published = Published(
         rows(
             (21, 0, 1, 1, 12, 95, 15, 46),
-            candidates=32,  # antsoccer's value is not published; this is that of every other environment
+            candidates=32,  # antsoccer's value is not known; this is that of every other environment
             expectile=EXPECTILE,
             critic_hidden_sizes=TWO_LAYERS,
             discount=DISCOUNT,

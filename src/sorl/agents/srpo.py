@@ -78,7 +78,7 @@ class Srpo(AbstractAgent):
     published = Published(
         rows(
             (11, 0, 1, 0, 1, 80, 2, 20),
-            # antsoccer's value is not published; this is that of every other locomotion environment.
+            # antsoccer's value is not known; this is that of every other locomotion environment.
             q_coefficient=[0.3, 0.3, 0.3, 0.3, 0.3, 0.03, 0.1, 0.1],
             # SRPO's code decides by "maze" in the environment's name; whether the FQL paper's runs did is not known.
             normalise_guidance=["maze" in env for env in ENVIRONMENTS],
@@ -86,7 +86,7 @@ class Srpo(AbstractAgent):
             critic_hidden_sizes=TWO_LAYERS,
             discount=DISCOUNT,
         ),
-        updates=4_000_000,  # not published: Idql's 3 million for model and values, and 1 million for the policy
+        updates=4_000_000,  # not known; 3 million for model and values as in Idql, and 1 million for the policy
     )
     quickstart = {"pretraining_updates": 28_000, "decay_updates": 12_000.0}
 

@@ -188,7 +188,7 @@ def _refuse_other_jax(path: str | os.PathLike[str], header: dict[str, Any]) -> N
             f"here reads {least} to {most}; {remedy}."
         )
     if _release(header["jax"]) > _release(jax.__version__):
-        # The calling convention also covers programs with newer operations, which fail only in compilation.
+        # A newer jax may use new operations with the same calling convention; they would fail only in compilation.
         raise ValueError(
             f"{path} was exported by jax {header['jax']}, and jax {jax.__version__} here is older; install that jax or "
             "a newer one, or export the policy again with this one."

@@ -66,7 +66,7 @@ def find_policy(path: Path, seed: int | None) -> Path:
     Warns if the losses of `seed` became non-finite. Raises a `ValueError` if the directory has no policy, none of
     `seed` or no good seed, or if `path` is a file and a seed is given.
     """
-    # A file is its own answer.
+    # A policy file holds one policy, so there is no seed to choose.
     if not path.is_dir():
         if seed is not None:
             raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")

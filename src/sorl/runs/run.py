@@ -118,7 +118,7 @@ def record_versions(
     if not path.exists():
         write_json(path, now | {"data": provenance})
         return
-    # Phases after the update that the run continues from are dropped; they will be trained again.
+    # Drop the phases after the update that the run continues from, and add the new one.
     recorded = read_json(path)
     before = [phase for phase in phases(directory) if phase["from_step"] <= step]
     if new_phase:
