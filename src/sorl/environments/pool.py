@@ -84,12 +84,14 @@ class EnvironmentPool:
         self.env_name = env_name
         self.success_timing: SuccessTiming | None = success_timing if is_ogbench(env_name) else None
         self._step_timeout = step_timeout
+        # Time-outs count waiting time only, so each call is compared with the clock of waiting at which it was sent.
         self._waited = 0.0  # seconds spent waiting; time-outs are measured in this time
         self._since = [0.0] * workers  # the value of `_waited` when each slot's current call was sent
         self._pids: dict[int, int] = {}  # process ids of the started workers, by slot
         self._under_way: set[int] = set()
         self._stale = [0] * workers  # number of pending answers to discard, by slot
         self._ending = threading.Lock()
+        # Start the processes; `_answer` reports those that fail later.
         try:
             self._start(workers, success_timing, directories)
         except OSError as error:
