@@ -17,7 +17,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.sections import Report
-from sorl.system import entry
+from sorl.system import compilation, entry
 from sorl.system.files import make_directory, whole_file
 
 
@@ -68,6 +68,7 @@ def main(config: Config) -> Path:
         section()
     report.times(config.runtime)
     if config.film:
+        compilation.enable_cache()
         report.film(config.film_steps, config.film_episode)
     report.origins(f"python -m sorl.report {shlex.join(_arguments(config))}")
     path = config.out / "index.html"
