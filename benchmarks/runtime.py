@@ -195,7 +195,7 @@ def measure_decision(config: Config, batch: int, candidates: int, steps: int) ->
     observations = np.zeros((batch, config.observation_size), np.float32)
     keys = jax.random.split(jax.random.key(0), batch)
     budget = Budget(steps, candidates)
-    call = partial(decide, agent, agent.policy(state), normalisation, observations, keys, budget)
+    call = partial(decide, agent.actor, agent.policy(state), normalisation, observations, keys, budget)
     np.asarray(call())
     times = []
     while len(times) < 20 or sum(times) < 0.5 * config.chunk_seconds:

@@ -185,7 +185,7 @@ def test_losses_are_those_of_the_update_at_the_present_parameters(x64):
     "settings, message",
     [
         ({"discretization_steps": 6}, "discretization_steps is 6; .* power of two"),
-        ({"discretization_steps": 0}, "discretization_steps is 0; .* power of two"),
+        ({"discretization_steps": 0}, "discretization_steps is 0; give a whole number >= 1"),
         ({"discretization_steps": 1, "backprop_steps": 1}, "discretization_steps is 1; .* at least 2"),
         ({"backprop_steps": 3}, "backprop_steps is 3; .* power of two"),
         ({"backprop_steps": 16}, "backprop_steps is 16 but the finest trained grid has 8 steps"),

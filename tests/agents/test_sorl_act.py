@@ -207,7 +207,6 @@ def test_agents_without_a_choice_of_verifier_refuse_one():
         {"inference_steps": 0},
         {"candidates": 0},
         {"noise_scale": -1.0},
-        {"verifier": "min"},
     ],
 )
 def test_budgets_that_cannot_act_are_refused(budget):

@@ -203,7 +203,7 @@ def test_seeds_that_share_the_step_run_one_phase(example):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"pretraining_updates": -1}, "pretraining_updates is -1; give a number from 0"),
+        ({"pretraining_updates": -1}, "pretraining_updates is -1; give a whole number from 0"),
         ({"value_interval": 0}, "value_interval is 0; give a whole number >= 1"),
         ({"q_coefficient": -0.1}, "q_coefficient is -0.1"),
         ({"hidden_sizes": ()}, "hidden_sizes"),

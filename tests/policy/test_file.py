@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sorl import Normalisation, Policy, load_policy
+from sorl.agents.registry import UnknownAgent
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -186,7 +187,6 @@ WRONG_HEADERS = {
     "without the actor": (_without("actor"), "lacks ['actor']"),
     "without the normalisation": (_without("normalisation"), "lacks ['normalisation']"),
     "with something more": (_with(1, "colour"), "colour"),
-    "an unknown actor": (_with({"type": "Dreamer"}, "actor"), "names the actor 'Dreamer'"),
     "an actor without a name": (_with({"type": ["ShortcutActor"]}, "actor"), "whose type is the name of an actor"),
     "no actor": (_with(None, "actor"), "the actor is None"),
     "an actor with a field of another type": (_with("wide", "actor", "hidden_sizes"), "hidden_sizes is 'wide'"),
@@ -235,6 +235,14 @@ def test_sealed_headers_that_make_no_policy(path, change, message):
     found = _one_sentence(path)
     assert "makes no policy" in found and message in found
     assert len(found) < 600 + len(str(path))
+
+
+def test_an_actor_that_is_not_registered_is_refused_with_what_to_give(path):
+    _, line, payload = _parts(_save(path))
+    header = json.loads(line) | {"actor": {"type": "Dreamer"}}
+    path.write_bytes(_sealed(json.dumps(header).encode(), payload))
+    with pytest.raises(UnknownAgent, match="names the actor 'Dreamer', which is not registered; .* --agent-module"):
+        load_policy(path)
 
 
 def test_missing_fields_of_a_header_take_their_defaults_with_one_warning(path):

@@ -305,7 +305,9 @@ def test_a_damaged_score_is_told_with_its_name_when_the_directory_is_opened(tmp_
     path = tmp_path / "1" / "metrics" / "metrics"
     for content in ("{", "", "[1]", '{"success": "high"}', '{"sucess": 1.0}'):
         path.write_text(content)
-        with pytest.raises(CheckpointError, match=f"^{path} is damaged: a JSON object with success was expected; remo"):
+        with pytest.raises(
+            CheckpointError, match=f"^{path} is damaged: a JSON object with success or return was expected; remo"
+        ):
             Checkpoints(tmp_path)
     path.unlink()
     with Checkpoints(tmp_path) as checkpoints:
