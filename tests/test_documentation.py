@@ -292,3 +292,9 @@ def test_the_textbooks_update_is_shown_as_it_runs():
     assert blocks("docs/sorl-in-60-lines.md")[0].code in inspect.getsource(textbook)
     lines = [line.strip() for line in inspect.getsource(textbook.update).splitlines()]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 60
+
+
+def test_the_readme_prints_the_command_of_the_continuous_integration():
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert command.startswith("python -m pip install nox")
+    assert f"`{command}`" in (ROOT / "README.md").read_text()

@@ -212,3 +212,10 @@ def test_agents_without_a_choice_of_verifier_refuse_one():
 def test_budgets_that_cannot_act_are_refused(budget):
     with pytest.raises(ValueError, match="give"):
         Budget(**budget)
+
+
+def test_a_verifier_that_is_none_is_refused_where_types_are_not_checked():
+    budget = Budget()
+    object.__setattr__(budget, "verifier", "min")  # past the type checker, which users do not have
+    with pytest.raises(ValueError, match="verifier is 'min'; give one of sorl.functional.verifiers, or None."):
+        budget.__check_init__()

@@ -1,14 +1,15 @@
-"""Networks, random draws and the choice, shared by the actors that choose among candidates."""
+"""Networks, budgets, random draws and the choice, shared by the actors that choose among candidates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.budget import Budget
+from sorl.agents.actors.interface import structure
+from sorl.agents.budget import Budget, Budgets
 from sorl.functional import verifiers
 from sorl.networks import CriticEnsemble
 
@@ -19,6 +20,46 @@ class GeneratorAndCritic(eqx.Module):
     generator: Any
     """Maps noise to actions: a field, a denoiser or a one-step policy."""
     critic: CriticEnsemble
+
+
+def template_with_critic(
+    make_generator: Callable[[Key[Array, ""]], Any],
+    observation_size: int,
+    action_size: int,
+    hidden_sizes: Sequence[int],
+    *,
+    heads: int,
+    sees_steps: bool = False,
+) -> PyTree:
+    """The structure of a generator and a critic.
+
+    **Arguments:** `make_generator`, the map from a key to the generator; the others are those of the `CriticEnsemble`.
+    """
+
+    def make(key):
+        critic = CriticEnsemble(
+            observation_size, action_size, hidden_sizes, heads=heads, sees_steps=sees_steps, key=key
+        )
+        return GeneratorAndCritic(make_generator(key), critic)
+
+    return structure(make)
+
+
+def sampling_budgets(steps: int, candidates: int, evaluated: tuple[int, ...]) -> Budgets:
+    """Any number of steps and candidates.
+
+    **Arguments:** `steps` and `candidates`, the usual ones; `evaluated`, the numbers of candidates in evaluations,
+    which use `steps`.
+    """
+    return Budgets(
+        usual=Budget(inference_steps=steps, candidates=candidates),
+        inference_steps=(steps,),
+        candidates=evaluated,
+        trained_steps=(steps,),
+        other_inference_steps=True,
+        other_candidates=True,
+        other_verifiers=True,
+    )
 
 
 class SoftmaxDraws(eqx.Module):

@@ -1,13 +1,22 @@
 """Acts by a consistency model: any number of steps and candidates."""
 
+from functools import partial
+
 import equinox as eqx
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
-from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.actors.choice import (
+    CandidateDraws,
+    GeneratorAndCritic,
+    choose,
+    draw_candidates,
+    sampling_budgets,
+    template_with_critic,
+)
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.budget import Budget, Budgets
 from sorl.functional import consistency, verifiers
-from sorl.networks import ConsistencyNetwork, CriticEnsemble
+from sorl.networks import ConsistencyNetwork
 
 
 class ConsistencyActor(AbstractActor):
@@ -29,27 +38,17 @@ class ConsistencyActor(AbstractActor):
     @property
     def budgets(self) -> Budgets:
         """Any number of steps and candidates; evaluations use the agent's own."""
-        return Budgets(
-            usual=Budget(inference_steps=self.sampling_steps, candidates=self.candidates),
-            inference_steps=(self.sampling_steps,),
-            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
-            trained_steps=(self.sampling_steps,),
-            other_inference_steps=True,
-            other_candidates=True,
-            other_verifiers=True,
-        )
+        evaluated = (1,) if self.candidates == 1 else (1, self.candidates)
+        return sampling_budgets(self.sampling_steps, self.candidates, evaluated)
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
         """The network and the critic."""
         sizes = observation_size, action_size
 
         def make(key):
-            return GeneratorAndCritic(
-                ConsistencyNetwork(*sizes, self.hidden_sizes, key=key),
-                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
-            )
+            return ConsistencyNetwork(*sizes, self.hidden_sizes, key=key)
 
-        return structure(make)
+        return template_with_critic(make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Noise for each step of each candidate of one decision."""
@@ -67,7 +66,4 @@ class ConsistencyActor(AbstractActor):
         def candidate(noise):
             return consistency.sample(networks.generator, observation, noise)
 
-        def value(action):
-            return networks.critic(observation, action)
-
-        return choose(candidate, value, draws, budget, self.q_aggregation)
+        return choose(candidate, partial(networks.critic, observation), draws, budget, self.q_aggregation)

@@ -1,13 +1,22 @@
 """Acts by denoising with a diffusion model: any number of steps and candidates."""
 
+from functools import partial
+
 import equinox as eqx
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
-from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.actors.choice import (
+    CandidateDraws,
+    GeneratorAndCritic,
+    choose,
+    draw_candidates,
+    sampling_budgets,
+    template_with_critic,
+)
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.budget import Budget, Budgets
 from sorl.functional import diffusion, verifiers
-from sorl.networks import CriticEnsemble, NoisePredictor
+from sorl.networks import NoisePredictor
 
 
 class DenoisingActor(AbstractActor):
@@ -33,27 +42,17 @@ class DenoisingActor(AbstractActor):
     @property
     def budgets(self) -> Budgets:
         """Any number of steps and candidates; evaluations use the agent's own."""
-        return Budgets(
-            usual=Budget(inference_steps=self.denoising_steps, candidates=self.candidates),
-            inference_steps=(self.denoising_steps,),
-            candidates=(1,) if self.candidates == 1 else (1, self.candidates),
-            trained_steps=(self.denoising_steps,),
-            other_inference_steps=True,
-            other_candidates=True,
-            other_verifiers=True,
-        )
+        evaluated = (1,) if self.candidates == 1 else (1, self.candidates)
+        return sampling_budgets(self.denoising_steps, self.candidates, evaluated)
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
         """The model and the critic."""
         sizes = observation_size, action_size
 
         def make(key):
-            return GeneratorAndCritic(
-                NoisePredictor(*sizes, self.width, self.blocks, key=key),
-                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
-            )
+            return NoisePredictor(*sizes, self.width, self.blocks, key=key)
 
-        return structure(make)
+        return template_with_critic(make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Noise for each step of each candidate of one decision."""
@@ -71,7 +70,4 @@ class DenoisingActor(AbstractActor):
         def candidate(noise):
             return diffusion.sample(networks.generator, observation, noise, self.most_noise_rate)
 
-        def value(action):
-            return networks.critic(observation, action)
-
-        return choose(candidate, value, draws, budget, self.q_aggregation)
+        return choose(candidate, partial(networks.critic, observation), draws, budget, self.q_aggregation)

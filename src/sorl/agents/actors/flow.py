@@ -1,13 +1,22 @@
 """Acts by integrating a flow: any number of Euler steps and candidates."""
 
+from functools import partial
+
 import equinox as eqx
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
-from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.actors.choice import (
+    CandidateDraws,
+    GeneratorAndCritic,
+    choose,
+    draw_candidates,
+    sampling_budgets,
+    template_with_critic,
+)
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.budget import Budget, Budgets
 from sorl.functional import flows, verifiers
-from sorl.networks import CriticEnsemble, VelocityField
+from sorl.networks import VelocityField
 
 
 class FlowActor(AbstractActor):
@@ -31,27 +40,17 @@ class FlowActor(AbstractActor):
     @property
     def budgets(self) -> Budgets:
         """Any number of Euler steps and candidates; evaluations use `flow_steps`, with 1 and `candidates` (or 8)."""
-        return Budgets(
-            usual=Budget(inference_steps=self.flow_steps, candidates=self.candidates),
-            inference_steps=(self.flow_steps,),
-            candidates=(1, self.candidates if self.candidates > 1 else 8),
-            trained_steps=(self.flow_steps,),
-            other_inference_steps=True,
-            other_candidates=True,
-            other_verifiers=True,
-        )
+        evaluated = (1, self.candidates if self.candidates > 1 else 8)
+        return sampling_budgets(self.flow_steps, self.candidates, evaluated)
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
         """The flow and the critic."""
         sizes = observation_size, action_size
 
         def make(key):
-            return GeneratorAndCritic(
-                VelocityField(*sizes, self.hidden_sizes, key=key),
-                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
-            )
+            return VelocityField(*sizes, self.hidden_sizes, key=key)
 
-        return structure(make)
+        return template_with_critic(make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Initial noise for each candidate of one decision."""
@@ -69,7 +68,4 @@ class FlowActor(AbstractActor):
         def candidate(noise):
             return flows.sample(networks.generator, observation, noise, budget.inference_steps)
 
-        def value(action):
-            return networks.critic(observation, action)
-
-        return choose(candidate, value, draws, budget, self.q_aggregation)
+        return choose(candidate, partial(networks.critic, observation), draws, budget, self.q_aggregation)

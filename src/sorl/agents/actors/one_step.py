@@ -1,14 +1,16 @@
 """Acts by one pass of a network from noise to action: one step, any number of candidates."""
 
+from functools import partial
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates
-from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, choose, draw_candidates, template_with_critic
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.budget import Budget, Budgets
 from sorl.functional import verifiers
-from sorl.networks import CriticEnsemble, OneStepField
+from sorl.networks import OneStepField
 
 
 class OneStepActor(AbstractActor):
@@ -37,12 +39,9 @@ class OneStepActor(AbstractActor):
         sizes = observation_size, action_size
 
         def make(key):
-            return GeneratorAndCritic(
-                OneStepField(*sizes, self.hidden_sizes, key=key),
-                CriticEnsemble(*sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=False, key=key),
-            )
+            return OneStepField(*sizes, self.hidden_sizes, key=key)
 
-        return structure(make)
+        return template_with_critic(make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Noise for each candidate of one decision."""
@@ -60,7 +59,4 @@ class OneStepActor(AbstractActor):
         def candidate(noise):
             return jnp.clip(networks.generator(observation, noise), -1.0, 1.0)
 
-        def value(action):
-            return networks.critic(observation, action)
-
-        return choose(candidate, value, draws, budget, self.q_aggregation)
+        return choose(candidate, partial(networks.critic, observation), draws, budget, self.q_aggregation)

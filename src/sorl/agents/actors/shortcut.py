@@ -4,11 +4,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from sorl.agents.actors.choice import CandidateDraws, GeneratorAndCritic, SoftmaxDraws, choose, draw_candidates
-from sorl.agents.actors.interface import AbstractActor, structure
+from sorl.agents.actors.choice import (
+    CandidateDraws,
+    GeneratorAndCritic,
+    SoftmaxDraws,
+    choose,
+    draw_candidates,
+    template_with_critic,
+)
+from sorl.agents.actors.interface import AbstractActor
 from sorl.agents.budget import Budget, Budgets
 from sorl.functional import shortcut, verifiers
-from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.networks import ShortcutField
 
 
 class ShortcutActor(AbstractActor):
@@ -68,18 +75,11 @@ class ShortcutActor(AbstractActor):
         sizes = observation_size, action_size
 
         def make(key):
-            return GeneratorAndCritic(
-                ShortcutField(*sizes, self.hidden_sizes, key=key),
-                CriticEnsemble(
-                    *sizes,
-                    self.critic_hidden_sizes,
-                    heads=self.critic_heads,
-                    sees_steps=self.critic_sees_steps,
-                    key=key,
-                ),
-            )
+            return ShortcutField(*sizes, self.hidden_sizes, key=key)
 
-        return structure(make)
+        return template_with_critic(
+            make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=self.critic_sees_steps
+        )
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Initial noise for each candidate of one decision, and Gumbel noise if the choice is random."""
