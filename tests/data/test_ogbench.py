@@ -141,6 +141,25 @@ def test_provenance_tells_file_and_source(tmp_path):
     assert json.loads(json.dumps(recorded)) == recorded
 
 
+def test_sparse_rewards_are_recorded_and_leave_masks_alone(tmp_path, monkeypatch):
+    _save(tmp_path)
+    dense = load_ogbench(ENV, data_dir=tmp_path)
+    assert "sparse_rewards" not in dense.provenance
+
+    def several_subgoals(name, environment, rows):
+        rows["rewards"] = np.resize([-3.0, -1.0, 0.0, -2.0], len(rows["actions"]))
+        rows["masks"] = np.resize([1.0, 1.0, 0.0, 1.0], len(rows["actions"]))
+
+    monkeypatch.setattr("ogbench.relabel_utils.relabel_dataset", several_subgoals)
+    sparse = load_ogbench(ENV, data_dir=tmp_path, sparse_rewards=True)
+    for split in (sparse.train, sparse.validation):
+        np.testing.assert_array_equal(split.rewards, np.resize([-1.0, -1.0, 0.0, -1.0], len(split.rewards)))
+        np.testing.assert_array_equal(split.masks, np.resize([1.0, 1.0, 0.0, 1.0], len(split.rewards)))
+    assert sparse.provenance["sparse_rewards"] and sparse.provenance["validation"]["sparse_rewards"]
+    assert sparse.provenance["summary"]["reward_min"] == -1.0
+    assert sparse.provenance["sha256"] == dense.provenance["sha256"]
+
+
 def test_a_changed_file_is_refused(tmp_path):
     path = _save(tmp_path) / f"{DATASET}.npz"
     write_json(records.record_path(path), {**records.fingerprint(path), "source": "official"})

@@ -48,6 +48,17 @@ def _transitions(data, dataset):
     }
 
 
+def test_rewards_can_be_made_sparse(tmp_path):
+    path = _save(tmp_path / "log.npz")
+    _save(tmp_path / "log-val.npz", rewards=np.array([2, 0, -3, 0, 1]))
+    data = load_logs(path, sparse_rewards=True)
+    assert _transitions(data, data.train)["reward"].tolist() == [0.0, 0.0, -1.0, -1.0]
+    assert _transitions(data, data.train)["mask"].tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert _transitions(data, data.validation)["reward"].tolist() == [-1.0, 0.0, -1.0, 0.0]
+    assert data.provenance["sparse_rewards"] and data.provenance["summary"]["reward_min"] == -1.0
+    assert "sparse_rewards" not in load_logs(path).provenance
+
+
 def test_a_termination_is_kept_and_a_time_out_without_successor_dropped(tmp_path):
     data = load_logs(_save(tmp_path / "log.npz"), validation_fraction=0.0)
     found = _transitions(data, data.train)

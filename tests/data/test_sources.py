@@ -24,8 +24,11 @@ ENV = "cube-single-play-singletask-task1-v0"
             DataConfig(directory=Path("d"), mirrors=("https://a",), download=False),
             Ogbench(ENV, Path("d"), ("https://a",), False),
         ),
+        (ENV, DataConfig(sparse_rewards=True), Ogbench(ENV, sparse_rewards=True)),
         (ENV, DataConfig(episodes=3, generation_seed=5), Generated(ENV, 3, 5)),
+        (ENV, DataConfig(episodes=3, sparse_rewards=True), Generated(ENV, 3, 0, sparse_rewards=True)),
         (None, DataConfig(path=Path("a.npz")), Logs(Path("a.npz"))),
+        (None, DataConfig(path=Path("a.npz"), sparse_rewards=True), Logs(Path("a.npz"), sparse_rewards=True)),
         (
             "gymnasium:Pendulum-v1",
             DataConfig(
@@ -81,4 +84,5 @@ def test_ogbench_loads_with_its_options(monkeypatch):
     monkeypatch.setattr(ogbench_source, "load_ogbench", asked)
     with pytest.raises(LookupError) as raised:
         TrainConfig(env=ENV, data=DataConfig(directory=Path("d"), download=False)).source.load()
-    assert raised.value.args == (ENV, {"data_dir": Path("d"), "mirrors": (), "download": False})
+    options = {"data_dir": Path("d"), "mirrors": (), "download": False, "sparse_rewards": False}
+    assert raised.value.args == (ENV, options)

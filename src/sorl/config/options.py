@@ -55,6 +55,8 @@ class DataConfig:
     action_high: tuple[float, ...] | None = None
     """Upper limits of the actions, together with --data.action-low; default: those in the file, or else the highest
     logged actions."""
+    sparse_rewards: bool = False
+    """Train on -1 for every reward other than 0, on any data and with any agent; evaluations do not change."""
 
     def __post_init__(self):
         refuse_outside(
@@ -79,8 +81,8 @@ class DataConfig:
         if env is None:
             raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
         if self.episodes is None:
-            return Ogbench(env, self.directory, self.mirrors, self.download)
-        return Generated(env, self.episodes, self.generation_seed)
+            return Ogbench(env, self.directory, self.mirrors, self.download, self.sparse_rewards)
+        return Generated(env, self.episodes, self.generation_seed, self.sparse_rewards)
 
 
 @dataclasses.dataclass(frozen=True)

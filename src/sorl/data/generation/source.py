@@ -19,6 +19,8 @@ class Generated:
     """Number of training episodes."""
     seed: int = 0
     """Random seed of the episodes."""
+    sparse_rewards: bool = False
+    """Replace every reward other than 0 by -1."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
         """Loads the data in OGBench's own units; `normalisation` is ignored.
@@ -28,4 +30,4 @@ class Generated:
         del normalisation  # OGBench's units are the networks' units
         wanted = GeneratedSet.of(self.env, self.episodes, self.seed)
         generate(wanted)
-        return load_ogbench(self.env, generated=wanted)
+        return load_ogbench(self.env, generated=wanted, sparse_rewards=self.sparse_rewards)

@@ -14,6 +14,7 @@ from sorl.data.generation.recipes import RECIPES, GeneratedSet
 from sorl.data.loaded import LoadedData, to_device
 from sorl.data.normalisation import Normalisation
 from sorl.data.ogbench.download import OFFICIAL_HOST, fetch
+from sorl.data.rewards import sparse
 from sorl.data.summary import summarise
 from sorl.data.transitions import Dataset
 from sorl.environments.names import Task
@@ -32,12 +33,14 @@ def load_ogbench(
     generated: GeneratedSet | None = None,
     mirrors: Sequence[str] = (),
     download: bool = True,
+    sparse_rewards: bool = False,
 ) -> LoadedData:
     """Loads the data of one of OGBench's single-task problems.
 
     **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to search first;
     `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from if
-    the official host fails; `download`, whether missing files may be downloaded.
+    the official host fails; `download`, whether missing files may be downloaded; `sparse_rewards`, whether every reward
+    other than 0 becomes -1, while the masks stay as they are.
 
     **Returns:** `LoadedData`. As in OGBench, a transition's reward and mask judge the state that it starts from.
 
@@ -52,7 +55,8 @@ def load_ogbench(
     directory = _find(task, data_dir, generated, mirrors, download)
     with _single_task_environment(task) as environment:
         (train, provenance), (validation, validation_provenance) = (
-            _load_split(split_path(directory, task.dataset, split), environment, task) for split in SPLITS
+            _load_split(split_path(directory, task.dataset, split), environment, task, sparse_rewards)
+            for split in SPLITS
         )
     del validation_provenance["summary"]
     provenance["summary"]["validation"] = {name: validation_provenance[name] for name in ("episodes", "transitions")}
@@ -115,7 +119,9 @@ def _listed(places: Sequence[pathlib.Path]) -> str:
     return " or ".join(map(str, places))
 
 
-def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Dataset, dict[str, Any]]:
+def _load_split(
+    path: pathlib.Path, environment: Any, task: Task, sparse_rewards: bool
+) -> tuple[Dataset, dict[str, Any]]:
     """Loads one split's file, and **returns** its transitions and their provenance."""
     # Refuse damaged or unsuitable files before the slow relabelling.
     record = records.verified(path)
@@ -126,6 +132,8 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
     from ogbench.relabel_utils import relabel_dataset
 
     relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state; adds `rewards` and `masks`
+    if sparse_rewards:
+        rows["rewards"] = sparse(rows["rewards"])
     if ends.all():
         raise ValueError(f"{path} holds no transition, since every row ends a trajectory; give longer trajectories.")
     dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
@@ -135,6 +143,7 @@ def _load_split(path: pathlib.Path, environment: Any, task: Task) -> tuple[Datas
         "path": str(path),
         "source": "unrecorded",
         **(records.fingerprint(path) if record is None else record),
+        **({"sparse_rewards": True} if sparse_rewards else {}),
         "episodes": int(ends.sum()),
         "transitions": len(dataset),
         "summary": summarise(

@@ -20,8 +20,16 @@ class Ogbench:
     """Base addresses to try in this order if the official host fails."""
     download: bool = True
     """Download files that are not found."""
+    sparse_rewards: bool = False
+    """Replace every reward other than 0 by -1."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
         """Loads the data in OGBench's own units; `normalisation` is ignored. Raises as `load_ogbench` does."""
         del normalisation  # OGBench's units are the networks' units
-        return load_ogbench(self.env, data_dir=self.directory, mirrors=self.mirrors, download=self.download)
+        return load_ogbench(
+            self.env,
+            data_dir=self.directory,
+            mirrors=self.mirrors,
+            download=self.download,
+            sparse_rewards=self.sparse_rewards,
+        )

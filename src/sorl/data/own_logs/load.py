@@ -14,6 +14,7 @@ from sorl.data.loaded import LoadedData, empty_rows, to_device
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
+from sorl.data.rewards import sparse
 from sorl.data.transitions import Dataset
 from sorl.system.files import expanded
 
@@ -26,6 +27,7 @@ def load_logs(
     observation_margin: float | None = 1.5,
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
+    sparse_rewards: bool = False,
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
     """Loads logged trajectories from an npz file, and computes the scales that training and acting need.
@@ -54,8 +56,9 @@ def load_logs(
     `{name}-val.npz` lies beside the file, which then is the validation set; `observation_margin`, which limits what
     the policy sees: each observation is clipped to centre +- margin * half range, in the user's units, where centre and
     half range are those of the training rows and their successors (a constant to itself; None: no limits);
-    `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `normalisation`,
-    the units of a run that is continued, instead of those of the file: actions outside of its range are refused.
+    `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `sparse_rewards`,
+    whether every reward other than 0 becomes -1; `normalisation`, the units of a run that is continued, instead of
+    those of the file: actions outside of its range are refused.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.
@@ -73,6 +76,7 @@ def load_logs(
         observation_margin=observation_margin,
         action_low=action_low,
         action_high=action_high,
+        sparse_rewards=sparse_rewards,
         normalisation=normalisation,
     )
 
@@ -85,6 +89,7 @@ def load_log(
     observation_margin: float | None = 1.5,
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
+    sparse_rewards: bool = False,
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
     """Splits checked trajectories of any file format, computes their scales, and puts them on the device.
@@ -97,6 +102,9 @@ def load_log(
     # The training rows determine the scales; a validation file beside the log only widens the action range.
     split = _split(log, validation_fraction, seed)
     logs = [log, *split.beside]
+    if sparse_rewards:
+        for part in logs:
+            part.rows["rewards"] = sparse(part.rows["rewards"])
     if normalisation is None:
         limits = scales.action_range(logs, action_low, action_high)
     else:
@@ -118,7 +126,10 @@ def load_log(
         raise ValueError(
             f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
         )
-    return LoadedData(train_set, validation_set, normalisation, _provenance(log.path, found, split, validation_set))
+    provenance = _provenance(log.path, found, split, validation_set)
+    if sparse_rewards:
+        provenance["sparse_rewards"] = True
+    return LoadedData(train_set, validation_set, normalisation, provenance)
 
 
 def _refuse_bad_options(validation_fraction: float, observation_margin: float | None) -> None:

@@ -22,6 +22,8 @@ class Logs:
     """Lower limits of the actions, one for each or one for all; default: those in the file, or the lowest logged."""
     action_high: float | Sequence[float] | None = None
     """Upper limits of the actions; default: those in the file, or else the highest logged actions."""
+    sparse_rewards: bool = False
+    """Replace every reward other than 0 by -1."""
 
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
@@ -41,5 +43,6 @@ class Logs:
             observation_margin=self.observation_margin,
             action_low=self.action_low,
             action_high=self.action_high,
+            sparse_rewards=self.sparse_rewards,
             normalisation=normalisation,
         )
