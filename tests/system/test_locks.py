@@ -19,6 +19,14 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
         pass
 
 
+def test_a_held_lock_is_seen_without_taking_it(tmp_path):
+    path = tmp_path / ".lock"
+    assert not locks.is_held(path) and not path.exists()
+    with exclusive(path, "busy"):
+        assert locks.is_held(path)
+    assert not locks.is_held(path)
+
+
 def test_the_lock_is_released_when_its_process_is_killed(tmp_path):
     program = (
         "import pathlib, sys, time; from sorl.system.locks import exclusive\n"

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,11 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+
+TRIES = 5
+"""How often a busy lock is tried, `PAUSE` seconds apart, because `is_held` holds it for a moment."""
+PAUSE = 0.1
 
 
 @contextmanager
@@ -38,6 +44,23 @@ def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) ->
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on the file `path`; never waits, and creates nothing.
+
+    Another host's lock is seen only if the file system has locks that hold across hosts.
+    """
+    if fcntl is None or not path.is_file():
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _open(path: Path, remedy: str | None) -> int:
     """Opens the file for writing without truncating it or following a symbolic link."""
     try:
@@ -55,10 +78,14 @@ def _open(path: Path, remedy: str | None) -> int:
 
 def _lock(descriptor: int, path: Path, busy: str | None) -> None:
     assert fcntl is not None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if busy is not None:
-            raise BlockingIOError(busy) from None
-        print(f"Waiting for another process that works in {path.parent}.", file=sys.stderr, flush=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    for left in reversed(range(TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if left:
+                time.sleep(PAUSE)
+    if busy is not None:
+        raise BlockingIOError(busy)
+    print(f"Waiting for another process that works in {path.parent}.", file=sys.stderr, flush=True)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)

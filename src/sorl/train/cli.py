@@ -30,6 +30,8 @@ class RunOptions:
     """Directory of the run; an existing run is never overwritten; default: runs/ENV_AGENT_TIME."""
     resume: bool = False
     """Continue the run in --run-dir from its last checkpoint, with the options it was started with."""
+    start_or_resume: bool = False
+    """Start the run in --run-dir, or continue it if it is there already, with the same options; for job scripts."""
     from_step: int | None = None
     """With --resume: the update of an older checkpoint to continue from; later updates are repeated; default: the last
     checkpoint."""
@@ -115,6 +117,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
             "--data.episodes None to train on the logs."
         )
+    if parsed.options.start_or_resume:
+        return parsed.train, _resumed_if_begun(parsed.options, parsed.train), source
     # A run may only be resumed with the options that it was started with, except for a few.
     if selection.options.resume:
         changed = changes(default, parsed.train) - resuming.FREE
@@ -129,6 +133,25 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
                 "config.json; leave them out, or start a new run with --config."
             )
     return parsed.train, parsed.options, source
+
+
+def _resumed_if_begun(options: RunOptions, train: TrainConfig) -> RunOptions:
+    """The options with `resume` set if --run-dir holds a run; raises a `ValueError` if that has other options."""
+    if options.run_dir is None:
+        raise ValueError("--start-or-resume needs the directory of the run; give --run-dir too.")
+    path = runs.config_path(options.run_dir)
+    if not path.exists():
+        return options
+    before = read_config(path)
+    changed = changes(before, train) - resuming.FREE
+    if train.updates < before.updates:
+        changed.add("updates")
+    if changed:
+        raise ValueError(
+            f"The run in {options.run_dir} was started with other options ({', '.join(sorted(changed))}); give the "
+            "same, or another --run-dir."
+        )
+    return dataclasses.replace(options, resume=True)
 
 
 def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
@@ -146,6 +169,8 @@ def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
 def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainConfig, str]:
     """The defaults of a run's options, and a sentence about their source."""
     options, env = selection.options, selection.env
+    if options.start_or_resume and options.resume:
+        raise ValueError("--start-or-resume itself finds whether there is a run to continue; leave --resume out.")
     if not options.resume and (options.from_step is not None or options.new_phase):
         raise ValueError("--from-step and --new-phase continue a run; give --run-dir and --resume too.")
     # A run that is resumed, or --config, has all options.
