@@ -12,6 +12,9 @@ from sorl.data.columns import blocks
 
 Arrays = dict[str, np.ndarray]
 """Arrays by key; after `refuse_wrong_shapes`, their shapes are [rows, ...]."""
+LARGEST_REWARD = 1e12
+"""The largest reward whose values, squared in a loss, still fit in float32."""
+LARGEST_ACTION = 1e30
 
 
 def stored_keys(path: pathlib.Path) -> list[str]:
@@ -69,6 +72,19 @@ def first_bad(row: Shaped[np.ndarray, "*size"], good: Bool[np.ndarray | np.bool_
         return str(row)
     column = int(np.argmin(good))
     return f"column {column} is {row[column]}"
+
+
+def refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows size"], largest: float) -> None:
+    """Raises a `ValueError` with the first row that has a number of more than the `largest` magnitude."""
+    for block in blocks(array):
+        small = np.abs(array[block].astype(np.float64)) <= largest
+        if not small.all():
+            row = int(np.argmin(small.all(axis=1)))
+            found = first_bad(array[block][row], small[row])
+            raise ValueError(
+                f"{key} of {path} in row {block.start + row}: {found}, beyond {largest:g}, where training overflows; "
+                "give them in a larger unit."
+            )
 
 
 def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,14 +97,42 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
                 temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Writes a directory atomically: yields a temporary one beside it, and renames it only if nothing is raised.
+
+    Raises a `FileExistsError` if `path` exists, and another `OSError`, one sentence, if the system refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _refuse_present(path)
+    make_directory(path.parent)
+    with named_errors(path):
+        _remove_abandoned(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _refuse_present(path)  # renaming would replace an empty directory
+            os.rename(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_present(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists already; remove it, or give another directory.")
+
+
 def _remove_abandoned(path: Path) -> None:
-    """Removes the temporary files of this file that killed processes left."""
+    """Removes the temporary files and directories of this path that killed processes left."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
     for name in os.listdir(path.parent):
         written_by = pattern.fullmatch(name)
         if written_by and not _is_another(int(written_by[1])):
-            with suppress(FileNotFoundError, IsADirectoryError):
-                path.with_name(name).unlink()
+            left = path.with_name(name)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_another(process: int) -> bool:

@@ -21,9 +21,6 @@ OTHER_NAMES = {"terminals": "terminations", "timeouts": "truncations"}
 """Gymnasium's names, accepted in place of ours."""
 SYNONYMS = {"done": "terminals", "dones": "terminals", "acts": "actions"}
 """Common names of our keys that are not similar in spelling."""
-LARGEST_REWARD = 1e12
-"""The largest reward whose values, squared in a loss, still fit in float32."""
-LARGEST_ACTION = 1e30
 SUCCESSOR_TOLERANCE = 1e-5
 """The share of a column's range by which a stored next observation may differ from the next row."""
 
@@ -123,20 +120,8 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
     if arrays["actions"].dtype.kind == "b":
         raise ValueError(f"actions of {path} are booleans, but policies act with real numbers; give real numbers.")
     checks.refuse_not_finite(path, dict(arrays))
-    _refuse_large(path, "rewards", arrays["rewards"][:, None], LARGEST_REWARD)
-    _refuse_large(path, "actions", arrays["actions"], LARGEST_ACTION)
-
-
-def _refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows size"], largest: float) -> None:
-    for block in blocks(array):
-        small = np.abs(array[block].astype(np.float64)) <= largest
-        if not small.all():
-            row = int(np.argmin(small.all(axis=1)))
-            found = checks.first_bad(array[block][row], small[row])
-            raise ValueError(
-                f"{key} of {path} in row {block.start + row}: {found}, beyond {largest:g}, where training overflows; "
-                "give them in a larger unit."
-            )
+    checks.refuse_large(path, "rewards", arrays["rewards"][:, None], checks.LARGEST_REWARD)
+    checks.refuse_large(path, "actions", arrays["actions"], checks.LARGEST_ACTION)
 
 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:

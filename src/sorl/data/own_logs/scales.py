@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from sorl.data.checks import LARGEST_ACTION
 from sorl.data.columns import Columns, blocks, columns, is_constant
 from sorl.data.normalisation import Normalisation
-from sorl.data.own_logs.file import LARGEST_ACTION, Log
+from sorl.data.own_logs.file import Log
 from sorl.system.ranges import MAX_NUMBER
 
 

@@ -1,0 +1,216 @@
+"""Writes data directories, episode by episode in constant memory, and joins those that were written in parallel."""
+
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from sorl.data import checks
+from sorl.data.mapped.array_writer import ArrayWriter, written_at_once
+from sorl.data.mapped.manifest import (
+    ARRAY_NAME,
+    EPISODE_ARRAYS,
+    STEPS_NEEDED,
+    ArrayFile,
+    Manifest,
+    read_manifest,
+)
+from sorl.data.mapped.reader import open_arrays
+from sorl.system.files import whole_directory
+
+
+LARGEST = {"rewards": checks.LARGEST_REWARD, "actions": checks.LARGEST_ACTION}
+CHECKED = ("observations", "actions", "rewards", "terminations")
+"""The arrays whose shapes and numbers are checked."""
+Range = tuple[Sequence[float], Sequence[float]]
+
+
+class MappedWriter:
+    """A data directory that is being written; as a context manager, it exists only when the block ends without error.
+
+    ```python
+    with MappedWriter("big", provenance={"robot": "left arm"}) as writer:
+        for episode in episodes:
+            writer.append(
+                {"observations": .., "actions": .., "rewards": .., "terminations": ..},
+                final_observation=..,
+            )
+    ```
+
+    **Arguments:** `path`, a directory that does not exist yet; `provenance`, the origin of the data, JSON-able;
+    `action_range`, the actions that map to -1 and 1, if they are known (`action_low` and `action_high` of own logs).
+
+    Raises a `FileExistsError` if `path` exists, and another `OSError`, one sentence, if the system refuses a write.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path | str,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        action_range: Range | None = None,
+    ):
+        self.path = pathlib.Path(path)
+        self._provenance = dict(provenance or {})
+        self._range = action_range
+        self._files = ExitStack()
+        self._arrays: dict[str, ArrayWriter] = {}
+        self._lengths: list[int] = []
+
+    def __enter__(self) -> "MappedWriter":
+        self._folder = self._files.enter_context(whole_directory(self.path))
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        if error[0] is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._files.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        return self._files.__exit__(*error)
+
+    @property
+    def rows(self) -> int:
+        """Number of steps so far."""
+        return sum(self._lengths)
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes so far."""
+        return len(self._lengths)
+
+    def append(
+        self,
+        episode: Mapping[str, Shaped[np.ndarray, "steps ..."]],
+        final_observation: Shaped[np.ndarray, " observation"] | None = None,
+    ) -> None:
+        """Adds one whole episode, in the user's units and dtypes.
+
+        **Arguments:** `episode`, arrays with one row a step: `observations` [steps, size] and `actions` [steps, size];
+        for own logs also `rewards` [steps] and `terminations` [steps], 1 where a step terminated the episode; others by
+        lower-case names are kept too. All episodes need the same arrays, of the same dtypes and sizes.
+        `final_observation`, what was seen after the last step, before any reset (None: not known; then the last step is
+        not trained on unless it terminated the episode).
+
+        Raises a `ValueError`, one sentence, for an episode that does not fit or is not finite.
+        """
+        where = pathlib.Path(f"episode {self.episodes} of {self.path}")
+        rows = {name: np.asarray(values) for name, values in episode.items()}
+        self._refuse_bad(where, rows)
+        if "terminations" in rows:
+            rows["terminations"] = checks.flags(where, rows, "terminations")
+        observations = rows["observations"]
+        final = observations[-1:] if final_observation is None else np.asarray(final_observation)[None]
+        if final.shape[1:] != observations.shape[1:]:
+            raise ValueError(
+                f"The final observation of {where} has shape {list(final.shape[1:])}; give "
+                f"{list(observations.shape[1:])}."
+            )
+        checks.refuse_not_finite(where, {"final_observation": final})
+        rows["final_observations"] = final.astype(observations.dtype, copy=False)
+        rows["final_known"] = np.array([final_observation is not None])
+        self._write(where, rows)
+        self._lengths.append(len(observations))
+
+    def append_directory(self, path: pathlib.Path) -> None:
+        """Adds all episodes of another data directory, which the system copies without passing them through memory."""
+        manifest, arrays = open_arrays(path)
+        copied = {name: array for name, array in manifest.arrays.items() if name != "episode_lengths"}
+        self._refuse_other_arrays(path, {name: (array.dtype, array.shape[1:]) for name, array in copied.items()})
+        for name, array in copied.items():
+            self._array(name, array.dtype, array.shape[1:]).append_file(path / f"{name}.npy", array)
+        self._lengths += arrays["episode_lengths"].tolist()
+
+    def _refuse_bad(self, where: pathlib.Path, rows: checks.Arrays) -> None:
+        missing = [name for name in STEPS_NEEDED if name not in rows]
+        wrong = [name for name in rows if not ARRAY_NAME.fullmatch(name) or name in EPISODE_ARRAYS]
+        if missing:
+            raise ValueError(f"{where} lacks {', '.join(missing)}; give observations and actions.")
+        if wrong:
+            raise ValueError(f"{where} has an array named {wrong[0]!r}; give lower-case names of letters and digits.")
+        checks.refuse_wrong_shapes(where, {name: rows[name] for name in rows if name in CHECKED}, STEPS_NEEDED)
+        for name, values in rows.items():
+            if values.dtype.kind not in "fiub" or values.shape[:1] != rows["observations"].shape[:1]:
+                raise ValueError(
+                    f"{name} of {where} have dtype {values.dtype} and shape {list(values.shape)}; give a number or a "
+                    f"row of numbers for each of the {len(rows['observations'])} steps."
+                )
+            if 0 in values.shape:
+                raise ValueError(f"{name} of {where} have shape {list(values.shape)}; give at least one column.")
+        checks.refuse_not_finite(where, {name: values for name, values in rows.items() if name in CHECKED})
+        for name, largest in LARGEST.items():
+            if name in rows:
+                checks.refuse_large(where, name, rows[name].reshape(len(rows[name]), -1), largest)
+
+    def _write(self, where: pathlib.Path, rows: checks.Arrays) -> None:
+        self._refuse_other_arrays(where, {name: (values.dtype, values.shape[1:]) for name, values in rows.items()})
+        for name, values in rows.items():
+            self._array(name, values.dtype, values.shape[1:]).append(values)
+
+    def _refuse_other_arrays(self, where: pathlib.Path, found: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
+        """Raises a `ValueError` unless the arrays are those of the episodes before."""
+        expected = {name: (array.dtype, array.row) for name, array in self._arrays.items()}
+        for name in [*expected, *found] if expected else []:
+            if expected.get(name) != found.get(name):
+                had, has = (
+                    "no such array" if one is None else f"{one[0]} of shape {list(one[1])} a row"
+                    for one in (expected.get(name), found.get(name))
+                )
+                raise ValueError(f"{name} of {where}: {has}, but episodes before it have {had}; give all alike.")
+
+    def _array(self, name: str, dtype: np.dtype, row: tuple[int, ...]) -> ArrayWriter:
+        if name not in self._arrays:
+            array = ArrayWriter(self._folder / f"{name}.npy", dtype, row)
+            self._files.callback(array.close)
+            self._arrays[name] = array
+        return self._arrays[name]
+
+    def _finish(self) -> None:
+        """Completes all files, and writes the description last."""
+        if not self._lengths:
+            raise ValueError(f"{self.path} would hold no episode; append at least one.")
+        arrays: dict[str, ArrayFile] = {name: array.finish() for name, array in self._arrays.items()}
+        lengths = np.array(self._lengths, np.int64)
+        arrays["episode_lengths"] = written_at_once(self._folder / "episode_lengths.npy", lengths)
+        Manifest(arrays, self._checked_range(arrays["actions"].shape[1]), self._provenance).write(self._folder)
+
+    def _checked_range(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        if self._range is None:
+            return None
+        low, high = (tuple(float(number) for number in bound) for bound in self._range)
+        if len(low) != size or len(high) != size or not np.all(np.isfinite([low, high])):
+            raise ValueError(
+                f"The action range of {self.path} has {len(low)} and {len(high)} numbers for {size} actions; give a "
+                "finite one for each."
+            )
+        return low, high
+
+
+def join(
+    path: pathlib.Path | str,
+    shards: Sequence[pathlib.Path],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    keep: bool = False,
+) -> pathlib.Path:
+    """Makes one data directory of several, which processes can write in parallel; the system copies their arrays.
+
+    **Arguments:** `shards`, data directories with the same arrays, in the order of their episodes; `provenance`, that
+    of the result (None: that of the first); `keep`, whether they are kept; otherwise they are removed at the end.
+
+    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do.
+    """
+    first = read_manifest(shards[0])
+    kept = first.provenance if provenance is None else provenance
+    with MappedWriter(path, provenance=kept, action_range=first.action_range) as writer:
+        for shard in shards:
+            writer.append_directory(shard)
+    if not keep:
+        for shard in shards:
+            shutil.rmtree(shard)
+    return pathlib.Path(path)

@@ -1,0 +1,206 @@
+"""Data directories: written whole or not at all, read back bit for bit, and refused where they are damaged."""
+
+import json
+import subprocess
+import sys
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from sorl.data.mapped import array_writer
+from sorl.data.mapped.manifest import read_manifest
+from sorl.data.mapped.reader import open_arrays, read_whole, verify
+from sorl.data.mapped.writer import MappedWriter, join
+
+
+def _episode(length, seed=0, **changes):
+    draw = np.random.default_rng(seed)
+    arrays = {
+        "observations": draw.normal(size=(length, 3)),
+        "actions": draw.uniform(-1, 1, (length, 2)).astype(np.float32),
+        "rewards": draw.normal(size=length).astype(np.float32),
+        "terminations": np.arange(length) == length - 1,
+        **changes,
+    }
+    return {name: values for name, values in arrays.items() if values is not None}
+
+
+def _write(path, lengths, first=0, **options):
+    with MappedWriter(path, **options) as writer:
+        for number, length in enumerate(lengths, first):
+            final = np.full(3, float(number)) if number % 2 else None
+            writer.append(_episode(length, number), final)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Blocks of 64 bytes, so that tiny arrays have several, and rows cross their boundaries."""
+    monkeypatch.setattr(array_writer, "BLOCK_BYTES", 64)
+
+
+@hypothesis.given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+@hypothesis.settings(
+    deadline=None, max_examples=20, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, lengths):
+    path = _write(tmp_path_factory.mktemp("set") / "data", lengths)
+    manifest, arrays = open_arrays(path)
+    verify(path)
+    assert (manifest.rows, manifest.episodes) == (sum(lengths), len(lengths))
+    assert arrays["episode_lengths"].tolist() == lengths
+    for name, values in _episode(1).items():
+        expected = np.concatenate([_episode(length, number)[name] for number, length in enumerate(lengths)])
+        loaded = read_whole(path, name, manifest.arrays[name])
+        # Any program that reads npy files reads these.
+        for found in (arrays[name], loaded, np.load(path / f"{name}.npy", allow_pickle=False)):
+            assert found.dtype == values.dtype
+            np.testing.assert_array_equal(found, expected)
+    assert arrays["final_known"].tolist() == [number % 2 == 1 for number in range(len(lengths))]
+    finals = [
+        [number] * 3 if number % 2 else _episode(n, number)["observations"][-1] for number, n in enumerate(lengths)
+    ]
+    np.testing.assert_array_equal(arrays["final_observations"], finals)
+
+
+def test_shards_are_joined_to_what_one_process_would_write(tmp_path):
+    whole = _write(tmp_path / "whole", [4, 5, 6, 7], action_range=([-1.0, -1.0], [1.0, 2.0]))
+    shards = [
+        _write(tmp_path / "a", [4, 5], action_range=([-1.0, -1.0], [1.0, 2.0]), provenance={"robot": "left"}),
+        _write(tmp_path / "b", [6, 7], first=2, action_range=([-1.0, -1.0], [1.0, 2.0])),
+    ]
+    joined = join(tmp_path / "joined", shards)
+    verify(joined)
+    for name in read_manifest(whole).arrays:
+        assert (joined / f"{name}.npy").read_bytes() == (whole / f"{name}.npy").read_bytes()
+    assert read_manifest(joined).provenance == {"robot": "left"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["joined", "whole"]
+
+
+def test_shards_with_other_arrays_are_refused_and_kept(tmp_path):
+    a = _write(tmp_path / "a", [4])
+    with MappedWriter(tmp_path / "b") as writer:
+        writer.append(_episode(4, rewards=None))
+    with pytest.raises(ValueError, match="rewards of .*b: no such array, but episodes before it have float32 of shape"):
+        join(tmp_path / "joined", [a, tmp_path / "b"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_digest_is_that_of_the_contents(tmp_path):
+    one, same = (_write(tmp_path / name, [4, 5], provenance={"name": name}) for name in ("one", "same"))
+    other = _write(tmp_path / "other", [4, 6])
+    digests = [read_manifest(path).sha256 for path in (one, same, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_directory_is_whole_or_not_there(tmp_path):
+    with pytest.raises(RuntimeError, match="half way"), MappedWriter(tmp_path / "data") as writer:
+        writer.append(_episode(4))
+        assert not (tmp_path / "data").exists()
+        raise RuntimeError("half way")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="would hold no episode"), MappedWriter(tmp_path / "data"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    _write(tmp_path / "data", [4])
+    with pytest.raises(FileExistsError, match="exists already; remove it"), MappedWriter(tmp_path / "data"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / f".data.{2**22 + 1}.tmp"
+    left.mkdir()
+    (left / "actions.npy").write_bytes(b"half")
+    _write(tmp_path / "data", [4])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "final", "said"),
+    [
+        ({"rewards": None}, None, "rewards of episode 1 of .*: no such array, but episodes before it have float32"),
+        ({"rewards": np.zeros(4)}, None, "rewards of episode 1 of .*: float64 of shape .* have float32"),
+        ({"actions": np.zeros((4, 3), np.float32)}, None, r"float32 of shape \[3\] a row, but .* \[2\] a row"),
+        ({"observations": None}, None, "episode 1 of .* lacks observations"),
+        ({"observations": np.full((4, 3), np.nan)}, None, "observations of episode 1 of .* is not finite in row 0"),
+        ({"terminations": np.full(4, 2)}, None, "terminations of episode 1 of .* is 2 in row 0; give 0 or 1"),
+        ({"rewards": np.full(4, 1e13, np.float32)}, None, "rewards of episode 1 .* beyond 1e"),
+        ({"Other": np.zeros(4)}, None, "an array named 'Other'"),
+        ({"qpos": np.zeros(3)}, None, "qpos of episode 1 .* each of the 4 steps"),
+        ({}, np.zeros(2), r"final observation of episode 1 .* shape \[2\]; give \[3\]"),
+    ],
+)
+def test_an_episode_that_does_not_fit_is_refused(tmp_path, changes, final, said):
+    with pytest.raises(ValueError, match=said), MappedWriter(tmp_path / "data") as writer:
+        writer.append(_episode(4))
+        writer.append(_episode(4, **changes), final)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_block_is_named(tmp_path):
+    path = _write(tmp_path / "data", [4, 5])
+    _flip(path / "actions.npy", 128 + 70)
+    open_arrays(path)  # sizes are as they were
+    said = r"Block 1 of .*actions.npy \(rows 8 to 8\) is damaged \(its SHA-256 is not the recorded one\); copy"
+    with pytest.raises(ValueError, match=said):
+        verify(path)
+    verify(path, ["observations"])
+    with pytest.raises(ValueError, match=said):
+        read_whole(path, "actions", read_manifest(path).arrays["actions"])
+
+
+def test_a_missing_block_is_named_at_once(tmp_path):
+    path = _write(tmp_path / "data", [4, 5])
+    content = (path / "observations.npy").read_bytes()
+    (path / "observations.npy").write_bytes(content[:-20])
+    with pytest.raises(ValueError, match=r"Block 3 of .*observations.npy \(rows 8 to 8\) is missing or cut \(the file"):
+        open_arrays(path)
+    (path / "observations.npy").unlink()
+    with pytest.raises(FileNotFoundError, match="There is no file .*observations.npy, which data.json lists; copy"):
+        open_arrays(path)
+
+
+def _edited(path, change):
+    content = json.loads((path / "data.json").read_text())
+    change(content)
+    (path / "data.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda it: it.update(version=2), "version 2 of its format, and this is sorl for version 1; read it with"),
+        (lambda it: it.update(format="zarr"), "format 'zarr' instead of 'sorl-data'"),
+        (lambda it: it.update(rows=10), "is damaged .observations has 9 rows.; copy"),
+        (lambda it: it["arrays"].pop("actions"), "is damaged .it lists no array actions.; copy"),
+        (
+            lambda it: it["arrays"].update({"../x": it["arrays"]["actions"]}),
+            "is damaged .an array is named '../x'.; copy",
+        ),
+        (lambda it: it["arrays"]["actions"].update(dtype="O"), "is damaged .actions is of object with shape"),
+        (lambda it: it["arrays"]["actions"]["blocks"].pop(), "is damaged .the blocks of actions are not its 72 bytes"),
+        (lambda it: it.pop("provenance"), "is damaged .'provenance'.; copy"),
+        (lambda it: it["arrays"]["actions"].update(shape=[18, 1]), "is damaged .actions has 18 rows"),
+        (lambda it: it["arrays"]["rewards"].update(dtype="<i4"), "rewards.npy has 164 bytes and its header does not"),
+    ],
+)
+def test_an_edited_description_is_one_sentence(tmp_path, change, said):
+    path = _write(tmp_path / "data", [4, 5])
+    _edited(path, change)
+    with pytest.raises(ValueError, match=said):
+        open_arrays(path)
+
+
+def test_a_data_directory_needs_no_jax():
+    """Workers write data directories."""
+    code = "import sys, sorl.data.mapped.writer; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
