@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, export
-from sorl.agents import AGENTS
 from sorl.config.json_form import to_json
-from sorl.policy import __main__ as policy_command, exported
+from sorl.policy import __main__ as policy_command, exported, stablehlo
 
 from . import synthetic
 from .alone import run_alone
@@ -151,7 +150,7 @@ def test_the_file_says_what_it_is(directory):
 
 def test_actions_are_in_the_environments_units(policy, directory):
     """The deterministic path of one jump, by hand: normalise, one step of the field, clip, scale."""
-    program = export.export(policy.with_budget(Budget(1, noise_scale=0.0)), ["cpu"])
+    program = stablehlo.export(policy.with_budget(Budget(1, noise_scale=0.0)), ["cpu"])
     observation = np.array([[2.0, -1.0, 3.5]], np.float32)
     normalised = jnp.array([0.5, -0.75, 1.0])
     action = policy.networks.generator(normalised, jnp.zeros(2), jnp.array(0.0), jnp.array(0.0))
@@ -163,24 +162,12 @@ def test_actions_are_in_the_environments_units(policy, directory):
 @pytest.mark.parametrize("budget", [Budget(1), Budget(3, 2, 0.5), Budget(8, 2, policy_conditioning=4)])
 def test_every_budget_can_be_exported(policy, budget, tmp_path):
     policy = policy.with_budget(budget)
-    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+    stablehlo.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
     loaded = exported.load_exported(tmp_path / "policy.stablehlo")
     observations, noise, actions = _decisions(policy, 4)
     np.testing.assert_allclose(loaded(observations, noise), actions, atol=5 * ROUNDING)
     shaped = loaded(observations.reshape(2, 2, 3), noise.reshape(2, 2, *noise.shape[1:]))
     np.testing.assert_array_equal(shaped, loaded(observations, noise).reshape(2, 2, 2))
-
-
-@pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.__name__)
-def test_every_agent_can_be_exported(agent, tmp_path):
-    agent = synthetic.tiny(agent)
-    policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0, scale=0.2), Normalisation.identity(3, 2))
-    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
-    loaded = exported.load_exported(tmp_path / "policy.stablehlo")
-    key, observations = jax.random.key(0), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    draws = jax.vmap(lambda k: agent.actor.draw_action(2, policy.budget, key=k))(jax.random.split(key, 5))
-    (noise,) = jax.tree.leaves(draws) or [loaded.noise(np.random.default_rng(0), 5)]
-    np.testing.assert_allclose(loaded(observations, noise), policy(observations, key=key), atol=10 * ROUNDING)
 
 
 @pytest.fixture(scope="module")
@@ -318,4 +305,4 @@ def test_a_missing_file_is_not_found(tmp_path):
 @pytest.mark.parametrize("platforms", [["gpu"], ["cpu", "quantum"], []])
 def test_unknown_platforms_are_refused(policy, platforms):
     with pytest.raises(ValueError, match="give some of cpu, cuda, rocm, tpu"):
-        export.export(policy, platforms)
+        stablehlo.export(policy, platforms)

@@ -22,7 +22,7 @@ from sorl.agents.shared.metrics import UNDESCRIBED, described
 from sorl.config.json_form import from_json, to_json
 from sorl.config.options import read_config
 from sorl.data import load_logs
-from sorl.export import save_exported
+from sorl.policy.stablehlo import save_exported
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train, loop
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sorl import Fql, Normalisation, Policy, load_exported, load_policy
-from sorl.export import save_exported
 from sorl.policy.__main__ import Config, main
+from sorl.policy.stablehlo import save_exported
 
 from .. import synthetic
 from ..random_networks import make_policy

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Budget, Normalisation, Policy, export, load_logs, load_policy
+from sorl import Budget, Normalisation, Policy, load_logs, load_policy
 from sorl.agents import AGENTS
 from sorl.policy import decide, exported
+from sorl.policy.stablehlo import save_exported
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -146,7 +147,7 @@ def test_the_file_keeps_every_bit(policy, tmp_path):
 
 def test_an_exported_program_clips_too_and_its_digits_are_warned_of(policy, tmp_path):
     with pytest.warns(UserWarning, match=r"sees observations\[0\] to few digits"):
-        export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+        save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
     program = exported.load_exported(tmp_path / "policy.stablehlo")
     noise = program.noise(np.random.default_rng(0))
     far = _inside(constant=5.0, small=-1.0)
@@ -173,7 +174,7 @@ def test_policy_decision_and_exported_program_agree_on_ordinary_logs(tmp_path):
     keys = jax.random.split(key, 50)
     decided = decide(agent.actor, networks, policy.normalisation, observations.astype(np.float32), keys, budget)
     np.testing.assert_allclose(decided, expected, atol=2e-5)
-    export.save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
+    save_exported(policy, tmp_path / "policy.stablehlo", ["cpu"])
     noise = jax.vmap(lambda one: agent.actor.draw_action(2, budget, key=one))(keys)
     exported_actions = exported.load_exported(tmp_path / "policy.stablehlo")(observations, noise)
     np.testing.assert_allclose(exported_actions, expected, atol=2e-5)

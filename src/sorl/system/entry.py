@@ -33,7 +33,14 @@ EXIT_CODES = (
     "error says; 130 stopped by Ctrl-C; 128 + n stopped by signal n."
 )
 
-EXTRAS = {"matplotlib": "plots", "tensorboardX": "tensorboard", "wandb": "wandb", "imageio": "video"}
+EXTRAS = {
+    "matplotlib": "plots",
+    "tensorboardX": "tensorboard",
+    "wandb": "wandb",
+    "imageio": "video",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+}
 """The extra of sorl that installs each optional module, by the module's name."""
 
 MAX_SENTENCE = 600
