@@ -10,7 +10,11 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402  # public jax has no compiler options for all programs
 
+
+IN_HASTE = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+"""With these options XLA compiles a small program in two fifths of the CPU time."""
 
 # Traces are many small objects that live long: Python's own thresholds would look through all of them again and again.
 gc.set_threshold(50_000, 20, 50)
@@ -42,19 +46,46 @@ def _programs_of_all_files(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _programs_of_one_file(request):
-    """How the programs of a file are compiled, and when they end.
+@pytest.fixture(scope="session")
+def _haste(_programs_of_all_files) -> dict[str, bool | int]:
+    """The options for a quick compilation, or none where this version of XLA does not know them."""
+    try:
+        # Afterwards this process has read XLA_FLAGS, which is then set for its children alone.
+        jax.jit(lambda: 0.0).lower().compile(compiler_options=dict(IN_HASTE))
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return IN_HASTE
 
-    Most of the suite's time would go into LLVM's optimisations, which decide nothing but last bits: a file that
-    compares bits with those of another process needs them. Each program takes hundreds of memory maps, of which Linux
-    gives a process 65,530 before it crashes.
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file(request, _haste):
+    """How the programs of a file and of the processes it starts are compiled, and when they end.
+
+    Most of the suite's time would go into XLA's optimisations, which decide nothing but last bits. A file that tests
+    what users are promised about bits is compiled as for them. Each program takes hundreds of memory maps, of which
+    Linux gives a process 65,530 before it crashes.
     """
     in_haste = request.node.get_closest_marker("compiled_as_shipped") is None
     if in_haste != jax.config.read("jax_disable_most_optimizations") or _memory_maps() > 20_000:
         jax.clear_caches()
         gc.collect()
     jax.config.update("jax_disable_most_optimizations", in_haste)
+    with pytest.MonkeyPatch.context() as patch:
+        if in_haste:
+            flags = [f"--{name}={str(value).lower()}" for name, value in _haste.items()]
+            patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *flags]))
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+            patch.setattr(compiler, "get_compile_options", _with(_haste, compiler.get_compile_options))
+        yield
+
+
+def _with(haste, get_compile_options):
+    """`get_compile_options` with the options of `haste` beside those of the program."""
+
+    def get(*arguments, env_options_overrides=None, **options):
+        return get_compile_options(*arguments, env_options_overrides=haste | (env_options_overrides or {}), **options)
+
+    return get
 
 
 def _memory_maps() -> int:
