@@ -1,5 +1,6 @@
 """States of agents with random arrays, and an update computed step by step, for tests of the baselines."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, fill
+from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, fill, make_batch
 
 
 def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
@@ -20,6 +21,18 @@ def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
         return jnp.zeros(leaf.shape, kind) if of_optimiser else random
 
     return jax.tree_util.tree_map_with_path(settle, template, fill(template, seed, dtype))
+
+
+def make_example(agent: Any, rows: int) -> tuple[Any, Any, Any, Any]:
+    """The agent, a state, a batch of `rows` and draws for it, all in double precision."""
+    draws = double(agent.draw(rows, ACTION_SIZE, key=jax.random.key(0)))
+    return agent, random_state(agent), make_batch(rows, dtype=jnp.float64), draws
+
+
+def q_loss(critic: Any, batch: Any, next_q: Any) -> jax.Array:
+    """Row by row: the mean square of the heads' distance to the TD target."""
+    target = batch.reward + batch.discount * next_q
+    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 
 def adam_step(gradient: Any, networks: Any, learning_rate: float) -> Any:
@@ -40,6 +53,7 @@ def assert_close(actual: Any, expected: Any, rtol: float = 1e-9) -> None:
         np.testing.assert_allclose(a, e, rtol=0, atol=rtol * max(float(np.abs(e).max()), 1e-3))
 
 
+@partial(jax.jit, static_argnames="steps")
 def euler(field: Any, observation: Any, noise: Any, steps: int) -> jax.Array:
     """Row by row: `steps` Euler steps, then a clip."""
     rows = []
@@ -50,11 +64,13 @@ def euler(field: Any, observation: Any, noise: Any, steps: int) -> jax.Array:
     return jnp.stack(rows)
 
 
+@jax.jit
 def values_of(critic: Any, observation: Any, action: Any) -> jax.Array:
     """Row by row: one value for each head."""
     return jnp.stack([critic(x, a) for x, a in zip(observation, action, strict=True)])
 
 
+@jax.jit
 def flow_errors(field: Any, batch: Any, noise: Any, time: Any) -> jax.Array:
     """Row by row: the mean square of velocity minus action minus noise, on the straight path."""
     errors = []

@@ -88,6 +88,13 @@ def _with(haste, get_compile_options):
     return get
 
 
+@pytest.fixture
+def x64():
+    """Double precision in a test; a file asks for it by `usefixtures`."""
+    with jax.enable_x64(True):
+        yield
+
+
 def _memory_maps() -> int:
     maps = pathlib.Path("/proc/self/maps")
     return len(maps.read_bytes().splitlines()) if maps.exists() else 0

@@ -13,6 +13,8 @@ from ..baseline_states import adam_step, assert_close, average, random_state, va
 from ..random_networks import ACTION_SIZE, double, make_batch
 
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
     "critic_hidden_sizes": (5,),
@@ -26,12 +28,7 @@ BATCH = 6
 update = jax.jit(Iql.update)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
+@jax.jit
 def _cloning_losses(actor, batch):
     """Row by row: half the squared distance to the mean, and the normal density's constant."""
     rows = [jnp.sum((a - actor.mean(x)) ** 2) / 2 for x, a in zip(batch.observation, batch.action, strict=True)]
@@ -81,11 +78,13 @@ def test_bc_with_a_learned_deviation_finds_that_of_the_data():
     np.testing.assert_allclose(actor.mean(jnp.zeros(3)), batch.action.mean(axis=0), atol=0.01)
 
 
+@jax.jit
 def _value_loss(value, q, batch):
     difference = q - jnp.stack([value(x) for x in batch.observation])
     return jnp.mean(jnp.where(difference < 0, 0.2, 0.8) * difference**2)
 
 
+@jax.jit
 def _policy_loss(actor, weight, batch):
     return jnp.mean(weight * _cloning_losses(actor, batch))
 

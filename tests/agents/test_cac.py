@@ -10,9 +10,11 @@ from sorl import Budget, Cac
 from sorl.agents.cac import CacDraws, CacSharedDraws
 from sorl.functional import consistency
 
-from ..baseline_states import assert_close, average, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import assert_close, average, make_example, values_of
+from ..random_networks import ACTION_SIZE, double
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -32,18 +34,9 @@ update = jax.jit(Cac.update)
 losses_of = jax.jit(Cac.losses)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Cac(**SETTINGS)
-    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
-    return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
+    return make_example(Cac(**SETTINGS), rows=3)
 
 
 def _clipped_adam(gradient, networks):

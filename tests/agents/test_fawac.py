@@ -10,9 +10,10 @@ import pytest
 
 from sorl import Fawac
 
-from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, make_example, q_loss, values_of
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -27,36 +28,25 @@ update = jax.jit(Fawac.update)
 losses_of = jax.jit(Fawac.losses)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Fawac(**SETTINGS)
-    return (
-        agent,
-        random_state(agent),
-        make_batch(6, dtype=jnp.float64),
-        double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))),
-    )
+    return make_example(Fawac(**SETTINGS), rows=6)
 
 
-def _critic_loss(agent, critic, state, batch, draws):
+@jax.jit
+def _critic_loss(critic, agent, state, batch, draws):
     next_action = euler(state.field, batch.next_observation, draws.target_noise, agent.flow_steps)
     next_q = jnp.mean(values_of(state.target_critic, batch.next_observation, next_action), axis=1)
-    target = batch.reward + batch.discount * next_q
-    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+    return q_loss(critic, batch, next_q)
 
 
-def _advantage(state, value, batch):
+@jax.jit
+def _advantage(value, state, batch):
     q = jnp.mean(values_of(state.target_critic, batch.observation, batch.action), axis=1)
     return q - jnp.stack([value(x) for x in batch.observation])
 
 
+@jax.jit
 def _policy_loss(field, weight, batch, draws):
     return jnp.mean(weight * flow_errors(field, batch, draws.flow.noise, draws.flow.time))
 
@@ -64,9 +54,9 @@ def _policy_loss(field, weight, batch, draws):
 def test_losses_are_those_worked_out_row_by_row(example):
     agent, state, batch, draws = example
     losses = losses_of(agent, state, batch, draws, ())
-    advantage = _advantage(state, state.value, batch)
+    advantage = _advantage(state.value, state, batch)
     weight = np.minimum(np.exp(2 * np.asarray(advantage)), 100)
-    assert losses["critic_loss"] == pytest.approx(float(_critic_loss(agent, state.critic, state, batch, draws)))
+    assert losses["critic_loss"] == pytest.approx(float(_critic_loss(state.critic, agent, state, batch, draws)))
     assert losses["value_loss"] == pytest.approx(float(jnp.mean(advantage**2) / 2))
     assert losses["advantage_weight_mean"] == pytest.approx(weight.mean())
     assert losses["policy_loss"] == pytest.approx(float(_policy_loss(state.field, weight, batch, draws)))
@@ -75,18 +65,18 @@ def test_losses_are_those_worked_out_row_by_row(example):
 def test_an_update_steps_critic_value_and_flow_in_this_order(example):
     agent, state, batch, draws = example
     new, metrics = update(agent, state, batch, draws, ())
-    gradient = jax.grad(lambda critic: _critic_loss(agent, critic, state, batch, draws))(state.critic)
+    gradient = jax.grad(_critic_loss)(state.critic, agent, state, batch, draws)
     critic = adam_step(gradient, state.critic, 0.01)
     assert_close(new.critic, critic)
     assert_close(new.target_critic, average(critic, state.target_critic, 0.1))
 
     def value_loss(value):
-        return jnp.mean(_advantage(state, value, batch) ** 2) / 2
+        return jnp.mean(_advantage(value, state, batch) ** 2) / 2
 
     value = adam_step(jax.grad(value_loss)(state.value), state.value, 0.01)
     assert_close(new.value, value)
     # The weights are those of the value that the step above made.
-    weight = jnp.minimum(jnp.exp(2 * _advantage(state, value, batch)), 100.0)
+    weight = jnp.minimum(jnp.exp(2 * _advantage(value, state, batch)), 100.0)
     assert metrics["advantage_weight_mean"] == pytest.approx(float(weight.mean()))
     assert_close(new.field, adam_step(jax.grad(_policy_loss)(state.field, weight, batch, draws), state.field, 0.01))
 

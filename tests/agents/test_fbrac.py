@@ -10,9 +10,11 @@ import pytest
 
 from sorl import Budget, Fbrac
 
-from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
-from ..random_networks import ACTION_SIZE, directional_derivatives, double, make_batch
+from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, make_example, q_loss, values_of
+from ..random_networks import ACTION_SIZE, directional_derivatives
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -27,31 +29,19 @@ update = jax.jit(Fbrac.update)
 losses_of = jax.jit(Fbrac.losses)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Fbrac(**SETTINGS)
-    return (
-        agent,
-        random_state(agent),
-        make_batch(6, dtype=jnp.float64),
-        double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))),
-    )
+    return make_example(Fbrac(**SETTINGS), rows=6)
 
 
-def _critic_loss(agent, critic, state, batch, draws):
+@jax.jit
+def _critic_loss(critic, agent, state, batch, draws):
     next_action = euler(state.field, batch.next_observation, draws.target_noise, agent.flow_steps)
     next_q = jnp.mean(values_of(state.target_critic, batch.next_observation, next_action), axis=1)
-    target = batch.reward + batch.discount * next_q
-    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+    return q_loss(critic, batch, next_q)
 
 
+@jax.jit
 def _parts_of_policy_loss(agent, field, critic, batch, draws):
     action = euler(field, batch.observation, draws.policy_noise, agent.flow_steps)
     return {
@@ -68,14 +58,14 @@ def test_losses_are_those_worked_out_row_by_row(example):
         assert losses[name] == pytest.approx(float(value), rel=1e-9), name
     total = 2 * expected["flow_matching_loss"] + expected["q_loss"]
     assert losses["policy_loss"] == pytest.approx(float(total), rel=1e-9)
-    critic_loss = _critic_loss(agent, state.critic, state, batch, draws)
+    critic_loss = _critic_loss(state.critic, agent, state, batch, draws)
     assert losses["critic_loss"] == pytest.approx(float(critic_loss), rel=1e-9)
 
 
 def test_an_update_is_a_critic_step_a_policy_step_and_an_average(example):
     agent, state, batch, draws = example
     new, _ = update(agent, state, batch, draws, ())
-    critic_gradient = jax.grad(lambda critic: _critic_loss(agent, critic, state, batch, draws))(state.critic)
+    critic_gradient = jax.grad(_critic_loss)(state.critic, agent, state, batch, draws)
     critic = adam_step(critic_gradient, state.critic, 0.01)
     assert_close(new.critic, critic)
     assert_close(new.target_critic, average(critic, state.target_critic, 0.1))

@@ -10,9 +10,11 @@ import pytest
 
 from sorl import Budget, Fql, Transition
 
-from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, make_example, q_loss, values_of
+from ..random_networks import ACTION_SIZE
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -27,32 +29,20 @@ update = jax.jit(Fql.update)
 losses_of = jax.jit(Fql.losses)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Fql(**SETTINGS)
-    return (
-        agent,
-        random_state(agent),
-        make_batch(6, dtype=jnp.float64),
-        double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))),
-    )
+    return make_example(Fql(**SETTINGS), rows=6)
 
 
-def _critic_loss(agent, critic, state, batch, draws):
+@jax.jit
+def _critic_loss(critic, state, batch, draws):
     rows = zip(batch.next_observation, draws.target_noise, strict=True)
     next_action = jnp.clip(jnp.stack([state.one_step(x, z) for x, z in rows]), -1, 1)
     next_q = jnp.mean(values_of(state.target_critic, batch.next_observation, next_action), axis=1)
-    target = batch.reward + batch.discount * next_q
-    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+    return q_loss(critic, batch, next_q)
 
 
+@jax.jit
 def _parts_of_policy_loss(agent, field, one_step, critic, batch, draws):
     taught = euler(field, batch.observation, draws.policy_noise, agent.flow_steps)
     action = jnp.stack([one_step(x, z) for x, z in zip(batch.observation, draws.policy_noise, strict=True)])
@@ -72,18 +62,14 @@ def test_losses_are_those_worked_out_row_by_row(example):
     total = expected["flow_matching_loss"] + 7 * expected["distillation_loss"] + expected["q_loss"]
     assert losses["policy_loss"] == pytest.approx(float(total), rel=1e-9)
     assert losses["policy_q_mean"] == pytest.approx(-float(expected["q_loss"]), rel=1e-9)
-    critic_loss = _critic_loss(agent, state.critic, state, batch, draws)
+    critic_loss = _critic_loss(state.critic, state, batch, draws)
     assert losses["critic_loss"] == pytest.approx(float(critic_loss), rel=1e-9)
 
 
 def test_an_update_is_a_critic_step_a_policy_step_and_an_average(example):
     agent, state, batch, draws = example
     new, metrics = update(agent, state, batch, draws, ())
-
-    def critic_loss(critic):
-        return _critic_loss(agent, critic, state, batch, draws)
-
-    critic = adam_step(jax.grad(critic_loss)(state.critic), state.critic, 0.01)
+    critic = adam_step(jax.grad(_critic_loss)(state.critic, state, batch, draws), state.critic, 0.01)
     assert_close(new.critic, critic)
     assert_close(new.target_critic, average(critic, state.target_critic, 0.1))
 

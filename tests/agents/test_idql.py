@@ -11,9 +11,11 @@ from sorl.agents.shared import implicit_values as implicit
 from sorl.agents.shared.diffusion_behaviour import BehaviourDraws
 from sorl.functional import diffusion
 
-from ..baseline_states import adam_step, assert_close, average, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import adam_step, assert_close, average, make_example, values_of
+from ..random_networks import ACTION_SIZE, double
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "width": 6,
@@ -34,18 +36,9 @@ ROUNDED = 1e-6
 """Adam's first step magnifies the rounding of gradients that are nearly zero, as those of a unit without effect."""
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Idql(**SETTINGS)
-    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
-    return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
+    return make_example(Idql(**SETTINGS), rows=3)
 
 
 def _at(step):

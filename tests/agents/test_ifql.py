@@ -10,9 +10,11 @@ import pytest
 from sorl import Budget, Ifql
 from sorl.agents.shared import implicit_values as implicit
 
-from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, random_state, values_of
+from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, make_example, q_loss, values_of
 from ..random_networks import ACTION_SIZE, double, make_batch
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -28,32 +30,25 @@ update = jax.jit(Ifql.update)
 losses_of = jax.jit(Ifql.losses)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Ifql(**SETTINGS)
-    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
-    return agent, random_state(agent), make_batch(6, dtype=jnp.float64), draws
+    return make_example(Ifql(**SETTINGS), rows=6)
 
 
+@jax.jit
 def _value_loss(value, target_critic, batch):
     q = jnp.min(values_of(target_critic, batch.observation, batch.action), axis=1)
     difference = q - jnp.stack([value(x) for x in batch.observation])
     return jnp.mean(jnp.where(difference < 0, 0.2, 0.8) * difference**2)
 
 
+@jax.jit
 def _critic_loss(critic, value, batch):
     next_v = jnp.stack([value(x) for x in batch.next_observation])
-    target = batch.reward + batch.discount * next_v
-    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+    return q_loss(critic, batch, next_v)
 
 
+@jax.jit
 def _flow_loss(field, batch, draws):
     return jnp.mean(flow_errors(field, batch, draws.noise, draws.time))
 

@@ -10,9 +10,11 @@ from sorl import Rebrac
 from sorl.agents.rebrac import RebracDraws, RebracSharedDraws
 from sorl.functional import optimisation
 
-from ..baseline_states import adam_step, assert_close, average, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import adam_step, assert_close, average, make_example, q_loss, values_of
+from ..random_networks import ACTION_SIZE, double
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -28,24 +30,16 @@ SETTINGS: dict[str, Any] = {
 update = jax.jit(Rebrac.update)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Rebrac(**SETTINGS)
-    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
-    return agent, random_state(agent), make_batch(6, dtype=jnp.float64), draws
+    return make_example(Rebrac(**SETTINGS), rows=6)
 
 
 def _at(step):
     return RebracSharedDraws(jnp.int32(step))
 
 
+@jax.jit
 def _critic_loss(critic, state, batch, noise):
     next_actions = []
     for x, z in zip(batch.next_observation, noise, strict=True):
@@ -53,10 +47,10 @@ def _critic_loss(critic, state, batch, noise):
         next_actions.append(jnp.clip(action, -1, 1))
     next_q = jnp.min(values_of(state.target_critic, batch.next_observation, next_actions), axis=1)
     distance = jnp.sum((jnp.stack(next_actions) - batch.next_action) ** 2, axis=1)
-    target = batch.reward + batch.discount * (next_q - 0.3 * distance)
-    return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
+    return q_loss(critic, batch, next_q - 0.3 * distance)
 
 
+@jax.jit
 def _actor_loss(actor, critic, batch):
     actions = jnp.stack([jnp.tanh(actor.mlp(x)) for x in batch.observation])
     q = jnp.min(values_of(critic, batch.observation, actions), axis=1)

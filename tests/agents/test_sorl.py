@@ -49,12 +49,6 @@ update = jax.jit(Sorl.update)
 losses_of = jax.jit(Sorl.losses)
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def _state(agent):
     field, critic = make_field(0, jnp.float64), make_critic(1, jnp.float64)
     return SorlState(

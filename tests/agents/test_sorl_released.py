@@ -44,12 +44,6 @@ NUMPY_SETTINGS = released.Settings(
 NETWORKS = {"actor": "field", "target_actor": "target_field", "critic": "critic", "target_critic": "target_critic"}
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def _state(agent):
     networks = {
         "field": make_field(0, jnp.float64, HIDDEN_SIZES),

@@ -11,9 +11,11 @@ from sorl import Srpo
 from sorl.agents.shared import implicit_values as implicit
 from sorl.agents.srpo import SrpoSharedDraws
 
-from ..baseline_states import adam_step, assert_close, random_state, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..baseline_states import adam_step, assert_close, make_example, values_of
+from ..random_networks import ACTION_SIZE, double
 
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (5,),
@@ -31,18 +33,9 @@ SETTINGS: dict[str, Any] = {
 update = jax.jit(Srpo.update)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture
 def example():
-    """An agent, its state, a batch, and draws."""
-    agent = Srpo(**SETTINGS)
-    draws = double(agent.draw(3, ACTION_SIZE, key=jax.random.key(0)))
-    return agent, random_state(agent), make_batch(3, dtype=jnp.float64), draws
+    return make_example(Srpo(**SETTINGS), rows=3)
 
 
 def _at(step):

@@ -14,12 +14,6 @@ from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, directional_derivat
 OBSERVATION = jnp.array([0.3, -1.0, 2.0])
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def make_network(seed=0, dtype=jnp.float32):
     return make(ConsistencyNetwork, OBSERVATION_SIZE, ACTION_SIZE, (5,), seed=seed, dtype=dtype)
 

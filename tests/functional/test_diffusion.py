@@ -15,12 +15,6 @@ from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make
 OBSERVATION = jnp.array([0.3, -1.0, 2.0])
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def gaussian(mean, deviation, most):
     """The expected noise for data N(mean, deviation^2), for any observation."""
 

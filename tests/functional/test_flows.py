@@ -12,12 +12,6 @@ NOTHING = jnp.zeros(1)
 """An observation for fields that ignore it."""
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_interpolate_at_hand_computed_points(x64):
     noise, action = jnp.array([2.0, -1.0]), jnp.array([0.5, 0.5])
     point, velocity = flows.interpolate(noise, action, jnp.array(0.25))

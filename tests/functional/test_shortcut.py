@@ -24,12 +24,6 @@ def maybe_jit(request):
     return jax.jit if request.param == "jitted" else lambda function: function
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def _linear_field():
     """The exact average velocity of da/dt = A a + b, and where its flow takes `action` from time 0 to 1."""
     # A = V diag(rates) V^-1, so that exp(A h) needs no more than exp(rates h).
