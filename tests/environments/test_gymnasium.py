@@ -10,7 +10,7 @@ from sorl.environments.gymnasium import GymnasiumEnvironment
 from sorl.environments.interface import Outcome
 from sorl.environments.named import named_environment
 from sorl.environments.ogbench import OgbenchEnvironment
-from sorl.environments.pool import EnvironmentPool
+from sorl.environments.pool import EnvironmentPool, EnvironmentWorkerError
 from sorl.environments.serial import SerialEnvironments
 
 
@@ -138,6 +138,18 @@ def test_what_an_environment_gives_is_checked(name, expected):
     environment.reset(0)
     with pytest.raises(ValueError, match=expected):
         environment.step(np.zeros(1))
+
+
+def test_a_module_that_imports_jax_is_refused_by_workers(tmp_path, monkeypatch):
+    entry = "gymnasium.envs.classic_control:PendulumEnv"
+    (tmp_path / "fast_toys.py").write_text(
+        "import gymnasium, sys, types\nsys.modules['jax'] = types.ModuleType('jax')\n"
+        f"gymnasium.register('Fast-v0', {entry!r}, max_episode_steps=5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with EnvironmentPool("fast_toys:Fast-v0", workers=1) as pool:
+        with pytest.raises(EnvironmentWorkerError, match="ImportError: the module of fast_toys:Fast-v0 imports jax"):
+            pool.sizes()
 
 
 def test_a_module_that_lacks_another_names_it(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_possible_budgets_are_those_of_the_scores_or_the_trained_steps():
 
 
 class Clock:
-    """Time that passes only where it is told to."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 0.0

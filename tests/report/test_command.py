@@ -283,8 +283,10 @@ def test_nothing_is_not_reported(tmp_path):
     config = json.loads((logs / "config.json").read_text())
     config["env"], config["data"]["path"], config["evaluation"]["interval"] = None, "logs.npz", 0
     (logs / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="None of the runs has an environment, so no episode can be filmed"):
+    with pytest.raises(ValueError, match="None of the runs has an environment to film; name one with --film-env"):
         report.main(report.Config((logs,), out=tmp_path / "report", film=True))
+    with pytest.raises(ValueError, match="nothing is filmed; add --film"):
+        report.Config((logs,), film_env="gymnasium:Pendulum-v1")
 
 
 @pytest.mark.parametrize(

@@ -166,3 +166,12 @@ def test_state_is_donated():
     leaf = state.agent.field.mlp.layers[0].weight
     _train([1], agent=agent, dataset=dataset, state=state)
     assert leaf.is_deleted()
+
+
+@pytest.mark.parametrize(
+    "metric, found", [(jnp.zeros(3), r"\[3\] and type float32"), (jnp.int32(1), r"\[\] and type int32")]
+)
+def test_a_metric_that_cannot_be_averaged_is_refused_at_the_start(monkeypatch, metric, found):
+    monkeypatch.setattr(loop, "_update", lambda *_: (None, {"speed": metric}))
+    with pytest.raises(ValueError, match=f"The metric speed of Sorl is an array of shape {found}; let update return"):
+        loop.init(synthetic.agent(), synthetic.dataset(), (0,), batch_size=BATCH)

@@ -69,6 +69,7 @@ def work() -> None:
     # Create the environment once, then fork; if that fails, report it to every worker's connection.
     try:
         environment = named_environment(env_name, success_timing)  # type: ignore[arg-type]
+        _refuse_jax(env_name)
         os.nice(WORKER_NICENESS)
         while connections:
             children.append(_fork(connections, environment))
@@ -83,6 +84,15 @@ def work() -> None:
     except (EOFError, OSError):
         patience = PATIENCE
     end(children, patience)
+
+
+def _refuse_jax(env_name: str) -> None:
+    """Raises an `ImportError` if the environment's module imported jax, whose threads do not survive a fork."""
+    if "jax" in sys.modules:
+        raise ImportError(
+            f"the module of {env_name} imports jax, which workers cannot use because they are forked; simulate with "
+            "numpy, or keep jax out of what the module imports"
+        )
 
 
 def _fork(connections: list[Connection], environment: Environment) -> int:

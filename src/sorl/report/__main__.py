@@ -42,12 +42,16 @@ class Config:
     """Numbers of inference steps to film, one row of frames for each."""
     film_episode: int = 0
     """Index of the episode to film, as in an evaluation."""
+    film_env: str | None = None
+    """Environment of the film for a run that was trained on logs alone."""
     own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
     """Agents of your own."""
 
     def __post_init__(self):
         if not self.runs:
             raise ValueError("No run is given; give the run directories that sorl.train printed.")
+        if self.film_env is not None and not self.film:
+            raise ValueError(f"The film's environment is {self.film_env}, but nothing is filmed; add --film.")
 
 
 def main(config: Config) -> Path:
@@ -69,7 +73,7 @@ def main(config: Config) -> Path:
     report.times(config.runtime)
     if config.film:
         compilation.enable_cache()
-        report.film(config.film_steps, config.film_episode)
+        report.film(config.film_steps, config.film_episode, config.film_env)
     report.origins(f"python -m sorl.report {shlex.join(_arguments(config))}")
     path = config.out / "index.html"
     with whole_file(path) as file:
@@ -89,6 +93,7 @@ def _arguments(config: Config) -> list[str]:
         words += ["--runtime", *map(str, config.runtime)]
     if config.film:
         words += ["--film", "--film-steps", *map(str, config.film_steps), "--film-episode", str(config.film_episode)]
+        words += [] if config.film_env is None else ["--film-env", config.film_env]
     return [*words, "--out", str(config.out)]
 
 

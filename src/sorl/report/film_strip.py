@@ -34,15 +34,19 @@ class Strip(NamedTuple):
     """The success that the environment reported last; None if it reported none."""
 
 
-def film_strip(directory: Path, inference_steps: Sequence[int], episode: int, out: Path) -> Path:
+def film_strip(
+    directory: Path, inference_steps: Sequence[int], episode: int, out: Path, env: str | None = None
+) -> Path:
     """Draws an episode of a run's first seed, one row for each number of inference steps, and **returns** `out`.
+
+    `env` is the environment of a run that was trained on logs alone.
 
     Raises a `RuntimeError` if the environment cannot be rendered, a `ValueError` for an episode number outside an
     evaluation of 50 episodes, and an `ImportError` if matplotlib is missing.
     """
     if not 0 <= episode < EPISODES:
         raise ValueError(f"The film's episode is {episode}; give one from 0 to {EPISODES - 1}.")
-    run = load_run(directory)
+    run = load_run(directory).in_environment(env)
     usual = run.config.budgets(final=False)[0]
     strips = [play_strip(run, dataclasses.replace(usual, inference_steps=steps), episode) for steps in inference_steps]
     draw_strips(strips, out)

@@ -178,15 +178,20 @@ class Report:
             self._draw(f"runtime-{index}", draw, columns=len(panels))
             self._page.command([f"python {shlex.join(found['command'])}"])
 
-    def film(self, steps: Sequence[int], episode: int) -> None:
-        """Adds frames of an episode of the first run with an environment; raises a `ValueError` if none has one."""
+    def film(self, steps: Sequence[int], episode: int, env: str | None) -> None:
+        """Adds frames of an episode of the first run with an environment, or of the first that can be played in `env`.
+
+        Raises a `ValueError` if there is none.
+        """
         from sorl.report.film_strip import film_strip
 
-        played = self._played()
+        played = self._played() if env is None else [run for run in self._runs if run.config.env in (None, env)]
+        if not played and env is None:
+            raise ValueError("None of the runs has an environment to film; name one with --film-env.")
         if not played:
-            raise ValueError("None of the runs has an environment, so no episode can be filmed; leave --film out.")
+            raise ValueError(f"Every run was trained with another environment than {env}; leave --film-env out.")
         run = played[0]
-        path = film_strip(run.directory, steps, episode, self._directory / "film.png")
+        path = film_strip(run.directory, steps, episode, self._directory / "film.png", env)
         seed = next(seed for seed in run.config.seeds if seed not in run.bad_seeds)
         self._page.section("One episode")
         self._page.text(

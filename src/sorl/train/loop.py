@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
+from sorl.agents.shared.metrics import refuse_unusable
 from sorl.data.transitions import Dataset, Transition
 
 
@@ -61,6 +62,7 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
     drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, dataset)
     shared = jax.eval_shape(draw_shared, agent, step)
     _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
+    refuse_unusable(type(agent).__name__, metrics)
     return TrainState(
         agent=states,
         step=step,

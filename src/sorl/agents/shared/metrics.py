@@ -1,6 +1,9 @@
 """Descriptions of the metrics that several algorithms log."""
 
 from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
 
 
 SHARED: Mapping[str, str] = {
@@ -30,3 +33,17 @@ UNDESCRIBED = "logged by the agent, without a description"
 def described(own: Mapping[str, str], metric: str) -> str:
     """The description of a metric: the agent's own, else the one in `SHARED`, else `UNDESCRIBED`."""
     return own.get(metric) or SHARED.get(metric, UNDESCRIBED)
+
+
+def refuse_unusable(agent: str, metrics: Mapping[str, Any]) -> None:
+    """Raises a `ValueError`, one sentence, for a metric that is no scalar float and so has no mean to log.
+
+    **Arguments:** the name of the agent's class; by name, what its `update` returns, arrays or only their shapes and
+    types.
+    """
+    for name, metric in metrics.items():
+        if metric.shape or not jnp.issubdtype(metric.dtype, jnp.floating):
+            raise ValueError(
+                f"The metric {name} of {agent} is an array of shape {list(metric.shape)} and type {metric.dtype}; "
+                "let update return scalar floats."
+            )
