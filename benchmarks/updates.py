@@ -135,7 +135,7 @@ class TextbookChunks:
     def __init__(self, agent: AbstractAgent, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
         assert isinstance(agent, Sorl)  # the textbook has no other agent
         state = loop.init(agent, dataset, (0,), batch_size=batch_size)
-        self.state = loop.of_seed(state.agent, jnp.int32(0))
+        self.state = loop.of_member(state.agent, jnp.int32(0))
         self.updates = updates
         self._step = 0
         self._train = partial(textbook.train, agent, dataset=dataset, key=state.keys[0], batch_size=batch_size)

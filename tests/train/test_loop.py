@@ -90,6 +90,28 @@ def test_mapped_seeds_are_bit_equal_to_lone_ones():
         assert _equal(_slice(grouped.metric_sums, index), lone.metric_sums)
 
 
+def test_mapped_members_are_bit_equal_to_lone_agents():
+    """Fields that enter the losses, the optimiser, and the batches."""
+    values = {"q_coefficient": (1.0, 30.0), "learning_rate": (1e-3, 3e-4), "discount": (0.9, 0.99)}
+    agents = [synthetic.agent(**{name: own[index] for name, own in values.items()}) for index in range(2)]
+    dataset, seeds, own = synthetic.dataset(), (5, 0), loop.own_settings(agents)
+    state = loop.init(agents[0], dataset, seeds, own, batch_size=BATCH)
+    settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "map"}
+    state = loop.run_chunk(agents[0], state, dataset, jnp.int32(20), own, **settings)
+    losses = loop.validation_losses(agents[0], state, dataset, own, batch_size=BATCH)
+    for index, (agent, seed) in enumerate(zip(agents, seeds, strict=True)):
+        lone = _train([20], seeds=(seed,), agent=agent)
+        assert _equal(_slice(state.agent, index), lone.agent)
+        assert _equal(_slice(state.metric_sums, index), lone.metric_sums)
+        assert _equal(_slice(losses, index), loop.validation_losses(agent, lone, dataset, batch_size=BATCH))
+
+
+def test_members_without_a_difference_have_no_own_settings():
+    assert loop.own_settings([synthetic.agent()] * 3) is None
+    own = loop.own_settings([synthetic.agent(q_coefficient=value) for value in (1.0, 2.0)])
+    assert [leaf.tolist() for leaf in jax.tree.leaves(own)] == [[1.0, 2.0]]
+
+
 def test_vmapped_seeds_agree_with_lone_ones_after_one_update():
     grouped = _train([1], seeds=(3, 0), seed_mapping="vmap")
     for index, seed in enumerate((3, 0)):

@@ -1,6 +1,8 @@
 """The options of a training run, which are enough to repeat it."""
 
 import dataclasses
+import functools
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +11,7 @@ import tyro
 from sorl.agents import AbstractAgent, Budget, Sorl
 from sorl.agents.registry import any_agent
 from sorl.config.json_form import ABSENT, from_json
+from sorl.config.population import Member, Population, members
 from sorl.data.sources import USER_SOURCES, Generated, Ogbench, Source
 from sorl.environments.named import is_ogbench
 from sorl.environments.pool import STEP_TIMEOUT, refuse_timeout
@@ -155,6 +158,9 @@ class TrainConfig:
     """When and how to evaluate."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds, which are trained together; they share only the data and the jump counts."""
+    population: Population = ()
+    """Values of float hyper-parameters of the agent, such as agent.q-coefficient 10 50 100: every combination of values
+    is trained with every seed, all in one program; default: only the agent's own values."""
     updates: int = 1_000_000
     """Number of updates."""
     batch_size: int = 256
@@ -175,6 +181,10 @@ class TrainConfig:
             raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
         if len(self.seeds) > MAX_SEEDS or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds are {len(self.seeds)} up to {max(self.seeds)}; give at most {MAX_SEEDS}, < 2^32.")
+        size = len(self.seeds) * math.prod(len(varied.values) for varied in self.population)
+        if size > MAX_SEEDS:
+            raise ValueError(f"population and seeds make {size} members; give at most {MAX_SEEDS}.")
+        _ = self.members  # raises if the population is invalid
         refuse_outside(
             self,
             updates=(1, MAX_COUNT),
@@ -217,6 +227,11 @@ class TrainConfig:
                 f"data-dir is {data.directory} and data.episodes {data.episodes}, but generated episodes "
                 "have their own directory; add --data.episodes None to use the files in the directory."
             )
+
+    @functools.cached_property
+    def members(self) -> dict[int, Member]:
+        """The members that are trained together, in order: by seed without a population, else by number."""
+        return members(self.agent, self.seeds, self.population)
 
     @property
     def source(self) -> Source:

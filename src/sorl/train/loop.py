@@ -1,15 +1,17 @@
-"""Training as one compiled program: many updates, for any number of seeds, on a dataset that stays on the device.
+"""Training as one compiled program: many updates of all members of a population, on a dataset that stays on the device.
 
-Random numbers depend only on (seed, step), and not on the length of a chunk, on logging, evaluation or resuming, or on
-which other seeds are trained.
+A member has a seed and may have hyper-parameters of its own. Random numbers depend only on (seed, step), and not on the
+length of a chunk, on logging, evaluation or resuming, or on which other members are trained.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
@@ -18,7 +20,7 @@ from sorl.data.transitions import Dataset, Transition
 
 
 SeedMapping = Literal["map", "vmap"]
-"""`map`: one seed after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
+"""`map`: one member after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
 
 # Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
 _INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
@@ -32,16 +34,16 @@ arithmetic of a small network."""
 
 
 class TrainState(eqx.Module):
-    """The complete state for resuming. Every array except `step` has a leading axis over seeds."""
+    """The complete state for resuming. Every array except `step` has a leading axis over members."""
 
     agent: PyTree
     step: Int[Array, ""]
     """Number of updates made so far."""
-    keys: Key[Array, " seeds"]
-    """One root key per seed; it never changes, because the step is folded in."""
-    first_bad_step: Int[Array, " seeds"]
-    """The first update with a non-finite metric, or -1; such a seed is not trained any further."""
-    metric_sums: dict[str, Float[Array, " seeds"]]
+    keys: Key[Array, " members"]
+    """The root key of each member's seed; it never changes, because the step is folded in."""
+    first_bad_step: Int[Array, " members"]
+    """The first update with a non-finite metric, or -1; such a member is not trained any further."""
+    metric_sums: dict[str, Float[Array, " members"]]
     """Sums of the metrics since the last multiple of the log interval."""
 
 
@@ -50,13 +52,31 @@ def default_seed_mapping() -> SeedMapping:
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
-def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batch_size: int) -> TrainState:
-    """Creates the state at step 0; each seed's slice equals the state that the seed gets when trained alone."""
+def own_settings(agents: Sequence[AbstractAgent]) -> PyTree | None:
+    """The hyper-parameters in which the agents of a population's members differ.
+
+    **Returns:** an agent with an array [members] in each field in which they differ and None in the others; None if
+    they do not differ. Raises a `ValueError` if a static field differs.
+    """
+    own = jax.tree.map(lambda *values: np.float32(values) if len(set(values)) > 1 else None, *agents)
+    return own if jax.tree.leaves(own) else None
+
+
+def init(
+    agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], own: PyTree | None = None, *, batch_size: int
+) -> TrainState:
+    """Creates the state at step 0; each member's slice equals the state that it gets when trained alone.
+
+    **Arguments:** `seeds`, that of each member; `own`, their `own_settings`.
+    """
     agent = _single_precision(agent)
     observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # Without vmap, because the same program for any number of seeds gives the same bits.
-    one_by_one = [_init_seed(agent, key, observation_size, action_size) for key in keys]
+    agents = [eqx.combine(jax.tree.map(lambda values: values[index], own), agent) for index in range(len(seeds))]
+    one_by_one = [
+        _init_member(mine, key, observation_size, action_size) for mine, key in zip(agents, keys, strict=True)
+    ]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
     drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, dataset)
@@ -73,7 +93,7 @@ def init(agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], *, batc
 
 
 class Carry(NamedTuple):
-    """The state that one update of one seed passes to the next."""
+    """The state that one update of one member passes to the next."""
 
     agent: PyTree
     first_bad_step: Int[Array, ""]
@@ -85,62 +105,74 @@ def train_steps(
     state: TrainState,
     dataset: Dataset,
     updates: Int[Array, ""],
+    own: PyTree | None = None,
     *,
     batch_size: int,
     log_interval: int,
     seed_mapping: SeedMapping,
 ) -> TrainState:
-    """Makes `updates` updates of every seed; it is pure and not jitted (`run_chunk` is the jitted form).
+    """Makes `updates` updates of every member; it is pure and not jitted (`run_chunk` is the jitted form).
 
-    **Arguments:** `state`, with a leading axis over seeds; `updates`, an array, so that one program serves chunks of
-    any length; `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which
-    metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
-    see `SeedMapping`.
+    **Arguments:** `agent`, the hyper-parameters that all members share; `state`, with a leading axis over members;
+    `updates`, an array, so that one program serves chunks of any length; `own`, the members' `own_settings`;
+    `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which metrics are
+    summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`, see
+    `SeedMapping`.
     """
-    agent = _single_precision(agent)
+    common = _single_precision(agent)
     start, end = state.step, state.step + updates
 
-    def one_update(step: Int[Array, ""], carry: Carry, batch: Transition, draws: PyTree, shared: PyTree) -> Carry:
-        # Update all networks, and record the first update with a metric that is not finite.
-        agent_state, metrics = _update(agent, carry.agent, batch, draws, shared)
-        bad = (carry.first_bad_step < 0) & ~_all_finite(metrics)
-        # Add to the sums of the metrics, which restart at each multiple of the interval.
-        fresh = step % log_interval == 0
-        sums = {name: jnp.where(fresh, 0, carry.metric_sums[name]) + metrics[name] for name in carry.metric_sums}
-        return Carry(agent_state, jnp.where(bad, step, carry.first_bad_step), sums)
-
-    def one_tile(number: Int[Array, ""], carry: Carry, key: Key[Array, ""]) -> Carry:
-        # Draw the batches and the noise of all updates of the tile at once. The grid of tiles is absolute, so that an
-        # update's draws come from the same program wherever chunks end.
-        first = number * TILE
-        steps = first + jnp.arange(TILE, dtype=jnp.int32)
-        drawn = jax.vmap(lambda step: draw(agent, key, step, dataset, batch_size=batch_size))(steps)
-        shared = jax.vmap(lambda step: draw_shared(agent, step))(steps)
-
-        def body(step, carry):
-            (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
-            return one_update(step, carry, batch, draws, common)
-
-        # Make those updates of the tile that belong to this chunk.
-        return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), body, carry)
-
-    def one_seed(argument: tuple[Carry, Key[Array, ""]]) -> Carry:
-        carry, key = argument
+    def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None]) -> Carry:
+        carry, key, mine = argument
+        agent = eqx.combine(mine, common)
 
         def run(carry):
-            return jax.lax.fori_loop(start // TILE, -(-end // TILE), lambda n, c: one_tile(n, c, key), carry)
+            tile = partial(_one_tile, agent, key, dataset, start, end, batch_size, log_interval)
+            return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
 
-        # A seed that became bad in an earlier chunk keeps the state of its last good checkpoint.
+        # A member that became bad in an earlier chunk keeps the state of its last good checkpoint.
         good = carry.first_bad_step < 0
         if seed_mapping == "map":
             return jax.lax.cond(good, run, lambda c: c, carry)
         # No `cond` here: under vmap it would batch the step too, and so turn every switch into a select.
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
 
-    # One seed after the other, or all at once.
-    over_seeds = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
-    carry = over_seeds(one_seed, (Carry(state.agent, state.first_bad_step, state.metric_sums), state.keys))
+    # One member after the other, or all at once.
+    over_members = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
+    carry = over_members(one_member, (Carry(state.agent, state.first_bad_step, state.metric_sums), state.keys, own))
     return TrainState(carry.agent, end, state.keys, carry.first_bad_step, carry.metric_sums)
+
+
+def _one_tile(
+    agent: AbstractAgent,
+    key: Key[Array, ""],
+    dataset: Dataset,
+    start: Int[Array, ""],
+    end: Int[Array, ""],
+    batch_size: int,
+    log_interval: int,
+    number: Int[Array, ""],
+    carry: Carry,
+) -> Carry:
+    """Makes those updates of one member's tile `number` that are at least `start` and below `end`."""
+    # Draw the batches and the noise of all updates of the tile at once. The grid of tiles is absolute, so that an
+    # update's draws come from the same program wherever chunks end.
+    first = number * TILE
+    steps = first + jnp.arange(TILE, dtype=jnp.int32)
+    drawn = jax.vmap(lambda step: draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+    shared = jax.vmap(lambda step: draw_shared(agent, step))(steps)
+
+    def one_update(step: Int[Array, ""], carry: Carry) -> Carry:
+        # Update all networks, and record the first update with a metric that is not finite.
+        (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
+        agent_state, metrics = _update(agent, carry.agent, batch, draws, common)
+        bad = (carry.first_bad_step < 0) & ~_all_finite(metrics)
+        # Add to the sums of the metrics, which restart at each multiple of the interval.
+        fresh = step % log_interval == 0
+        sums = {name: jnp.where(fresh, 0, carry.metric_sums[name]) + metrics[name] for name in carry.metric_sums}
+        return Carry(agent_state, jnp.where(bad, step, carry.first_bad_step), sums)
+
+    return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), one_update, carry)
 
 
 run_chunk = jax.jit(
@@ -157,31 +189,39 @@ Raises a `ValueError` inside another `jax.jit`, because XLA accepts no compiler 
 
 @partial(jax.jit, static_argnames=("batch_size", "batches"))
 def validation_losses(
-    agent: AbstractAgent, state: TrainState, dataset: Dataset, *, batch_size: int, batches: int = 4
-) -> dict[str, Float[Array, " seeds"]]:
-    """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and seed.
+    agent: AbstractAgent,
+    state: TrainState,
+    dataset: Dataset,
+    own: PyTree | None = None,
+    *,
+    batch_size: int,
+    batches: int = 4,
+) -> dict[str, Float[Array, " members"]]:
+    """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
 
-    With constant draws, changes of the losses come only from the networks.
+    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`.
     """
-    agent = _single_precision(agent)
+    common = _single_precision(agent)
     key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
 
-    def one_batch(agent_state, index):
+    def one_batch(agent, agent_state, index):
         index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
         batch = _sample(agent, dataset, batch_size, key=index_key)
         draws = agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
         return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
-    def one_seed(agent_state):
-        losses = jax.lax.map(lambda index: one_batch(agent_state, index), jnp.arange(batches, dtype=jnp.int32))
+    def one_member(argument):
+        agent_state, mine = argument
+        agent = eqx.combine(mine, common)
+        losses = jax.lax.map(lambda index: one_batch(agent, agent_state, index), jnp.arange(batches, dtype=jnp.int32))
         return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
-    return jax.lax.map(one_seed, state.agent)
+    return jax.lax.map(one_member, (state.agent, own))
 
 
 @jax.jit
-def of_seed(states: PyTree, index: Int[Array, ""]) -> PyTree:
-    """The slice of one seed, given by its index, of all arrays in one compiled program."""
+def of_member(states: PyTree, index: Int[Array, ""]) -> PyTree:
+    """The slice of one member, given by its index, of all arrays in one compiled program."""
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
@@ -191,7 +231,7 @@ def _stacked(states: list[PyTree]) -> PyTree:
 
 
 @partial(jax.jit, static_argnames=("observation_size", "action_size"))
-def _init_seed(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
+def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
     return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
 
 
@@ -211,7 +251,7 @@ def _single_precision(agent: AbstractAgent) -> AbstractAgent:
 def draw(
     agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
 ) -> tuple[Transition, PyTree]:
-    """The batch and the random draws of one update of one seed; they depend only on its root `key` and the step."""
+    """The batch and the random draws of one update of one member; they depend only on its root `key` and the step."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
     batch = _sample(agent, dataset, batch_size, key=index_key)
     return batch, agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
@@ -223,9 +263,9 @@ def _sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key
 
 
 def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
-    """The draws of one update that all seeds share; they depend only on the step.
+    """The draws of one update that all members share; they depend only on the step.
 
-    So all seeds take the same branch of the program, and `vmap` does not turn it into a select.
+    So all members take the same branch of the program, and `vmap` does not turn it into a select.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
     return agent.draw_shared(step, key=key)

@@ -283,7 +283,7 @@ class Session:
 
     def _policy(self, seed: int, state: loop.TrainState) -> Policy:
         agent, index = self.config.agent, self.config.seeds.index(seed)
-        return Policy(agent.actor, loop.of_seed(agent.policy(state.agent), jnp.int32(index)), self.data.normalisation)
+        return Policy(agent.actor, loop.of_member(agent.policy(state.agent), jnp.int32(index)), self.data.normalisation)
 
     def _save_if_due(self) -> None:
         """Saves the state if it is due, but after the evaluation of the same step, whose score is saved with it."""
