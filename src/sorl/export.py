@@ -45,7 +45,7 @@ class Config:
     platforms: tuple[str, ...] = ("cpu", "cuda")
     """Platforms that a StableHLO program can run on: any of cpu, cuda, rocm and tpu."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; default: the lowest."""
+    """Training seed of the policy in a run directory, or member of a population; default: the lowest."""
     with_loader: bool = False
     """Also write the loader `exported.py` next to a StableHLO program; it needs only jax, flatbuffers and numpy."""
     names: Path | None = None

@@ -17,10 +17,12 @@ import tyro
 
 from sorl.config.options import read_config
 from sorl.config.own_agents import OwnAgents
+from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
+from sorl.report.population import draw_score_against_value
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import score_interval
+from sorl.statistics.intervals import member_of, score_interval, settings, summarise
 from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.system import entry
 from sorl.system.files import make_directory, read_rows
@@ -75,17 +77,24 @@ def main(config: Config) -> None:
     make_directory(config.out.parent)
     bad = bad_seeds(config.run)
     again = f"run {evaluate} again"
-    rows = [row for row in read_rows(path, "rows", COLUMNS, again) if row["training_seed"] not in bad]
+    rows = [row for row in read_rows(path, "rows", COLUMNS, again) if member_of(row) not in bad]
     if not rows:
         raise ValueError(
             f"{path} has no rows of seeds whose losses stayed finite; train again with a lower agent.learning_rate."
         )
     if bad:
-        print(f"Left out because losses became non-finite in training: seed {', '.join(map(str, sorted(bad)))}.")
-    # Learning curves on the left, budgets on the right; the title names the data, because they limit any comparison.
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    draw_learning_curves(left, [row for row in read_metrics(config.run) if row["seed"] not in bad])
-    draw_budgets(right, rows)
+        noun = "member" if settings(rows[0]) else "seed"
+        print(f"Left out because losses became non-finite in training: {noun} {', '.join(map(str, sorted(bad)))}.")
+    # Learning curves on the left; on the right budgets, or a population's values. The title names the data, because
+    # they limit any comparison.
+    fields = [*settings(rows[0])]
+    columns = 1 + max(1, len(fields))
+    figure, (left, *others) = pyplot.subplots(1, columns, figsize=(4.5 * columns, 3.4), layout="constrained")
+    draw_learning_curves(left, [row for row in read_metrics(config.run) if member_of(row) not in bad])
+    if not fields:
+        draw_budgets(others[0], rows)
+    for axes, field in zip(others, fields, strict=False):
+        draw_score_against_value(axes, summarise(rows), field)
     seeds = sorted({row["training_seed"] for row in rows})
     data = f"{rows[0]['data_source']} data, {rows[0]['data_episodes']} episodes"
     title = f"{rows[0]['env']}, {data}, training seeds {', '.join(map(str, seeds))}"
@@ -95,17 +104,21 @@ def main(config: Config) -> None:
 
 
 def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Success (or return) against updates: a line for each budget, the mean over seeds, and a point for each seed."""
+    """Success (or return) against updates: a line for each budget, the mean over seeds, and a point for each seed.
+
+    In a population there is a line for each budget and combination of hyper-parameters.
+    """
     judged = any(name.startswith("evaluation/success/") for row in rows for name in row)
     measure = SUCCESS if judged else RETURN
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
             if match := re.fullmatch(rf"evaluation/{measure.name}/(M\d+N\d+)", name):
-                curves[match[1]][row["step"]].append(measure.factor * value)
-    for budget, points in curves.items():
+                label = ", ".join([*filter(None, [settings_text(settings(row))]), _budget_label(match[1])])
+                curves[label][row["step"]].append(measure.factor * value)
+    for label, points in curves.items():
         steps = sorted(points)
-        (line,) = axes.plot(steps, [np.mean(points[step]) for step in steps], label=_budget_label(budget))
+        (line,) = axes.plot(steps, [np.mean(points[step]) for step in steps], label=plain(label))
         for step in steps:
             axes.plot([step] * len(points[step]), points[step], ".", color=line.get_color(), alpha=0.5)
     axes.set(xlabel="updates", title="while training", **measure.axis)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sorl.agents import AGENTS, Bc, Fql, Iql, Sorl
+from sorl.config.population import Varied, members
 from sorl.train.value_range import Departure, ValueRange, ValueWatch, departures, value_range
 
 
@@ -32,12 +33,16 @@ def test_excess_is_the_distance_outside_as_a_share_of_the_width():
     assert ValueRange(-math.inf, 0.0).excess(-1e30) == 0.0
 
 
+def _watch(agent, rewards, earlier=()) -> ValueWatch:
+    return ValueWatch(members(agent, (0, 7), ()), rewards, earlier)
+
+
 def _rows(**values: float):
     return {0: {f"training/{name}": np.float32(value) for name, value in values.items()} | {"validation/q_mean": 1e9}}
 
 
 def test_the_first_departure_of_each_seed_is_warned_of_once():
-    watch = ValueWatch(Sorl(q_coefficient=100.0, discount=0.75), np.array([-25.0, -1.0], np.float32))
+    watch = _watch(Sorl(q_coefficient=100.0, discount=0.75), np.array([-25.0, -1.0], np.float32))
     inside = _rows(q_mean=-30.0, target_q_mean=0.5, policy_q_mean=1.0)
     assert watch.check(10, inside) == [] and inside[0]["training/value_excess"] == 0.01
     rows = _rows(q_mean=2.0, target_q_mean=-1.0, policy_q_mean=9.5) | {7: inside[0]}
@@ -54,9 +59,18 @@ def test_the_first_departure_of_each_seed_is_warned_of_once():
     assert watch.check(40, _rows(q_mean=-50.0)) == [] and watch.verdicts() == []
 
 
+def test_each_member_is_compared_with_the_range_of_its_own_discount():
+    population = members(Sorl(), (4,), (Varied("agent.discount", (0.5, 0.75)),))
+    watch = ValueWatch(population, np.array([1.0], np.float32))
+    rows = {number: {"training/q_mean": 3.0} for number in population}
+    (warning,) = watch.check(10, rows)
+    assert warning.startswith("Member 0 (agent.discount 0.5, seed 4): training/q_mean is 3 at update 10, but")
+    assert [row["training/value_excess"] for row in rows.values()] == [0.5, 0.0]
+
+
 def test_earlier_rows_of_a_run_are_not_warned_of_again():
     earlier = [{"step": 10, "seed": 0, "training/value_excess": 0.3}]
-    watch = ValueWatch(Sorl(discount=0.5), np.array([0.5], np.float32), earlier)
+    watch = _watch(Sorl(discount=0.5), np.array([0.5], np.float32), earlier)
     assert watch.check(20, _rows(v_mean=-0.5)) == []
     (verdict,) = watch.verdicts()
     assert "at update 10" in verdict
@@ -80,13 +94,13 @@ def test_departures_tell_whether_the_last_row_is_outside():
     ],
 )
 def test_the_remedy_is_a_setting_of_the_agent(agent, remedy):
-    (warning,) = ValueWatch(agent, np.array([0.5, 0.25], np.float32)).check(5, _rows(q_mean=99.0))
+    (warning,) = _watch(agent, np.array([0.5, 0.25], np.float32)).check(5, _rows(q_mean=99.0))
     assert warning.endswith(f"so the critic is not to be trusted; try {remedy}.")
 
 
 def test_where_all_rewards_are_small_larger_ones_are_the_remedy():
     """Training begins from values of a few tenths, whatever the rewards."""
-    (warning,) = ValueWatch(Sorl(discount=0.5), np.array([-0.01, 0.02], np.float32)).check(5, _rows(q_mean=0.3))
+    (warning,) = _watch(Sorl(discount=0.5), np.array([-0.01, 0.02], np.float32)).check(5, _rows(q_mean=0.3))
     assert warning.endswith("try rewards times 50 (the largest is 0.02), or a lower --agent.q-coefficient (now 100).")
 
 
@@ -95,5 +109,5 @@ def test_every_agent_with_values_has_a_discount_and_a_remedy():
         made = agent()
         assert hasattr(made, "discount") == (agent is not Bc), name
         if agent is not Bc:
-            (warning,) = ValueWatch(made, np.array([0.5], np.float32)).check(5, _rows(q_mean=99.0))
+            (warning,) = _watch(made, np.array([0.5], np.float32)).check(5, _rows(q_mean=99.0))
             assert "--agent." in warning

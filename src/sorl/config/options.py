@@ -234,6 +234,11 @@ class TrainConfig:
         return members(self.agent, self.seeds, self.population)
 
     @property
+    def shared_agent(self) -> AbstractAgent:
+        """The agent whose hyper-parameters all members have, except for those that the population varies."""
+        return next(iter(self.members.values())).agent
+
+    @property
     def source(self) -> Source:
         """The source of the training data."""
         return self.data.source(self.env)

@@ -4,15 +4,13 @@ import dataclasses
 import itertools
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from sorl.agents import AbstractAgent
+from sorl.statistics.intervals import SETTING as PREFIX
 from sorl.system import entry
-
-
-PREFIX = "agent."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +27,10 @@ class Varied:
 class Member:
     """A member of a population, or a seed of a run without one: what tells it apart, and its agent."""
 
-    name: str
-    """Its name in the names of files: `seed-0`, or `member-3` in a population."""
+    kind: Literal["seed", "member"]
+    """The meaning of its number, also in names of files; `seed` without a population."""
+    number: int
+    """Its training seed without a population, else its place in the population."""
     seed: int
     """Its training seed."""
     settings: Mapping[str, float]
@@ -40,16 +40,13 @@ class Member:
 
     @property
     def label(self) -> str:
-        """A name for messages: `seed 0`, or `member 3 (agent.q_coefficient 10, seed 1)` in a population."""
-        if not self.settings:
-            return f"seed {self.seed}"
-        return f"{self.name.replace('-', ' ')} ({settings_text(self.settings)}, seed {self.seed})"
+        """The beginning of messages: `Seed 0`, or `Member 3 (agent.q_coefficient 10, seed 1)` in a population."""
+        values = f" ({settings_text(self.settings)}, seed {self.seed})" if self.settings else ""
+        return f"{self.kind.capitalize()} {self.number}{values}"
 
-    @property
-    def row(self) -> dict[str, Any]:
-        """The columns of a row of metrics that identify it: its seed; in a population also its number and values."""
-        number = {"member": int(self.name.removeprefix("member-"))} if self.settings else {}
-        return number | {"seed": self.seed} | dict(self.settings)
+    def columns(self, seed: str = "seed") -> dict[str, Any]:
+        """The columns of a row that identify it: its seed, named `seed`, and in a population its number and values."""
+        return ({"member": self.number} if self.settings else {}) | {seed: self.seed} | dict(self.settings)
 
 
 def settings_text(settings: Mapping[str, float]) -> str:
@@ -64,7 +61,7 @@ def members(agent: AbstractAgent, seeds: Sequence[int], population: Sequence[Var
     seeds change fastest of all. Raises a `ValueError` if a field cannot vary or the agent refuses a value.
     """
     if not population:
-        return {seed: Member(f"seed-{seed}", seed, {}, agent) for seed in seeds}
+        return {seed: Member("seed", seed, seed, {}, agent) for seed in seeds}
     for varied in population:
         _refuse_unvarying(agent, varied)
     names = [varied.field for varied in population]
@@ -76,7 +73,7 @@ def members(agent: AbstractAgent, seeds: Sequence[int], population: Sequence[Var
         fields: dict[str, Any] = {name.removeprefix(PREFIX): value for name, value in settings.items()}
         own = dataclasses.replace(agent, **fields)
         for seed in seeds:
-            found[len(found)] = Member(f"member-{len(found)}", seed, settings, own)
+            found[len(found)] = Member("member", len(found), seed, settings, own)
     return found
 
 

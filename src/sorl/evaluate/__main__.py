@@ -54,7 +54,7 @@ class Config:
     episodes: int = 50
     """Episodes for each training seed and budget."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to evaluate; default: all whose losses stayed finite."""
+    """Training seeds to evaluate, or members of a population; default: all whose losses stayed finite."""
     seed: int = 0
     """Seed of the episodes and of the policy's noise in them."""
     success_timing: SuccessTiming | None = None
@@ -102,7 +102,11 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
         print(left_out)
     results = _evaluate(config, run)
     data = {"data_source": run.data["source"], "data_episodes": run.data["episodes"]}
-    rows = [{"step": run.step_of(seed), "training_seed": seed} | result.row() | data for seed, result in results]
+    members = run.config.members
+    rows = [
+        {"step": run.step_of(number)} | members[number].columns("training_seed") | result.row() | data
+        for number, result in results
+    ]
     summary = summarise(rows)
     print(_title(rows[0]), table(summary), sep="\n")
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
@@ -125,7 +129,7 @@ def _budgets(config: Config, run: Run) -> list[Budget]:
 
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
-    """Training seed and result of every evaluation; the outer loop is over budgets."""
+    """Training seed (or member) and result of every evaluation; the outer loop is over budgets."""
     budgets, policies = _budgets(config, run), run.chosen(config.seeds)
     speed = measured_speed(run.directory, run.config)
     print(f"Playing {amount(len(budgets), len(policies), config.episodes, speed)}.", flush=True)
@@ -133,9 +137,9 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     workers, timing = min(config.workers, config.episodes), _timing(config, run)
     results, begun = [], time.perf_counter()
     with EnvironmentPool(run.env, workers=workers, success_timing=timing, step_timeout=config.step_timeout) as pool:
-        for budget, (training_seed, policy) in tqdm(games, desc="evaluating", unit="policy"):
+        for budget, (number, policy) in tqdm(games, desc="evaluating", unit="policy"):
             result = evaluate_policy(policy, pool, budget=budget, episodes=config.episodes, seed=config.seed)
-            results.append((training_seed, result))
+            results.append((number, result))
             if speed is None and len(results) == 1 < len(games):
                 seconds = (time.perf_counter() - begun) * (len(games) - 1)
                 tqdm.write(f"About {duration(seconds)} for the other {len(games) - 1}.")
@@ -168,7 +172,7 @@ def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
 def _film(config: Config, run: Run, directory: Path) -> None:
     from sorl.evaluate.video import record
 
-    training_seed, policy = next(iter(run.chosen(config.seeds).items()))
+    number, policy = next(iter(run.chosen(config.seeds).items()))
     for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
         for path in record(
             policy,
@@ -179,7 +183,7 @@ def _film(config: Config, run: Run, directory: Path) -> None:
             first=min(config.video_episodes, config.episodes),
             seed=config.seed,
             success_timing=_timing(config, run),
-            label=f"seed{training_seed}-steps{budget.inference_steps}-candidates{budget.candidates}-",
+            label=f"{run.config.members[number].kind}{number}-steps{budget.inference_steps}-candidates{budget.candidates}-",
         ):
             tqdm.write(f"Wrote {path}")
 

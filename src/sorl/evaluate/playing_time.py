@@ -28,7 +28,7 @@ def measured_speed(directory: Path, config: TrainConfig) -> float | None:
     except (OSError, ValueError):  # an estimate is optional, so this is no error
         return None
     seconds = [row["evaluation_seconds"] for row in timings if row.get("evaluation_seconds", 0.0) > 0]
-    played = len(config.budgets(final=False)) * len(config.seeds) * config.evaluation.episodes
+    played = len(config.budgets(final=False)) * len(config.members) * config.evaluation.episodes
     return seconds[-1] / played if seconds else None
 
 

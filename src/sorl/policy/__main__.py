@@ -14,6 +14,7 @@ import tyro
 
 from sorl.config.own_agents import OwnAgents
 from sorl.policy import Plan, Policy, load_policy
+from sorl.statistics.intervals import SETTING
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory
@@ -28,7 +29,7 @@ class Config:
     latency_ms: float | None = None
     """Time limit of a decision on one observation, in milliseconds; default: no budget is chosen."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; default: the lowest."""
+    """Training seed of the policy in a run directory, or member of a population; default: the lowest."""
     device: str | None = None
     """Platform to act on, such as cpu or gpu; default: JAX's."""
     out: Path | None = None
@@ -74,7 +75,8 @@ def _device(platform: str) -> jax.Device:  # pyright: ignore[reportInvalidTypeFo
 
 
 def _description(policy: Policy) -> str:
-    known = [name for name in ("env", "seed", "step") if name in policy.provenance]
+    settings = [name for name in policy.provenance if name.startswith(SETTING)]
+    known = [name for name in ("env", "member", "seed", *settings, "step") if name in policy.provenance]
     origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
     steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
     chunk = f" for each of {policy.chunk} steps at once" if policy.chunk > 1 else ""

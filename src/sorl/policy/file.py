@@ -41,7 +41,9 @@ ARRAY_BYTES = 128
 """The minimum size of an array in the payload, which limits the number of layers by the size of the payload."""
 LONGEST_REASON = 300
 """Maximum number of characters of an error about a header, which may quote parts of it."""
-_PREFIX, _SUFFIX = "policy-seed-", ".sorl"
+KINDS = ("seed", "member")
+"""What the number in the name of a policy file is: a training seed, or in a population the number of a member."""
+_SUFFIX = ".sorl"
 
 
 class Content(NamedTuple):
@@ -55,13 +57,15 @@ class Content(NamedTuple):
     budget: Budget
 
 
-def policy_path(directory: Path, seed: int) -> Path:
-    """The policy file of a training seed in a run directory."""
-    return directory / f"{_PREFIX}{seed}{_SUFFIX}"
+def policy_path(directory: Path, seed: int, kind: str = "seed") -> Path:
+    """The policy file of a training seed in a run directory, or with the kind `member` that of such a number."""
+    return directory / f"policy-{kind}-{seed}{_SUFFIX}"
 
 
 def find_policy(path: Path, seed: int | None) -> Path:
     """The policy file for a path: the file itself, or in a run directory that of `seed` (None: the lowest good seed).
+
+    In the directory of a population, `seed` is the number of a member.
 
     Warns if the losses of `seed` became non-finite. Raises a `ValueError` if the directory has no policy, none of
     `seed` or no good seed, or if `path` is a file and a seed is given.
@@ -72,7 +76,7 @@ def find_policy(path: Path, seed: int | None) -> Path:
             raise ValueError(f"{path} is one policy, of which seed {seed} cannot be asked; give its run directory.")
         return path
     # In a run directory, check that there is a policy of the seed.
-    seeds = _seeds(path)
+    seeds = _policies(path)
     if not seeds:
         raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
     if seed is not None and seed not in seeds:
@@ -92,21 +96,26 @@ def find_policy(path: Path, seed: int | None) -> Path:
         warnings.warn(
             f"The losses of seed {seed} in {path} became non-finite, so its policy is older than the run.", stacklevel=3
         )
-    return policy_path(path, seed)
+    return seeds[seed]
 
 
 def bad_seeds(directory: Path) -> set[int]:
-    """The training seeds of a run directory whose losses became non-finite, so that their policies are older."""
+    """The training seeds, or members of a population, whose losses became non-finite; their policies are older."""
     steps = {}
     if not has_record(directory):
-        steps = {seed: read(policy_path(directory, seed)).provenance.get("step", 0) for seed in _seeds(directory)}
+        steps = {seed: read(path).provenance.get("step", 0) for seed, path in _policies(directory).items()}
     return find_bad_seeds(directory, steps)
 
 
-def _seeds(directory: Path) -> list[int]:
-    paths = directory.glob(f"{_PREFIX}*{_SUFFIX}")
-    names = [path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for path in paths]
-    return sorted(int(name) for name in names if name.isdecimal())
+def _policies(directory: Path) -> dict[int, Path]:
+    """The policy files of a run directory by training seed, or by member of a population, in order."""
+    found = {}
+    for kind in KINDS:
+        for path in directory.glob(f"policy-{kind}-*{_SUFFIX}"):
+            number = path.name.removeprefix(f"policy-{kind}-").removesuffix(_SUFFIX)
+            if number.isdecimal():
+                found[int(number)] = path
+    return dict(sorted(found.items()))
 
 
 def write(path: Path, content: Content) -> None:

@@ -65,6 +65,7 @@ def main(config: Config) -> Path:
         report.untrusted,
         report.curves,
         report.final_scores,
+        report.populations,
         report.improvement,
         report.budgets,
         report.ablations,

@@ -36,7 +36,7 @@ def add_origins(page: Page, runs: Sequence[ReportedRun], command: str) -> None:
             seeds = ", ".join(map(str, run.bad_seeds))
             page.text(f"{run.directory}: not counted, because losses became non-finite: seed {seeds}.")
     page.text("These commands repeat each run; the last one writes this page again.")
-    page.command([run.command for run in runs])
+    page.command(list(dict.fromkeys(run.command for run in runs)))
     page.command([command])
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from sorl.agents.registry import word
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.policy import bad_seeds
+from sorl.runs.directory import POLICIES
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import Row, evaluation_rows
+from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
 from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
 from sorl.system.files import read_json, read_rows
 from sorl.train.value_range import Departure, departures
@@ -32,7 +33,16 @@ GRID = (
 )
 """The columns of `scaling.json` that a report needs."""
 
-IRRELEVANT = ("env", "seeds", "evaluation", "data.path", "data.directory", "data.mirrors", "data.download")
+IRRELEVANT = (
+    "env",
+    "seeds",
+    "evaluation",
+    "data.path",
+    "data.directory",
+    "data.mirrors",
+    "data.download",
+    "population",
+)
 """Options, by dotted name, in which runs of one method may differ, because they do not affect learning."""
 
 
@@ -54,6 +64,8 @@ class ReportedRun:
     """Seeds whose losses became non-finite; every figure leaves them out."""
     method: str = ""
     """The agent, and the options in which this run differs from the report's other runs of that agent."""
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The hyper-parameters of these members of a population, by dotted name; else empty."""
 
     @property
     def task(self) -> str:
@@ -111,14 +123,14 @@ class ReportedRun:
 
 
 def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
-    """Reads run directories and names their methods.
+    """Reads run directories and names their methods; a population makes a run for each combination of values.
 
     Raises a `FileNotFoundError` for a directory without a run, and a `ValueError` if a directory is given twice or two
     runs have the same method, task and seed.
     """
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ValueError("A run directory is given twice; give each once.")
-    runs = _trained([_read(directory) for directory in directories])
+    runs = _trained([run for directory in directories for run in _by_settings(_read(directory))])
     named = [dataclasses.replace(run, method=name) for run, name in zip(runs, method_names(runs), strict=True)]
     taken: dict[tuple[str, str, int], Path] = {}
     for run in named:
@@ -140,11 +152,36 @@ def _read(directory: Path) -> ReportedRun:
         directory,
         read_config(config_path(directory)),
         read_json(versions) if versions.exists() else {},
-        [row for row in metrics if row["seed"] not in bad],
-        [row for row in _rows(table, "rows", TABLE, "sorl.evaluate") if row["training_seed"] not in bad],
+        [row for row in metrics if member_of(row) not in bad],
+        [row for row in _rows(table, "rows", TABLE, "sorl.evaluate") if member_of(row) not in bad],
         _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
     )
+
+
+def _by_settings(run: ReportedRun) -> list[ReportedRun]:
+    """The run itself, or of a population a run for each combination of hyper-parameters, with its seeds."""
+    members = run.config.members
+    if not run.config.population:
+        return [run]
+    # All pairs of a grid are of members with the same hyper-parameters, which its rows name.
+    played = run.pairs and settings(_rows(run.directory / "scaling.json", "rows", (), "sorl.scaling")[0])
+    return [
+        dataclasses.replace(
+            run,
+            config=dataclasses.replace(run.config, agent=first.agent, population=()),
+            metrics=[_without_member(row) for row in run.metrics if settings(row) == first.settings],
+            table=[_without_member(row) for row in run.table if settings(row) == first.settings],
+            pairs=run.pairs if played == first.settings else [],
+            bad_seeds=tuple(members[bad].seed for bad in run.bad_seeds if members[bad].settings == first.settings),
+            settings=first.settings,
+        )
+        for first in list(members.values())[:: len(run.config.seeds)]
+    ]
+
+
+def _without_member(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "member"}
 
 
 def read_runtime(path: Path) -> dict[str, Any]:
@@ -160,13 +197,17 @@ def _trained(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The runs that made at least one update; prints a line for each other run."""
     found = []
     for run in runs:
-        if run.metrics or run.table or _last_checkpoint(run.directory) or any(run.directory.glob("policy-seed-*.sorl")):
+        if run.metrics or run.table or _last_checkpoint(run.directory) or _has_policy(run.directory):
             found.append(run)
         else:
             print(f"{run.directory} is left out: it was started but never trained.")
     if not found:
         raise ValueError("None of the runs was ever trained; give the directory of one that sorl.train finished.")
     return found
+
+
+def _has_policy(directory: Path) -> bool:
+    return any(path for pattern in POLICIES for path in directory.glob(f"{pattern}.sorl"))
 
 
 def _last_checkpoint(directory: Path) -> int:

@@ -3,7 +3,7 @@
 import itertools
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from sorl.report import pictures
 from sorl.report.grid import add_grid
 from sorl.report.origins import add_origins
 from sorl.report.page import Page
+from sorl.report.population import draw_score_against_value
 from sorl.report.runs import ReportedRun, read_runtime, scores, task_measure
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
-from sorl.statistics.intervals import Interval, bootstrap_interval, score_interval
+from sorl.statistics.intervals import Interval, bootstrap_interval, headline, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 
 
@@ -91,6 +92,28 @@ class Report:
         everywhere = {method: own for method, own in self._scores.items() if own.keys() >= set(judged)}
         if len(judged) > 1 and everywhere:
             self._over_tasks(everywhere, judged)
+
+    def populations(self) -> None:
+        """Adds the score of each population against each of its hyper-parameters, if there are any."""
+        groups: dict[Path, list[ReportedRun]] = defaultdict(list)
+        for run in self._runs:
+            if run.settings and run.evaluations:
+                groups[run.directory].append(run)
+        if groups:
+            self._page.section("Populations")
+            self._page.text(
+                "The mean of the last three evaluations during training against each hyper-parameter, over training "
+                "seeds, with 95 % intervals."
+            )
+        for directory, own in groups.items():
+            found = headline([row for run in own for row in run.evaluations])
+            self._page.text(f"{directory}, {own[0].task}:")
+            for field in own[0].settings:
+                self._draw(
+                    f"population-{directory.name}-{field}",
+                    lambda axes, found=found, field=field: draw_score_against_value(axes, found, field),
+                    width=7.5,
+                )
 
     def improvement(self) -> None:
         """Adds the probability that each method beats each other one."""

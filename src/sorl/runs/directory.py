@@ -24,6 +24,8 @@ WRITTEN = (
     "wandb",
 )
 """The files that training writes, besides the policies."""
+POLICIES = ("policy-seed-*", "policy-member-*")
+"""The names of policies, one for each training seed, or for each member of a population."""
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def sole_trainer(directory: Path) -> Iterator[None]:
 def refuse_links(directory: Path) -> None:
     """Raises an `OSError` if a file that training writes is a symbolic link, which may lead outside the directory."""
     checkpoints = directory / "checkpoints"
-    own = [directory / name for name in WRITTEN] + list(directory.glob("policy-seed-*"))
+    own = [directory / name for name in WRITTEN] + [path for pattern in POLICIES for path in directory.glob(pattern)]
     for path in own + (list(checkpoints.iterdir()) if checkpoints.is_dir() else []):
         if path.is_symlink():
             raise OSError(f"{path} is a symbolic link to {os.readlink(path)}; put the file itself in its place.")
@@ -90,5 +92,5 @@ def _remove(path: Path) -> None:
 
 
 def _written(directory: Path) -> set[str]:
-    policies = {path.name for path in directory.glob("policy-seed-*.sorl")}
+    policies = {path.name for pattern in POLICIES for path in directory.glob(f"{pattern}.sorl")}
     return policies | {name for name in WRITTEN if os.path.lexists(directory / name)}

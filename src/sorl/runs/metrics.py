@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
+from sorl.statistics.intervals import member_of
 from sorl.system.files import whole_file
 
 
@@ -66,7 +67,8 @@ class Sink(Protocol):
 class MetricLog:
     """Writes a run's metrics to `metrics.jsonl` and `metrics.csv`, and its timings to `timings.jsonl`.
 
-    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`. The metrics of an evaluation end with their budget,
+    A row is `{"step": ..., "seed": ..., "training/q_loss": ...}`; in a population it also has the `member`'s number and
+    its hyper-parameters, such as `agent.q_coefficient`. The metrics of an evaluation end with their budget,
     as in `evaluation/success/M4N8` (four jumps, best of eight). Numbers are written with enough digits to read them
     back exactly. JSON has no NaN or infinity, so these are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`.
 
@@ -81,6 +83,7 @@ class MetricLog:
       are dropped (-1 drops all), and so is an incomplete last line.
     - `sinks`: receive a copy of every row; they are closed with this log.
     - `order`: names of metrics without their phase, in the order of their columns in `metrics.csv`.
+    - `members`: the columns that identify each member of a population, by its number; without one, the seed does.
 
     **Raises:** `FileExistsError` if there are rows and `resume_step` is None; `ValueError` if a file is damaged.
     """
@@ -92,16 +95,17 @@ class MetricLog:
         resume_step: int | None = None,
         sinks: Sequence[Sink] = (),
         order: Iterable[str] = (),
+        members: Mapping[int, Mapping[str, Any]] | None = None,
     ):
-        self._directory = Path(directory)
+        self._directory, self._members = Path(directory), members
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sinks = tuple(sinks)
-        self._columns = ["step", "seed", *(f"{phase}/{name}" for phase in PHASES for name in [*order, *METRICS])]
+        self._metric_columns = [f"{phase}/{name}" for phase in PHASES for name in [*order, *METRICS]]
         self._metrics = _open_rows(self._directory / "metrics.jsonl", resume_step, METRIC_KEYS)
         self._rows = RowsDigest()
         self._timings = _open_rows(self._directory / "timings.jsonl", resume_step, TIMING_KEYS)
         rows = read_metrics(self._directory)
-        self._written = {(row["step"], row["seed"], name) for row in rows for name in row}
+        self._written = {(row["step"], member_of(row), name) for row in rows for name in row}
         for row in rows:
             self._rows.add(_to_line(row))
         self._write_csv()
@@ -115,8 +119,8 @@ class MetricLog:
     def write(self, step: int, seed: int, metrics: Mapping[str, Any]) -> None:
         """Adds a row.
 
-        **Arguments:** `step`, the number of updates made; `seed`, the training seed; `metrics`, numbers (or arrays of
-        one number) by name with its phase, such as `{"training/q_loss": 0.5}`.
+        **Arguments:** `step`, the number of updates made; `seed`, the training seed, or the member's number; `metrics`,
+        numbers (or arrays of one number) by name with its phase, such as `{"training/q_loss": 0.5}`.
 
         **Raises:** `ValueError` if a name has no phase or a character that is not allowed, or if the metric is already
         logged for that step and seed.
@@ -130,7 +134,8 @@ class MetricLog:
             if self.has(step, seed, name):
                 raise ValueError(f"{name} of step {step} and seed {seed} is logged already; log each step once.")
         row = {name: float(value) for name, value in metrics.items()}
-        self._rows.add(_append(self._metrics, {"step": step, "seed": seed} | row))
+        columns: Mapping[str, Any] = {"seed": seed} if self._members is None else self._members[seed]
+        self._rows.add(_append(self._metrics, {"step": step, **columns, **row}))
         self._written.update((step, seed, name) for name in row)
         for sink in self._sinks:
             sink.write(step, seed, row)
@@ -169,7 +174,9 @@ class MetricLog:
     def _write_csv(self) -> None:
         rows = read_metrics(self._directory)
         # Columns have a fixed order, not that of appearance; those with a budget come last.
-        columns = dict.fromkeys(self._columns) | dict.fromkeys(name for row in rows for name in row)
+        names = dict.fromkeys(name for row in rows for name in row)
+        identity = ["step", "member", "seed", *(name for name in names if "/" not in name)]
+        columns = dict.fromkeys([*identity, *self._metric_columns]) | names
         found = {"step", "seed"}.union(*rows)
 
         with whole_file(self._directory / "metrics.csv") as file:
@@ -226,8 +233,8 @@ def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
     then, count = RowsDigest(), digest["count"]
     for row in rows[:count]:
         then.add(_to_line(row))
-    names = [(row["step"], row["seed"], name) for row in rows for name in row if name not in ("step", "seed")]
-    added = [name for row in rows[count:] for name in row if name not in ("step", "seed")]
+    names = [(row["step"], member_of(row), name) for row in rows for name in row if "/" in name]
+    added = [name for row in rows[count:] for name in row if "/" in name]
     other = len(rows) != count and not all(name.startswith("evaluation/") for name in added)
     if len(rows) < count or other or len(set(names)) < len(names):
         raise ValueError(

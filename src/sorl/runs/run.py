@@ -12,6 +12,7 @@ from sorl.agents import AbstractAgent
 from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
+from sorl.config.population import settings_text
 from sorl.data.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path, seed_record
 from sorl.runs.phases import phases
@@ -21,20 +22,20 @@ from sorl.system.files import make_directory, read_json, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained run: its options and one policy per training seed."""
+    """A trained run: its options and one policy per training seed, or per member of its population."""
 
     directory: Path
     config: TrainConfig
     policies: dict[int, Policy]
-    """The policies by training seed."""
+    """The policies by training seed; those of a population by the member's number (see `config.members`)."""
     step: int
     """Number of updates of the policies, except those of bad seeds (see `steps`)."""
     data: dict[str, Any]
     """The provenance of the data."""
     steps: dict[int, int] = dataclasses.field(default_factory=dict)
-    """Number of updates of each seed's policy; a bad seed keeps an older policy."""
+    """Number of updates of each seed's (or member's) policy; a bad seed keeps an older policy."""
     bad_seeds: tuple[int, ...] = ()
-    """Seeds that stopped training because a loss was not finite."""
+    """Seeds (or members) that stopped training because a loss was not finite."""
 
     @property
     def agent(self) -> AbstractAgent:
@@ -63,9 +64,9 @@ class Run:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, env=env))
 
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, Policy]:
-        """The policies of the given training seeds (None: of all good seeds).
+        """The policies of the given training seeds, or members of a population (None: of all good ones).
 
-        Raises a `ValueError` if a seed has no policy, or if there is no good seed.
+        Raises a `ValueError` if one of them has no policy, or if there is no good one.
         """
         if seeds is None:
             seeds = [seed for seed in self.policies if seed not in self.bad_seeds]
@@ -76,8 +77,28 @@ class Run:
                 )
         missing = [seed for seed in seeds if seed not in self.policies]
         if missing:
-            raise ValueError(f"{self.directory} has no training seeds {missing}; it has {list(self.policies)}.")
+            noun = "members" if self.config.population else "training seeds"
+            raise ValueError(f"{self.directory} has no {noun} {missing}; it has {list(self.policies)}.")
         return {seed: self.policies[seed] for seed in seeds}
+
+    def chosen_alike(self, seeds: Sequence[int] | None) -> dict[int, Policy]:
+        """The policies as `chosen` gives them, for results that are means over seeds.
+
+        Raises a `ValueError` if they are members of a population with different hyper-parameters.
+        """
+        found, members = self.chosen(seeds), self.config.members
+        first = members[next(iter(found))].settings
+        if any(members[number].settings != first for number in found):
+            alike = [number for number in self.policies if members[number].settings == first]
+            raise ValueError(
+                f"{self.directory} is a population, and members with different hyper-parameters have no common mean; "
+                f"name those of one value, such as --seeds {' '.join(map(str, alike))} ({settings_text(first)})."
+            )
+        return found
+
+    def policy_path(self, seed: int) -> Path:
+        """The policy file of a training seed, or of a member of a population."""
+        return policy_file(self.directory, self.config, seed)
 
     def step_of(self, seed: int) -> int:
         """Number of updates of a training seed's policy."""
@@ -175,13 +196,19 @@ def update_config(directory: Path, config: TrainConfig) -> None:
 
 
 def save_policies(directory: Path, config: TrainConfig, policies: dict[int, Policy], step: int) -> None:
-    """Writes one policy file per seed, atomically; a file that already holds the policy is not rewritten."""
-    about = {"env": config.env, "step": step, "agent": to_json(config.agent)}
-    about["versions"] = read_json(directory / "versions.json")
-    for seed, policy in policies.items():
-        path, policy = policy_path(directory, seed), dataclasses.replace(policy, provenance=about | {"seed": seed})
+    """Writes one policy file per seed or member, atomically; a file that already holds the policy is not rewritten."""
+    recorded = read_json(directory / "versions.json")
+    for number, policy in policies.items():
+        path, member = policy_file(directory, config, number), config.members[number]
+        about = {"env": config.env, "step": step, "agent": to_json(member.agent), "versions": recorded}
+        policy = dataclasses.replace(policy, provenance=about | member.columns())
         if not _holds(path, policy):
             policy.save(path)
+
+
+def policy_file(directory: Path, config: TrainConfig, seed: int) -> Path:
+    """The policy file of a training seed, or of a member of a population, in a run directory."""
+    return policy_path(directory, seed, config.members[seed].kind)
 
 
 def normalisation(directory: Path, config: TrainConfig, *, new_phase: bool) -> Normalisation | None:
@@ -194,9 +221,9 @@ def normalisation(directory: Path, config: TrainConfig, *, new_phase: bool) -> N
     """
     if config.data.path is None:
         return None
-    for seed in config.seeds:
+    for seed in config.members:
         try:
-            return load_policy(policy_path(directory, seed)).normalisation
+            return load_policy(policy_file(directory, config, seed)).normalisation
         except (FileNotFoundError, ValueError):  # the file is missing or damaged
             continue
     if new_phase or len(phases(directory)) > 1:
@@ -232,13 +259,13 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     directory = Path(directory)
     refuse_no_run(directory)
     config = read_config(config_path(directory))
-    seeds = [seed for seed in config.seeds if policy_path(directory, seed).exists()]
+    seeds = [seed for seed in config.members if policy_file(directory, config, seed).exists()]
     if not seeds:
         raise FileNotFoundError(
             f"{directory} holds no policy yet; wait for the first checkpoint, or continue the run with "
             f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume{module_option(type(config.agent))}."
         )
-    policies = {seed: load_policy(policy_path(directory, seed)) for seed in seeds}
+    policies = {seed: load_policy(policy_file(directory, config, seed)) for seed in seeds}
     steps = {seed: policy.provenance["step"] for seed, policy in policies.items()}
     return Run(
         directory=directory,

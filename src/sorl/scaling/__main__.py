@@ -22,7 +22,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
-from sorl.policy import load_policy, policy_path
+from sorl.policy import load_policy
 from sorl.runs.run import Run, load_run
 from sorl.runs.versions import versions
 from sorl.scaling.grid import Effort, Grid, Subject
@@ -61,7 +61,8 @@ class Config:
     episodes: int = 50
     """Episodes for each training seed and pair."""
     seeds: tuple[int, ...] | None = None
-    """Training seeds to evaluate; default: all whose losses stayed finite."""
+    """Training seeds to evaluate, or members of a population that have the same values; default: all whose losses
+    stayed finite."""
     seed: int = 0
     """Seed of the episodes and of the policy's noise in them."""
     success_timing: SuccessTiming | None = None
@@ -115,7 +116,12 @@ def main(config: Config) -> list[Pair]:
     pairs = summarise_grid(records)
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")
     settings = grid.settings | {"step": run.step, "data": run.data}
-    rows = [{"step": run.step_of(row["training_seed"])} | row for record in records for row in record["rows"]]
+    members = run.config.members
+    rows = [
+        {"step": run.step_of(row["training_seed"])} | row | members[row["training_seed"]].columns("training_seed")
+        for record in records
+        for row in record["rows"]
+    ]
     _write(directory, {"settings": settings, "pairs": pairs, "rows": rows})
     _picture(run, pairs, directory)
     if config.store_scores:
@@ -150,19 +156,19 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], d
     A file that no longer holds the policy that was played is skipped, with a line that says so.
     """
     for seed, played in run.chosen(seeds).items():
-        path = policy_path(run.directory, seed)
+        path = run.policy_path(seed)
         policy = load_policy(path)
         if played.digest != policy.digest:
             print(f"{path} changed while the grid was played, so it gets no scores; run the same command again.")
             continue
-        scored = policy_path(directory or run.directory, seed)
+        scored = (directory or run.directory) / path.name
         policy.with_scores(pairs).save(scored)
         print(f"Stored the pairs in {scored}")
 
 
 def _grid(config: Config, run: Run) -> Grid:
     timing = config.success_timing or run.config.evaluation.success_timing
-    subject = Subject(run.env, timing, run.chosen(config.seeds))
+    subject = Subject(run.env, timing, run.chosen_alike(config.seeds))
     batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
     effort = Effort(config.episodes, config.seed, batch_sizes, config.timing_seconds)
     place = versions(run.config)

@@ -33,6 +33,9 @@ BUDGET_FIELDS = (
 )
 """The fields of an evaluation row that identify its budget."""
 
+SETTING = "agent."
+"""The columns of a row whose names begin so hold the hyper-parameters of a member of a population."""
+
 Row = Mapping[str, Any]
 """An evaluation of one training seed at one budget: `EvaluationResult.row()` with `step` and `training_seed`."""
 
@@ -166,11 +169,26 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
                 row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
                 success = metric.get(f"evaluation/success/{budget[1]}")
                 successes = None if success is None else round(success * episodes)
-                row |= {"step": metric["step"], "training_seed": metric["seed"], "successes": successes, "return": mean}
+                row |= settings(metric) | {
+                    "step": metric["step"],
+                    "training_seed": metric["seed"],
+                    "successes": successes,
+                    "return": mean,
+                }
                 row |= {key: metric.get(f"evaluation/{key}/{budget[1]}") for key in ("return_low", "return_high")}
                 row["length"] = metric[f"evaluation/episode_length/{budget[1]}"]
                 rows.append(row)
     return rows
+
+
+def settings(row: Row) -> dict[str, float]:
+    """The hyper-parameters of the member of a population that a row is about, by dotted name; else empty."""
+    return {name: value for name, value in row.items() if name.startswith(SETTING)}
+
+
+def member_of(row: Row) -> int:
+    """The number of the member that a row is about: in a population its number, else the training seed."""
+    return next(row[name] for name in ("member", "training_seed", "seed") if name in row)
 
 
 def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -179,22 +197,26 @@ def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def summarise(rows: Sequence[Row], *, last: int = 1) -> list[dict[str, Any]]:
-    """Means over training seeds, for each budget.
+    """Means over training seeds, for each budget, and in a population for each combination of hyper-parameters.
 
     **Arguments:** `rows`, one for each update count, training seed and budget; `last`, the number of each seed's last
     evaluations to use.
 
-    **Returns:** one row for each budget, in the order of `rows`: the budget, `steps` (the update counts used), the
-    number of `seeds`, the fields of an `Interval`, and the means of `return`, `length` and `steps_per_second`. The
-    interval is about success where all rows have one, else about the return.
+    **Returns:** one row for each budget, in the order of `rows`: the budget, the hyper-parameters, `steps` (the update
+    counts used), the number of `seeds`, the fields of an `Interval`, and the means of `return`, `length` and
+    `steps_per_second`. The interval is about success where all rows have one, else about the return.
     """
     measure = measure_of(rows)
-    budgets: dict[tuple[Any, ...], dict[int, list[Row]]] = {}
+    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[int, list[Row]]]] = {}
     for row in sorted(rows, key=lambda row: row["step"]):
+        budgets = groups.setdefault(tuple(settings(row).items()), {})
         seeds = budgets.setdefault(tuple(row[field] for field in BUDGET_FIELDS), {})
         seeds.setdefault(row["training_seed"], []).append(row)
     return [
-        dict(zip(BUDGET_FIELDS, budget, strict=True)) | _means([own[-last:] for own in seeds.values()], measure)
+        dict(zip(BUDGET_FIELDS, budget, strict=True))
+        | dict(own)
+        | _means([one[-last:] for one in seeds.values()], measure)
+        for own, budgets in groups.items()
         for budget, seeds in budgets.items()
     ]
 
@@ -218,7 +240,12 @@ def table(summary: Sequence[Row]) -> str:
     judged = measure_of(summary, "success") == SUCCESS
     title = "success   95 % interval    return" if judged else "  return         95 % interval"
     lines = [f" M^inf    N  {title}   length  steps/s"]
+    shown: dict[str, float] = {}
     for row in summary:
+        # The rows of a combination of hyper-parameters follow a line with their values.
+        if settings(row) != shown:
+            shown = settings(row)
+            lines.append(f"{', '.join(f'{name} {value:g}' for name, value in shown.items())}:")
         if judged:
             score = (
                 f"{row['success']:7.3f}  {row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f}"

@@ -78,10 +78,11 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
 
 def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_step: int | None) -> list[Sink]:
     sinks: list[Sink] = []
+    kind = "member" if config.population else "seed"
     if options.tensorboard:
-        sinks.append(TensorBoardSink(directory / "tensorboard", resume_step=resume_step))
+        sinks.append(TensorBoardSink(directory / "tensorboard", kind=kind, resume_step=resume_step))
     if options.wandb:
-        sinks.append(WandbSink(directory / "wandb", config=to_json(config)))
+        sinks.append(WandbSink(directory / "wandb", kind=kind, config=to_json(config)))
     return sinks
 
 
@@ -92,9 +93,10 @@ def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {resume}")
         return 128 + ending.signal
-    complete = show_results(config, directory, [seed for seed in config.seeds if seed not in ending.bad_seeds])
+    complete = show_results(config, directory, [seed for seed in config.members if seed not in ending.bad_seeds])
     for seed, step in ending.bad_seeds.items():
-        print(f"Seed {seed} stopped at update {step}, where its losses were not finite; the results leave it out.")
+        name = config.members[seed].label
+        print(f"{name} stopped at update {step}, where its losses were not finite; the results leave it out.")
     if ending.failed_evaluations:
         print(failed_evaluations.missing(ending.failed_evaluations, ending.step, resume))
     return 0 if complete and not ending.bad_seeds and not ending.failed_evaluations else 1

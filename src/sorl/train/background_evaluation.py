@@ -26,7 +26,7 @@ from sorl.train import loop
 Outcome = TypeVar("Outcome")
 
 Results = dict[int, list[EvaluationResult]]
-"""Evaluations of one step, by training seed: one for each budget."""
+"""Evaluations of one step, by training seed or member: one for each budget."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Evaluations:
         return None if self._playing is None else self._playing.step
 
     def begin(self, state: loop.TrainState, policies: dict[int, Policy]) -> None:
-        """Evaluates the given policies of `state`, by training seed; writes nothing if a signal interrupts it."""
+        """Evaluates policies of `state`, given by training seed or member; writes nothing if a signal interrupts it."""
         stop, begun = threading.Event(), time.perf_counter()
         # This thread creates the pool, so that it can end the worker processes at any time.
         pool = self._outcome(self._pool)

@@ -6,7 +6,7 @@ length of a chunk, on logging, evaluation or resuming, or on which other members
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -58,7 +58,7 @@ def own_settings(agents: Sequence[AbstractAgent]) -> PyTree | None:
     **Returns:** an agent with an array [members] in each field in which they differ and None in the others; None if
     they do not differ. Raises a `ValueError` if a static field differs.
     """
-    own = jax.tree.map(lambda *values: np.float32(values) if len(set(values)) > 1 else None, *agents)
+    own = jax.tree.map(lambda *values: np.asarray(values, np.float32) if len(set(values)) > 1 else None, *agents)
     return own if jax.tree.leaves(own) else None
 
 
@@ -73,9 +73,9 @@ def init(
     observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # Without vmap, because the same program for any number of seeds gives the same bits.
-    agents = [eqx.combine(jax.tree.map(lambda values: values[index], own), agent) for index in range(len(seeds))]
     one_by_one = [
-        _init_member(mine, key, observation_size, action_size) for mine, key in zip(agents, keys, strict=True)
+        _init_member(_combined(agent, of_member(own, jnp.int32(index))), key, observation_size, action_size)
+        for index, key in enumerate(keys)
     ]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
@@ -124,7 +124,7 @@ def train_steps(
 
     def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None]) -> Carry:
         carry, key, mine = argument
-        agent = eqx.combine(mine, common)
+        agent = _combined(common, mine)
 
         def run(carry):
             tile = partial(_one_tile, agent, key, dataset, start, end, batch_size, log_interval)
@@ -212,7 +212,7 @@ def validation_losses(
 
     def one_member(argument):
         agent_state, mine = argument
-        agent = eqx.combine(mine, common)
+        agent = _combined(common, mine)
         losses = jax.lax.map(lambda index: one_batch(agent, agent_state, index), jnp.arange(batches, dtype=jnp.int32))
         return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
@@ -223,6 +223,11 @@ def validation_losses(
 def of_member(states: PyTree, index: Int[Array, ""]) -> PyTree:
     """The slice of one member, given by its index, of all arrays in one compiled program."""
     return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+def _combined(agent: AbstractAgent, own: PyTree | None) -> AbstractAgent:
+    """The agent with the own settings of one member."""
+    return cast(AbstractAgent, eqx.combine(own, agent))
 
 
 @jax.jit

@@ -11,6 +11,7 @@ from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
 from sorl.train import loop
+from sorl.train.trainer import Trainer
 from sorl.train.value_range import ValueWatch
 
 
@@ -19,7 +20,7 @@ class Logged:
     """The rows and messages of one step."""
 
     rows: dict[int, dict[str, Any]]
-    """Metrics by training seed."""
+    """Metrics by training seed, or by member of a population."""
     shown: dict[str, float]
     """Losses shown beside the progress bar, means over seeds."""
     warnings: list[str]
@@ -30,15 +31,16 @@ class Logged:
 class TrainingRows:
     """Computes the rows of a run.
 
-    **Arguments:** `config`; `data`; `earlier`, the run's existing rows, whose warnings are not repeated.
+    **Arguments:** `config`; `data`; `trainer`, which computes the validation losses; `earlier`, the run's
+    existing rows, whose warnings are not repeated.
     """
 
-    def __init__(self, config: TrainConfig, data: LoadedData, earlier: Iterable[Mapping[str, Any]]):
-        self._config, self._data = config, data
+    def __init__(self, config: TrainConfig, data: LoadedData, trainer: Trainer, earlier: Iterable[Mapping[str, Any]]):
+        self._config, self._trainer = config, trainer
         self._watch: ValueWatch | None = None
         if hasattr(config.agent, "discount"):  # other agents have no values
             rewards = np.asarray(data.train.rewards)[np.asarray(data.train.starts)]
-            self._watch = ValueWatch(config.agent, rewards, earlier)
+            self._watch = ValueWatch(config.members, rewards, earlier)
 
     def are_due(self, step: int) -> bool:
         """Whether a step has rows: every multiple of the log interval, and the last update.
@@ -51,12 +53,12 @@ class TrainingRows:
     def make(self, state: loop.TrainState, good_seeds: Mapping[int, int]) -> Logged:
         """The rows of a state, with means since the last multiple of the interval.
 
-        **Arguments:** `good_seeds`, the index along the state's leading axis of each training seed that still trains.
+        **Arguments:** `good_seeds`, the index along the state's leading axis of each seed or member that still trains.
         """
         step, interval = int(state.step), self._config.log_interval
         means = {name: np.asarray(sums) / (step % interval or interval) for name, sums in state.metric_sums.items()}
         start = time.perf_counter()
-        held_out = self._validation(state)
+        held_out = self._trainer.validation_losses(state)
         validation_seconds = time.perf_counter() - start
         rows = {
             seed: {f"training/{name}": mean[index] for name, mean in means.items()}
@@ -71,14 +73,6 @@ class TrainingRows:
     def verdicts(self) -> list[str]:
         """A sentence for each seed whose last row has a value outside its range."""
         return self._watch.verdicts() if self._watch else []
-
-    def _validation(self, state: loop.TrainState) -> dict[str, np.ndarray]:
-        if self._data.validation is None:
-            return {}
-        losses = loop.validation_losses(
-            self._config.agent, state, self._data.validation, batch_size=self._config.batch_size
-        )
-        return {name: np.asarray(loss) for name, loss in losses.items()}
 
 
 def shown_losses(names: Iterable[str]) -> list[str]:

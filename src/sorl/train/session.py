@@ -11,14 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
-from sorl.policy import Policy
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, Sink, read_metrics
@@ -29,6 +26,7 @@ from sorl.train.background_evaluation import Evaluated, Evaluations, Results
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.failed_evaluations import FailedEvaluations
 from sorl.train.rows import TrainingRows
+from sorl.train.trainer import Trainer
 
 
 CHUNK_SECONDS = 1.0
@@ -46,13 +44,13 @@ class Ending:
     signal: int | None
     """The signal that stopped it, or None."""
     bad_seeds: dict[int, int]
-    """The first update with a non-finite loss of each seed that had one."""
+    """The first update with a non-finite loss of each seed (or member of a population) that had one."""
     failed_evaluations: dict[int, str] = dataclasses.field(default_factory=dict)
     """The reason of each failed evaluation, by its step; these have no rows."""
 
 
 class _Rows(NamedTuple):
-    """Rows of one step that are not written yet: metrics by training seed, and timings."""
+    """Rows of one step that are not written yet: metrics by training seed or member, and timings."""
 
     step: int
     rows: dict[int, dict[str, Any]]
@@ -77,9 +75,7 @@ class Session:
         self.config = config
         self.directory = directory
         self.data = data
-        self.mapping: loop.SeedMapping = (
-            loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
-        )
+        self.trainer = Trainer(config, data)
         self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
         # Written after the current evaluation: the checkpoint of its step, and the rows of later steps.
@@ -90,7 +86,7 @@ class Session:
         with ExitStack() as stack:
             # From here on a signal is recorded, and the run stops at the next point where it can save.
             self.interruption = stack.enter_context(Interruption())
-            self.state = loop.init(config.agent, data.train, config.seeds, batch_size=config.batch_size)
+            self.state = self.trainer.init()
             # All checks come before the first write, so that a refused run is unchanged.
             restored = None
             if resume:
@@ -106,11 +102,13 @@ class Session:
             self.checkpoints.set_aside_after(self.step)
             runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
             runs.update_config(directory, config)
-            self.log = stack.enter_context(MetricLog(directory, resume_step=resume_step, sinks=sinks, order=SHARED))
+            members = {number: member.columns() for number, member in config.members.items()}
+            log = MetricLog(directory, resume_step=resume_step, sinks=sinks, order=SHARED, members=members)
+            self.log = stack.enter_context(log)
             self.failures.write()
             # On leaving, evaluations end first, and checkpoints and signal handlers last.
             self._logged_step = self.step
-            self.rows = TrainingRows(config, data, read_metrics(directory))
+            self.rows = TrainingRows(config, data, self.trainer, read_metrics(directory))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
@@ -123,17 +121,13 @@ class Session:
 
     @property
     def bad_seeds(self) -> dict[int, int]:
-        """The first update with a non-finite loss of each seed that is no longer trained."""
-        return self._bad_seeds(self.state)
-
-    def _bad_seeds(self, state: loop.TrainState) -> dict[int, int]:
-        first = np.asarray(state.first_bad_step)
-        return {seed: int(step) for seed, step in zip(self.config.seeds, first, strict=True) if step >= 0}
+        """The first update with a non-finite loss of each seed or member that is no longer trained."""
+        return self.trainer.bad(self.state)
 
     @property
     def good_seeds(self) -> dict[int, int]:
-        """The seeds that still train, with their index along the state's leading axis."""
-        return {seed: index for index, seed in enumerate(self.config.seeds) if seed not in self.bad_seeds}
+        """The seeds or members that still train, with their place along the state's leading axis."""
+        return self.trainer.good(self.state)
 
     def run(self) -> Ending:
         """Trains to the last update, or until a signal or the loss of all seeds stops it, and saves everything."""
@@ -167,16 +161,7 @@ class Session:
         while self.step < self.config.updates and self.good_seeds and not self._must_stop():
             updates = min(length, self._next_stop() - self.step)
             start = time.perf_counter()
-            self.state = loop.run_chunk(
-                self.config.agent,
-                self.state,
-                self.data.train,
-                jnp.int32(updates),
-                batch_size=self.config.batch_size,
-                log_interval=self.config.log_interval,
-                seed_mapping=self.mapping,
-            )
-            jax.block_until_ready(self.state)
+            self.state = self.trainer.train(self.state, updates)
             seconds = time.perf_counter() - start
             self._training_seconds += seconds
             length = max(1, int(updates * CHUNK_SECONDS / seconds))
@@ -201,14 +186,11 @@ class Session:
             return
         last = self.checkpoints.latest_step()
         self._aside |= new.keys()
-        good = self.checkpoints.restore(self.state)
-        places = jnp.asarray([self.config.seeds.index(seed) for seed in new])
-        agent = jax.tree.map(lambda now, then: now.at[places].set(then[places]), self.state.agent, good.agent)
-        self.state = dataclasses.replace(self.state, agent=agent)
+        self.state = self.trainer.restored(self.state, self.checkpoints.restore(self.state), new)
         for seed, step in new.items():
             self.progress.message(
-                f"Seed {seed} is not trained further: its losses were not finite at update {step}; it keeps its "
-                f"checkpoint of update {last}. Lower agent.learning_rate, or look at the data."
+                f"{self.config.members[seed].label} is not trained further: its losses were not finite at update "
+                f"{step}; it keeps its checkpoint of update {last}. Lower agent.learning_rate, or look at the data."
             )
 
     def _log_if_due(self) -> None:
@@ -243,7 +225,7 @@ class Session:
         # After a resume, the rows of this step may already be written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
         if missing:
-            self.evaluations.begin(self.state, {seed: self._policy(seed, self.state) for seed in missing})
+            self.evaluations.begin(self.state, {seed: self.trainer.policy(seed, self.state) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
         """Writes a finished evaluation, then the checkpoint and rows that waited for it, in order of their steps."""
@@ -281,10 +263,6 @@ class Session:
             f"warning: the evaluation at update {int(state.step)} failed and has no row: {reason} The state is saved."
         )
 
-    def _policy(self, seed: int, state: loop.TrainState) -> Policy:
-        agent, index = self.config.agent, self.config.seeds.index(seed)
-        return Policy(agent.actor, loop.of_member(agent.policy(state.agent), jnp.int32(index)), self.data.normalisation)
-
     def _save_if_due(self) -> None:
         """Saves the state if it is due, but after the evaluation of the same step, whose score is saved with it."""
         if self.step % self.config.checkpoint_interval and self.step != self.config.updates:
@@ -310,7 +288,6 @@ class Session:
 
     def _save_policies(self, state: loop.TrainState) -> None:
         """Writes a policy file for each good seed; a bad seed keeps the file of its last good checkpoint."""
-        bad = self._bad_seeds(state)
-        write_bad_seeds(self.directory, bad)
-        policies = {seed: self._policy(seed, state) for seed in self.config.seeds if seed not in bad}
+        write_bad_seeds(self.directory, self.trainer.bad(state))
+        policies = {number: self.trainer.policy(number, state) for number in self.trainer.good(state)}
         runs.save_policies(self.directory, self.config, policies, int(state.step))

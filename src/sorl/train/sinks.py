@@ -8,23 +8,24 @@ from typing import Any
 
 
 class TensorBoardSink:
-    """Copies rows to TensorBoard, one run per seed: `directory/seed_0`, ...
+    """Copies rows to TensorBoard, one run per seed: `directory/seed_0`, ...; with the kind `member`, one per member.
 
-    **Arguments:** `directory`; `resume_step`, as for `MetricLog`, so that TensorBoard drops later points.
+    **Arguments:** `directory`; `kind`, the first part of the names; `resume_step`, as for `MetricLog`, so that
+    TensorBoard drops later points.
 
     **Raises:** `ImportError` if tensorboardX is not installed.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, resume_step: int | None = None):
+    def __init__(self, directory: str | os.PathLike[str], *, kind: str = "seed", resume_step: int | None = None):
         self._package = _import("tensorboardX", "TensorBoard", extra="tensorboard")
-        self._directory = Path(directory)
+        self._directory, self._kind = Path(directory), kind
         self._purge_step = None if resume_step is None else resume_step + 1
         self._writers: dict[int, Any] = {}
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
         """Copies one row."""
         if seed not in self._writers:
-            logdir = str(self._directory / f"seed_{seed}")
+            logdir = str(self._directory / f"{self._kind}_{seed}")
             self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step)
         for name, value in metrics.items():
             self._writers[seed].add_scalar(name, value, step)
@@ -36,7 +37,7 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """Copies rows to Weights & Biases as `seed_0/training/q_loss`, ..., over the axis `step`.
+    """Copies rows to Weights & Biases as `seed_0/training/q_loss`, ..., over the axis `step`; `kind` is the first part.
 
     A resumed run continues under the same id, which is kept in `directory`; the points between its checkpoint and the
     interruption are sent again (`metrics.jsonl` has them once).
@@ -52,6 +53,7 @@ class WandbSink:
         directory: str | os.PathLike[str],
         *,
         project: str = "sorl",
+        kind: str = "seed",
         config: Mapping[str, Any] | None = None,
     ):
         package = _import("wandb", "Weights & Biases", extra="wandb")
@@ -60,6 +62,7 @@ class WandbSink:
         id_file = directory / "run_id.txt"
         if not id_file.exists():
             id_file.write_text(os.urandom(8).hex(), encoding="utf-8")
+        self._kind = kind
         self._run = package.init(
             project=project,
             dir=str(directory),
@@ -72,7 +75,7 @@ class WandbSink:
 
     def write(self, step: int, seed: int, metrics: Mapping[str, float]) -> None:
         """Copies one row."""
-        self._run.log({"step": step} | {f"seed_{seed}/{name}": value for name, value in metrics.items()})
+        self._run.log({"step": step} | {f"{self._kind}_{seed}/{name}": value for name, value in metrics.items()})
 
     def close(self) -> None:
         """Flushes the remaining rows and ends the run at W&B."""

@@ -11,7 +11,7 @@ from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.evaluate import __main__ as evaluate
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
-from sorl.statistics.intervals import evaluation_rows, headline, table
+from sorl.statistics.intervals import evaluation_rows, headline, member_of, table
 from sorl.system import entry
 
 
@@ -35,7 +35,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
         except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
             failure = error
     lines = [
-        f"Policy:       {runs.policy_path(directory, [*seeds, *config.seeds][0])}  (sorl.load_policy)",
+        f"Policy:       {runs.policy_file(directory, config, [*seeds, *config.members][0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
         *(f"  {command}" for command in next_commands(config, directory)),
@@ -54,7 +54,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
 
 
 def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
-    rows = [row for row in read_metrics(directory) if row["seed"] in seeds]
+    rows = [row for row in read_metrics(directory) if member_of(row) in seeds]
     noise_scale = config.agent.actor.budgets.usual.noise_scale
     found = headline(evaluation_rows(rows, config.evaluation.episodes, noise_scale))
     if found:

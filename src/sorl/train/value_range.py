@@ -1,10 +1,13 @@
 """The range of values that the data's rewards allow; a critic with a mean value outside it has diverged."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
+
+from sorl.config.population import Member
+from sorl.statistics.intervals import member_of
 
 
 WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")
@@ -61,12 +64,12 @@ class Departure(NamedTuple):
 
 
 def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
-    """The seeds whose values left the range, from the rows of a run (`sorl.runs.metrics.read_metrics`)."""
+    """The seeds (or members of a population) whose values left the range, from the rows of a run (`read_metrics`)."""
     found: dict[int, Departure] = {}
     for row in rows:
         if "training/value_excess" not in row:
             continue
-        seed, is_outside = int(row["seed"]), row["training/value_excess"] > TOLERANCE
+        seed, is_outside = int(member_of(row)), row["training/value_excess"] > TOLERANCE
         if seed in found or is_outside:
             first = found[seed].step if seed in found else int(row["step"])
             found[seed] = Departure(first, is_outside)
@@ -76,13 +79,15 @@ def departures(rows: Iterable[Mapping[str, Any]]) -> dict[int, Departure]:
 class ValueWatch:
     """Compares the mean values in a run's rows with the range, and warns once of each seed that leaves it.
 
-    **Arguments:** `agent`, which has a discount; `rewards`, those of the training data; `earlier`, the run's existing
-    rows, whose warnings are not repeated.
+    **Arguments:** `members`, by training seed or number, whose agents have a discount; `rewards`, those of the training
+    data; `earlier`, the run's existing rows, whose warnings are not repeated.
     """
 
-    def __init__(self, agent: Any, rewards: Rewards, earlier: Iterable[Mapping[str, Any]] = ()):
-        self._agent, self._largest = agent, float(np.abs(rewards).max())
-        self._allowed = value_range(rewards, agent.discount)
+    def __init__(self, members: Mapping[int, Member], rewards: Rewards, earlier: Iterable[Mapping[str, Any]] = ()):
+        self._members, self._largest = members, float(np.abs(rewards).max())
+        discounts: dict[int, Any] = {number: cast(Any, member.agent).discount for number, member in members.items()}
+        by_discount = {discount: value_range(rewards, discount) for discount in set(discounts.values())}
+        self._allowed = {number: by_discount[discount] for number, discount in discounts.items()}
         self._departures = departures(earlier)
 
     def check(self, step: int, rows: Mapping[int, dict[str, Any]]) -> list[str]:
@@ -90,8 +95,9 @@ class ValueWatch:
         warnings = []
         for seed, row in rows.items():
             values = {name: float(row[name]) for name in (f"training/{one}" for one in WATCHED) if name in row}
-            worst = max(values, key=lambda name: self._allowed.excess(values[name]))
-            row["training/value_excess"] = self._allowed.excess(values[worst])
+            excess = {name: self._allowed[seed].excess(value) for name, value in values.items()}
+            worst = max(excess, key=lambda name: excess[name])
+            row["training/value_excess"] = excess[worst]
             now = departures([row | {"step": step, "seed": seed}])
             if seed in self._departures:
                 self._departures[seed] = self._departures[seed]._replace(lasting=seed in now)
@@ -103,23 +109,26 @@ class ValueWatch:
     def verdicts(self) -> list[str]:
         """A sentence for each seed whose last row has a value outside the range."""
         return [
-            f"Seed {seed} is not to be trusted: its values left the range that the data's rewards allow at update "
-            f"{departure.step} and are outside it in the last row; try {self._remedy}."
+            f"{self._name(seed)} is not to be trusted: its values left the range that the data's rewards allow at "
+            f"update {departure.step} and are outside it in the last row; try {self._remedy(seed)}."
             for seed, departure in self._departures.items()
             if departure.lasting
         ]
 
     def _warning(self, step: int, seed: int, name: str, value: float) -> str:
+        low, high = self._allowed[seed]
         return (
-            f"Seed {seed}: {name} is {value:.4g} at update {step}, but the data's rewards allow only "
-            f"{self._allowed.low:.4g} to {self._allowed.high:.4g}, so the critic is not to be trusted; "
-            f"try {self._remedy}."
+            f"{self._name(seed)}: {name} is {value:.4g} at update {step}, but the data's rewards allow only {low:.4g} "
+            f"to {high:.4g}, so the critic is not to be trusted; try {self._remedy(seed)}."
         )
 
-    @property
-    def _remedy(self) -> str:
-        field, direction = next(item for item in REMEDIES.items() if hasattr(self._agent, item[0]))
-        setting = f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(self._agent, field):g})"
+    def _name(self, seed: int) -> str:
+        return self._members[seed].label
+
+    def _remedy(self, seed: int) -> str:
+        agent = self._members[seed].agent
+        field, direction = next(item for item in REMEDIES.items() if hasattr(agent, item[0]))
+        setting = f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(agent, field):g})"
         if 0 < self._largest < SMALL_REWARD:
             return f"rewards times {1 / self._largest:.2g} (the largest is {self._largest:.2g}), or {setting}"
         return setting
