@@ -8,8 +8,10 @@ import pytest
 
 from sorl.config.options import DataConfig, TrainConfig
 from sorl.data import Generated, Logs, Ogbench, load_logs
+from sorl.data.hdf5.source import Hdf5
 from sorl.data.ogbench import source as ogbench_source
-from sorl.data.sources import USER_SOURCES
+from sorl.data.sources import USER_SOURCES, user_source
+from sorl.data.tables.source import TableFile
 
 
 ENV = "cube-single-play-singletask-task1-v0"
@@ -74,7 +76,22 @@ def test_the_users_own_options_are_options_of_the_command_line():
     options = {field.name for field in dataclasses.fields(DataConfig)}
     for source in USER_SOURCES:
         assert {field.name for field in dataclasses.fields(source)} <= options
-        assert source.reads(Path("anything.npz"))
+
+
+def test_the_form_of_a_path_names_the_source():
+    found = {name: user_source(Path(name)) for name in ("a.hdf5", "b.H5", "c.parquet", "d.csv", "e.npz", "f")}
+    assert list(found.values()) == [Hdf5, Hdf5, TableFile, TableFile, Logs, Logs]
+    assert user_source(Path("a.npz"), columns=Path("names.toml")) is TableFile
+
+
+def test_options_of_another_format_are_refused():
+    assert DataConfig(path=Path("a.h5"), split="train").source(None) == Hdf5(Path("a.h5"), split="train")
+    with pytest.raises(ValueError, match="split is train, but data such as a.npz do not use it; leave it out"):
+        DataConfig(path=Path("a.npz"), split="train").source(None)
+    with pytest.raises(ValueError, match="data.reward is for your own data; give --data too"):
+        TrainConfig(data=DataConfig(reward=("last-step",)))
+    with pytest.raises(ValueError, match="The reward is 'at the end'; give success-at-end, last-step, or from COLUMN"):
+        DataConfig(path=Path("a.h5"), reward=("at the end",))
 
 
 def test_ogbench_loads_with_its_options(monkeypatch):

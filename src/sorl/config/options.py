@@ -12,7 +12,8 @@ from sorl.agents import AbstractAgent, Budget, Sorl
 from sorl.agents.registry import any_agent
 from sorl.config.json_form import ABSENT, from_json
 from sorl.config.population import Member, Population, members
-from sorl.data.sources import USER_SOURCES, Generated, Ogbench, Source
+from sorl.data.recorded.rewards import RewardRule
+from sorl.data.sources import FORMAT_OPTIONS, Generated, Ogbench, Source, refuse_unused, user_source
 from sorl.environments.named import is_ogbench
 from sorl.environments.pool import STEP_TIMEOUT, refuse_timeout
 from sorl.system.files import read_json
@@ -58,6 +59,17 @@ class DataConfig:
     action_high: tuple[float, ...] | None = None
     """Upper limits of the actions, together with --data.action-low; default: those in the file, or else the highest
     logged actions."""
+    observation_keys: tuple[str, ...] | None = None
+    """Arrays to concatenate as observations, in this order, for data that have several; default: all vectors of numbers
+    in the data's own order, which `sorl.inspect` shows."""
+    reward: tuple[str, ...] | None = None
+    """Where rewards come from: success-at-end (1 at the last step of episodes that end in success), last-step (1 at the
+    last step of each), or from COLUMN; default: as logged."""
+    split: str | None = None
+    """List of demonstrations in mask/ of a robomimic file to use; default: all, of which mask/valid is held out."""
+    columns: Path | None = None
+    """TOML file that names the columns of an npz, parquet or CSV file; default: {name}.toml beside it, and own logs'
+    names for npz files without one."""
     sparse_rewards: bool = False
     """Train on -1 for every reward other than 0, on any data and with any agent; evaluations do not change."""
 
@@ -72,6 +84,7 @@ class DataConfig:
             action_low=(-MAX_NUMBER, MAX_NUMBER),
             action_high=(-MAX_NUMBER, MAX_NUMBER),
         )
+        RewardRule.of(self.reward)
 
     def source(self, env: str | None) -> Source:
         """The data source of these options; it has the fields of the same names.
@@ -79,7 +92,8 @@ class DataConfig:
         **Arguments:** `env`, the environment of OGBench's data; own logs do not need it.
         """
         if self.path is not None:
-            kind = next(kind for kind in USER_SOURCES if kind.reads(self.path))
+            kind = user_source(self.path, self.columns)
+            refuse_unused(kind, self.path, {name: getattr(self, name) for name in FORMAT_OPTIONS})
             return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
         if env is None:
             raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
@@ -218,6 +232,9 @@ class TrainConfig:
                     "leave it out, or give pre."
                 )
         # Options of one source of data are refused if another source is used, because they would have no effect.
+        given = [name for name in FORMAT_OPTIONS if getattr(data, name) is not None]
+        if data.path is None and given:
+            raise ValueError(f"data.{given[0]} is for your own data; give --data too, or omit it.")
         if data.path is None and (data.action_low is not None or data.action_high is not None):
             raise ValueError(
                 "data.action_low and data.action_high are for your own logs; give --data too, or omit them."

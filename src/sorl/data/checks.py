@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from sorl.data import npz
 from sorl.data.columns import blocks
@@ -116,3 +116,14 @@ def refuse_open_end(path: pathlib.Path, ends: Bool[np.ndarray, " rows"]) -> None
             f"The last trajectory of {path} is not closed: row {len(ends) - 1} is the last and not marked as an end; "
             "mark the last row of every trajectory."
         )
+
+
+def same_rows(
+    one: Shaped[np.ndarray, "rows size"],
+    other: Shaped[np.ndarray, "rows size"],
+    allowed: float | Float[np.ndarray, " size"] = 0.0,
+) -> Bool[np.ndarray, " rows"]:
+    """Whether rows are equal up to rounding to the coarser dtype, and up to `allowed` in each column."""
+    eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)

@@ -5,7 +5,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,64 @@ class Npz:
                 for _ in _chunks(member, math.prod(shape) * dtype.itemsize):
                     pass
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of an array, without reading it; raises as `read` does."""
+        with (
+            _one_sentence(f"{key} of {self._path}", "store plain, undamaged arrays of numbers"),
+            self._open(key) as member,
+        ):
+            return _header(member, self._members[key].file_size)[0]
+
+    @contextmanager
+    def rows(self, key: str) -> Iterator["RowReader"]:
+        """Opens an array to be read by rows in constant memory; an array in Fortran order is read as a whole."""
+        where = f"{key} of {self._path}"
+        with ExitStack() as stack:
+            with _one_sentence(where, "store plain, undamaged arrays of numbers"):
+                member = stack.enter_context(self._open(key))
+                shape, fortran_order, dtype = _header(member, self._members[key].file_size)
+                if not shape:
+                    raise ValueError("it is a single number")
+            whole = self.read(key) if fortran_order and len(shape) > 1 else None
+            yield RowReader(where, member, shape, dtype, whole)
+
     def _open(self, key: str) -> zipfile.ZipExtFile:
         if self._members[key].flag_bits & ENCRYPTED:
             raise ValueError("it is encrypted")
         member = self._archive.open(self._members[key])
         assert isinstance(member, zipfile.ZipExtFile)
         return member
+
+
+class RowReader:
+    """Reads the rows of an array one after another."""
+
+    def __init__(
+        self,
+        where: str,
+        member: zipfile.ZipExtFile,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        whole: Shaped[np.ndarray, "..."] | None,
+    ):
+        self._where, self._member, self._row, self._dtype, self._whole = where, member, shape[1:], dtype, whole
+        self._done = 0
+        self.count = shape[0]
+        """Number of rows."""
+        self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
+
+    def read(self, rows: int) -> Shaped[np.ndarray, "rows ..."]:
+        """The next rows, of which there must be as many; the last of them verify the array's checksum."""
+        self._done += rows
+        if self._whole is not None:
+            return self._whole[self._done - rows : self._done]
+        with _one_sentence(self._where, "write it again"):
+            content = self._member.read(rows * self.row_bytes)
+            if self._done == self.count:
+                content += self._member.read()  # nothing, but it compares the checksum
+            if len(content) != rows * self.row_bytes:
+                raise ValueError(f"it ends in row {self._done - rows + len(content) // max(1, self.row_bytes)}")
+        return np.frombuffer(content, self._dtype).reshape(rows, *self._row).astype(self._dtype.newbyteorder("="))
 
 
 @contextmanager

@@ -1,11 +1,18 @@
 """The sources of data, each a frozen dataclass of its options with `load()`."""
 
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from sorl.data.generation.source import Generated
+from sorl.data.hdf5.source import Hdf5
 from sorl.data.ogbench.source import Ogbench
 from sorl.data.own_logs.source import Logs
+from sorl.data.tables.source import TableFile
 
 
-Source = Ogbench | Generated | Logs
+Source = Ogbench | Generated | Hdf5 | TableFile | Logs
 """The sources of training data.
 
 `source.load(normalisation=...)` returns `LoadedData`: a device-resident `Dataset` in the networks' units, a held-out
@@ -14,15 +21,47 @@ one or None, the units (`Normalisation`), and the origin of the data (`provenanc
 To add a source, such as another file format, write one file with a frozen dataclass:
 
 - its fields are its options, each with a docstring; a source of the user's own data has `path`, the value of `--data`;
-- `load(self, *, normalisation=None) -> LoadedData` reads it. A format of trajectories builds a
-  `sorl.data.own_logs.file.Log`, and `sorl.data.own_logs.load.load_log` does the rest: the split by whole trajectories,
-  scales, limits, and the summary. Bad input is a `ValueError` of one sentence: what was found, what was expected, what
-  to do;
+- `load(self, *, normalisation=None) -> LoadedData` reads it. A format of episodes is a
+  `sorl.data.recorded.source.RecordedSource`, which has `load` already: it defines `recording()`, a stream of episodes
+  that `sorl.convert` and `sorl.inspect` read too. Bad input is a `ValueError` of one sentence: what was found, what was
+  expected, what to do;
 - `reads(path) -> bool`, a class method, says whether `--data path` means this source, by the path's form or suffix.
 
 Then name it in this union and, before `Logs`, in `USER_SOURCES`. On the command line its options are those fields of
 `sorl.config.options.DataConfig` that have the same names: an option that no source had before is a new field there.
 """
 
-USER_SOURCES: tuple[type[Logs], ...] = (Logs,)
+FORMAT_OPTIONS = ("observation_keys", "reward", "split", "columns")
+"""Options that only some formats have."""
+UserSource = Hdf5 | TableFile | Logs
+"""The sources of the user's own data, which have `path` and `reads`."""
+USER_SOURCES: tuple[type[UserSource], ...] = (Hdf5, TableFile, Logs)
 """The possible sources for `--data`; the first one whose `reads` accepts the path is used, and the last accepts all."""
+
+
+def user_source(path: Path, columns: Path | None = None) -> type[UserSource]:
+    """The source that reads a path of `--data`; a file of `columns` says that it is a table."""
+    if columns is not None:
+        return TableFile
+    return next(kind for kind in USER_SOURCES if kind.reads(path))
+
+
+def source_of(path: Path, **options: Any) -> UserSource:
+    """The source of some data with options of `FORMAT_OPTIONS`, of which None means the default.
+
+    Raises a `ValueError` if the data's format does not have one of the options.
+    """
+    kind = user_source(path, options.get("columns"))
+    refuse_unused(kind, path, options)
+    return kind(path, **{name: value for name, value in options.items() if value is not None})
+
+
+def refuse_unused(kind: type[UserSource], path: Path, options: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` if an option has a value but data of this kind do not use it."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name, value in options.items():
+        if value is not None and name not in known:
+            raise ValueError(
+                f"{name.replace('_', '-')} is {value}, but data such as {path} do not use it; leave it out, or give "
+                "data in a format that does."
+            )

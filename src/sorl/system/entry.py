@@ -40,6 +40,10 @@ EXTRAS = {
     "imageio": "video",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "minari": "minari",
+    "h5py": "hdf5",
+    "pyarrow": "lerobot",
+    "PIL": "minari",
 }
 """The extra of sorl that installs each optional module, by the module's name."""
 

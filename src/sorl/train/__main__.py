@@ -105,8 +105,9 @@ def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Makes the paths absolute, so that the run can be resumed and repeated from any directory."""
     data = config.data
-    path, directory = (None if p is None else p.expanduser().absolute() for p in (data.path, data.directory))
-    return dataclasses.replace(config, data=dataclasses.replace(data, path=path, directory=directory))
+    names = ("path", "directory", "columns")
+    paths = {name: getattr(data, name).expanduser().absolute() for name in names if getattr(data, name) is not None}
+    return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
 
 
 def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:

@@ -55,7 +55,8 @@ class MappedWriter:
         action_range: Range | None = None,
     ):
         self.path = pathlib.Path(path)
-        self._provenance = dict(provenance or {})
+        self.provenance = dict(provenance or {})
+        """The origin of the data, which may be completed while they are written."""
         self._range = action_range
         self._files = ExitStack()
         self._arrays: dict[str, ArrayWriter] = {}
@@ -177,7 +178,7 @@ class MappedWriter:
         arrays: dict[str, ArrayFile] = {name: array.finish() for name, array in self._arrays.items()}
         lengths = np.array(self._lengths, np.int64)
         arrays["episode_lengths"] = written_at_once(self._folder / "episode_lengths.npy", lengths)
-        Manifest(arrays, self._checked_range(arrays["actions"].shape[1]), self._provenance).write(self._folder)
+        Manifest(arrays, self._checked_range(arrays["actions"].shape[1]), self.provenance).write(self._folder)
 
     def _checked_range(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         if self._range is None:

@@ -5,9 +5,10 @@ import difflib
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 
 from sorl.data import checks
 from sorl.data.columns import blocks, columns
@@ -44,6 +45,10 @@ class Log:
     unused_keys: tuple[str, ...]
     notes: tuple[str, ...]
     """Sentences about what was corrected or not used; policies store them, so they do not name the file's directory."""
+    origin: Mapping[str, Any] | None = None
+    """The size, digest and form of data in another format, for the provenance; None: the file's own fingerprint."""
+    held_out: Bool[np.ndarray, " trajectories"] | None = None
+    """The trajectories that the data themselves keep for validation; None: they do not say."""
 
     def has_outcome(self) -> Bool[np.ndarray, " rows"]:
         """Whether each row can be used for training: its next observation is known, or it terminated."""
@@ -55,7 +60,7 @@ class Log:
 def read_log(path: pathlib.Path) -> Log:
     """Reads and checks a file of logs; warns of what it corrects or ignores, and raises a `ValueError` for bad data."""
     keys = checks.stored_keys(path)
-    stored, unused = _resolve(path, keys)
+    stored, unused = stored_names(path, keys)
     read = checks.read_arrays(path, stored.values())
     arrays = {name: read.pop(key) for name, key in stored.items()}
     scale = {key: arrays.pop(key) for key in SCALE if key in arrays}
@@ -65,7 +70,7 @@ def read_log(path: pathlib.Path) -> Log:
     checks.refuse_open_end(path, ends)
     successors, has_successor, notes = _successors(path, arrays, ends)
     if arrays["actions"].dtype.kind in "iu":
-        notes.append(f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them.")
+        notes.append(whole_numbers_note(path))
     if unused:
         notes.append(f"{path.name} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
     for note in notes:
@@ -74,8 +79,13 @@ def read_log(path: pathlib.Path) -> Log:
     return Log(path, rows, ends, terminated, successors, has_successor, scale, tuple(unused), tuple(notes))
 
 
-def _resolve(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The stored key of each known name, and the unused keys."""
+def whole_numbers_note(path: pathlib.Path) -> str:
+    """The sentence about actions that are stored as whole numbers."""
+    return f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them."
+
+
+def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The stored key of each known name, and the unused keys; raises a `ValueError` if one is missing or repeated."""
     stored = {}
     for name in (*REQUIRED, *OPTIONAL, *SCALE):
         found = [key for key in keys if key == name or key == OTHER_NAMES.get(name)]
@@ -155,7 +165,7 @@ def _successors(
     _refuse_other_successors(path, nexts, observations, ends)
     successors = nexts[last]
     first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
-    foreign = _same(successors, first) & ~_same(successors, observations[last])
+    foreign = checks.same_rows(successors, first) & ~checks.same_rows(successors, observations[last])
     if len(last) > 1 and foreign[:-1].all():
         foreign[-1] = True
     if not foreign.any():
@@ -166,17 +176,6 @@ def _successors(
         "store the observation after the last step, before the reset."
     )
     return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
-
-
-def _same(
-    one: Shaped[np.ndarray, "rows size"],
-    other: Shaped[np.ndarray, "rows size"],
-    allowed: float | Float[np.ndarray, " size"] = 0.0,
-) -> Bool[np.ndarray, " rows"]:
-    """Whether rows are equal up to rounding to the coarser dtype, and up to `allowed` in each column."""
-    eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
 
 
 def _refuse_other_successors(
@@ -199,7 +198,7 @@ def _refuse_other_successors(
     before = observations[:-1]
     for block in blocks(before):
         after = slice(block.start + 1, min(block.stop, len(before)) + 1)
-        agree = _same(nexts[:-1][block], observations[after], allowed) | ends[:-1][block]
+        agree = checks.same_rows(nexts[:-1][block], observations[after], allowed) | ends[:-1][block]
         if not agree.all():
             row = block.start + int(np.argmin(agree))
             raise ValueError(

@@ -126,7 +126,7 @@ def load_log(
         raise ValueError(
             f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
         )
-    provenance = _provenance(log.path, found, split, validation_set)
+    provenance = _provenance(log, found, split, validation_set)
     if sparse_rewards:
         provenance["sparse_rewards"] = True
     return LoadedData(train_set, validation_set, normalisation, provenance)
@@ -153,6 +153,9 @@ class _Split(NamedTuple):
 def _split(log: Log, fraction: float, seed: int) -> _Split:
     beside = log.path.with_name(f"{log.path.stem}-val.npz")
     if not beside.exists():
+        if log.held_out is not None and not log.held_out.all():
+            held_out = log.held_out[np.cumsum(log.ends) - log.ends]
+            return _Split(~held_out, [], int(log.held_out.sum()), {"by": "the data's own split"})
         held_out = _held_out(log.ends, fraction, seed)
         return _Split(~held_out, [], int(log.ends[held_out].sum()), {"fraction": fraction, "seed": seed})
     other = read_log(beside)
@@ -198,12 +201,12 @@ def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, 
     )
 
 
-def _provenance(path: pathlib.Path, found: dict[str, Any], split: _Split, validation: Dataset | None) -> dict[str, Any]:
+def _provenance(log: Log, found: dict[str, Any], split: _Split, validation: Dataset | None) -> dict[str, Any]:
     counts = {"episodes": split.episodes, "transitions": 0 if validation is None else len(validation)}
     return {
         "source": "own logs",
-        "path": str(path),
-        **records.fingerprint(path),
+        "path": str(log.path),
+        **(records.fingerprint(log.path) if log.origin is None else log.origin),
         "episodes": found["episodes"],
         "transitions": found["transitions"],
         "validation": {**split.details, **counts} if split.episodes else None,

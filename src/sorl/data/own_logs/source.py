@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.load import load_logs
+from sorl.data.own_logs.recording import recording
+from sorl.data.recorded.episodes import Recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Logs:
     def reads(cls, path: pathlib.Path) -> bool:
         """Whether this source reads the path of `--data`: it reads everything that no other source reads."""
         return True
+
+    def recording(self) -> Recording:
+        """The data as a stream of episodes; raises a `ValueError` for data that cannot be used."""
+        return recording(self.path)
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
         """Loads the data in the networks' units.

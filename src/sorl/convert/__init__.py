@@ -1,0 +1,1 @@
+"""Converts recorded data of other formats into those that training reads."""

@@ -1,0 +1,127 @@
+"""Writes the episodes of a recording to a file or directory that training reads."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sorl.convert.npz_writer import NpzWriter
+from sorl.data import records
+from sorl.data.mapped.writer import MappedWriter
+from sorl.data.recorded import checks
+from sorl.data.recorded.digest import digest
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.system.files import make_directory, write_json
+from sorl.system.progress import Progress
+
+
+@dataclasses.dataclass
+class Converted:
+    """What was converted."""
+
+    recording: Recording
+    path: Path
+    episodes: int = 0
+    steps: int = 0
+    terminated: int = 0
+    """Episodes that end with a termination."""
+    truncated: int = 0
+    """Episodes that the source says were cut."""
+    without_last_state: int = 0
+    """Episodes whose state after the last step is unknown."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def text(self) -> str:
+        """A few lines for the terminal."""
+        found, rest = self.recording, self.episodes - self.terminated
+        lines = [
+            ("from", f"{found.path} ({found.form})"),
+            ("episodes", f"{self.episodes:,}: {self.terminated:,} terminated, {rest:,} cut; {self.steps:,} steps"),
+            ("observations", f"{len(found.observation_names)}: {_listed(found.observation_names)}"),
+            ("actions", f"{len(found.action_names)}: {_listed(found.action_names)}"),
+            ("rewards", str(found.details.get("reward", "as logged"))),
+        ]
+        if found.frame_rate:
+            lines.append(("frame rate", f"{found.frame_rate:g} a second"))
+        if found.left_out:
+            lines.append(("left out", _listed(found.left_out)))
+        if self.without_last_state:
+            lines.append(("last state", f"unknown after {self.without_last_state:,} episodes"))
+        if found.environment:
+            lines.append(("environment", found.environment))
+        return "\n".join([f"Wrote {self.path}", *(f"  {title:<13}{words}" for title, words in lines)])
+
+    def counts(self) -> dict[str, int]:
+        """The counts, for the provenance."""
+        names = ("episodes", "steps", "terminated", "truncated", "without_last_state")
+        return {name: getattr(self, name) for name in names}
+
+
+def convert(recording: Recording, out: Path, *, quiet: bool = False) -> Converted:
+    """Writes a recording to `out`, whole or not at all, with its provenance.
+
+    **Arguments:** `out`, a path that does not exist: a file `NAME.npz`, or a directory; `quiet`, whether to hide the
+    progress bar.
+
+    Raises a `ValueError` for data that cannot be used, and an `OSError`, one sentence, if the system refuses.
+    """
+    done = Converted(recording, out)
+    if out.suffix and out.suffix != ".npz":
+        raise ValueError(f"{out} ends in {out.suffix}; give NAME.npz, or the name of a directory without an ending.")
+    make_directory(out.parent)
+    if out.suffix:
+        with NpzWriter(out, recording.action_limits) as writer:
+            _copy(recording, writer.append, done, quiet)
+            found = _provenance(done)
+        write_json(records.record_path(out), {**records.fingerprint(out), **found})
+        return done
+    with MappedWriter(out, action_range=recording.action_limits) as writer:
+        _copy(recording, lambda episode: _append(writer, episode), done, quiet)
+        writer.provenance |= _provenance(done)
+    return done
+
+
+def _append(writer: MappedWriter, episode: LoggedEpisode) -> None:
+    steps = len(episode.actions)
+    ends = np.arange(steps) == steps - 1
+    writer.append(
+        {
+            "observations": episode.observations[:steps],
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "terminations": episode.terminated,
+            "truncations": ends & episode.truncated,
+        },
+        final_observation=episode.observations[-1] if episode.has_last_state else None,
+    )
+
+
+def _provenance(done: Converted) -> dict[str, Any]:
+    """The origin of converted data, JSON-able; it names the source without its directory."""
+    recording = done.recording
+    return {
+        "source": "converted",
+        "about": recording.about(),
+        "converted_from": {"name": recording.path.name, **digest(recording.files, recording.path)},
+        "counts": done.counts(),
+        "notes": done.notes,
+    }
+
+
+def _copy(recording: Recording, append: Callable[[LoggedEpisode], None], done: Converted, quiet: bool) -> None:
+    with Progress(recording.steps or 0, quiet=quiet, unit="steps") as progress:
+        for episode in checks.episodes(recording, done.notes):
+            append(episode)
+            done.episodes += 1
+            done.steps += len(episode.actions)
+            done.terminated += bool(episode.terminated[-1])
+            done.truncated += episode.truncated
+            done.without_last_state += not episode.has_last_state
+            progress.advance(len(episode.actions))
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown}, .. ({len(names)})" if len(names) > most else shown

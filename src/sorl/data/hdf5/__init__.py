@@ -1,0 +1,1 @@
+"""Data in HDF5 files: D4RL's layout and robomimic's."""

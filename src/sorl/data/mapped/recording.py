@@ -1,0 +1,53 @@
+"""A data directory as a stream of episodes."""
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from sorl.data.mapped.manifest import NAME
+from sorl.data.mapped.reader import episode_starts, open_arrays
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.data.recorded.keys import column_names
+from sorl.data.recorded.origin import with_origin
+
+
+NEEDED = ("observations", "actions", "rewards", "terminations")
+
+
+def recording(path: pathlib.Path) -> Recording:
+    """The episodes of a data directory; raises a `ValueError` if it is damaged or lacks rewards or terminations."""
+    manifest, arrays = open_arrays(path)
+    missing = [name for name in NEEDED if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; write all of {', '.join(NEEDED)} to it.")
+
+    def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+        starts = episode_starts(arrays["episode_lengths"])
+        for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+            step = {name: np.array(arrays[name][start:stop]) for name in NEEDED}
+            observations = step["observations"]
+            if arrays["final_known"][number]:
+                observations = np.concatenate([observations, arrays["final_observations"][number : number + 1]])
+            truncations = arrays.get("truncations")
+            yield LoggedEpisode(
+                observations,
+                step["actions"],
+                step["rewards"],
+                step["terminations"].astype(np.bool_),
+                not step["terminations"][-1] if truncations is None else bool(truncations[stop - 1]),
+                f"episode {number}",
+                int(start),
+            )
+
+    found = Recording(
+        path=path,
+        form="data directory",
+        read=read,
+        observation_names=tuple(column_names("observations", arrays["observations"].shape[1])),
+        action_names=tuple(column_names("actions", arrays["actions"].shape[1])),
+        files=(path / NAME,),
+        steps=manifest.rows,
+        action_limits=manifest.action_range,
+    )
+    return with_origin(found, manifest.provenance.get("about"))

@@ -1,0 +1,55 @@
+"""A user's own logs as a stream of episodes."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sorl.data import checks, records
+from sorl.data.own_logs.file import stored_names, whole_numbers_note
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.data.recorded.origin import with_origin
+from sorl.data.recorded.rewards import RewardRule
+from sorl.data.tables.mapping import Mapping
+from sorl.data.tables.npz_table import NpzTable
+from sorl.data.tables.recording import recording as table_recording
+from sorl.system.files import expanded, read_json
+
+
+def recording(path: Path) -> Recording:
+    """The trajectories of an npz file, whose keys `sorl.load_logs` documents.
+
+    Names of columns, the frame rate and the like come from the record that `sorl.convert` writes beside its files.
+    """
+    path = expanded(path, "give its full name")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    table = NpzTable(path)
+    stored, _ = stored_names(path, table.columns)
+    scale = {key: stored.pop(key) for key in ("action_low", "action_high") if key in stored}
+    limits = {key: tuple(map(float, array)) for key, array in checks.read_arrays(path, scale.values()).items()}
+    wide = {key: (stored.pop(key),) for key in ("observations", "actions", "next_observations") if key in stored}
+    columns: dict[str, Any] = {**wide, **stored, **limits}
+    found = table_recording(table, Mapping(**columns), RewardRule(), "own logs", [path])
+
+    def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+        for number, episode in enumerate(found.read(notes)):
+            if episode.actions.dtype.kind in "iu":
+                if not number:
+                    notes.append(whole_numbers_note(path))
+                episode = episode._replace(actions=episode.actions.astype(np.float64))
+            yield episode
+
+    left_out = tuple(key for key in found.left_out if key not in scale.values())
+    return _with_record(dataclasses.replace(found, read=read, left_out=left_out))
+
+
+def _with_record(found: Recording) -> Recording:
+    """The recording with what the file's record says of it, if the record is of this file."""
+    beside = records.record_path(found.path)
+    if not beside.exists():
+        return found
+    record = read_json(beside)
+    return with_origin(found, record.get("about")) if record.get("size") == found.path.stat().st_size else found

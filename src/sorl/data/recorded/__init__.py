@@ -1,0 +1,1 @@
+"""Recorded data of any format as a stream of episodes, in constant memory."""

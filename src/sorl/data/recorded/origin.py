@@ -1,0 +1,25 @@
+"""What converted data keep of their source: the names of columns, the frame rate, the environment and its scores."""
+
+import dataclasses
+from typing import Any
+
+from sorl.data.recorded.episodes import Recording
+
+
+def with_origin(found: Recording, about: Any) -> Recording:
+    """A recording with what its provenance says, `Recording.about` of the source; unchanged if that does not fit it."""
+    if not isinstance(about, dict):
+        return found
+    names: dict[str, Any] = {
+        key: tuple(map(str, about.get(key) or ())) for key in ("observation_names", "action_names")
+    }
+    if any(len(names[key]) != len(getattr(found, key)) for key in names):
+        return found
+    scores, rate = about.get("reference_scores"), about.get("frame_rate")
+    return dataclasses.replace(
+        found,
+        **names,
+        frame_rate=float(rate) if isinstance(rate, int | float) else None,
+        environment=about.get("environment"),
+        reference_scores=(float(scores[0]), float(scores[1])) if isinstance(scores, list) else None,
+    )

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from sorl.data import Logs
+from sorl.data.recorded import checks
+from sorl.data.sources import user_source
+from sorl.data.tables.source import TableFile
+
+from .. import recorded_files
+
+
+def _read(source):
+    return list(checks.episodes(source.recording()))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_named_columns_become_episodes(tmp_path, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    found = recorded_files.episodes(dtype=np.float64)
+    path = recorded_files.write_table(tmp_path / f"a.{suffix}", found)
+    source = TableFile(path)
+    assert user_source(path) is TableFile
+    recording = source.recording()
+    assert recording.observation_names == ("x", "y", "z") and recording.action_names == ("u", "v")
+    assert recording.frame_rate == 10
+    episodes = _read(source)
+    for episode, one in zip(episodes, found, strict=True):
+        np.testing.assert_array_equal(episode.observations, one["observations"][:-1], strict=True)
+        np.testing.assert_array_equal(episode.actions, one["actions"], strict=True)
+        np.testing.assert_array_equal(episode.rewards, one["rewards"], strict=True)
+        np.testing.assert_array_equal(episode.times, np.arange(len(one["rewards"])) / 10)
+    assert [one.name for one in episodes] == ["episode 7", "episode 8", "episode 9"]
+    assert [(one.terminated[-1], one.truncated) for one in episodes] == [(True, False), (True, False), (False, False)]
+    assert [name for name in _read(TableFile(path, observation_keys=("z", "x")))[0].observations[0]] == [
+        *found[0]["observations"][0, [2, 0]]
+    ]
+
+
+def test_vectors_in_parquet_lists(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    states = np.arange(12, dtype=np.float32).reshape(6, 2)
+    table = {
+        "state": pa.FixedSizeListArray.from_arrays(states.reshape(-1), 2),
+        "action": pa.array(states[:, :1].tolist(), pa.list_(pa.float32())),
+        "reward": np.zeros(6),
+        "terminal": [False, True] * 3,
+        "cut": [False] * 6,
+    }
+    parquet.write_table(pa.table(table), tmp_path / "a.parquet", row_group_size=2)
+    mapping = tmp_path / "names.toml"
+    mapping.write_text(
+        'observations = "state"\nactions = "action"\nrewards = "reward"\nterminals = "terminal"\ntimeouts = "cut"\n'
+    )
+    episodes = _read(TableFile(tmp_path / "a.parquet", columns=mapping))
+    np.testing.assert_array_equal(np.concatenate([one.observations for one in episodes]), states, strict=True)
+    assert [one.terminated.tolist() for one in episodes] == [[False, True]] * 3
+
+
+def test_an_npz_file_is_a_table_where_a_mapping_says_so(tmp_path):
+    path = tmp_path / "a.npz"
+    states = np.asfortranarray(np.arange(8.0).reshape(4, 2))
+    actions = np.arange(-1.0, 1.0, 0.5)[:, None]
+    np.savez_compressed(path, s=states, a=actions, r=np.arange(4.0), end=[0, 1, 0, 1], m=[1, 0, 1, 1])
+    assert user_source(path) is Logs
+    (tmp_path / "a.toml").write_text(
+        'observations = "s"\nactions = "a"\nrewards = "r"\nterminals = "end"\nmasks = "m"\naction_low = [-2]\n'
+        "action_high = [2.0]\n"
+    )
+    assert user_source(path) is TableFile
+    first, second = _read(TableFile(path))
+    assert first.observations.tolist() == [[0, 1], [2, 3]] and first.terminated.tolist() == [False, True]
+    assert second.rewards.tolist() == [2, 3] and not second.terminated.any()
+    data = TableFile(path, validation_fraction=0.0).load()
+    assert data.normalisation.action_high.tolist() == [2.0] and len(data.train) == 3
+
+
+def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
+    found = recorded_files.episodes(dtype=np.float64)
+    steps = np.cumsum([len(one["rewards"]) for one in found])
+    terminals, timeouts = np.zeros((2, 12))
+    terminals[steps[[0, 2]] - 1], timeouts[steps[1] - 1] = 1, 1
+    np.savez(
+        tmp_path / "a.npz",
+        actions=np.concatenate([one["actions"] for one in found]),
+        rewards=np.concatenate([one["rewards"] for one in found]),
+        observations=np.concatenate([one["observations"][:-1] for one in found]),
+        next_observations=np.concatenate([one["observations"][1:] for one in found]),
+        terminals=terminals,
+        timeouts=timeouts,
+        action_low=np.full(2, -3.0),
+        action_high=np.full(2, 3.0),
+        colour=np.zeros(12),
+    )
+    monkeypatch.setattr("sorl.data.tables.npz_table.BLOCK_BYTES", 300)
+    recording = Logs(tmp_path / "a.npz").recording()
+    for episode, one in zip(checks.episodes(recording), found, strict=True):
+        np.testing.assert_array_equal(episode.observations, one["observations"], strict=True)
+    assert recording.action_limits == ((-3.0, -3.0), (3.0, 3.0)) and recording.left_out == ("colour",)
+    assert [one.truncated for one in checks.episodes(recording)] == [False, True, False]
