@@ -22,6 +22,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.policy.exported import read_sealed
 from sorl.policy.planning import checked_scores
 from sorl.policy.seed_record import find_bad_seeds, has_record
+from sorl.pretrained import store
 from sorl.system.files import make_directory, write_sealed
 
 
@@ -65,11 +66,15 @@ def policy_path(directory: Path, seed: int, kind: str = "seed") -> Path:
 def find_policy(path: Path, seed: int | None) -> Path:
     """The policy file for a path: the file itself, or in a run directory that of `seed` (None: the lowest good seed).
 
-    In the directory of a population, `seed` is the number of a member.
+    In the directory of a population, `seed` is the number of a member. A path that does not exist may be the name of a
+    pretrained policy.
 
     Warns if the losses of `seed` became non-finite. Raises a `ValueError` if the directory has no policy, none of
-    `seed` or no good seed, or if `path` is a file and a seed is given.
+    `seed` or no good seed, or if `path` is a file and a seed is given, and a `FileNotFoundError` if there is neither a
+    file nor a pretrained policy of that name.
     """
+    if not path.exists() and store.is_name(path):
+        path = store.find(str(path))
     # A policy file holds one policy, so there is no seed to choose.
     if not path.is_dir():
         if seed is not None:

@@ -269,6 +269,9 @@ class Policy:
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:
     """Loads a policy file, or from a run directory the policy of the training seed `seed` (None: the lowest good seed).
 
+    `path` may also be the name of a pretrained policy, such as `cube-single-quickstart`, which comes with the package;
+    others must be fetched before (`python -m sorl.pretrained`).
+
     Only load files from sources that you trust: the SHA-256 detects damage, not malicious changes.
 
     A seed is bad if its losses became non-finite; if its number is given, it is loaded with a warning. Raises a
