@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from sorl.data.generation.assembling import Form
 from sorl.data.generation.generate import generate
 from sorl.data.generation.pool import WORKER_TIMEOUT
 from sorl.data.generation.recipes import GeneratedSet
@@ -37,12 +38,20 @@ class Config:
     """Seconds allowed for one episode; a worker process that takes longer counts as hung, and generation stops."""
     out: pathlib.Path | None = None
     """Directory of the files; default: one below $XDG_DATA_HOME/sorl/generated."""
+    format: Form = "npz"
+    """OGBench's npz files, or data directories (mapped), which need not fit into memory to be trained on."""
 
 
 def main(config: Config) -> pathlib.Path:
     """Generates the data set, or only the missing episodes if an earlier run was stopped; **returns** its directory."""
     wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
-    directory = generate(wanted, directory=config.out, workers=config.workers, worker_timeout=config.worker_timeout)
+    directory = generate(
+        wanted,
+        directory=config.out,
+        workers=config.workers,
+        worker_timeout=config.worker_timeout,
+        form=config.format,
+    )
     print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")
     return directory
 

@@ -18,6 +18,8 @@ from sorl.data import GeneratedSet, generate, load_ogbench
 from sorl.data.generation import generate as generation, manipulation, pointmaze
 from sorl.data.generation.episodes import collect_episode, make_recipe_environment
 from sorl.data.generation.recipes import RECIPES
+from sorl.data.mapped.manifest import read_manifest
+from sorl.data.mapped.reader import open_arrays
 from sorl.environments.simulators import quiet
 
 
@@ -248,7 +250,7 @@ def left(tmp_path_factory):
     """The directory of a generation that was killed after its last episode."""
     directory = tmp_path_factory.mktemp("left")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "_assemble", lambda *_: 1 / 0)
+        patch.setattr(generation, "assemble", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             generate(SMALL, directory=directory, workers=1, progress=False)
     assert len(_shards(directory)) == 5
@@ -381,14 +383,14 @@ def test_a_stopped_run_goes_on_from_its_finished_episodes(small, tmp_path, end):
     kept = {} if (tmp_path / f"{SMALL.dataset}.npz").exists() else _shards(tmp_path)
 
     seen = {}
-    assemble = generation._assemble
+    assemble = generation.assemble
 
-    def look(wanted, directory, shards, settings):
+    def look(wanted, directory, shards, settings, form):
         seen.update(_shards(directory))
-        assemble(wanted, directory, shards, settings)
+        assemble(wanted, directory, shards, settings, form)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "_assemble", look)
+        patch.setattr(generation, "assemble", look)
         generate(SMALL, directory=tmp_path, workers=1, progress=False)
     assert _digests(tmp_path) == _digests(small)
     assert kept.items() <= seen.items()
@@ -453,3 +455,26 @@ def test_cube_single_loads_as_ogbench_loads_it(cube_single):
     np.testing.assert_array_equal(train.observations[train.starts + 1], theirs["next_observations"])
     np.testing.assert_array_equal(train.rewards[train.starts], theirs["rewards"])
     np.testing.assert_array_equal(train.masks[train.starts], theirs["masks"])
+
+
+def test_data_directories_hold_the_same_episodes(small, tmp_path):
+    """Both those made of collected episodes, and those made of npz files that exist already."""
+    collected = generate(SMALL, directory=tmp_path / "a", workers=1, progress=False, form="mapped")
+    of_files = generate(SMALL, directory=shutil.copytree(small, tmp_path / "b"), progress=False, form="mapped")
+    for directory in (collected, of_files):
+        for split in ("", "-val"):
+            expected = _arrays(small / f"{SMALL.dataset}{split}.npz")
+            path = directory / f"{SMALL.dataset}{split}"
+            manifest, arrays = open_arrays(path)
+            assert expected.keys() - arrays.keys() == {"terminals"}
+            for name in expected.keys() & arrays.keys():
+                np.testing.assert_array_equal(arrays[name], expected[name])
+            ends = np.flatnonzero(expected["terminals"]) + 1
+            assert np.cumsum(arrays["episode_lengths"]).tolist() == ends.tolist()
+            assert (manifest.provenance["source"], manifest.provenance["seed"]) == ("generated", 3)
+    manifests = [read_manifest(directory / SMALL.dataset) for directory in (collected, of_files)]
+    assert manifests[0].sha256 == manifests[1].sha256
+    # What exists is left alone, unless it is of other settings.
+    generate(SMALL, directory=collected, form="mapped")
+    with pytest.raises(ValueError, match="exists already and was not made by the settings"):
+        generate(dataclasses.replace(SMALL, seed=4), directory=collected, form="mapped")

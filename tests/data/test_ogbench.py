@@ -5,13 +5,15 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import ogbench
 import pytest
 
 from sorl.data import GeneratedSet, Task, load_ogbench, records
-from sorl.data.ogbench import load as room
+from sorl.data.mapped.npz_parts import map_set
+from sorl.data.ogbench import load as room, splits
 from sorl.data.transitions import Window
 from sorl.environments.simulators import quiet
 from sorl.system.files import write_json
@@ -243,6 +245,73 @@ def test_bad_data_are_refused(tmp_path, changes, sentence):
 
 def test_states_of_buttons_are_needed_where_there_are_buttons():
     with room._single_task_environment(Task.parse("puzzle-3x3-play-singletask-task1-v0")) as environment:
-        assert room._sizes(environment) == {"observations": 55, "actions": 5, "qpos": 23, "button_states": 9}
+        assert splits._sizes(environment) == {"observations": 55, "actions": 5, "qpos": 23, "button_states": 9}
     with room._single_task_environment(Task.parse("cube-double-play-singletask-task1-v0")) as environment:
-        assert room._sizes(environment) == {"observations": 37, "actions": 5, "qpos": 28}
+        assert splits._sizes(environment) == {"observations": 37, "actions": 5, "qpos": 28}
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """The set of `_save` as data directories, and as npz files elsewhere."""
+    _save(tmp_path / "files")
+    map_set(tmp_path / "files" / f"{DATASET}.npz", tmp_path / DATASET)
+    return tmp_path / "files", tmp_path
+
+
+def test_data_directories_are_what_their_files_are(mapped):
+    files, directories = mapped
+    expected = load_ogbench(ENV, data_dir=files)
+    device, host, disk = (
+        load_ogbench(ENV, data_dir=directories, residence=place) for place in ("device", "host", "disk")
+    )
+    for one, two in zip(jax.tree.leaves(expected.train), jax.tree.leaves(device.train), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for data in (host, disk, load_ogbench(ENV, data_dir=files, residence="host")):
+        np.testing.assert_array_equal(data.train.reward_limits(), expected.train.reward_limits())
+        assert data.provenance["summary"] == expected.provenance["summary"]
+        for known, own in ((expected.train, data.train), (expected.validation, data.validation)):
+            assert known is not None and own is not None
+            indices = np.arange(len(known), dtype=np.int32)
+            for window in (Window(), Window(3, 2)):
+                with jax.disable_jit():
+                    whole = known.gather(jnp.asarray(indices), window)
+                for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(own.gather(indices, window)), strict=True):
+                    np.testing.assert_array_equal(one, two)
+    assert disk.residence.residence == "disk"
+    assert disk.provenance["files"][0]["name"] == f"{DATASET}.npz"
+
+
+def test_files_cannot_be_mapped(mapped):
+    with pytest.raises(ValueError, match="residence is disk, but .*npz is no data directory"):
+        load_ogbench(ENV, data_dir=mapped[0], residence="disk")
+
+
+def test_many_parts_become_one_directory(tmp_path):
+    """Public sets of 100 million transitions are directories of npz files, with held-out files among them."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    _save(whole)
+    parts.mkdir()
+    rows = _rows()
+    for number in range(2):
+        np.savez(
+            parts / f"set-{number:03}.npz", **{key: array[6 * number : 6 * number + 6] for key, array in rows.items()}
+        )
+        np.savez(parts / f"set-{number:03}-val.npz", **_rows(1, seed=1))
+    made = map_set(parts, tmp_path / "mapped" / DATASET)
+    assert [path.name for path in made] == [DATASET, f"{DATASET}-val"]
+    expected = load_ogbench(ENV, data_dir=whole)
+    found = load_ogbench(ENV, data_dir=tmp_path / "mapped")
+    for one, two in zip(jax.tree.leaves(expected.train), jax.tree.leaves(found.train), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert found.validation is not None and len(found.validation) == 10
+    assert [file["name"] for file in found.provenance["files"]] == ["set-000.npz", "set-001.npz"]
+
+
+def test_a_part_that_ends_within_an_episode_is_refused(tmp_path):
+    rows = {key: array[:9] for key, array in _rows().items()}
+    np.savez(tmp_path / "set.npz", **rows)
+    with pytest.raises(ValueError, match="The last trajectory of .*set.npz is not closed: row 8"):
+        map_set(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError, match="There is no npz file to train on at .*empty"):
+        map_set(tmp_path / "empty", tmp_path / "out")

@@ -101,5 +101,5 @@ def test_ogbench_loads_with_its_options(monkeypatch):
     monkeypatch.setattr(ogbench_source, "load_ogbench", asked)
     with pytest.raises(LookupError) as raised:
         TrainConfig(env=ENV, data=DataConfig(directory=Path("d"), download=False)).source.load()
-    options = {"data_dir": Path("d"), "mirrors": (), "download": False, "sparse_rewards": False}
+    options = {"data_dir": Path("d"), "mirrors": (), "download": False, "sparse_rewards": False, "residence": "auto"}
     assert raised.value.args == (ENV, options)

@@ -13,6 +13,7 @@ from sorl.agents.registry import any_agent
 from sorl.config.json_form import ABSENT, from_json
 from sorl.config.population import Member, Population, members
 from sorl.data.recorded.rewards import RewardRule
+from sorl.data.residence import Residence
 from sorl.data.sources import FORMAT_OPTIONS, Generated, Ogbench, Source, refuse_unused, user_source
 from sorl.environments.named import is_ogbench
 from sorl.environments.pool import STEP_TIMEOUT, refuse_timeout
@@ -34,8 +35,8 @@ class DataConfig:
     """Training data: OGBench's official files, generated episodes, or your own logs."""
 
     path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Your own logs, an npz file (`sorl.load_logs` documents its keys); an environment to evaluate in is optional;
-    default: none."""
+    """Your own logs, an npz file (`sorl.load_logs` documents its keys) or a data directory; an environment to evaluate
+    in is optional; default: none."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Directory to search for OGBench's files before OGBench's own cache; default: only that cache."""
     episodes: int | None = None
@@ -70,6 +71,10 @@ class DataConfig:
     columns: Path | None = None
     """TOML file that names the columns of an npz, parquet or CSV file; default: {name}.toml beside it, and own logs'
     names for npz files without one."""
+    residence: Residence = "auto"
+    """Where the data stay while training: on the device; on the host, in memory; or on disk, as data directories can.
+    Batches are the same, so that a run may change it when it is resumed; auto: the fastest for which there is memory,
+    which is printed."""
     sparse_rewards: bool = False
     """Train on -1 for every reward other than 0, on any data and with any agent; evaluations do not change."""
 
@@ -98,8 +103,8 @@ class DataConfig:
         if env is None:
             raise ValueError("There is neither an environment nor a file of logs; give --env, --data, or both.")
         if self.episodes is None:
-            return Ogbench(env, self.directory, self.mirrors, self.download, self.sparse_rewards)
-        return Generated(env, self.episodes, self.generation_seed, self.sparse_rewards)
+            return Ogbench(env, self.directory, self.mirrors, self.download, self.sparse_rewards, self.residence)
+        return Generated(env, self.episodes, self.generation_seed, self.sparse_rewards, self.residence)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,14 +89,15 @@ def refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows s
 
 def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows action"]) -> None:
     """Raises a `ValueError` with the first row whose action is outside [-1, 1]."""
-    inside = (np.abs(actions) <= 1).all(axis=1)
-    if not inside.all():
-        row = int(np.argmin(inside))
-        found = first_bad(actions[row], np.abs(actions[row]) <= 1)
-        raise ValueError(
-            f"actions of {path} leave [-1, 1] in row {row}: {found}, and no action scale is stored; "
-            "rescale them, or load the file as your own logs."
-        )
+    for block in blocks(actions):
+        inside = (np.abs(actions[block]) <= 1).all(axis=1)
+        if not inside.all():
+            row = block.start + int(np.argmin(inside))
+            found = first_bad(actions[row], np.abs(actions[row]) <= 1)
+            raise ValueError(
+                f"actions of {path} leave [-1, 1] in row {row}: {found}, and no action scale is stored; "
+                "rescale them, or load the file as your own logs."
+            )
 
 
 def flags(path: pathlib.Path, arrays: Arrays, key: str) -> Bool[np.ndarray, " rows"]:

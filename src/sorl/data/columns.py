@@ -6,9 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from sorl.data.paging import release
+
 
 BLOCK_VALUES = 1 << 17
 """Number of values in a block, which take 1 MB in double precision, so that temporaries are small beside the data."""
+BLOCKS_KEPT = 64
+"""Number of blocks after which the pages of a mapped array are released."""
 ROUNDING_STEPS = 4
 """A column counts as constant if it varies by at most this many rounding steps of its stored dtype."""
 SMALLEST_RANGE = 1e-30
@@ -28,9 +32,13 @@ class Columns(NamedTuple):
 
 
 def blocks(array: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
-    """Slices that together cover all rows, one for each block."""
+    """Slices that together cover all rows, one for each block; pages of a mapped array are released as it goes on."""
     rows = max(1, BLOCK_VALUES // max(1, array.shape[1]))
-    return (slice(start, start + rows) for start in range(0, len(array), rows))
+    for number, start in enumerate(range(0, len(array), rows)):
+        yield slice(start, start + rows)
+        if number % BLOCKS_KEPT == BLOCKS_KEPT - 1:
+            release(array)
+    release(array)
 
 
 def columns(array: Shaped[np.ndarray, "rows columns"], chosen: Bool[np.ndarray, " rows"] | None = None) -> Columns:

@@ -7,22 +7,21 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from sorl.data.arrays import aligned, network_actions
 from sorl.data.normalisation import Normalisation
+from sorl.data.residence import Chosen
 from sorl.data.transitions import Dataset
-
-
-ACTION_LIMIT = 1 - 1e-5
-"""Actions are clipped to this magnitude, so that policies with a tanh can reach all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedData:
     """A data set ready for training, in the networks' units."""
 
-    train: Dataset
-    """The training split, on the device."""
-    validation: Dataset | None
-    """The validation split, on the device; None if no episodes were held out."""
+    train: Any
+    """The training split: a `Dataset` on the device, or if it stays on the host (see `residence`) a `HostDataset`. Its
+    type is `Any`, because which of them it is follows from the caller's choice."""
+    validation: Any
+    """The validation split, in the same place; None if no episodes were held out."""
     normalisation: Normalisation
     """The maps from the environment's units to the networks' units; the identity for OGBench."""
     provenance: dict[str, Any]
@@ -30,6 +29,8 @@ class LoadedData:
     logs", or "unrecorded" if there is no record beside the file), `path`, `size`, `sha256`, `episodes`, `transitions`
     and the other fields of the file's record; the same for the validation split under `validation`; and under `summary`
     the result of `sorl.data.summary.summarise` for the training split."""
+    residence: Chosen = Chosen("device", "as asked for")
+    """Where the data stay; it changes no number."""
 
 
 def to_device(
@@ -45,7 +46,7 @@ def to_device(
     """
     return Dataset(
         observations=_put(observations, np.float32),
-        actions=_put(np.clip(actions, -ACTION_LIMIT, ACTION_LIMIT), np.float32),
+        actions=_put(network_actions(actions), np.float32),
         rewards=_put(rewards, np.float32),
         masks=_put(masks, np.float32),
         starts=_put(np.flatnonzero(is_start), np.int32),
@@ -58,8 +59,5 @@ def _put(rows: Shaped[np.ndarray, "..."], kind: type) -> Array:
 
 
 def empty_rows(rows: int, size: int) -> Float[np.ndarray, "rows size"]:
-    """An uninitialised array for `to_device`, aligned to 64 bytes so that JAX on a CPU needs no copy."""
-    count = rows * size * 4
-    memory = np.empty(count + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + count].view(np.float32).reshape(rows, size)
+    """An uninitialised array for `to_device`."""
+    return aligned((rows, size), np.dtype(np.float32))

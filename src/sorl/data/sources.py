@@ -15,8 +15,9 @@ from sorl.data.tables.source import TableFile
 Source = Ogbench | Generated | Hdf5 | TableFile | Logs
 """The sources of training data.
 
-`source.load(normalisation=...)` returns `LoadedData`: a device-resident `Dataset` in the networks' units, a held-out
-one or None, the units (`Normalisation`), and the origin of the data (`provenance`).
+`source.load(normalisation=...)` returns `LoadedData`: a `Dataset` on the device in the networks' units (or a
+`HostDataset`, of the same numbers), a held-out one or None, the units (`Normalisation`), and the origin of the data
+(`provenance`).
 
 To add a source, such as another file format, write one file with a frozen dataclass:
 

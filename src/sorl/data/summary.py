@@ -1,12 +1,13 @@
 """Summary of a data set: numbers for the run's record, and lines that are printed before training starts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from sorl.data.columns import Columns
+from sorl.data.columns import BLOCK_VALUES, Columns
+from sorl.data.paging import release
 
 
 NEARLY_CONSTANT = 1e-4
@@ -20,20 +21,22 @@ WIDTH = 100
 def summarise(
     observations: Columns,
     actions: Columns,
-    rewards: Float[np.ndarray, " rows"],
+    rewards: Shaped[np.ndarray, " rows"],
     ends: Bool[np.ndarray, " rows"],
     terminated: Bool[np.ndarray, " rows"],
     *,
     transitions: int,
+    chosen: Bool[np.ndarray, " rows"] | None = None,
     validation: Mapping[str, int] | None = None,
     unused_keys: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A summary of the rows used for training, ready for JSON.
+    """A summary of the rows used for training, ready for JSON; computed from one block of trajectories at a time.
 
     **Arguments:** `observations` and `actions`, the statistics of their columns; `rewards`, `ends` and `terminated` of
-    each row; `transitions`, the number of steps with a known next state; `validation`, the `episodes` and `transitions`
-    held out; `unused_keys`, those of the file; `notes`, sentences about what was corrected.
+    each row; `transitions`, the number of steps with a known next state; `chosen`, the rows of the trajectories to
+    summarise (None: all); `validation`, the `episodes` and `transitions` held out; `unused_keys`, those of the file;
+    `notes`, sentences about what was corrected.
 
     **Returns:** counts (`episodes`; `terminations`, rows whose value includes no next state's value; `cuts`, episodes
     that do not end with a termination; `rows`; `transitions`), `length_*`, `reward_*` and `return_*` (undiscounted sums
@@ -41,19 +44,23 @@ def summarise(
     `actions`, and `unused_keys`, `notes` and `validation` as given.
     """
     # Episodes are contiguous rows, from one start to the next.
-    starts = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1])
-    lengths = np.diff(np.append(starts, len(ends)))
-    values = rewards.astype(np.float64)
+    last = np.flatnonzero(ends)
+    picked = np.ones(len(last), np.bool_) if chosen is None else chosen[last]
+    lengths = np.diff(last, prepend=-1)
+    totals = _totals(rewards, terminated, lengths, picked)
+    count, ended = int(lengths[picked].sum()), int(terminated[last][picked].sum())
     both = (("observations", observations), ("actions", actions))
     return {
-        "episodes": len(lengths),
-        "terminations": int(terminated.sum()),
-        "cuts": int((ends & ~terminated).sum()),
-        "rows": len(ends),
+        "episodes": int(picked.sum()),
+        "terminations": totals.terminations,
+        "cuts": int(picked.sum()) - ended,
+        "rows": count,
         "transitions": int(transitions),
-        **_spread("length", lengths, np.median),
-        **_spread("reward", values, np.mean),
-        **_spread("return", np.add.reduceat(values, starts), np.mean),
+        **_spread("length", lengths[picked], np.median),
+        "reward_min": totals.low,
+        "reward_mean": totals.sum / count,
+        "reward_max": totals.high,
+        **_spread("return", totals.returns[picked], np.mean),
         "observation_size": len(observations.low),
         "action_size": len(actions.low),
         "actions": [[float(low), float(high)] for low, high in zip(actions.low, actions.high, strict=True)],
@@ -68,6 +75,42 @@ def summarise(
         "notes": list(notes),
         "validation": None if validation is None else dict(validation),
     }
+
+
+class _Totals(NamedTuple):
+    """Numbers of the rewards of trajectories."""
+
+    low: float
+    high: float
+    sum: float
+    returns: Float[np.ndarray, " trajectories"]
+    """The sum of each trajectory, chosen or not."""
+    terminations: int
+
+
+def _totals(
+    rewards: Shaped[np.ndarray, " rows"],
+    terminated: Bool[np.ndarray, " rows"],
+    lengths: Int[np.ndarray, " trajectories"],
+    picked: Bool[np.ndarray, " trajectories"],
+) -> _Totals:
+    """The numbers of the picked trajectories, in double precision; reads one block of whole trajectories at a time."""
+    starts = np.cumsum(lengths) - lengths
+    low, high, total, terminations, returns = np.inf, -np.inf, 0.0, 0, np.zeros(len(lengths))
+    first = 0
+    while first < len(lengths):
+        behind = max(first + 1, int(np.searchsorted(starts, starts[first] + BLOCK_VALUES)))
+        rows = slice(int(starts[first]), int(starts[behind - 1] + lengths[behind - 1]))
+        values = rewards[rows].astype(np.float64)
+        returns[first:behind] = np.add.reduceat(values, starts[first:behind] - rows.start)
+        inside = np.repeat(picked[first:behind], lengths[first:behind])
+        terminations += int((terminated[rows] & inside).sum())
+        values = values[inside]
+        if len(values):
+            low, high, total = min(low, values.min()), max(high, values.max()), total + values.sum()
+        release(rewards, terminated)
+        first = behind
+    return _Totals(float(low), float(high), float(total), returns, terminations)
 
 
 def text(summary: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """Transitions, the windows of a trajectory that they span, and the device-resident dataset."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -59,6 +61,56 @@ class Transition(eqx.Module):
     """
 
 
+class Windows(eqx.Module):
+    """What a batch of windows reads from the data, before rewards are summed: all of `Dataset.take` that moves data.
+
+    The arrays are on the device if they were gathered there, or numpy's if they were gathered on the host.
+    """
+
+    observation: Float[Array | np.ndarray, "*batch observation"]
+    action: Float[Array | np.ndarray, "*batch action"]
+    rewards: Float[Array | np.ndarray, "*batch steps"]
+    """The reward of each step; after the trajectory's end, that of its last step again."""
+    masks: Float[Array | np.ndarray, "*batch steps"]
+    """Those of the same steps."""
+    length: Int[Array | np.ndarray, "*batch"] | None
+    """Number of steps within the trajectory; None for windows of one step."""
+    next_observation: Float[Array | np.ndarray, "*batch observation"]
+    next_action: Float[Array | np.ndarray, "*batch action"]
+
+    def transition(self, window: Window, discount: float | Float[Array, ""]) -> Transition:
+        """Sums the rewards and multiplies the discounts, gamma per step being `discount`."""
+        read: Any = jax.tree.map(jnp.asarray, self)  # numpy's arrays become constants or arguments of a program
+        if read.length is None:
+            reward, weight, valid = read.rewards[..., 0], discount * read.masks[..., 0], None
+        else:
+            shape = read.length.shape
+            flat = (leaf.reshape(-1, *leaf.shape[len(shape) :]) for leaf in (read.rewards, read.masks, read.length))
+            summed = jax.vmap(lambda rewards, masks, length: _summed(rewards, masks, length, discount))(*flat)
+            reward, weight = (leaf.reshape(shape) for leaf in summed)
+            valid = None if window.chunk == 1 else (read.length >= window.chunk).astype(reward.dtype)
+        return Transition(
+            observation=read.observation,
+            action=read.action,
+            reward=reward,
+            discount=weight,
+            next_observation=read.next_observation,
+            next_action=read.next_action,
+            valid=valid,
+        )
+
+
+def _summed(
+    rewards: Float[Array, " steps"], masks: Float[Array, " steps"], length: Int[Array, ""], discount: Any
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The reward and the discount of one window, of which `length` steps are within its trajectory."""
+    inside = jnp.arange(len(rewards), dtype=jnp.int32) < length
+    # Each step multiplies the weights of all later steps; a termination makes them 0.
+    weights = jnp.cumprod(jnp.where(inside, discount * masks, 1.0))
+    rewards = jnp.where(inside, rewards, 0.0)
+    return rewards[0] + jnp.sum(weights[:-1] * rewards[1:]), weights[-1]
+
+
 class Dataset(eqx.Module):
     """Logged trajectories, each observation stored once: the successor of row `i` is row `i + 1`.
 
@@ -76,6 +128,16 @@ class Dataset(eqx.Module):
     def __len__(self) -> int:
         """Number of transitions (not of rows)."""
         return self.starts.shape[0]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The sizes of an observation and of an action."""
+        return self.observations.shape[1], self.actions.shape[1]
+
+    def reward_limits(self) -> Float[np.ndarray, "2"]:
+        """The lowest and the highest reward of all transitions."""
+        rewards = np.asarray(self.rewards)[np.asarray(self.starts)]
+        return np.array([rewards.min(), rewards.max()])
 
     def sample(
         self, batch_size: int, window: Window, discount: float | Float[Array, ""], *, key: Key[Array, ""]
@@ -96,38 +158,39 @@ class Dataset(eqx.Module):
 
         **Returns:** a `Transition` whose leading axes are those of `indices`.
         """
+        return self.gather(indices, window).transition(window, discount)
+
+    def gather(self, indices: Int[Array, "*batch"], window: Window) -> Windows:
+        """Gathers what the windows that begin at the given transitions read; the arguments are those of `take`."""
         if window.steps > 1:
-            one = jax.vmap(lambda index: self._window(index, window, discount))(indices.reshape(-1))
+            one = jax.vmap(lambda index: self._window(index, window))(indices.reshape(-1))
             return jax.tree.map(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), one)
         # A special case for speed; the general case gives the same bits with more gathers.
         rows = self.starts[indices]
-        return Transition(
+        return Windows(
             observation=self.observations[rows],
             action=self.actions[rows],
-            reward=self.rewards[rows],
-            discount=discount * self.masks[rows],
+            rewards=self.rewards[rows][..., None],
+            masks=self.masks[rows][..., None],
+            length=None,
             next_observation=self.observations[rows + 1],
             next_action=self.actions[rows + 1],
         )
 
-    def _window(self, index: Int[Array, ""], window: Window, discount: float | Float[Array, ""]) -> Transition:
+    def _window(self, index: Int[Array, ""], window: Window) -> Windows:
         """The window that begins at one transition, cut where its trajectory ends."""
         row, steps = self.starts[index], jnp.arange(window.steps, dtype=jnp.int32)
         reach = self._steps_left(index, window.steps + window.chunk - 1)
         length = jnp.minimum(reach, window.steps)
-        inside = steps < length
         within = row + jnp.minimum(steps, length - 1)
-        # Each step multiplies the weights of all later steps; a termination makes them 0.
-        weights = jnp.cumprod(jnp.where(inside, discount * self.masks[within], 1.0))
-        rewards = jnp.where(inside, self.rewards[within], 0.0)
-        return Transition(
+        return Windows(
             observation=self.observations[row],
             action=self._chunk(row, row + length - 1, window.chunk),
-            reward=rewards[0] + jnp.sum(weights[:-1] * rewards[1:]),
-            discount=weights[-1],
+            rewards=self.rewards[within],
+            masks=self.masks[within],
+            length=length,
             next_observation=self.observations[row + length],
             next_action=self._chunk(row + length, row + reach, window.chunk),
-            valid=None if window.chunk == 1 else (length >= window.chunk).astype(rewards.dtype),
         )
 
     def _steps_left(self, index: Int[Array, ""], most: int) -> Int[Array, ""]:

@@ -23,6 +23,7 @@ FREE = {
     "data.directory",
     "data.mirrors",
     "data.download",
+    "data.residence",
 }
 """Options, by dotted name, that may change when a run is continued; the data are identified by their SHA-256."""
 

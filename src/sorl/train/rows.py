@@ -39,8 +39,7 @@ class TrainingRows:
         self._config, self._trainer = config, trainer
         self._watch: ValueWatch | None = None
         if hasattr(config.agent, "discount"):  # other agents have no values
-            rewards = np.asarray(data.train.rewards)[np.asarray(data.train.starts)]
-            self._watch = ValueWatch(config.members, rewards, earlier)
+            self._watch = ValueWatch(config.members, data.train.reward_limits(), earlier)
 
     def are_due(self, step: int) -> bool:
         """Whether a step has rows: every multiple of the log interval, and the last update.

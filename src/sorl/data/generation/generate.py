@@ -12,23 +12,19 @@ import sys
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from sorl.data import records
 from sorl.data.generation import shards
+from sorl.data.generation.assembling import Form, assemble, episodes_of, is_there, map_files
 from sorl.data.generation.pool import WORKER_TIMEOUT, collect
 from sorl.data.generation.recipes import GeneratedSet
 from sorl.data.generation.shards import shard_path
 from sorl.environments.simulators import require_simulators
-from sorl.system.files import expanded, make_directory, named_errors, whole_file
+from sorl.system.files import expanded, make_directory, named_errors
 from sorl.system.locks import exclusive
 
 
 REMEDY = "give a directory that you may write with --out, or set XDG_DATA_HOME to one"
-
-SPLITS = ("train", "val")
-"""The splits; an episode is identified by its split's index here and its number in the split."""
 
 
 def generate(
@@ -38,15 +34,18 @@ def generate(
     workers: int | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
     progress: bool = True,
+    form: Form = "npz",
 ) -> pathlib.Path:
     """Generates a data set with OGBench's own environments and oracles, unless it exists already.
 
     **Arguments:** `wanted`, the set; `directory`, where its files go (None: the set's own directory below
     `generated_root()`); `workers`, the number of parallel processes (None: one per core), which affects only the speed;
     `worker_timeout`, the seconds allowed for one episode, after which a worker counts as hung; `progress`, whether to
-    show a bar with steps per second and the time left.
+    show a bar with steps per second and the time left; `form`, npz files or data directories (`mapped`), which are made
+    from the npz files if those exist.
 
-    **Returns:** the directory, which holds `{dataset}.npz`, `{dataset}-val.npz` and a record beside each.
+    **Returns:** the directory, which holds `{dataset}.npz`, `{dataset}-val.npz` and a record beside each; or the data
+    directories `{dataset}` and `{dataset}-val`.
 
     Raises a `ValueError` if `directory` holds a different set of that name, an `ImportError` without OGBench, an
     `OSError`, one sentence, if the directory cannot be written, and a `GenerationWorkerError` (a `RuntimeError`) if a
@@ -59,21 +58,19 @@ def generate(
         raise ValueError(f"The time-out of a worker is {worker_timeout} s; give a number above 0.")
     directory = wanted.directory if directory is None else expanded(directory, "give its full name")
     settings = _settings(wanted)
-    if _is_there(wanted, directory, settings):  # before the lock, so that a read-only directory works
+    if is_there(wanted, directory, settings, form):  # before the lock, so that a read-only directory works
         return directory
     require_simulators()
     with exclusive(directory / ".sorl.lock", remedy=REMEDY):
-        if not _is_there(wanted, directory, settings):  # another process may have generated it meanwhile
+        if not is_there(wanted, directory, settings, form):  # another process may have generated it meanwhile
+            if form == "mapped" and is_there(wanted, directory, settings, "npz"):
+                map_files(wanted, directory)
+                return directory
             folder = _shards_directory(wanted, directory)
             _collect(wanted, folder, workers, worker_timeout, progress)
-            _assemble(wanted, directory, folder, settings)
+            assemble(wanted, directory, folder, settings, form)
             shutil.rmtree(folder, ignore_errors=True)  # a killed run's worker may still be adding its last episode
     return directory
-
-
-def split_path(directory: pathlib.Path, dataset: str, split: str) -> pathlib.Path:
-    """The path of a split (`train` or `val`), with OGBench's file name."""
-    return directory / (f"{dataset}.npz" if split == "train" else f"{dataset}-{split}.npz")
 
 
 def _settings(wanted: GeneratedSet) -> dict[str, Any]:
@@ -105,25 +102,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str, Any]) -> bool:
-    """Whether both files exist; raises a `ValueError` if one exists that was generated with other settings."""
-    paths = [split_path(directory, wanted.dataset, split) for split in SPLITS]
-    found = [path for path in paths if path.exists()]
-    for path in found:
-        record = records.verified(path) or {}
-        if any(record.get(key) != settings[key] for key in ("source", "seed", "train_episodes", "recipe")):
-            raise ValueError(
-                f"{path} exists already and was not made by the settings asked for ({wanted}); "
-                "give another directory, or delete the file."
-            )
-    return found == paths
-
-
-def _episodes(wanted: GeneratedSet) -> list[tuple[int, int]]:
-    counts = (wanted.episodes, wanted.validation_episodes)
-    return [(split, number) for split in range(len(SPLITS)) for number in range(counts[split])]
-
-
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
     """The directory of finished episodes; its name is a hash of all settings, so that sets are never mixed."""
     content = json.dumps([dataclasses.asdict(wanted.recipe), wanted.seed, _versions()])
@@ -136,7 +114,7 @@ def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.
 
 def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_timeout: float, progress: bool) -> None:
     """Collects the episodes that have no undamaged shard yet."""
-    missing = [episode for episode in _episodes(wanted) if not _is_collected(shard_path(folder, episode))]
+    missing = [episode for episode in episodes_of(wanted) if not _is_collected(shard_path(folder, episode))]
     job = {"recipe": dataclasses.asdict(wanted.recipe), "seed": wanted.seed, "folder": str(folder)}
     bar = tqdm(
         total=len(missing) * wanted.recipe.steps,
@@ -161,16 +139,3 @@ def _is_collected(path: pathlib.Path) -> bool:
     with named_errors(path, "removed", "remove it by hand"):
         path.unlink()
     return False
-
-
-def _assemble(wanted: GeneratedSet, directory: pathlib.Path, folder: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Joins the episodes of each split into its file; writes the training file last, which completes the set."""
-    for place, split in reversed(list(enumerate(SPLITS))):
-        parts = [shard_path(folder, episode) for episode in _episodes(wanted) if episode[0] == place]
-        rows = shards.concatenated(parts)
-        joined = folder / f"{split}.npz"
-        with whole_file(joined, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **rows)
-        transitions = int(np.sum(~rows["terminals"]))
-        details = {**settings, "split": split, "episodes": len(parts), "transitions": transitions}
-        records.publish(joined, split_path(directory, wanted.dataset, split), details)

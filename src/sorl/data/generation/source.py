@@ -5,8 +5,10 @@ import dataclasses
 from sorl.data.generation.generate import generate
 from sorl.data.generation.recipes import GeneratedSet
 from sorl.data.loaded import LoadedData
+from sorl.data.mapped.manifest import is_data_directory
 from sorl.data.normalisation import Normalisation
 from sorl.data.ogbench.load import load_ogbench
+from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Generated:
     """Random seed of the episodes."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    residence: Residence = "auto"
+    """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
         """Loads the data in OGBench's own units; `normalisation` is ignored.
@@ -29,5 +33,7 @@ class Generated:
         """
         del normalisation  # OGBench's units are the networks' units
         wanted = GeneratedSet.of(self.env, self.episodes, self.seed)
-        generate(wanted)
-        return load_ogbench(self.env, generated=wanted, sparse_rewards=self.sparse_rewards)
+        # A set that exists in either form is used, unless only data directories will do.
+        mapped = self.residence == "disk" or is_data_directory(wanted.directory / wanted.dataset)
+        generate(wanted, form="mapped" if mapped else "npz")
+        return load_ogbench(self.env, generated=wanted, sparse_rewards=self.sparse_rewards, residence=self.residence)

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from sorl.data import checks, records
 from sorl.data.columns import columns
-from sorl.data.generation.generate import SPLITS, split_path
+from sorl.data.generation.assembling import SPLITS
 from sorl.data.generation.recipes import RECIPES, GeneratedSet
-from sorl.data.loaded import LoadedData, to_device
+from sorl.data.host import HostDataset
+from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
 from sorl.data.ogbench.download import OFFICIAL_HOST, fetch
-from sorl.data.rewards import sparse
+from sorl.data.ogbench.splits import Split, read_split, stored_split
+from sorl.data.residence import Chosen, Residence
 from sorl.data.summary import summarise
 from sorl.data.transitions import Dataset
 from sorl.environments.names import Task
@@ -34,19 +35,20 @@ def load_ogbench(
     mirrors: Sequence[str] = (),
     download: bool = True,
     sparse_rewards: bool = False,
+    residence: Residence = "device",
 ) -> LoadedData:
     """Loads the data of one of OGBench's single-task problems.
 
     **Arguments:** `env_name`, such as `cube-single-play-singletask-task1-v0`; `data_dir`, a directory to search first;
     `generated`, the generated set to use instead of the official one; `mirrors`, base addresses to download from if
     the official host fails; `download`, whether missing files may be downloaded; `sparse_rewards`, whether every reward
-    other than 0 becomes -1, while the masks stay as they are.
+    other than 0 becomes -1, while the masks stay as they are; `residence`, where the data stay.
 
     **Returns:** `LoadedData`. As in OGBench, a transition's reward and mask judge the state that it starts from.
 
-    The files come from the first directory that has both: `data_dir`, then the directory of `generated` if that is
-    given, else OGBench's cache. Missing files are downloaded to `data_dir`, or else to OGBench's cache; a generated set
-    is never downloaded.
+    Each split is an npz file or a data directory of the same name. They come from the first directory that has both:
+    `data_dir`, then the directory of `generated` if that is given, else OGBench's cache. Missing files are downloaded
+    to `data_dir`, or else to OGBench's cache; a generated set is never downloaded.
 
     Raises a `ValueError` for an unknown name or bad data, a `FileNotFoundError` if no directory has the files and they
     may not be downloaded, and a `ConnectionError` if no host sends them.
@@ -54,17 +56,25 @@ def load_ogbench(
     task = Task.parse(env_name)
     directory = _find(task, data_dir, generated, mirrors, download)
     with _single_task_environment(task) as environment:
-        (train, provenance), (validation, validation_provenance) = (
-            _load_split(split_path(directory, task.dataset, split), environment, task, sparse_rewards)
-            for split in SPLITS
-        )
+
+        def loaded(name: str, residence: Residence | Chosen) -> tuple[Dataset | HostDataset, dict[str, Any], Chosen]:
+            path = stored_split(directory, task.dataset, name)
+            split = read_split(path, environment, task, residence, sparse_rewards=sparse_rewards)
+            dataset = split.dataset()
+            about = _provenance(split, path, task, transitions=len(dataset), sparse=sparse_rewards)
+            return dataset, about, split.residence
+
+        # Both splits stay where the training split does.
+        train, provenance, chosen = loaded(SPLITS[0], residence)
+        validation, validation_provenance, _ = loaded(SPLITS[1], chosen)
     del validation_provenance["summary"]
     provenance["summary"]["validation"] = {name: validation_provenance[name] for name in ("episodes", "transitions")}
     return LoadedData(
         train=train,
         validation=validation,
-        normalisation=Normalisation.identity(train.observations.shape[1], train.actions.shape[1]),
+        normalisation=Normalisation.identity(*train.sizes),
         provenance={**provenance, "validation": validation_provenance},
+        residence=chosen,
     )
 
 
@@ -102,7 +112,7 @@ def _download(task: Task, directory: pathlib.Path, mirrors: Sequence[str]) -> pa
 
 
 def _missing(directory: pathlib.Path, task: Task) -> list[pathlib.Path]:
-    paths = [split_path(directory, task.dataset, split) for split in SPLITS]
+    paths = [stored_split(directory, task.dataset, split) for split in SPLITS]
     return [path for path in paths if not path.exists()]
 
 
@@ -119,70 +129,25 @@ def _listed(places: Sequence[pathlib.Path]) -> str:
     return " or ".join(map(str, places))
 
 
-def _load_split(
-    path: pathlib.Path, environment: Any, task: Task, sparse_rewards: bool
-) -> tuple[Dataset, dict[str, Any]]:
-    """Loads one split's file, and **returns** its transitions and their provenance."""
-    # Refuse damaged or unsuitable files before the slow relabelling.
-    record = records.verified(path)
-    rows = _checked_rows(path, environment)
-    ends = checks.flags(path, rows, "terminals")
-    checks.refuse_open_end(path, ends)
-
-    from ogbench.relabel_utils import relabel_dataset
-
-    relabel_dataset(task.gymnasium_id, environment, rows)  # judges each row's own state; adds `rewards` and `masks`
-    if sparse_rewards:
-        rows["rewards"] = sparse(rows["rewards"])
-    if ends.all():
-        raise ValueError(f"{path} holds no transition, since every row ends a trajectory; give longer trajectories.")
-    dataset = to_device(rows["observations"], rows["actions"], rows["rewards"], rows["masks"], ~ends)
-    # A file without a record was put there by the user; its fingerprint identifies it all the same.
-    provenance = {
+def _provenance(split: Split, path: pathlib.Path, task: Task, *, transitions: int, sparse: bool) -> dict[str, Any]:
+    """The provenance of a split, with its summary."""
+    rows = split.rows
+    return {
         "env_name": task.env_name,
         "path": str(path),
-        "source": "unrecorded",
-        **(records.fingerprint(path) if record is None else record),
-        **({"sparse_rewards": True} if sparse_rewards else {}),
-        "episodes": int(ends.sum()),
-        "transitions": len(dataset),
+        **split.origin,
+        **({"sparse_rewards": True} if sparse else {}),
+        "episodes": len(rows.lengths),
+        "transitions": transitions,
         "summary": summarise(
-            columns(rows["observations"]),
-            columns(rows["actions"]),
-            rows["rewards"],
-            ends,
-            rows["masks"] == 0,
-            transitions=len(dataset),
+            columns(rows.observations),
+            columns(rows.actions),
+            rows.rewards,
+            split.ends,
+            rows.terminated,
+            transitions=transitions,
         ),
     }
-    return dataset, provenance
-
-
-def _checked_rows(path: pathlib.Path, environment: Any) -> checks.Arrays:
-    sizes = _sizes(environment)
-    rows = checks.read_arrays(path, (*sizes, "terminals"))
-    checks.refuse_wrong_shapes(path, rows, sizes)
-    for key, size in sizes.items():
-        if rows[key].shape[1] != size:
-            raise ValueError(
-                f"{key} of {path} have size {rows[key].shape[1]}, but the environment's have {size}; "
-                "give the data of that environment."
-            )
-    checks.refuse_not_finite(path, rows)
-    checks.refuse_large_actions(path, rows["actions"])
-    return rows
-
-
-def _sizes(environment: Any) -> dict[str, int]:
-    """The size of each array's vectors, by key; environments with buttons also need `button_states`."""
-    unwrapped = environment.unwrapped
-    sizes = {
-        "observations": environment.observation_space.shape[0],
-        "actions": environment.action_space.shape[0],
-        "qpos": unwrapped.model.nq,
-    }
-    buttons = getattr(unwrapped, "_num_buttons", 0)
-    return {**sizes, "button_states": buttons} if buttons else sizes
 
 
 @contextmanager

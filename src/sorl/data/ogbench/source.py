@@ -6,6 +6,7 @@ import pathlib
 from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
 from sorl.data.ogbench.load import load_ogbench
+from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Ogbench:
     """Download files that are not found."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    residence: Residence = "auto"
+    """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
 
     def load(self, *, normalisation: Normalisation | None = None) -> LoadedData:
         """Loads the data in OGBench's own units; `normalisation` is ignored. Raises as `load_ogbench` does."""
@@ -32,4 +35,5 @@ class Ogbench:
             mirrors=self.mirrors,
             download=self.download,
             sparse_rewards=self.sparse_rewards,
+            residence=self.residence,
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from sorl.data import checks
 from sorl.data.columns import blocks, columns
@@ -49,6 +49,11 @@ class Log:
     """The size, digest and form of data in another format, for the provenance; None: the file's own fingerprint."""
     held_out: Bool[np.ndarray, " trajectories"] | None = None
     """The trajectories that the data themselves keep for validation; None: they do not say."""
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " trajectories"]:
+        """Number of steps of each trajectory."""
+        return np.diff(np.flatnonzero(self.ends), prepend=-1)
 
     def has_outcome(self) -> Bool[np.ndarray, " rows"]:
         """Whether each row can be used for training: its next observation is known, or it terminated."""

@@ -1,21 +1,23 @@
-"""Loads a user's own logs: splits them by trajectories, scales them, and puts them on the device."""
+"""Loads a user's own logs: splits them by trajectories, scales them, and puts them where they stay."""
 
-import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool
 
 from sorl.data import records, summary
-from sorl.data.columns import Columns, blocks, columns, is_constant
-from sorl.data.loaded import LoadedData, empty_rows, to_device
+from sorl.data.columns import Columns, columns, is_constant
+from sorl.data.loaded import LoadedData
+from sorl.data.mapped.logs import read_directory, size as mapped_size
+from sorl.data.mapped.manifest import is_data_directory
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
+from sorl.data.own_logs.placing import Placed, device_datasets, host_datasets, size_of
+from sorl.data.residence import Chosen, Residence, choose
 from sorl.data.rewards import sparse
-from sorl.data.transitions import Dataset
 from sorl.system.files import expanded
 
 
@@ -28,11 +30,13 @@ def load_logs(
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
     sparse_rewards: bool = False,
+    residence: Residence = "device",
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
-    """Loads logged trajectories from an npz file, and computes the scales that training and acting need.
+    """Loads logged trajectories (an npz file or a data directory), and computes the scales for training and acting.
 
-    The file holds one row for each step, one trajectory after another. A column [rows, 1] counts as [rows].
+    Data directories are what `sorl.data.mapped.writer.MappedWriter` writes. An npz file holds one row for each step,
+    one trajectory after another. A column [rows, 1] counts as [rows].
 
     - `observations` [rows, size], `actions` [rows, size], `rewards` [rows]: of each step. They may have any real dtype;
       observations in double precision keep a small variation on a large offset, such as a clock's.
@@ -57,8 +61,9 @@ def load_logs(
     the policy sees: each observation is clipped to centre +- margin * half range, in the user's units, where centre and
     half range are those of the training rows and their successors (a constant to itself; None: no limits);
     `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `sparse_rewards`,
-    whether every reward other than 0 becomes -1; `normalisation`, the units of a run that is continued, instead of
-    those of the file: actions outside of its range are refused.
+    whether every reward other than 0 becomes -1; `residence`, where the data stay (see `sorl.data.residence`), which
+    changes no number; `normalisation`, the units of a run that is continued, instead of those of the file: actions
+    outside of its range are refused.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.
@@ -69,16 +74,27 @@ def load_logs(
     _refuse_bad_options(validation_fraction, observation_margin)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    log, chosen = _read(path, residence)
     return load_log(
-        read_log(path),
+        log,
         validation_fraction=validation_fraction,
         seed=seed,
         observation_margin=observation_margin,
         action_low=action_low,
         action_high=action_high,
         sparse_rewards=sparse_rewards,
+        residence=chosen,
         normalisation=normalisation,
     )
+
+
+def _read(path: pathlib.Path, residence: Residence | Chosen) -> tuple[Log, Residence | Chosen]:
+    """Reads a file or data directory; that of a directory is chosen before, so that no more than needed is read."""
+    if not is_data_directory(path):
+        return read_log(path), residence
+    if not isinstance(residence, Chosen):
+        residence = choose(residence, mapped_size(path), path)
+    return read_directory(path, in_memory=residence.residence != "disk"), residence
 
 
 def load_log(
@@ -90,17 +106,20 @@ def load_log(
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
     sparse_rewards: bool = False,
+    residence: Residence | Chosen = "device",
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
-    """Splits checked trajectories of any file format, computes their scales, and puts them on the device.
+    """Splits checked trajectories of any file format, computes their scales, and puts them where they stay.
 
-    **Arguments:** `log`, whose rows are removed as they are converted; the others as for `load_logs`.
+    **Arguments:** `log`, whose rows are removed as they are put on a device; `residence`, as for `load_logs`, or one
+    that was chosen before reading; the others as for `load_logs`.
 
     Returns and raises as `load_logs` does.
     """
     _refuse_bad_options(validation_fraction, observation_margin)
+    chosen = residence if isinstance(residence, Chosen) else choose(residence, size_of(log), log.path)
     # The training rows determine the scales; a validation file beside the log only widens the action range.
-    split = _split(log, validation_fraction, seed)
+    split = _split(log, validation_fraction, seed, chosen)
     logs = [log, *split.beside]
     if sparse_rewards:
         for part in logs:
@@ -119,9 +138,10 @@ def load_log(
         )
     found = _summary(log, split.train, observations, actions)  # before the conversion, which removes the rows
 
-    train_set, validation_set = _datasets(log, [split.train, ~split.train], normalisation)
+    place = device_datasets if chosen.residence == "device" else host_datasets
+    train_set, validation_set = place(log, [split.train, ~split.train], normalisation)
     for beside in split.beside:
-        (validation_set,) = _datasets(beside, [np.ones(len(beside.ends), np.bool_)], normalisation)
+        (validation_set,) = place(beside, [np.ones(len(beside.ends), np.bool_)], normalisation)
     if train_set is None:
         raise ValueError(
             f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
@@ -129,7 +149,7 @@ def load_log(
     provenance = _provenance(log, found, split, validation_set)
     if sparse_rewards:
         provenance["sparse_rewards"] = True
-    return LoadedData(train_set, validation_set, normalisation, provenance)
+    return LoadedData(train_set, validation_set, normalisation, provenance, chosen)
 
 
 def _refuse_bad_options(validation_fraction: float, observation_margin: float | None) -> None:
@@ -150,29 +170,32 @@ class _Split(NamedTuple):
     """How the held-out episodes were chosen."""
 
 
-def _split(log: Log, fraction: float, seed: int) -> _Split:
+def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
     beside = log.path.with_name(f"{log.path.stem}-val.npz")
+    if is_data_directory(log.path):
+        beside = log.path.with_name(f"{log.path.name}-val")
     if not beside.exists():
         if log.held_out is not None and not log.held_out.all():
-            held_out = log.held_out[np.cumsum(log.ends) - log.ends]
+            held_out = np.repeat(log.held_out, log.lengths)
             return _Split(~held_out, [], int(log.held_out.sum()), {"by": "the data's own split"})
-        held_out = _held_out(log.ends, fraction, seed)
+        held_out = _held_out(log, fraction, seed)
         return _Split(~held_out, [], int(log.ends[held_out].sum()), {"fraction": fraction, "seed": seed})
-    other = read_log(beside)
+    other, _ = _read(beside, residence)
     for key in ("observations", "actions"):
         found, expected = other.rows[key].shape[1], log.rows[key].shape[1]
         if found != expected:
             raise ValueError(f"{key} of {beside} have size {found}, those to train on {expected}; give the same size.")
-    details = {"path": str(beside), **records.fingerprint(beside)}
+    details = {"path": str(beside), **_origin(other)}
     return _Split(np.ones(len(log.ends), np.bool_), [other], int(other.ends.sum()), details)
 
 
-def _held_out(ends: Bool[np.ndarray, " rows"], fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
+def _held_out(log: Log, fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
     """Whether each row is held out; both parts have a trajectory, unless the fraction is 0 or there is only one."""
-    trajectory = np.cumsum(ends) - ends
-    count = int(ends.sum())
-    held_out = min(count - 1, max(1, round(fraction * count))) if fraction else 0
-    return np.isin(trajectory, np.random.default_rng(seed).permutation(count)[:held_out])
+    count = len(log.successors)
+    chosen = np.zeros(count, np.bool_)
+    number = min(count - 1, max(1, round(fraction * count))) if fraction else 0
+    chosen[np.random.default_rng(seed).permutation(count)[:number]] = True
+    return np.repeat(chosen, log.lengths)
 
 
 def _observations(log: Log, train: Bool[np.ndarray, " rows"]) -> Columns:
@@ -192,101 +215,28 @@ def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, 
     return summary.summarise(
         observations,
         actions,
-        log.rows["rewards"][train],
-        log.ends[train],
-        log.terminated[train],
+        log.rows["rewards"],
+        log.ends,
+        log.terminated,
+        chosen=train,
         transitions=int((log.has_outcome() & train).sum()),
         unused_keys=log.unused_keys,
         notes=log.notes,
     )
 
 
-def _provenance(log: Log, found: dict[str, Any], split: _Split, validation: Dataset | None) -> dict[str, Any]:
+def _origin(log: Log) -> Mapping[str, Any]:
+    return records.fingerprint(log.path) if log.origin is None else log.origin
+
+
+def _provenance(log: Log, found: dict[str, Any], split: _Split, validation: Placed) -> dict[str, Any]:
     counts = {"episodes": split.episodes, "transitions": 0 if validation is None else len(validation)}
     return {
         "source": "own logs",
         "path": str(log.path),
-        **(records.fingerprint(log.path) if log.origin is None else log.origin),
+        **_origin(log),
         "episodes": found["episodes"],
         "transitions": found["transitions"],
         "validation": {**split.details, **counts} if split.episodes else None,
         "summary": {**found, "validation": counts if split.episodes else None},
     }
-
-
-def _datasets(
-    log: Log, parts: Sequence[Bool[np.ndarray, " rows"]], normalisation: Normalisation
-) -> list[Dataset | None]:
-    """The transitions of each part of the rows, in the networks' units; None for a part without transitions.
-
-    Each trajectory ends with an extra row, its last next observation. The log's rows are removed as soon as they are
-    converted.
-    """
-    layouts = [_Layout.of(log.ends, chosen) for chosen in parts]
-    observations = _converted(
-        log.rows.pop("observations"),
-        log.successors,
-        layouts,
-        functools.partial(scales.network_observation, normalisation),
-    )
-    actions = log.rows.pop("actions")
-    # The action in the extra row is not known; repeat the trajectory's last action.
-    actions = _converted(actions, actions[log.ends], layouts, functools.partial(scales.network_action, normalisation))
-    rewards = log.rows.pop("rewards")
-    has_outcome = log.has_outcome()
-    return [
-        to_device(
-            observations=part_observations,
-            actions=part_actions,
-            rewards=layout.column(rewards, behind=0),
-            masks=layout.column(1 - log.terminated.astype(np.float32), behind=1),
-            is_start=layout.column(has_outcome, behind=0).astype(np.bool_),
-        )
-        if has_outcome[layout.chosen].any()
-        else None
-        for layout, part_observations, part_actions in zip(layouts, observations, actions, strict=True)
-    ]
-
-
-class _Layout(NamedTuple):
-    """The positions of one part's rows in its data set."""
-
-    chosen: Bool[np.ndarray, " rows"]
-    place: Int[np.ndarray, " rows"]
-    """The position of each chosen row."""
-    behind: Int[np.ndarray, " successors"]
-    """The position of the extra last row of each chosen trajectory."""
-    trajectories: Bool[np.ndarray, " trajectories"]
-    """Whether each trajectory is chosen."""
-    rows: int
-
-    @classmethod
-    def of(cls, ends: Bool[np.ndarray, " rows"], chosen: Bool[np.ndarray, " rows"]) -> "_Layout":
-        last = ends & chosen
-        place = np.cumsum(chosen, dtype=np.int32) + np.cumsum(last, dtype=np.int32) - last - 1
-        return cls(chosen, place, place[last] + 1, chosen[ends], int(chosen.sum() + last.sum()))
-
-    def column(self, values: Shaped[np.ndarray, " rows"], behind: int) -> Float[np.ndarray, " placed"]:
-        """One number for each row, with the value `behind` in the extra last rows."""
-        placed = np.full(self.rows, behind, np.float32)
-        placed[self.place[self.chosen]] = values[self.chosen]
-        return placed
-
-
-def _converted(
-    array: Shaped[np.ndarray, "rows size"],
-    successors: Shaped[np.ndarray, "trajectories size"],
-    layouts: Sequence[_Layout],
-    convert: Callable[[Shaped[np.ndarray, "some size"]], Float[np.ndarray, "some size"]],
-) -> list[Float[np.ndarray, "placed size"]]:
-    """The rows of each part and its extra last rows, converted one block at a time."""
-    placed = [empty_rows(layout.rows, array.shape[1]) for layout in layouts]
-    for block in blocks(array):
-        converted = convert(array[block])
-        for layout, rows in zip(layouts, placed, strict=True):
-            chosen = layout.chosen[block]
-            rows[layout.place[block][chosen]] = converted[chosen]
-    converted = convert(successors)
-    for layout, rows in zip(layouts, placed, strict=True):
-        rows[layout.behind] = converted[layout.trajectories]
-    return placed

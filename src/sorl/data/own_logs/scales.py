@@ -1,7 +1,8 @@
 """The scales of a user's own logs: the range of each action, and the normalisation of observations."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from sorl.data.own_logs.file import Log
 from sorl.system.ranges import MAX_NUMBER
 
 
+Map = Callable[[Shaped[np.ndarray, "rows size"]], Float[np.ndarray, "rows size"]]
 SINGLE_EPS = float(np.finfo(np.float32).eps)
 
 
@@ -71,13 +73,17 @@ def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
             )
         # The range was rounded to float32, and a constant may vary by a few rounding steps of its dtype.
         slack = 8 * max(_eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
-        outside = (actions < low - slack) | (actions > high + slack)
-        if outside.any():
-            rows = outside.any(axis=1)
-            row = int(np.argmax(rows))
-            column = int(np.argmax(outside[row]))
+        count, first = 0, None
+        for block in blocks(actions):
+            outside = (actions[block] < low - slack) | (actions[block] > high + slack)
+            if outside.any() and first is None:
+                first = tuple(int(place) for place in np.argwhere(outside)[0])
+                first = block.start + first[0], first[1]
+            count += int(outside.any(axis=1).sum())
+        if first is not None:
+            row, column = first
             warnings.warn(
-                f"Actions of {log.path} leave the run's range in {int(rows.sum())} of {len(actions)} "
+                f"Actions of {log.path} leave the run's range in {count} of {len(actions)} "
                 f"rows and are clipped to it (first in row {row}: column {column} is {actions[row, column]}, the range "
                 f"{low[column]} to {high[column]}).",
                 stacklevel=3,
@@ -110,26 +116,24 @@ def normalisation(observations: Columns, actions: Range, margin: float | None) -
     )
 
 
-def network_observation(
-    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows observation"]
-) -> Float[np.ndarray, "rows observation"]:
-    """Logged observations in the networks' units."""
+def observation_map(normalisation: Normalisation) -> Map:
+    """The map of logged observations to the networks' units."""
     if not normalisation.is_of_own_logs:
-        return _single_precision(raw, normalisation.observation_mean, normalisation.observation_scale)
-    return normalisation.standardisation()(raw)
+        return functools.partial(
+            _single_precision, centre=normalisation.observation_mean, scale=normalisation.observation_scale
+        )
+    return normalisation.standardisation()
 
 
-def network_action(
-    normalisation: Normalisation, raw: Shaped[np.ndarray, "rows action"]
-) -> Float[np.ndarray, "rows action"]:
-    """Logged actions in the networks' units, like `Normalisation.action`, but computed in double precision."""
+def action_map(normalisation: Normalisation) -> Map:
+    """The map of logged actions to the networks' units, like `Normalisation.action`, but in double precision."""
     low, high = normalisation.action_low, normalisation.action_high
     if not normalisation.is_of_own_logs:
-        return _single_precision(raw, (high + low) / 2, (high - low) / 2)
+        return functools.partial(_single_precision, centre=(high + low) / 2, scale=(high - low) / 2)
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    half = (high - low) / 2
-    network = (raw - (high + low) / 2) / np.where(half == 0, 1, half)
-    return np.where(half == 0, 0, network).astype(np.float32)
+    centre, half = (high + low) / 2, (high - low) / 2
+    divisor = np.where(half == 0, 1, half)
+    return lambda raw: np.where(half == 0, 0, (raw - centre) / divisor).astype(np.float32)
 
 
 def _single_precision(

@@ -1,4 +1,4 @@
-"""The data source of a user's own logs in an npz file."""
+"""The data source of a user's own logs in an npz file or a data directory."""
 
 import dataclasses
 import pathlib
@@ -9,11 +9,12 @@ from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.load import load_logs
 from sorl.data.own_logs.recording import recording
 from sorl.data.recorded.episodes import Recording
+from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
 class Logs:
-    """A user's own logs, an npz file; `sorl.load_logs` documents its keys and these options."""
+    """A user's own logs, an npz file or a data directory; `sorl.load_logs` documents its keys and these options."""
 
     path: pathlib.Path
     validation_fraction: float = 0.1
@@ -26,6 +27,8 @@ class Logs:
     """Upper limits of the actions; default: those in the file, or else the highest logged actions."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    residence: Residence = "auto"
+    """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
 
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
@@ -50,5 +53,6 @@ class Logs:
             action_low=self.action_low,
             action_high=self.action_high,
             sparse_rewards=self.sparse_rewards,
+            residence=self.residence,
             normalisation=normalisation,
         )

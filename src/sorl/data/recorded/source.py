@@ -15,6 +15,7 @@ from sorl.data.own_logs.load import load_log
 from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,8 @@ class RecordedSource(abc.ABC):
     """Upper limits of the actions; default: the highest logged actions."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    residence: Residence = "auto"
+    """Where the data stay: on the device or on the host; auto: the faster for which there is memory."""
 
     @classmethod
     @abc.abstractmethod
@@ -60,6 +63,7 @@ class RecordedSource(abc.ABC):
             action_low=self.action_low,
             action_high=self.action_high,
             sparse_rewards=self.sparse_rewards,
+            residence=self.residence,
             normalisation=normalisation,
         )
 
