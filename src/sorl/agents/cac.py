@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import ConsistencyActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.critics import critic_and_average
 from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.data.transitions import Transition
 from sorl.functional import consistency, optimisation, td, verifiers
@@ -135,20 +136,12 @@ class Cac(AbstractAgent):
         """Fresh networks, moving averages equal to them, and new optimiser states."""
         network_key, critic_key = jax.random.split(key)
         network = ConsistencyNetwork(observation_size, action_size, self.hidden_sizes, key=network_key)
-        critic = CriticEnsemble(
-            observation_size,
-            action_size,
-            self.critic_hidden_sizes,
-            heads=self.critic_heads,
-            sees_steps=False,
-            key=critic_key,
-        )
-        # The targets are copies: donating a state that holds one buffer twice is an error.
+        critic, target_critic = critic_and_average(self, observation_size, action_size, key=critic_key)
         return CacState(
             network=network,
-            target_network=jax.tree.map(jnp.copy, network),
+            target_network=jax.tree.map(jnp.copy, network),  # one buffer twice in a state could not be donated
             critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
+            target_critic=target_critic,
             network_optimiser=optimisation.init(network),
             critic_optimiser=optimisation.init(critic),
         )

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import FlowActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.critics import critic_and_average
 from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
     Metrics,
@@ -95,18 +96,11 @@ class Fbrac(AbstractAgent):
         """Fresh networks, the target equal to the critic, and new optimiser states."""
         field_key, critic_key = jax.random.split(key)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
-        critic = CriticEnsemble(
-            observation_size,
-            action_size,
-            self.critic_hidden_sizes,
-            heads=self.critic_heads,
-            sees_steps=False,
-            key=critic_key,
-        )
+        critic, target_critic = critic_and_average(self, observation_size, action_size, key=critic_key)
         return FbracState(
             field=field,
             critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
+            target_critic=target_critic,
             policy_optimiser=optimisation.init(field),
             critic_optimiser=optimisation.init(critic),
         )

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import GeneratorAndCritic, OneStepActor, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.critics import critic_and_average
 from sorl.agents.shared.flow_agent import (
     FlowActorCriticDraws,
     Metrics,
@@ -108,19 +109,12 @@ class Fql(AbstractAgent):
         field_key, one_step_key, critic_key = jax.random.split(key, 3)
         field = VelocityField(observation_size, action_size, self.hidden_sizes, key=field_key)
         one_step = OneStepField(observation_size, action_size, self.hidden_sizes, key=one_step_key)
-        critic = CriticEnsemble(
-            observation_size,
-            action_size,
-            self.critic_hidden_sizes,
-            heads=self.critic_heads,
-            sees_steps=False,
-            key=critic_key,
-        )
+        critic, target_critic = critic_and_average(self, observation_size, action_size, key=critic_key)
         return FqlState(
             field=field,
             one_step=one_step,
             critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
+            target_critic=target_critic,
             policy_optimiser=optimisation.init((field, one_step)),
             critic_optimiser=optimisation.init(critic),
         )

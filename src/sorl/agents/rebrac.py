@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents.actors import DeterministicActor, actor_of
 from sorl.agents.interface import AbstractAgent
+from sorl.agents.shared.critics import critic_and_average
 from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.agents.shared.schedules import every, no_metrics
 from sorl.data.transitions import Transition
@@ -135,20 +136,12 @@ class Rebrac(AbstractAgent):
         """Fresh networks, moving averages equal to them, and new optimiser states."""
         actor_key, critic_key = jax.random.split(key)
         actor = GaussianNetwork(observation_size, action_size, self.hidden_sizes, tanh_mean=True, key=actor_key)
-        critic = CriticEnsemble(
-            observation_size,
-            action_size,
-            self.critic_hidden_sizes,
-            heads=self.critic_heads,
-            sees_steps=False,
-            key=critic_key,
-        )
-        # The targets are copies: donating a state that holds one buffer twice is an error.
+        critic, target_critic = critic_and_average(self, observation_size, action_size, key=critic_key)
         return RebracState(
             actor=actor,
-            target_actor=jax.tree.map(jnp.copy, actor),
+            target_actor=jax.tree.map(jnp.copy, actor),  # one buffer twice in a state could not be donated
             critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
+            target_critic=target_critic,
             actor_optimiser=optimisation.init(actor),
             critic_optimiser=optimisation.init(critic),
             policy_metrics=no_metrics("policy_loss", "q_loss", "cloning_loss", "policy_q_mean", "policy_grad_norm"),
