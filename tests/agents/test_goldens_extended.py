@@ -35,8 +35,6 @@ from ..goldens import (
 from ..released_goldens import write
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 STEP_COUNTS = (1, 2, 4, 8)
 HELD_OUT = [("held-out", "f32"), ("held-out", "f64")] if "SORL_GOLDENS" in os.environ else []
 NETWORKS = {"actor": "field", "target_actor": "target_field", "critic": "critic", "target_critic": "target_critic"}

@@ -17,8 +17,6 @@ from sorl.functional import optimisation, shortcut, td
 from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make_batch, make_critic, make_field
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 SETTINGS: dict[str, Any] = {
     "discretization_steps": 4,
     "backprop_steps": 2,

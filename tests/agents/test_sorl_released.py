@@ -18,8 +18,6 @@ from ..goldens import assert_close, named_arrays
 from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 BATCH_SIZE = 7
 HIDDEN_SIZES = (5, 5)
 SETTINGS: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The critic of an actor-critic, as its algorithms create it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array, Key
 from sorl.networks import CriticEnsemble
 
 
+@runtime_checkable
 class CriticSizes(Protocol):
     """The hyper-parameters that set a critic's size."""
 
