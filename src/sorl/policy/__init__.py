@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sorl.policy.acting import act as act, decide as decide
+    from sorl.policy.deadline import LateObservation as LateObservation
     from sorl.policy.file import bad_seeds as bad_seeds, policy_path as policy_path
     from sorl.policy.planning import Plan as Plan
     from sorl.policy.policy import Policy as Policy, load_policy as load_policy
     from sorl.policy.runner import PolicyRunner as PolicyRunner
+    from sorl.policy.smoothing import Exponential as Exponential, OverlapAveraging as OverlapAveraging
 
 _HOMES = {
+    "Exponential": "smoothing",
+    "LateObservation": "deadline",
+    "OverlapAveraging": "smoothing",
     "Plan": "planning",
     "Policy": "policy",
     "PolicyRunner": "runner",
@@ -26,7 +31,19 @@ _HOMES = {
     "policy_path": "file",
 }
 
-__all__ = ["Plan", "Policy", "PolicyRunner", "act", "bad_seeds", "decide", "load_policy", "policy_path"]
+__all__ = [
+    "Exponential",
+    "LateObservation",
+    "OverlapAveraging",
+    "Plan",
+    "Policy",
+    "PolicyRunner",
+    "act",
+    "bad_seeds",
+    "decide",
+    "load_policy",
+    "policy_path",
+]
 
 
 def __getattr__(name: str) -> Any:

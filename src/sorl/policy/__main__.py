@@ -13,7 +13,7 @@ import jax
 import tyro
 
 from sorl.config.own_agents import OwnAgents
-from sorl.policy import Plan, Policy, load_policy
+from sorl.policy import Plan, Policy, compare as comparing, load_policy
 from sorl.statistics.intervals import SETTING
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
@@ -28,6 +28,8 @@ class Config:
     """Run directory, or a policy file."""
     latency_ms: float | None = None
     """Time limit of a decision on one observation, in milliseconds; default: no budget is chosen."""
+    compare: bool = False
+    """Time each budget in JAX, as an exported StableHLO program and in onnxruntime, in turns, on one observation."""
     seed: int | None = None
     """Training seed of the policy in a run directory, or member of a population; default: the lowest."""
     device: str | None = None
@@ -49,9 +51,9 @@ def main(config: Config) -> Policy:
         make_directory(config.out.parent)  # fail before the work
     policy = load_policy(config.run, config.seed)
     print(_description(policy))
+    if config.compilation_cache and (config.compare or config.latency_ms is not None):
+        compilation.enable_cache()
     if config.latency_ms is not None:
-        if config.compilation_cache:
-            compilation.enable_cache()
         print("Every budget, as measured here once and remembered:", flush=True)
         device = None if config.device is None else _device(config.device)
         policy = policy.for_latency(config.latency_ms, device, measure_again=config.measure_again)
@@ -61,10 +63,18 @@ def main(config: Config) -> Policy:
             print(
                 f"A decision serves {policy.chunk} steps: each costs {policy.plan.milliseconds / policy.chunk:.3g} ms."
             )
+    if config.compare:
+        _print_comparison(policy if config.device is None else policy.on(_device(config.device)))
     if config.out is not None:
         policy.save(config.out)
         print(f"Wrote {config.out}")
     return policy
+
+
+def _print_comparison(policy: Policy) -> None:
+    print("Milliseconds of a decision on one observation, from numpy to numpy, measured in turns:", flush=True)
+    found = comparing.compare(policy)
+    print(comparing.table(found), *found.left_out, sep="\n")
 
 
 def _device(platform: str) -> jax.Device:  # pyright: ignore[reportInvalidTypeForm]

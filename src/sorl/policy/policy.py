@@ -20,8 +20,10 @@ from sorl.agents.actors import AbstractActor
 from sorl.config.json_form import to_json
 from sorl.data.normalisation import Normalisation, Standardisation
 from sorl.policy import acting, file as _file, latency, planning as _planning
+from sorl.policy.deadline import Deadline
 from sorl.policy.inputs import checked_observation, refuse_other_keys
 from sorl.policy.runner import PolicyRunner, outside_sentence
+from sorl.policy.smoothing import Smoothing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,14 +168,31 @@ class Policy:
         networks, normalisation = jax.device_put((self.networks, self.normalisation), device)
         return dataclasses.replace(self, networks=networks, normalisation=normalisation, plan=None)
 
-    def runner(self, *, key: Key[Array, ""] | Any = None, **budget: Any) -> PolicyRunner:
+    def runner(
+        self,
+        *,
+        key: Key[Array, ""] | Any = None,
+        smoothing: Smoothing | None = None,
+        deadline_ms: float | None = None,
+        **budget: Any,
+    ) -> PolicyRunner:
         """A runner for a control loop: it derives each decision's key from `key`, and counts clipped observations.
 
-        **Arguments:** `key` of the whole loop; `budget`, the other arguments of the policy's calls (`steps`,
-        `candidates`, `noise_scale`, `budget`). Raises a `ValueError` for an invalid key.
+        **Arguments:** `key` of the whole loop; `smoothing` of the actions (`Exponential` or `OverlapAveraging`);
+        `deadline_ms`, the longest time from an observation to its action, for which `for_latency` chooses the budget if
+        there is neither a `plan` nor a `budget`; `budget`, the other arguments of the policy's calls (`steps`,
+        `candidates`, `noise_scale`, `budget`).
+
+        Raises a `ValueError` for an invalid key, smoothing or deadline.
         """
         refuse_other_keys(key)
-        return PolicyRunner(self, key, budget)
+        if deadline_ms is None:
+            return PolicyRunner(self, key, budget, smoothing)
+        policy = self if budget or self.plan is not None else self.for_latency(deadline_ms)
+        expected = 0.0 if budget or policy.plan is None else policy.plan.milliseconds
+        deadline = Deadline(deadline_ms, expected)
+        policy(self.normalisation.standardisation().mean, key=key, **budget)  # compiles before the loop begins
+        return PolicyRunner(policy, key, budget, smoothing, deadline)
 
     def for_latency(
         self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False

@@ -1,4 +1,4 @@
-"""Runs a policy in a control loop: one action per step, a key per decision, and counts of clipped observations."""
+"""Runs a policy in a control loop: one action per step, a key per decision, smoothing, a deadline, and counts."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from sorl.data.normalisation import Standardisation
+from sorl.policy.deadline import Deadline
+from sorl.policy.smoothing import OverlapAveraging, Smoothing
 
 
 NAMED = 5
@@ -51,45 +53,89 @@ class PolicyRunner:
 
     Decision `i` uses the key `jax.random.fold_in(key, i)`, so that a repeated loop acts the same. With action chunks,
     the policy decides at every `policy.chunk`-th call; the calls in between return the remaining actions and ignore the
-    observation. Call `reset` at the start of each episode.
+    observation. Call `reset` at the start of each episode. A call that raises changes nothing.
     """
 
-    def __init__(self, policy: Acts, key: Key[Array, ""], budget: Mapping[str, Any]):
+    def __init__(
+        self,
+        policy: Acts,
+        key: Key[Array, ""],
+        budget: Mapping[str, Any],
+        smoothing: Smoothing | None = None,
+        deadline: Deadline | None = None,
+    ):
+        if isinstance(smoothing, OverlapAveraging) and policy.chunk == 1:
+            raise ValueError("OverlapAveraging is for policies that give action chunks, and this one gives one action.")
         self.policy = policy
+        self.smoothing, self.deadline = smoothing, deadline
         self.decisions = 0
-        """Number of decisions so far; without action chunks, the number of calls."""
+        """Number of decisions so far; without action chunks, or with `OverlapAveraging`, the number of calls."""
         self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
         """For each dimension, the number of observations that were outside the limits and therefore clipped."""
         self._key, self._budget = key, dict(budget)
-        self._left: list[Float[np.ndarray, "*batch action"]] = []
-        """Remaining actions of the last decision, in reverse order."""
+        self.reset()
 
     def __call__(
-        self, observation: Shaped[Array | np.ndarray, "*batch observation"]
+        self, observation: Shaped[Array | np.ndarray, "*batch observation"], taken_at: float | None = None
     ) -> Float[np.ndarray, "*batch action"]:
         """The next action, for one observation or a batch of them; raises as the policy does.
 
-        Raises a `ValueError` if the batch shape differs from that of the last decision while its actions remain.
+        **Arguments:** `taken_at`, when the observation was taken, a reading of `time.monotonic()`; the deadline counts
+        from then (default: from the call).
+
+        Raises a `ValueError` if the batch shape differs from that of the last decision while its actions remain or are
+        smoothed, and a `LateObservation` if a decision is due and its action would come after the deadline.
         """
+        if taken_at is not None and self.deadline is None:
+            raise ValueError("The time of an observation is given, but the runner has no deadline; give deadline_ms.")
         outside = self.policy.outside(observation)
-        if not self._left:
-            actions = self.policy(observation, key=jax.random.fold_in(self._key, self.decisions), **self._budget)
-            self.outside += outside.reshape(-1, self.policy.observation_size).sum(axis=0)
-            self.decisions += 1
-            self._left = [*np.moveaxis(actions, -2, 0)][::-1] if self.policy.chunk > 1 else [actions]
-        if self._left[-1].shape[:-1] != outside.shape[:-1]:
+        has_earlier = any(self._chunks) or self._previous is not None
+        if has_earlier and outside.shape[:-1] != self._batch:
             raise ValueError(
                 f"The observation has shape {outside.shape}, but the actions that are left were decided for a batch of "
-                f"shape {self._left[-1].shape[:-1]}; call reset where an episode begins."
+                f"shape {self._batch}; call reset where an episode begins."
             )
-        return self._left.pop()
+        if not self._chunks or not self._chunks[-1] or isinstance(self.smoothing, OverlapAveraging):
+            self._decide(observation, outside, taken_at)
+        return self._next()
 
     def reset(self) -> None:
-        """Starts an episode: the remaining actions of the last decision are dropped."""
-        self._left = []
+        """Starts an episode: remaining actions of earlier decisions are dropped, and smoothing starts anew."""
+        self._chunks: list[list[Float[np.ndarray, "*batch action"]]] = []
+        """Remaining actions of the decisions that still matter, each in reverse order; the oldest decision first."""
+        self._previous: Float[np.ndarray, "*batch action"] | None = None
+        self._batch: tuple[int, ...] = ()
+        """The batch shape of the last decision."""
+
+    def _decide(
+        self, observation: Any, outside: Bool[np.ndarray, "*batch observation"], taken_at: float | None
+    ) -> None:
+        begin = None if self.deadline is None else self.deadline.begin(taken_at)
+        actions = self.policy(observation, key=jax.random.fold_in(self._key, self.decisions), **self._budget)
+        if self.deadline is not None and begin is not None:
+            self.deadline.end(begin)
+        self.outside += outside.reshape(-1, self.policy.observation_size).sum(axis=0)
+        self.decisions += 1
+        self._batch = outside.shape[:-1]
+        self._chunks = [chunk for chunk in self._chunks if chunk]
+        self._chunks.append([*np.moveaxis(actions, -2, 0)][::-1] if self.policy.chunk > 1 else [actions])
+
+    def _next(self) -> Float[np.ndarray, "*batch action"]:
+        """Takes this step's action of each decision, and smooths."""
+        actions = [chunk.pop() for chunk in self._chunks]
+        if isinstance(self.smoothing, OverlapAveraging):
+            return self.smoothing(actions)
+        if self.smoothing is None:
+            return actions[-1]
+        self._previous = self.smoothing(self._previous, actions[-1])
+        return self._previous
 
     def report(self) -> str:
-        """One sentence about the observations that were outside their limits."""
+        """One sentence about the observations that were outside their limits, and one about a deadline."""
+        late = "" if self.deadline is None else f" {self.deadline.report()}"
+        return self._report_of_limits() + late
+
+    def _report_of_limits(self) -> str:
         worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
         if not worst:
             return f"Of {self.decisions} decisions, no observation was outside of its limits."
