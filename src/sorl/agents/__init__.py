@@ -21,3 +21,6 @@ from sorl.agents.srpo import Srpo as Srpo
 # Registered here and not in their files, so that help texts and tables list them in this order.
 for _agent in (Sorl, SorlReleased, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql):
     register(_agent)
+
+PAPERS_METHODS = (Sorl, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql)
+"""The methods of the paper's table."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import fnmatch
 import re
 
 
@@ -78,6 +79,21 @@ class Task:
     @property
     def _task_words(self) -> str:
         return "singletask" if self.number is None else f"singletask-task{self.number}"
+
+
+def matching(pattern: str) -> list[str]:
+    """The names of the tasks that a pattern means, in the order of `DATA_KINDS`.
+
+    **Arguments:** `pattern`, a task's name; a pattern with `*`, `?` or `[..]`, such as `cube-*`, which matches numbered
+    tasks only; or the beginning of five tasks, such as `cube-single-play`.
+
+    Raises a `ValueError` that lists the nearest known names if there is none.
+    """
+    known = _known_tasks()
+    numbered = [name for name, task in known.items() if task.number is not None]
+    found = [pattern] if pattern in known else [name for name in numbered if fnmatch.fnmatchcase(name, pattern)]
+    found = found or [name for name in numbered if name.startswith(f"{pattern}-singletask-")]
+    return found or [Task.parse(pattern).env_name]
 
 
 def dataset_name(name: str, among: list[str]) -> str:

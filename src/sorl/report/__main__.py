@@ -17,6 +17,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.sections import Report
+from sorl.runs.sweeps import is_sweep, run_directories
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory, whole_file
 
@@ -30,7 +31,7 @@ class Config:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
-    """Run directories written by `sorl.train`."""
+    """Run directories written by `sorl.train`; a directory of `sorl.sweep` stands for all its runs."""
     out: Path = Path("report")
     """Directory for index.html and the pictures; created if missing."""
     runtime: tuple[Path, ...] = ()
@@ -57,7 +58,7 @@ class Config:
 def main(config: Config) -> Path:
     """Writes the page and its pictures; **returns** the page's path."""
     config.own_agents.load()
-    runs = read_runs(config.runs)
+    runs = read_runs(_runs_of_sweeps(config.runs))
     make_directory(config.out)
     page = Page(_title(runs))
     report = Report(page, runs, config.out)
@@ -66,6 +67,7 @@ def main(config: Config) -> Path:
         report.curves,
         report.final_scores,
         report.populations,
+        report.published,
         report.improvement,
         report.budgets,
         report.ablations,
@@ -81,6 +83,14 @@ def main(config: Config) -> Path:
         file.write(page.html())
     print(f"Wrote {path}")
     return path
+
+
+def _runs_of_sweeps(directories: Sequence[Path]) -> list[Path]:
+    found = [run_directories(path) if is_sweep(path) else [path] for path in directories]
+    for path, runs in zip(directories, found, strict=True):
+        if not runs:
+            raise ValueError(f"No run of the sweep in {path} has begun; continue it with python -m sorl.sweep.")
+    return [run for runs in found for run in runs]
 
 
 def _title(runs: Sequence[ReportedRun]) -> str:

@@ -14,6 +14,7 @@ from sorl.agents.modules import module_option
 from sorl.agents.registry import word
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
+from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
 from sorl.runs.directory import POLICIES
 from sorl.runs.metrics import read_metrics
@@ -122,16 +123,21 @@ class ReportedRun:
         return [seed for seed in self.config.seeds if seed in found]
 
 
-def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
+def read_runs(directories: Sequence[Path], methods: Sequence[str] | None = None) -> list[ReportedRun]:
     """Reads run directories and names their methods; a population makes a run for each combination of values.
+
+    **Arguments:** `methods`, the name of each run's method (None: `method_names`).
 
     Raises a `FileNotFoundError` for a directory without a run, and a `ValueError` if a directory is given twice or two
     runs have the same method, task and seed.
     """
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ValueError("A run directory is given twice; give each once.")
-    runs = _trained([run for directory in directories for run in _by_settings(_read(directory))])
-    named = [dataclasses.replace(run, method=name) for run, name in zip(runs, method_names(runs), strict=True)]
+    given = [""] * len(directories) if methods is None else methods
+    pairs = zip(directories, given, strict=True)
+    runs = _trained([run for directory, method in pairs for run in _by_settings(_read(directory, method))])
+    names = method_names(runs) if methods is None else [_with_settings(run) for run in runs]
+    named = [dataclasses.replace(run, method=name) for run, name in zip(runs, names, strict=True)]
     taken: dict[tuple[str, str, int], Path] = {}
     for run in named:
         for seed in run.seeds:
@@ -143,7 +149,7 @@ def read_runs(directories: Sequence[Path]) -> list[ReportedRun]:
     return named
 
 
-def _read(directory: Path) -> ReportedRun:
+def _read(directory: Path, method: str) -> ReportedRun:
     refuse_no_run(directory)
     versions, table, grid = (directory / name for name in ("versions.json", "evaluation.json", "scaling.json"))
     bad = bad_seeds(directory)
@@ -156,6 +162,7 @@ def _read(directory: Path) -> ReportedRun:
         [row for row in _rows(table, "rows", TABLE, "sorl.evaluate") if member_of(row) not in bad],
         _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
+        method,
     )
 
 
@@ -178,6 +185,10 @@ def _by_settings(run: ReportedRun) -> list[ReportedRun]:
         )
         for first in list(members.values())[:: len(run.config.seeds)]
     ]
+
+
+def _with_settings(run: ReportedRun) -> str:
+    return ", ".join([run.method, *([settings_text(run.settings)] if run.settings else [])])
 
 
 def _without_member(row: Row) -> dict[str, Any]:

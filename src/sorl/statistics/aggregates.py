@@ -37,6 +37,17 @@ def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 
     return _estimate(found, _middle_half(resampled), confidence)
 
 
+def mean_over_tasks(scores: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
+    """The mean over tasks of each task's mean score, with its stratified bootstrap interval.
+
+    The bootstrap resamples the seeds within each task, as `interquartile_mean` does; with one seed for each task the
+    interval has no width. **Arguments:** as there.
+    """
+    found = np.mean([task.mean(keepdims=True) for task in scores], axis=0)
+    resampled = [_resampled(task, np.random.default_rng((seed, i))).mean(axis=1) for i, task in enumerate(scores)]
+    return _estimate(found, np.mean(resampled, axis=0), confidence)
+
+
 def probability_of_improvement(first: Scores, second: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
     """The probability that a run of the first method beats one of the second on a random task, with its interval.
 

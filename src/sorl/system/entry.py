@@ -44,6 +44,7 @@ EXTRAS = {
     "h5py": "hdf5",
     "pyarrow": "lerobot",
     "PIL": "minari",
+    "ray": "cluster",
 }
 """The extra of sorl that installs each optional module, by the module's name."""
 

@@ -5,7 +5,6 @@ if __name__ == "__main__":
 
     entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
 
-import dataclasses
 import re
 import signal
 import sys
@@ -26,7 +25,7 @@ from sorl.runs.directory import sole_trainer
 from sorl.runs.metrics import Sink
 from sorl.system import compilation, entry
 from sorl.train import failed_evaluations
-from sorl.train.cli import RunOptions, parse
+from sorl.train.cli import RunOptions, parse, with_absolute_paths
 from sorl.train.session import Ending, Session
 from sorl.train.sinks import TensorBoardSink, WandbSink
 from sorl.train.summary import resume_command, show_results
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
-    return _train(_with_absolute_paths(config), options, source)
+    return _train(with_absolute_paths(config), options, source)
 
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
@@ -100,14 +99,6 @@ def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
     if ending.failed_evaluations:
         print(failed_evaluations.missing(ending.failed_evaluations, ending.step, resume))
     return 0 if complete and not ending.bad_seeds and not ending.failed_evaluations else 1
-
-
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Makes the paths absolute, so that the run can be resumed and repeated from any directory."""
-    data = config.data
-    names = ("path", "directory", "columns")
-    paths = {name: getattr(data, name).expanduser().absolute() for name in names if getattr(data, name) is not None}
-    return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
 
 
 def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:

@@ -135,6 +135,14 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     return parsed.train, parsed.options, source
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Makes the paths absolute, so that the run can be resumed and repeated from any directory."""
+    data = config.data
+    names = ("path", "directory", "columns")
+    paths = {name: getattr(data, name).expanduser().absolute() for name in names if getattr(data, name) is not None}
+    return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
+
+
 def _resumed_if_begun(options: RunOptions, train: TrainConfig) -> RunOptions:
     """The options with `resume` set if --run-dir holds a run; raises a `ValueError` if that has other options."""
     if options.run_dir is None:

@@ -1,0 +1,90 @@
+"""The papers' table beside the runs' own scores, for each environment and method."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sorl.agents.shared.published import environment_of
+from sorl.config import presets
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig
+from sorl.report.runs import ReportedRun, scores, task_measure
+from sorl.statistics.aggregates import Estimate, mean_over_tasks
+from sorl.statistics.measures import SUCCESS
+
+
+PAPER = "paper"
+"""The tag of a run that is trained and judged as in the papers."""
+EPISODES = 50
+"""Episodes of one evaluation in the papers."""
+COLUMNS = ("environment", "method", "published", "here", "95 % interval", "tasks", "seeds", "protocol")
+EXPLANATION = (
+    "Published: mean success over the five tasks of an environment and eight seeds. Here: the mean, over the tasks run "
+    "and their seeds, of the last three evaluations during training; the 95 % interval is a bootstrap over the seeds of "
+    f"each task. The protocol says what differs from the papers'; only where it is {PAPER!r} are the numbers "
+    "comparable."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+    """One method in one environment."""
+
+    environment: str
+    method: str
+    published: float | None
+    """Published success, between 0 and 1; None if there is none."""
+    here: Estimate
+    tasks: int
+    """Number of tasks of the environment that were run."""
+    seeds: int
+    """The lowest number of seeds of a task."""
+    protocol: str
+    """`protocol` of the runs."""
+
+    def cells(self) -> list[str]:
+        """The row as text, by `COLUMNS`."""
+        published = "-" if self.published is None else f"{self.published:.2f}"
+        interval = f"{self.here.low:.3f} .. {self.here.high:.3f}" if self.seeds > 1 else "-"
+        counts = [f"{self.tasks}", f"{self.seeds}"]
+        return [self.environment, self.method, published, f"{self.here.value:.3f}", interval, *counts, self.protocol]
+
+
+def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
+    """A row for each environment and method whose runs report success, in the order of the runs."""
+    found = []
+    for method, tasks in scores(runs).items():
+        judged = [task for task in tasks if task_measure(runs, task) == SUCCESS]
+        for environment in dict.fromkeys(map(environment_of, judged)):
+            own = [tasks[task] for task in judged if environment_of(task) == environment]
+            of_method = [run for run in runs if run.method == method and environment_of(run.task) == environment]
+            settings = type(of_method[0].config.agent).published.settings.get(environment)
+            success = None if settings is None or settings.success is None else settings.success / 100
+            tags = dict.fromkeys(protocol(run.config, run.versions.get("data") or {}) for run in of_method)
+            sizes = len(own), min(map(len, own))
+            found.append(PaperRow(environment, method, success, mean_over_tasks(own), *sizes, " / ".join(tags)))
+    order = [environment_of(run.task) for run in runs]
+    return sorted(found, key=lambda row: order.index(row.environment))
+
+
+def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:
+    """A tag of how a run was trained and judged: `paper`, or what differs from the papers, joined by `+`.
+
+    **Arguments:** `data`, the provenance of the run's data.
+    """
+    agent, differences = config.agent, []
+    published = agent.published.of_task(config.env or "")
+    if data.get("source") != "official":
+        differences.append(f"{str(data.get('source', 'unknown')).replace(' ', '-')}-data")
+    if config.updates != agent.published.updates:
+        differences.append(f"{config.updates}-updates")
+    if config.evaluation.success_timing != "post":
+        differences.append(f"success-{config.evaluation.success_timing}-step")
+    if config.evaluation.episodes != EPISODES:
+        differences.append(f"{config.evaluation.episodes}-episodes")
+    if data.get("sparse_rewards"):
+        differences.append("sparse-rewards")
+    usual = None if published is None else presets.paper(config.env or "", type(agent))
+    if usual is None or (to_json(agent), config.batch_size) != (to_json(usual.agent), usual.batch_size):
+        differences.append("own-settings")
+    return "+".join(differences) or PAPER

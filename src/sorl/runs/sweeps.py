@@ -1,0 +1,81 @@
+"""The directory of a sweep: `sweep.json`, its description and its runs; reading it imports no jax."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sorl.system.files import read_json
+
+
+PLAN = "sweep.json"
+"""The file of a sweep's description and runs."""
+VERSION = 1
+"""The version of its format."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    directory: str
+    """The run directory, relative to that of the sweep."""
+    agent: str
+    """The agent, with its own options if it was given any."""
+    env: str | None
+    """The environment; None for own logs without one."""
+    seeds: tuple[int, ...]
+    """The training seeds of the run."""
+    settings: dict[str, str]
+    """The values of the options that the sweep varies, by the options' names."""
+    updates: int
+    """Number of updates."""
+    evaluated: bool
+    """Whether the run ends with a table of evaluations."""
+    digest: str
+    """Digest of the run's configuration without its seeds."""
+    words: tuple[str, ...]
+    """More options of `sorl.train` for this run: modules of agents, and logging."""
+    source: str
+    """One sentence on the source of the run's settings."""
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        settings = [f"{name} {value}" for name, value in self.settings.items()]
+        seeds = f"seed{'s' * (len(self.seeds) > 1)} {' '.join(map(str, self.seeds))}"
+        return ", ".join([f"{self.agent} on {self.env or 'own logs'}", *settings, seeds])
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether the directory is that of a sweep."""
+    return (directory / PLAN).is_file()
+
+
+def read_plan(directory: Path) -> tuple[dict[str, Any], list[SweepRun]]:
+    """The description of a sweep, and its runs.
+
+    Raises a `FileNotFoundError` if the directory holds no sweep, and a `ValueError` if its `sweep.json` is damaged or
+    newer; each is one sentence.
+    """
+    path = directory / PLAN
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} holds no sweep; give the directory that sorl.sweep printed.")
+    content = read_json(path)
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has the format {content.get('version')!r}, and this sorl reads {VERSION}; use the sorl that wrote "
+            "it."
+        )
+    try:
+        runs = [
+            SweepRun(**row | {"seeds": tuple(row["seeds"]), "words": tuple(row["words"])}) for row in content["runs"]
+        ]
+        return dict(content["grid"]), runs
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or write it again.") from error
+
+
+def run_directories(directory: Path) -> list[Path]:
+    """The run directories of a sweep that exist."""
+    found = [directory / run.directory for run in read_plan(directory)[1]]
+    return [path for path in found if (path / "config.json").exists()]

@@ -1,0 +1,146 @@
+"""One attempt at a run, as a process of its own, which outlives the sweep's command: `python -m sorl.sweep.attempt`.
+
+It waits while another process trains the run, starts `sorl.train`, passes signals on to it, and records how it ended.
+If the attempt itself is killed, `sorl.train` gets a SIGTERM from Linux, saves and stops. Imports no jax.
+"""
+
+import ctypes
+import dataclasses
+import json
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sorl.sweep.ledger import ATTEMPT, LOG, is_finished
+from sorl.system import locks
+from sorl.system.files import make_directory, read_json, write_json
+from sorl.system.signals import SIGNALS
+
+
+POLL_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """What is run, and with what."""
+
+    directory: str
+    """The run directory."""
+    command: tuple[str, ...]
+    """The arguments of `sorl.train`."""
+    seeds: tuple[int, ...]
+    updates: int
+    evaluated: bool
+    cores: tuple[int, ...] = ()
+    """CPU cores to run on; empty: all."""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Environment variables to add."""
+    with_parent: bool = False
+    """Stop the run when standard input is closed, as it is when the parent process ends."""
+
+    def to_json(self) -> str:
+        """The argument of `python -m sorl.sweep.attempt`."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def process(self) -> subprocess.Popen[bytes]:
+        """Starts the attempt in a session of its own, so that signals of a terminal do not reach it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "sorl.sweep.attempt", self.to_json()],
+            stdin=subprocess.PIPE if self.with_parent else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+class _Child:
+    """The process that trains, and the signals for it."""
+
+    def __init__(self, attempt: Attempt):
+        self._attempt = attempt
+        self._process: subprocess.Popen[bytes] | None = None
+        self.signal: int | None = None
+        for number in SIGNALS:
+            signal.signal(number, self._pass_on)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        # A second signal of the same kind would end the training without saving.
+        if self.signal is None:
+            self.signal = number
+            if self._process is not None:
+                self._process.send_signal(number)
+
+    def check_parent(self) -> None:
+        """Stops the run if the parent process has ended."""
+        if self._attempt.with_parent and self.signal is None and select.select([sys.stdin], [], [], 0)[0]:
+            self._pass_on(signal.SIGTERM, None)
+
+    def run(self) -> tuple[int, int]:
+        """Trains; **returns** the exit code and the peak memory in bytes."""
+        path = Path(self._attempt.directory) / LOG
+        with path.open("ab") as log:
+            command = [sys.executable, "-m", "sorl.train", *self._attempt.command]
+            stop_with_this = _stop_with_parent()
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._attempt.environment,
+                preexec_fn=stop_with_this,
+            )
+        if self.signal is not None:
+            self._process.send_signal(self.signal)
+        while True:
+            ended, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            if ended:
+                break
+            self.check_parent()
+            time.sleep(POLL_SECONDS)
+        self._process.returncode = code = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return (128 - code if code < 0 else code), peak
+
+
+def main(attempt: Attempt) -> int:
+    """Makes the attempt; **returns** the exit code of `sorl.train`, or 0 if the run is finished already."""
+    directory, child = Path(attempt.directory), _Child(attempt)
+    make_directory(directory)
+    # A run of an earlier command may still train here; it is waited for, and often finishes.
+    while locks.is_held(directory / ".lock"):
+        child.check_parent()
+        if child.signal is not None:
+            return 128 + child.signal
+        time.sleep(POLL_SECONDS)
+    if is_finished(directory, attempt.seeds, attempt.updates, evaluated=attempt.evaluated):
+        return 0
+    if attempt.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, attempt.cores)
+    started = time.time()
+    code, peak = child.run()
+    path = directory / ATTEMPT
+    before = read_json(path)["peak_bytes"] if path.exists() else 0
+    record = {"exit_code": code, "host": platform.node(), "started": started, "ended": time.time()}
+    write_json(path, record | {"peak_bytes": max(before, peak)})
+    return code
+
+
+def _stop_with_parent() -> Callable[[], Any] | None:
+    """What a new process calls so that Linux sends it a SIGTERM when its parent ends; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    fields = json.loads(sys.argv[1])
+    sys.exit(main(Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "seeds", "cores")})))

@@ -1,0 +1,1 @@
+"""Where runs are trained: processes on this machine, or a Ray cluster."""

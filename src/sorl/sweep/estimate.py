@@ -1,0 +1,121 @@
+"""What a sweep will take: the runs, the source of their settings, and time and memory from a short measurement."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig
+from sorl.data.transitions import Dataset
+from sorl.environments.serial import SerialEnvironments
+from sorl.sweep.grid import PlannedRun
+from sorl.sweep.table import duration
+from sorl.train import loop
+
+
+ROWS = 10_000
+"""Rows of the made-up data, whose values change neither time nor memory."""
+WARM_UP, UPDATES = 2, 8
+"""Updates before and within the measurement."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The cost of a run's updates on this machine."""
+
+    seconds: float
+    """Seconds of one update of all seeds of the run."""
+    compilation: float
+    """Seconds until the first update."""
+    bytes: int
+    """Bytes of the device for the state and the update, without the data."""
+
+
+def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
+    """Prints the runs, and if `measure` is set an estimate for `jobs` runs at a time."""
+    costs: dict[str, Cost] = {}
+    for number, planned in enumerate(runs, start=1):
+        cost = ""
+        if measure:
+            shape = shape_of(planned.config)
+            if shape not in costs:
+                print(f"Measuring {planned.run.agent} ..", file=sys.stderr, flush=True)
+                costs[shape] = cost_of(planned.config)
+            found = costs[shape]
+            seconds = found.compilation + found.seconds * planned.config.updates
+            cost = f"; about {duration(seconds)}, {found.bytes / 2**20:.0f} MiB"
+        print(f"{number:5d}  {planned.run.title}: {planned.config.updates} updates{cost}")
+        print(f"       {planned.run.source} -> {planned.run.directory}")
+    print(f"{len(runs)} runs of {sum(len(planned.run.seeds) for planned in runs)} trainings.")
+    if not measure:
+        return
+    total = sum(costs[shape_of(one.config)].seconds * one.config.updates + _start(costs, one) for one in runs)
+    device = jax.devices()[0].device_kind
+    print(
+        f"About {duration(total / jobs)} for the updates of all runs, {jobs} at a time as fast as each alone, from "
+        f"{UPDATES} updates of each of {len(costs)} shapes on this machine ({device}); data and evaluations come on top. "
+        f"Memory, of the state and of an update: at most {max(cost.bytes for cost in costs.values()) / 2**20:.0f} MiB a "
+        "run, and its data."
+    )
+
+
+def shape_of(config: TrainConfig) -> str:
+    """What the cost of an update depends on: the agent's sizes and switches, the batch, and the number of seeds.
+
+    Real-valued options and names change no size, and the sizes of environments change the cost little.
+    """
+    sizes = {name: value for name, value in to_json(config.agent).items() if isinstance(value, int | list)}
+    return json.dumps([type(config.agent).__name__, sizes, config.batch_size, len(config.seeds)], sort_keys=True)
+
+
+def cost_of(config: TrainConfig) -> Cost:
+    """Measures some updates of a run on made-up data of its environment's sizes."""
+    dataset = _made_up(*_sizes(config))
+    mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
+    state = loop.init(config.agent, dataset, config.seeds, batch_size=config.batch_size)
+    options: dict[str, Any] = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": mapping}
+    start = time.perf_counter()
+    with jax.default_matmul_precision(config.matmul_precision):
+        program = loop.run_chunk.lower(config.agent, state, dataset, jnp.int32(1), **options).compile()
+        compilation = time.perf_counter() - start
+        state = jax.block_until_ready(program(config.agent, state, dataset, jnp.int32(WARM_UP)))
+        start = time.perf_counter()
+        jax.block_until_ready(program(config.agent, state, dataset, jnp.int32(UPDATES)))
+    seconds = (time.perf_counter() - start) / UPDATES
+    return Cost(seconds, compilation, _bytes(program, dataset))
+
+
+def _start(costs: dict[str, Cost], planned: PlannedRun) -> float:
+    return costs[shape_of(planned.config)].compilation
+
+
+def _bytes(program: Any, dataset: Dataset) -> int:
+    memory = program.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return used + memory.temp_size_in_bytes - sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
+
+
+def _sizes(config: TrainConfig) -> tuple[int, int]:
+    """The sizes of observations and actions: of the environment, or of the logs where there is none."""
+    if config.env is None:
+        data = config.source.load().train
+        return data.observations.shape[-1], data.actions.shape[-1]
+    return SerialEnvironments(config.env).sizes()
+
+
+def _made_up(observation_size: int, action_size: int) -> Dataset:
+    generator = np.random.default_rng(0)
+    return Dataset(
+        observations=jnp.asarray(generator.normal(size=(ROWS, observation_size)), jnp.float32),
+        actions=jnp.asarray(generator.uniform(-1, 1, (ROWS, action_size)), jnp.float32),
+        rewards=-jnp.ones(ROWS),
+        masks=jnp.ones(ROWS),
+        starts=jnp.arange(ROWS - 1),
+    )

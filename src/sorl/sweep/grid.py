@@ -1,0 +1,229 @@
+"""The description of a sweep, and the runs that it means."""
+
+import dataclasses
+import fnmatch
+import hashlib
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import tyro
+
+from sorl.agents.modules import import_modules
+from sorl.agents.shared.published import ENVIRONMENTS, environment_of
+from sorl.config.json_form import to_json
+from sorl.config.options import TrainConfig
+from sorl.environments.named import is_ogbench
+from sorl.environments.names import TASKS, Task, matching
+from sorl.runs.sweeps import SweepRun
+from sorl.system import entry
+from sorl.system.ranges import refuse_outside
+from sorl.train.cli import RunOptions, agent_words, parse, with_absolute_paths
+from sorl.train.resuming import FREE
+
+
+MAX_RUNS = 100_000
+MAX_NAME = 120
+"""The most characters of a directory's name; longer ones are cut and end with a digest."""
+PAPER = "paper"
+"""The word for the forty tasks of the paper."""
+
+OWN = {"env", "seeds", "preset", "run-dir", "config", "resume", "start-or-resume", "from-step", "new-phase"}
+"""Options of `sorl.train` that a sweep sets itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The runs of a sweep: every agent on every environment, with every group of seeds and every choice of values."""
+
+    agents: tuple[str, ...] = ("sorl",)
+    """Agents by their names in `sorl.train` ("*" means all), each optionally followed by its own options, such as
+    "sorl --agent.no-critic-sees-steps"."""
+    envs: tuple[str, ...] = ()
+    """Environments: OGBench's names of tasks, patterns such as "cube-*", beginnings of five tasks such as
+    cube-single-play, "paper" for the forty tasks of the paper, or MODULE:ID of Gymnasium with own logs. Without any,
+    the quickstart's."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds."""
+    group: int = 1
+    """Number of seeds that one run trains together."""
+    set: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """An option of `sorl.train` and its values, such as agent.q-coefficient 10 50 100; may be given several times. A
+    value of several words is quoted: agent.hidden-sizes "128 128" "256 256"."""
+    preset: Literal["quickstart", "paper"] | None = None
+    """The settings of all runs, as in `sorl.train`; default: the published ones if environments are given."""
+    options: str = ""
+    """More options of `sorl.train` for all runs, such as "--updates 1000"."""
+    agent_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Module, or Python file, that registers an agent of your own; it is imported first. May be given several times."""
+
+    def __post_init__(self):
+        refuse_outside(self, group=(1, 1024))
+        if not self.agents or not self.seeds:
+            raise ValueError("A sweep needs at least one agent and one seed; give --agents and --seeds.")
+        for name, *values in self.set:
+            if not values:
+                raise ValueError(f"--set {name} has no value; give one or more, such as --set updates 1000 2000.")
+            if name in OWN:
+                raise ValueError(f"--set {name} is set by the sweep itself; use its own options (--help lists them).")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep, with its options."""
+
+    run: SweepRun
+    config: TrainConfig
+    """The options of the run, from which it can be repeated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parsed:
+    """What a command line of `sorl.train` means."""
+
+    config: TrainConfig
+    words: tuple[str, ...]
+    """Options that are not part of the configuration."""
+    source: str
+    """One sentence on the source of the settings."""
+
+
+def expand(grid: Grid) -> list[PlannedRun]:
+    """The runs of a grid, by seeds first, so that a sweep that is stopped early has every agent equally often.
+
+    Raises a `ValueError`, one sentence, for an unknown agent, environment or option (with the nearest names), for a
+    value out of range, and for two equal runs.
+    """
+    import_modules(grid.agent_module)
+    agents, envs = _agents(grid.agents), _environments(grid.envs)
+    groups = [grid.seeds[start : start + grid.group] for start in range(0, len(grid.seeds), grid.group)]
+    choices = list(itertools.product(*([(name, value) for value in values] for name, *values in grid.set)))
+    count = len(groups) * len(envs) * len(agents) * len(choices)
+    if count > MAX_RUNS:
+        raise ValueError(f"The sweep has {count} runs; give at most {MAX_RUNS}.")
+    # Tasks of one environment and seeds share all other options, which take a while to parse.
+    parsed: dict[Any, _Parsed] = {}
+    runs: dict[str, PlannedRun] = {}
+    for seeds, env, agent, choice in itertools.product(groups, envs, agents, choices):
+        kind = agent, None if env is None else environment_of(env), choice
+        if kind not in parsed:
+            parsed[kind] = _parse(grid, agent, env, dict(choice))
+        config = dataclasses.replace(parsed[kind].config, seeds=seeds)
+        config = config if env is None else dataclasses.replace(config, env=env)
+        planned = _planned(agent, dict(choice), dataclasses.replace(parsed[kind], config=config))
+        if planned.run.directory in runs:
+            raise ValueError(
+                f"Two runs of the sweep are {planned.run.title}; give each agent, environment, seed and value once."
+            )
+        runs[planned.run.directory] = planned
+    return list(runs.values())
+
+
+def with_joined_options(words: Sequence[str]) -> list[str]:
+    """A command line in which `--options "--updates 9"` is `--options="--updates 9"`, as a parser needs it."""
+    joined: list[str] = []
+    for word in words:
+        if joined[-1:] == ["--options"]:
+            joined[-1] = f"--options={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def settings_digest(config: TrainConfig) -> str:
+    """A digest of the options that a run's numbers depend on, except its seeds: 16 hexadecimal digits."""
+    options = to_json(config)
+    for name in {"seeds", *FREE} - {"updates"}:
+        *path, last = name.split(".")
+        part = options
+        for key in path:
+            part = part[key]
+        del part[last]
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _agents(names: Sequence[str]) -> list[str]:
+    """The agents, with patterns replaced by the names that they match."""
+    known = [name.removeprefix("agent:") for name in agent_words()]
+    found: list[str] = []
+    for given in names:
+        words = shlex.split(given)
+        name, options = (words[0], words[1:]) if words else ("", [])
+        matched = fnmatch.filter(known, name)
+        if not matched:
+            raise ValueError(
+                f"There is no agent {name!r}{entry.nearest(name, known)}; give some of {', '.join(known)}."
+            )
+        found += [shlex.join([one, *options]) for one in matched]
+    return list(dict.fromkeys(found))
+
+
+def _environments(names: Sequence[str]) -> list[str | None]:
+    found: list[str | None] = []
+    for name in names:
+        if name == PAPER:
+            found += [Task.parse(f"{env}-singletask-task{n}-v0").env_name for env in ENVIRONMENTS for n in TASKS]
+        else:
+            found += matching(name) if is_ogbench(name) else [name]
+    return list(dict.fromkeys(found)) or [None]
+
+
+def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _Parsed:
+    name, *own = shlex.split(agent)
+    words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *shlex.split(grid.options)]
+    for option, value in values.items():
+        words += _option(option, value)
+    modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
+    config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
+    logging = {name: getattr(options, name) for name in ("tensorboard", "wandb", "compilation_cache")}
+    if options != RunOptions(preset=options.preset, **logging) or (env is not None and config.env != env):
+        raise ValueError(
+            f"The options {grid.options!r} set what the sweep sets itself; leave directories, configurations, "
+            "environments and seeds out."
+        )
+    modules += [f"--{name}" for name in ("tensorboard", "wandb") if logging[name]]
+    modules += [] if options.compilation_cache else ["--no-compilation-cache"]
+    return _Parsed(with_absolute_paths(config), tuple(modules), source)
+
+
+def _option(name: str, value: str | None) -> list[str]:
+    """An option and its value as words of a command line; True and False turn a switch on and off."""
+    if value is None:
+        return []
+    if value in ("True", "False", "true", "false"):
+        *path, last = name.split(".")
+        return [f"--{'.'.join([*path, last if value in ('True', 'true') else f'no-{last}'])}"]
+    return [f"--{name}", *shlex.split(value)]
+
+
+def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRun:
+    config = parsed.config
+    parts = ["_".join(word.strip("-") for word in shlex.split(agent))]
+    parts.append(config.env if config.data.path is None or config.env is not None else config.data.path.stem)
+    if settings:
+        parts.append(",".join(f"{name}={value}" for name, value in settings.items()))
+    parts.append(f"seed{'s' * (len(config.seeds) > 1)}-{'-'.join(map(str, config.seeds))}")
+    run = SweepRun(
+        directory="/".join(_file_names(parts)),
+        agent=agent,
+        env=config.env,
+        seeds=config.seeds,
+        settings=settings,
+        updates=config.updates,
+        evaluated=bool(config.evaluation.interval),
+        digest=settings_digest(config),
+        words=parsed.words,
+        source=parsed.source,
+    )
+    return PlannedRun(run, config)
+
+
+def _file_names(parts: Sequence[str]) -> Iterator[str]:
+    """The parts as file names; one that had to be changed so that it could be another's ends with its digest."""
+    for part in parts:
+        plain = re.sub(r"[^\w.,=+-]+", "-", part, flags=re.ASCII)
+        digest = hashlib.sha256(part.encode()).hexdigest()[:8]
+        yield plain if plain == part and len(part) <= MAX_NAME else f"{plain[: MAX_NAME - 9]}-{digest}"

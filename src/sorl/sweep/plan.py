@@ -1,0 +1,111 @@
+"""The plan of a sweep: read from a file, written into its directory, and compared with the plan that is there."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sorl.config.json_form import from_json, to_json
+from sorl.config.options import changes, read_config
+from sorl.runs.run import config_path
+from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
+from sorl.sweep.grid import Grid, PlannedRun
+from sorl.system.files import make_directory, read_json, write_json
+from sorl.train.resuming import FREE
+
+
+CONFIG = "planned.json"
+"""The file in a run directory with the options that the run is started with."""
+
+
+def read_grid(path: Path) -> Grid:
+    """Reads the description of a sweep from a TOML or JSON file, such as the `sweep.json` of another sweep.
+
+    The fields are those of `Grid`; `set` may be a table of lists, such as `{"agent.q-coefficient": [10, 50]}`. Raises a
+    `ValueError`, one sentence, if the file is damaged or has an unknown or wrong field.
+    """
+    if path.suffix == ".toml":
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"There is no file {path}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no TOML: {error}; correct it.") from error
+    else:
+        values = read_json(path, "correct it")
+        values = values["grid"] if "runs" in values and isinstance(values.get("grid"), dict) else values
+    return from_json(Grid, _with_lists(values), str(path)) if values else Grid()
+
+
+def write_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> None:
+    """Writes `sweep.json`, and the options of each run into its directory.
+
+    **Arguments:** `extend`, whether the directory may hold a smaller sweep, all of whose runs are in this one.
+
+    Raises a `ValueError`, one sentence that names the difference, if the directory holds another sweep, or a run with
+    other options.
+    """
+    _refuse_another_sweep(out, grid, runs, extend=extend)
+    for planned in runs:
+        _refuse_another_run(out / planned.run.directory, planned)
+    for planned in runs:
+        path = out / planned.run.directory / CONFIG
+        if not path.exists():
+            make_directory(path.parent)
+            write_json(path, to_json(planned.config))
+    content = {"version": VERSION, "grid": to_json(grid)}
+    content |= {"runs": [dataclasses.asdict(planned.run) for planned in runs]}
+    # Lists and tuples are the same in JSON.
+    if not is_sweep(out) or read_json(out / PLAN) != json.loads(json.dumps(content)):
+        write_json(out / PLAN, content)
+
+
+def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file with `set` as a list of lists of words."""
+    table = values.get("set")
+    if not isinstance(table, dict):
+        return values
+    lists = {name: found if isinstance(found, list) else [found] for name, found in table.items()}
+    return values | {"set": [[name, *map(_words, found)] for name, found in lists.items()]}
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> None:
+    if not is_sweep(out):
+        return
+    before, old = read_plan(out)
+    wanted = json.loads(json.dumps(to_json(grid)))
+    changed = [name for name in wanted if wanted[name] != before.get(name)]
+    if changed and not extend:
+        named = ", ".join(f"{name} was {before.get(name)!r} and is {wanted[name]!r}" for name in changed)
+        raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add runs to it.")
+    new = {planned.run.directory: planned.run for planned in runs}
+    for run in old:
+        other = new.get(run.directory)
+        if other is None:
+            raise ValueError(f"{out} holds {run.title} ({run.directory}), which this sweep lacks; give another --out.")
+        if other.digest != run.digest:
+            raise ValueError(
+                f"{out} was planned with other options of {run.title} ({_differences(out, run, runs)}); give the same "
+                "options (and version of sorl), or another --out."
+            )
+
+
+def _differences(out: Path, run: SweepRun, runs: Sequence[PlannedRun]) -> str:
+    path = out / run.directory / CONFIG
+    (planned,) = [one for one in runs if one.run.directory == run.directory]
+    return ", ".join(sorted(changes(read_config(path), planned.config))) if path.exists() else "unknown ones"
+
+
+def _refuse_another_run(directory: Path, planned: PlannedRun) -> None:
+    for path in (config_path(directory), directory / CONFIG):
+        if path.exists() and (different := changes(read_config(path), planned.config) - (FREE - {"updates"})):
+            raise ValueError(
+                f"The run in {directory} has other options ({', '.join(sorted(different))}); give another --out, or "
+                "remove it."
+            )

@@ -1,0 +1,166 @@
+"""`python -m sorl.sweep results DIR`: the results of a sweep's finished runs, as a table of rows and a page of text.
+
+Nothing in them depends on when, where or in how many attempts the runs were trained.
+"""
+
+import csv
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sorl.agents.modules import import_modules
+from sorl.agents.shared.published import environment_of
+from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
+from sorl.report.runs import ReportedRun, read_runs, scores, task_measure
+from sorl.runs.sweeps import SweepRun, read_plan
+from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
+from sorl.statistics.intervals import bootstrap_interval, evaluation_rows
+from sorl.statistics.measures import SUCCESS
+from sorl.sweep.ledger import is_finished
+from sorl.sweep.table import counts, read_states
+from sorl.system import entry
+from sorl.system.files import whole_file
+
+
+CSV, TEXT = "results.csv", "results.md"
+"""The files in the directory of the sweep."""
+
+FIELDS = (
+    *("agent", "environment", "task", "member", "seed", "phase", "step", "inference_steps", "candidates", "success"),
+    *("successes", "episodes", "return", "episode_length", "success_timing", "protocol"),
+    *("data_source", "data_episodes", "data_sha256", "sorl", "git_commit", "source_sha256", "jax", "ogbench", "mujoco"),
+    *("settings", "settings_digest", "run"),
+)
+"""The columns of `results.csv`. `member` names a member of a population, `phase` is `training` or `final` (the table
+after the last update), and `run` is the run directory within that of the sweep."""
+
+VERSIONS = ("sorl", "git_commit", "source_sha256", "jax", "ogbench", "mujoco")
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Writes results.csv (a row for each evaluation of each seed) and results.md (the paper's table beside the sweep's,
+    interquartile means, probabilities of improvement) into the directory of a sweep, from its finished runs."""
+
+    sweep: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Directory of the sweep."""
+
+
+def write_results(out: Path) -> str:
+    """Writes both files; **returns** the text of `results.md`, and prints it."""
+    grid, runs = read_plan(out)
+    import_modules(grid.get("agent_module", ()))
+    finished = [
+        run for run in runs if is_finished(out / run.directory, run.seeds, run.updates, evaluated=run.evaluated)
+    ]
+    read = (
+        read_runs([out / run.directory for run in finished], [method_of(run) for run in finished]) if finished else []
+    )
+    # A run whose seeds all became bad at once has nothing to report, and is left out.
+    by_place = {run.directory: run for run in read}
+    rows = [
+        row for run in finished if out / run.directory in by_place for row in _rows(run, by_place[out / run.directory])
+    ]
+    with whole_file(out / CSV) as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = "\n".join([f"{counts(read_states(out, runs)).partition(',')[0]}.", *_tables(read)])
+    with whole_file(out / TEXT) as file:
+        file.write(f"{text}\n")
+    print(f"{text}\nWrote {out / CSV} and {TEXT}; for a page: python -m sorl.report {out}")
+    return text
+
+
+def method_of(run: SweepRun) -> str:
+    """The name of a run's method: the agent and the values of the options that the sweep varies."""
+    return ", ".join([run.agent, *(f"{name} {value}" for name, value in run.settings.items())])
+
+
+def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
+    """The rows of one run: its evaluations during training, then those of its final table."""
+    config, data = run.config, run.versions.get("data") or {}
+    same: Row = {
+        "agent": planned.agent,
+        "environment": environment_of(run.task),
+        "task": run.task,
+        "success_timing": config.evaluation.success_timing,
+        "protocol": protocol(config, data),
+        "settings": "; ".join(f"{name} {value}" for name, value in planned.settings.items()),
+        "settings_digest": planned.digest,
+        "run": planned.directory,
+    }
+    same |= {f"data_{name}": data.get(name) for name in ("source", "episodes", "sha256")}
+    same |= {name: run.versions.get(name) for name in VERSIONS}
+    training = evaluation_rows(run.metrics, config.evaluation.episodes, run.budget.noise_scale)
+    found = [(phase, row) for phase, rows in (("training", training), ("final", run.table)) for row in rows]
+    return [{name: (same | _of_evaluation(phase, row)).get(name) for name in FIELDS} for phase, row in found]
+
+
+def _of_evaluation(phase: str, row: Row) -> Row:
+    episodes, successes = row["episodes"], row["successes"]
+    success = None if successes is None else successes / episodes
+    own = {"phase": phase, "seed": row["training_seed"], "success": success, "episode_length": row.get("length")}
+    return own | {
+        name: row.get(name) for name in ("step", "inference_steps", "candidates", "successes", "episodes", "return")
+    }
+
+
+def _tables(runs: Sequence[ReportedRun]) -> list[str]:
+    """The tables of `results.md`, as lines of Markdown."""
+    if not any(run.evaluations for run in runs):
+        return ["", "No finished run was evaluated while it trained, so there is no score."]
+    found = scores(runs)
+    lines = ["", "## Beside the published scores", "", EXPLANATION, ""]
+    lines += _markdown(COLUMNS, [row.cells() for row in paper_rows(runs)])
+    lines += ["", "## Each task", ""]
+    per_task = [
+        [task, method, task_measure(runs, task).text(float(own.mean())), _interval(own), f"{len(own)}"]
+        for method, tasks in found.items()
+        for task, own in tasks.items()
+    ]
+    lines += _markdown(["task", "method", "score", "95 % interval over seeds", "seeds"], sorted(per_task))
+    # Over all tasks only methods that were run on all of them can be compared, and only by success.
+    judged = list(dict.fromkeys(run.task for run in runs if task_measure(runs, run.task) == SUCCESS))
+    everywhere = {method: [own[task] for task in judged] for method, own in found.items() if own.keys() >= {*judged}}
+    if judged and everywhere:
+        lines += ["", f"## Interquartile mean over {len(judged)} tasks", ""]
+        means = {method: interquartile_mean(own) for method, own in everywhere.items()}
+        rows = [[method, f"{one.value:.3f}", f"{one.low:.3f} .. {one.high:.3f}"] for method, one in means.items()]
+        lines += _markdown(["method", "interquartile mean", "95 % interval"], rows)
+    pairs = list(itertools.combinations(everywhere.items(), 2))
+    if judged and pairs:
+        lines += ["", "## Probability of improvement", ""]
+        better = [[one, other, probability_of_improvement(own, others)] for (one, own), (other, others) in pairs]
+        rows = [[one, other, f"{p.value:.3f}", f"{p.low:.3f} .. {p.high:.3f}"] for one, other, p in better]
+        lines += _markdown(["first", "second", "first is better", "95 % interval"], rows)
+    return lines
+
+
+def _interval(own: Any) -> str:
+    if len(own) < 2:
+        return "-"
+    low, high = bootstrap_interval(own)
+    return f"{low:.3f} .. {high:.3f}"
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return head + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def parse(words: Sequence[str]) -> Config:
+    """Parses the words behind `python -m sorl.sweep results`."""
+    return entry.parse(Config, words, prog="python -m sorl.sweep results")
+
+
+def command() -> None:
+    """Runs the command line."""
+    write_results(parse(sys.argv[2:]).sweep.expanduser().absolute())
