@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +18,27 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from ceilings import interleaved, median
-from jobs import Jobs
 from updates import Chunks, made_up_dataset
 
 from sorl import Normalisation, Policy
-from sorl.config.options import TrainConfig, changes, read_config
+from sorl.config.options import TrainConfig
 from sorl.config.presets import QUICKSTART_ENV
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.runs.metrics import read_metrics
+from sorl.runs.sweeps import SweepRun
 from sorl.runs.versions import versions
 from sorl.scaling.grid import time_decisions
 from sorl.statistics.intervals import evaluation_rows, headline, success_interval
+from sorl.sweep.drive import drive
+from sorl.sweep.engines.local import LocalEngine
+from sorl.sweep.grid import Grid, expand, with_joined_options
+from sorl.sweep.ledger import ATTEMPT
+from sorl.sweep.plan import write_plan
+from sorl.sweep.table import read_states
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
-from sorl.train.cli import agent_words, parse
+from sorl.system.locks import exclusive
+from sorl.train.cli import agent_words
 
 
 Row = dict[str, Any]
@@ -46,11 +52,11 @@ class FailedRuns(RuntimeError):
 class Config:
     """Trains every agent with every seed on every task with `sorl.train`, and tabulates success, time and memory.
 
-    Each (agent, task, seed) has its own run directory below `out`. If the command is interrupted, run it again: it
-    keeps the finished runs and continues the others. With more agents, tasks or seeds it adds their runs. Runs in
-    `earlier` tables, perhaps of other machines, are copied from there and not repeated. After all runs, it times the
-    updates and decisions of all agents in turns, in one process, with fresh networks. Then it prints the table and
-    writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
+    They are a sweep (`sorl.sweep`): each (agent, task, seed) has its own run directory below `out`. If the command is
+    interrupted, run it again: it keeps the finished runs and continues the others. With more agents, tasks or seeds it
+    adds their runs. Runs in `earlier` tables, perhaps of other machines, are copied from there and not repeated. After
+    all runs, it times the updates and decisions of all agents in turns, in one process, with fresh networks. Then it
+    prints the table and writes comparison.csv (a row for each seed and budget), comparison.json and comparison.md.
     """
 
     agents: tuple[str, ...] = tuple(word.removeprefix("agent:") for word in agent_words())
@@ -83,13 +89,27 @@ class Config:
 class Member:
     """One run of the comparison."""
 
-    name: str
-    """The agent and its options, as given."""
-    task: str
-    seed: int
-    arguments: tuple[str, ...]
-    """The arguments of `sorl.train`, without the run directory."""
+    run: SweepRun
+    """The run as one of a sweep, with a single seed."""
+    config: TrainConfig
+    """Its options."""
     directory: Path
+
+    @property
+    def name(self) -> str:
+        """The agent and its options, as given."""
+        return self.run.agent
+
+    @property
+    def task(self) -> str:
+        """OGBench's name of the task."""
+        assert self.run.env is not None
+        return self.run.env
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return self.run.seeds[0]
 
     @property
     def subject(self) -> str:
@@ -101,28 +121,11 @@ class Member:
         """The unique key of the run in a comparison."""
         return self.name, self.task, self.seed
 
-    @property
-    def config(self) -> TrainConfig:
-        """The options that result from the arguments."""
-        return parse(self.arguments)[0]
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has finished; raises a `ValueError` if its directory holds a run with other options."""
-        path = self.directory / "config.json"
-        if path.exists() and (different := changes(read_config(path), self.config) - {"evaluation.workers"}):
-            raise ValueError(
-                f"The run in {self.directory} has other options ({', '.join(sorted(different))}); give another --out, "
-                "or remove it."
-            )
-        return (self.directory / "evaluation.json").exists()
-
 
 def main(config: Config) -> list[Row]:
     """Finishes the runs, prints the table and writes the files; **returns** a row for each agent and task."""
     members = make_members(config)
     earlier = read_earlier(config)
-    config.out.mkdir(parents=True, exist_ok=True)
     train_missing(config, [member for member in members if member.key not in earlier])
     rows = [row for member in members for row in earlier.get(member.key) or outcomes(member)]
     costs = measure_costs(config, members)
@@ -144,18 +147,15 @@ def main(config: Config) -> list[Row]:
     return table
 
 
+def grid_of(config: Config) -> Grid:
+    """The comparison as the grid of a sweep."""
+    return Grid(config.agents, config.tasks, config.seeds, preset=config.preset, options=config.options)
+
+
 def make_members(config: Config) -> list[Member]:
     """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often."""
-    members = []
-    for seed in config.seeds:
-        for task in config.tasks:
-            for name in config.agents:
-                agent, *options = shlex.split(name)
-                given = f"agent:{agent}", "--env", task, "--preset", config.preset, "--seeds", str(seed)
-                arguments = (*given, *options, *shlex.split(config.options))
-                directory = config.out / "_".join(word.strip("-") for word in shlex.split(name)) / task / f"seed-{seed}"
-                members.append(Member(name, task, seed, arguments, directory))
-    return members
+    out = config.out.absolute()
+    return [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
 
 
 def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
@@ -181,22 +181,14 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
 
 def train_missing(config: Config, members: Sequence[Member]) -> None:
     """Trains the runs that are not finished; raises a `FailedRuns` at the end if any of them failed."""
-    missing = [member for member in members if not member.finished]
-    print(f"{len(members) - len(missing)} of {len(members)} runs are finished.", flush=True)
-    pool = Jobs(config.jobs)
-    try:
-        codes = pool.run([(_command(member), member.directory) for member in missing])
-    finally:
-        pool.stop()
-    failed = [str(member.directory) for member, code in zip(missing, codes, strict=True) if code]
+    runs, out = [member.run for member in members], config.out.absolute()
+    with exclusive(out / ".sweep.lock", f"Another command works on the runs in {out}; wait for it."):
+        write_plan(out, grid_of(config), expand(grid_of(config)), extend=True)
+        drive(out, runs, LocalEngine(config.jobs), retries=0, workers=None)
+    states = read_states(out, runs)
+    failed = [str(member.directory) for member in members if states[member.run.directory].kind != "finished"]
     if failed:
         raise FailedRuns(f"{len(failed)} runs failed; read log.txt in {', '.join(failed)}, and run it again.")
-
-
-def _command(member: Member) -> list[str]:
-    begun = (member.directory / "config.json").exists()
-    arguments = ["--resume"] if begun else member.arguments
-    return [sys.executable, "-m", "sorl.train", *arguments, "--run-dir", str(member.directory)]
 
 
 def outcomes(member: Member) -> list[Row]:
@@ -211,7 +203,7 @@ def outcomes(member: Member) -> list[Row]:
     episodes = table["rows"][0]["episodes"]
     rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
     versions = json.loads((member.directory / "versions.json").read_text())
-    peak = json.loads((member.directory / "memory.json").read_text())["peak_bytes"]
+    peak = json.loads((member.directory / ATTEMPT).read_text())["peak_bytes"]
     return [row | {"commit": versions["git_commit"], "peak_bytes": peak} for row in rows]
 
 
@@ -313,7 +305,8 @@ def machine(members: Sequence[Member]) -> Row:
 def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
-        main(entry.parse(Config, prog="python benchmarks/compare.py"))
+        words = with_joined_options(sys.argv[1:])
+        main(entry.parse(Config, words, prog="python benchmarks/compare.py"))
     except FailedRuns as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

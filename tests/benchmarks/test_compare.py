@@ -5,20 +5,18 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from typing import Any
 
 import compare
 import jax
 import pytest
-from jobs import Jobs
 
 from sorl import Policy
 from sorl.data.normalisation import Normalisation
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
 from sorl.runs.versions import versions
+from sorl.sweep.attempt import Attempt
 from sorl.train import loop
 from sorl.train.cli import agent_words
 
@@ -75,9 +73,9 @@ def make_run(member, successes=(0.0, 0.5, 0.6, 0.7), final=0.5):
             figures = {"success": success, "return": -1.0, "episode_length": 2.0}
             log.write(step, member.seed, {f"evaluation/{name}/{budget.name}": value for name, value in figures.items()})
     sizes = {"inference_steps": budget.inference_steps, "candidates": budget.candidates}
-    rows = [{"episodes": 50, "successes": 50 * final} | sizes]
+    rows = [{"episodes": 50, "successes": 50 * final, "training_seed": member.seed, "step": 20} | sizes]
     (directory / "evaluation.json").write_text(json.dumps({"summary": [{"success": final} | sizes], "rows": rows}))
-    (directory / "memory.json").write_text(json.dumps({"peak_bytes": 3 * 2**20}))
+    (directory / "attempt.json").write_text(json.dumps({"exit_code": 0, "peak_bytes": 3 * 2**20}))
 
 
 def test_the_table_of_finished_runs(tmp_path, capsys):
@@ -92,8 +90,9 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     assert worse["steps"] == 1 and worse["update_ms"] > 0 and worse["decision_ms"] > 0
     # Two hidden layers of eight: the field and its average, with Adam's moments, are a few kilobytes.
     assert 0 < worse["state_bytes"] < 2**16
-    printed = capsys.readouterr().out
-    assert "4 of 4 runs are finished" in printed and "| `sorl` | 4, 1 | 0.60 | 0.60 .. 0.60 | 0.60 |" in printed
+    output = capsys.readouterr()
+    printed = output.out
+    assert "4 of 4 runs finished" in output.err and "| `sorl` | 4, 1 | 0.60 | 0.60 .. 0.60 | 0.60 |" in printed
     assert (tmp_path / "comparison.md").read_text() in printed
     lines = (tmp_path / "comparison.csv").read_text().splitlines()
     assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes,commit,peak_bytes"
@@ -120,7 +119,7 @@ def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys
         if member.seed == 2:
             make_run(member, final=0.7)
     after = compare.main(both)
-    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert "2 of 2 runs finished" in capsys.readouterr().err
     assert [(row["seeds"], row["final"]) for row in before] == [(1, 0.5), (1, 0.5)]
     assert [(row["seeds"], row["final"]) for row in after] == [(2, pytest.approx(0.6))] * 2
     rows = json.loads((tmp_path / "second" / "comparison.json").read_text())["rows"]
@@ -136,36 +135,20 @@ def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys
 
 def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
     (member, *_) = compare.make_members(config(tmp_path))
-    assert not member.finished
     make_run(member)
-    assert member.finished
-    (member.directory / "evaluation.json").unlink()
-    assert not member.finished and "--resume" in compare._command(member)
-    shutil.rmtree(member.directory)
-    assert compare._command(member)[3:5] == ["agent:sorl", "--env"]
-    make_run(member)
-    (other, *_) = compare.make_members(config(tmp_path).__class__(agents=("sorl",), seeds=(1,), out=tmp_path))
+    other = compare.Config(agents=("sorl",), seeds=(1,), out=tmp_path)
     with pytest.raises(ValueError, match=r"has other options \(agent.critic_hidden_sizes, .*updates\)"):
-        assert other.finished
-
-
-def test_processes_have_their_own_cores_logs_and_peak_memory(tmp_path):
-    code = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(int(sys.argv[1]))"
-    commands = [([sys.executable, "-c", code, str(i)], tmp_path / str(i)) for i in range(3)]
-    assert Jobs(2).run(commands) == [0, 1, 2]
-    for _, directory in commands:
-        assert json.loads((directory / "log.txt").read_text())
-        assert json.loads((directory / "memory.json").read_text())["peak_bytes"] > 2**20
+        compare.train_missing(other, compare.make_members(other))
 
 
 def test_a_run_that_fails_is_named_after_the_others_are_done(tmp_path, monkeypatch):
-    members = compare.make_members(config(tmp_path))[:2]
-    codes = {members[0].directory: 3, members[1].directory: 0}
-    exits = [sys.executable, "-c"]
-    monkeypatch.setattr(compare, "_command", lambda member: [*exits, f"raise SystemExit({codes[member.directory]})"])
+    settings = config(tmp_path)
+    bad, good, *_ = members = compare.make_members(settings)[:2]
+    make_run(good)
+    monkeypatch.setattr(Attempt, "process", lambda attempt: subprocess.Popen([sys.executable, "-c", "exit(3)"]))
     with pytest.raises(RuntimeError, match=r"1 runs failed; read log.txt in \S*sorl\S*seed-1, and run it again"):
-        compare.train_missing(config(tmp_path), members)
-    assert (members[1].directory / "memory.json").exists()
+        compare.train_missing(settings, members)
+    assert not (bad.directory / "config.json").exists()
 
 
 def test_a_comparison_of_which_a_run_failed_ends_with_1(monkeypatch, capsys):
@@ -176,17 +159,6 @@ def test_a_comparison_of_which_a_run_failed_ends_with_1(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare"])
     assert compare.command() == 1
     assert capsys.readouterr().err == "error: 1 runs failed.\n"
-
-
-def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path):
-    jobs, sleep = Jobs(1), [sys.executable, "-c", "import time; time.sleep(60)"]
-    start = time.monotonic()
-    timer = threading.Timer(0.5, jobs.stop)
-    timer.start()
-    codes = jobs.run([(sleep, tmp_path / "one"), (sleep, tmp_path / "two")])
-    timer.join()
-    assert codes == [-15, 1] and time.monotonic() - start < 50
-    assert not (tmp_path / "two" / "memory.json").exists()
 
 
 @pytest.mark.slow

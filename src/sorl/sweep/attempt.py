@@ -52,13 +52,17 @@ class Attempt:
         return json.dumps(dataclasses.asdict(self))
 
     def process(self) -> subprocess.Popen[bytes]:
-        """Starts the attempt in a session of its own, so that signals of a terminal do not reach it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "sorl.sweep.attempt", self.to_json()],
-            stdin=subprocess.PIPE if self.with_parent else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """Starts the attempt, which writes into the run's log and shares neither session nor terminal with this one."""
+        directory = Path(self.directory)
+        make_directory(directory)
+        with (directory / LOG).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "sorl.sweep.attempt", self.to_json()],
+                stdin=subprocess.PIPE if self.with_parent else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
 
 class _Child:
@@ -85,18 +89,12 @@ class _Child:
 
     def run(self) -> tuple[int, int]:
         """Trains; **returns** the exit code and the peak memory in bytes."""
-        path = Path(self._attempt.directory) / LOG
-        with path.open("ab") as log:
-            command = [sys.executable, "-m", "sorl.train", *self._attempt.command]
-            stop_with_this = _stop_with_parent()
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | self._attempt.environment,
-                preexec_fn=stop_with_this,
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sorl.train", *self._attempt.command],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | self._attempt.environment,
+            preexec_fn=_stop_with_parent(),
+        )
         if self.signal is not None:
             self._process.send_signal(self.signal)
         while True:
@@ -113,7 +111,6 @@ class _Child:
 def main(attempt: Attempt) -> int:
     """Makes the attempt; **returns** the exit code of `sorl.train`, or 0 if the run is finished already."""
     directory, child = Path(attempt.directory), _Child(attempt)
-    make_directory(directory)
     # A run of an earlier command may still train here; it is waited for, and often finishes.
     while locks.is_held(directory / ".lock"):
         child.check_parent()

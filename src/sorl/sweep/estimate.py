@@ -57,12 +57,12 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
     if not measure:
         return
     total = sum(costs[shape_of(one.config)].seconds * one.config.updates + _start(costs, one) for one in runs)
+    most = max(cost.bytes for cost in costs.values())
     device = jax.devices()[0].device_kind
     print(
         f"About {duration(total / jobs)} for the updates of all runs, {jobs} at a time as fast as each alone, from "
-        f"{UPDATES} updates of each of {len(costs)} shapes on this machine ({device}); data and evaluations come on top. "
-        f"Memory, of the state and of an update: at most {max(cost.bytes for cost in costs.values()) / 2**20:.0f} MiB a "
-        "run, and its data."
+        f"{UPDATES} updates of each of {len(costs)} shapes on this machine ({device}); data and evaluations come on "
+        f"top. Memory, of the state and of an update: at most {most / 2**20:.0f} MiB a run, and its data."
     )
 
 

@@ -202,7 +202,8 @@ def _option(name: str, value: str | None) -> list[str]:
 def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRun:
     config = parsed.config
     parts = ["_".join(word.strip("-") for word in shlex.split(agent))]
-    parts.append(config.env if config.data.path is None or config.env is not None else config.data.path.stem)
+    logs = "logs" if config.data.path is None else config.data.path.stem
+    parts.append(config.env or logs)
     if settings:
         parts.append(",".join(f"{name}={value}" for name, value in settings.items()))
     parts.append(f"seed{'s' * (len(config.seeds) > 1)}-{'-'.join(map(str, config.seeds))}")

@@ -36,30 +36,38 @@ def read_grid(path: Path) -> Grid:
     else:
         values = read_json(path, "correct it")
         values = values["grid"] if "runs" in values and isinstance(values.get("grid"), dict) else values
-    return from_json(Grid, _with_lists(values), str(path)) if values else Grid()
+    return from_json(Grid, to_json(Grid()) | _with_lists(values), str(path))
 
 
-def write_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> None:
+def write_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> list[SweepRun]:
     """Writes `sweep.json`, and the options of each run into its directory.
 
-    **Arguments:** `extend`, whether the directory may hold a smaller sweep, all of whose runs are in this one.
+    **Arguments:** `extend`, whether the runs may be added to those of another sweep in the directory.
 
-    Raises a `ValueError`, one sentence that names the difference, if the directory holds another sweep, or a run with
-    other options.
+    **Returns:** all runs of the directory. Raises a `ValueError`, one sentence that names the difference, if the
+    directory holds another sweep, or a run with other options.
     """
-    _refuse_another_sweep(out, grid, runs, extend=extend)
-    for planned in runs:
-        _refuse_another_run(out / planned.run.directory, planned)
+    before = check_plan(out, grid, runs, extend=extend)
     for planned in runs:
         path = out / planned.run.directory / CONFIG
         if not path.exists():
             make_directory(path.parent)
             write_json(path, to_json(planned.config))
+    together = {run.directory: run for run in (*before, *(planned.run for planned in runs))}
     content = {"version": VERSION, "grid": to_json(grid)}
-    content |= {"runs": [dataclasses.asdict(planned.run) for planned in runs]}
+    content |= {"runs": [dataclasses.asdict(run) for run in together.values()]}
     # Lists and tuples are the same in JSON.
     if not is_sweep(out) or read_json(out / PLAN) != json.loads(json.dumps(content)):
         write_json(out / PLAN, content)
+    return list(together.values())
+
+
+def check_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> list[SweepRun]:
+    """**Returns** the runs that the directory holds; raises as `write_plan` does, and writes nothing."""
+    before = _refuse_another_sweep(out, grid, runs, extend=extend)
+    for planned in runs:
+        _refuse_another_run(out / planned.run.directory, planned)
+    return before
 
 
 def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
@@ -75,25 +83,29 @@ def _words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> None:
+def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: bool) -> list[SweepRun]:
+    """**Returns** the runs that the directory holds; raises a `ValueError` if they do not go together with these."""
     if not is_sweep(out):
-        return
+        return []
     before, old = read_plan(out)
     wanted = json.loads(json.dumps(to_json(grid)))
     changed = [name for name in wanted if wanted[name] != before.get(name)]
     if changed and not extend:
         named = ", ".join(f"{name} was {before.get(name)!r} and is {wanted[name]!r}" for name in changed)
-        raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add runs to it.")
+        raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add these runs.")
     new = {planned.run.directory: planned.run for planned in runs}
+    trained = {(run.agent, run.env, str(run.settings), seed): run for run in new.values() for seed in run.seeds}
     for run in old:
         other = new.get(run.directory)
-        if other is None:
-            raise ValueError(f"{out} holds {run.title} ({run.directory}), which this sweep lacks; give another --out.")
-        if other.digest != run.digest:
+        if other is not None and other.digest != run.digest:
             raise ValueError(
                 f"{out} was planned with other options of {run.title} ({_differences(out, run, runs)}); give the same "
-                "options (and version of sorl), or another --out."
+                "options and use the same version of sorl, or give another --out."
             )
+        twice = [trained.get((run.agent, run.env, str(run.settings), seed), run) for seed in run.seeds]
+        if any(one.directory != run.directory for one in twice):
+            raise ValueError(f"{out} holds {run.title}, which these runs would train again; give other --seeds.")
+    return old
 
 
 def _differences(out: Path, run: SweepRun, runs: Sequence[PlannedRun]) -> str:

@@ -15,7 +15,7 @@ from sorl.agents.registry import word
 from sorl.sweep.drive import drive
 from sorl.sweep.engines.interface import Engine
 from sorl.sweep.grid import PAPER, Grid, PlannedRun, expand, with_joined_options
-from sorl.sweep.plan import read_grid, write_plan
+from sorl.sweep.plan import check_plan, read_grid, write_plan
 from sorl.system import entry
 from sorl.system.locks import exclusive
 from sorl.system.ranges import refuse_outside
@@ -83,7 +83,7 @@ class Config:
     where: Annotated[EngineOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=EngineOptions)
     """Where to train."""
     extend: bool = False
-    """Add runs to the sweep in --out, which must be part of this one."""
+    """Add these runs to the sweep in --out."""
     dry_run: bool = False
     """List the runs, the source of their settings, and an estimate of time and memory from a short measurement."""
     measure: bool = True
@@ -110,11 +110,11 @@ def carry_out(config: Config, runs: Sequence[PlannedRun], words: Sequence[str] =
 
     out = config.out.expanduser().absolute()
     busy = f"Another command works on the sweep in {config.out}; wait for it: {PROG} status {config.out}"
-    planned = [one.run for one in runs]
     with exclusive(out / ".sweep.lock", f"{busy}."):
         # A refusal comes before anything is written or started.
-        write_plan(out, config.grid, runs, extend=config.extend)
+        check_plan(out, config.grid, runs, extend=config.extend)
         engine = config.where.make()
+        planned = write_plan(out, config.grid, runs, extend=config.extend)
         print(f"Sweep directory: {out}", flush=True)
         try:
             complete = drive(out, planned, engine, retries=config.where.retries, workers=config.where.workers)

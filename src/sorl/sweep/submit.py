@@ -96,7 +96,7 @@ class Config:
     at_once: int | None = None
     """The most runs at a time; default: no limit."""
     extend: bool = False
-    """Add runs to the sweep in --out, which must be part of this one."""
+    """Add these runs to the sweep in --out."""
     dry_run: bool = False
     """Write the script without submitting it."""
 
@@ -113,9 +113,8 @@ class Config:
 def main(config: Config) -> None:
     """Writes the plan and the script, and submits it."""
     out, runs = config.out.expanduser().absolute(), expand(config.grid)
-    planned = [one.run for one in runs]
     with exclusive(out / ".sweep.lock", f"Another command works on the sweep in {config.out}; wait for it."):
-        write_plan(out, config.grid, runs, extend=config.extend)
+        planned = write_plan(out, config.grid, runs, extend=config.extend)
         states = read_states(out, planned)
         print(f"{counts(states)}.")
         missing = [run for run in planned if states[run.directory].kind not in ("finished", "running")]

@@ -1,10 +1,11 @@
 """What a sweep asks of an engine."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sorl.sweep.attempt import Attempt
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Trains runs, some at a time."""
 

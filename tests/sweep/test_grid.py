@@ -1,0 +1,184 @@
+"""What a grid means: its runs, their directories, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from sorl.agents import PAPERS_METHODS
+from sorl.config import presets
+from sorl.config.options import read_config
+from sorl.environments.names import matching
+from sorl.runs.sweeps import read_plan
+from sorl.sweep import __main__ as sweep, run
+from sorl.sweep.grid import Grid, expand, settings_digest, with_joined_options
+from sorl.sweep.plan import CONFIG, read_grid, write_plan
+
+
+TASK = "cube-single-play-singletask-task1-v0"
+SMALL = Grid(agents=("bc",), envs=(TASK,), preset="quickstart")
+
+
+def test_patterns_mean_numbered_tasks_and_beginnings_five():
+    assert len(matching("cube-*")) == 4 * 2 * 5 and "cube-single-play-singletask-v0" not in matching("cube-*")
+    assert matching("scene-play") == [f"scene-play-singletask-task{n}-v0" for n in (1, 2, 3, 4, 5)]
+    assert matching("scene-play-singletask-v0") == ["scene-play-singletask-v0"]
+    with pytest.raises(ValueError, match="No environment is named 'cube-singel-\\*'; the nearest known names are cube"):
+        matching("cube-singel-*")
+
+
+def test_every_agent_environment_group_of_seeds_and_value_is_a_run():
+    grid = Grid(
+        agents=("bc", "fql --agent.distillation-coefficient 2"),
+        envs=(TASK, "scene-play-singletask-task2-v0"),
+        seeds=(0, 1, 2),
+        group=2,
+        set=(("agent.discount", "0.9", "0.99"),),
+        preset="quickstart",
+        options="--updates 30",
+    )
+    with pytest.raises(ValueError, match="There is no option --agent.discount"):
+        expand(grid)  # behaviour cloning has none
+    runs = expand(dataclasses.replace(grid, agents=grid.agents[1:]))
+    assert len(runs) == 2 * 2 * 2
+    assert [one.run.seeds for one in runs] == [(0, 1)] * 4 + [(2,)] * 4
+    assert runs[1].run.directory == f"fql_agent.distillation-coefficient_2/{TASK}/agent.discount=0.99/seeds-0-1"
+    assert runs[1].run.settings == {"agent.discount": "0.99"} and runs[1].run.updates == 30
+    first, last = runs[1].config, runs[-1].config
+    assert (first.agent.discount, first.agent.distillation_coefficient) == (0.99, 2.0)  # pyright: ignore
+    assert (last.env, last.seeds, last.data.episodes) == ("scene-play-singletask-task2-v0", (2,), 100)
+
+
+def test_the_settings_are_those_of_train_and_switches_and_lists_are_values():
+    values = (("agent.critic-sees-steps", "True", "False"), ("agent.hidden-sizes", "8 8", "16"))
+    runs = expand(Grid(envs=(TASK,), preset="quickstart", set=values))
+    usual = presets.quickstart(TASK)
+    assert [(one.config.agent.critic_sees_steps, one.config.agent.hidden_sizes) for one in runs] == [  # pyright: ignore
+        (sees, sizes) for sees in (True, False) for sizes in ((8, 8), (16,))
+    ]
+    assert runs[0].config == dataclasses.replace(
+        usual, agent=dataclasses.replace(usual.agent, hidden_sizes=(8, 8), critic_sees_steps=True)
+    )
+    assert runs[0].run.source == "the quickstart's: generated data, small networks, few updates."
+    (published,) = expand(Grid(envs=(TASK,)))
+    assert published.config == presets.paper(TASK) and "published success 97 %" in published.run.source
+    (bare,) = expand(Grid())
+    assert bare.config == presets.quickstart()
+
+
+def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
+    config = sweep.parse(["paper", "--group", "4", "--agents", "bc"])
+    assert (config.grid.envs, config.grid.seeds, config.grid.preset) == (("paper",), tuple(range(8)), "paper")
+    assert len(sweep.parse(["paper"]).grid.agents) == len(PAPERS_METHODS) == 11
+    runs = expand(config.grid)
+    assert len(runs) == 40 * 2 and {one.config.updates for one in runs} == {1_000_000}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"agents": ("sor",)}, "There is no agent 'sor' \\(do you mean 'sorl'\\?\\); give some of sorl, "),
+        (
+            {"envs": ("cube-singel-play",)},
+            "No environment is named 'cube-singel-play'; the nearest known names are cube",
+        ),
+        (
+            {"set": (("agent.larning-rate", "1"),)},
+            "There is no option --agent.larning-rate \\(do you mean '--agent.le",
+        ),
+        ({"set": (("agent.learning-rate", "fast"),)}, "--agent.learning-rate: 'fast' is not a number"),
+        ({"seeds": (0, 1, 0)}, "Two runs of the sweep are bc on cube.*, seed 0; give each"),
+        ({"options": "--seeds 3 --run-dir x"}, "leave directories, configurations, environments and seeds out"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_the_nearest_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        expand(dataclasses.replace(SMALL, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"set": (("updates",),)}, "--set updates has no value"),
+        ({"set": (("seeds", "1"),)}, "--set seeds is set by the sweep itself"),
+        ({"agents": ()}, "at least one agent and one seed"),
+        ({"group": 0}, "group is 0"),
+    ],
+)
+def test_a_grid_without_runs_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_the_digest_of_settings_does_not_depend_on_seeds_and_places():
+    one = presets.quickstart(TASK)
+    moved = dataclasses.replace(one.data, download=False)
+    others = [dataclasses.replace(one, seeds=(5,)), dataclasses.replace(one, data=moved)]
+    assert {settings_digest(other) for other in others} == {settings_digest(one)} and len(settings_digest(one)) == 16
+    assert settings_digest(dataclasses.replace(one, updates=7)) != settings_digest(one)
+
+
+def test_a_file_describes_the_same_grid(tmp_path):
+    toml, expected = tmp_path / "sweep.toml", (("agent.q-coefficient", "10", "50.5"), ("agent.hidden-sizes", "8 8"))
+    toml.write_text(
+        'agents = ["sorl"]\nseeds = [0, 1]\n[set]\n'
+        '"agent.q-coefficient" = [10, 50.5]\n"agent.hidden-sizes" = [[8, 8]]\n'
+    )
+    assert read_grid(toml) == Grid(seeds=(0, 1), set=expected)
+    write_plan(tmp_path / "sweep", SMALL, expand(SMALL), extend=False)
+    assert read_grid(tmp_path / "sweep" / "sweep.json") == SMALL
+    assert run.parse(["--config", str(toml), "--seeds", "3"]).grid == Grid(seeds=(3,), set=expected)
+    toml.write_text("agnets = []")
+    with pytest.raises(ValueError, match="has the unknown field 'agnets' \\(do you mean 'agents'\\?\\)"):
+        read_grid(toml)
+    toml.write_text("agents = [")
+    with pytest.raises(ValueError, match="sweep.toml is no TOML: "):
+        read_grid(toml)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read_grid(tmp_path / "none.toml")
+
+
+def test_a_directory_never_mixes_two_sweeps(tmp_path):
+    runs = expand(SMALL)
+    write_plan(tmp_path, SMALL, runs, extend=False)
+    before = (tmp_path / "sweep.json").read_bytes()
+    path = tmp_path / runs[0].run.directory / CONFIG
+    assert read_config(path) == runs[0].config
+    write_plan(tmp_path, SMALL, runs, extend=False)
+    more = dataclasses.replace(SMALL, seeds=(0, 1))
+    with pytest.raises(
+        ValueError, match=r"holds another sweep: seeds was \[0\] and is \[0, 1\]; give another --out, or"
+    ):
+        write_plan(tmp_path, more, expand(more), extend=False)
+    # Runs of one seed may not be trained again in a group.
+    grouped = dataclasses.replace(more, group=2)
+    with pytest.raises(ValueError, match="seed 0, which these runs would train again; give other --seeds"):
+        write_plan(tmp_path, grouped, expand(grouped), extend=True)
+    assert (tmp_path / "sweep.json").read_bytes() == before
+    all_runs = write_plan(tmp_path, dataclasses.replace(SMALL, seeds=(1,)), expand(more)[1:], extend=True)
+    assert [one.seeds for one in all_runs] == [(0,), (1,)] and read_plan(tmp_path)[1] == all_runs
+    # The same words of another version of sorl, with other defaults.
+    other = dataclasses.replace(runs[0].config, batch_size=7)
+    changed = [dataclasses.replace(runs[0], config=other, run=dataclasses.replace(runs[0].run, digest="0" * 16))]
+    with pytest.raises(ValueError, match=r"was planned with other options of bc on cube.*, seed 0 \(batch_size\)"):
+        write_plan(tmp_path, SMALL, changed, extend=True)
+
+
+def test_a_plan_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no sweep; give the directory that sorl.sweep printed"):
+        read_plan(tmp_path)
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps({"version": 9}))
+    with pytest.raises(ValueError, match="has the format 9, and this sorl reads 1"):
+        read_plan(tmp_path)
+    path.write_text(json.dumps({"version": 1, "grid": {}, "runs": [{"directory": "x"}]}))
+    with pytest.raises(ValueError, match="sweep.json is damaged"):
+        read_plan(tmp_path)
+
+
+def test_options_may_begin_with_dashes():
+    words = ["--options", "--updates 9", "--seeds", "1"]
+    assert with_joined_options(words) == ["--options=--updates 9", "--seeds", "1"]
+    config = run.parse([*words, "--jobs", "2", "--set", "updates", "1", "2", "--set", "batch-size", "4"])
+    assert config.grid.options == "--updates 9" and config.where.jobs == 2
+    assert config.grid.set == (("updates", "1", "2"), ("batch-size", "4"))
