@@ -29,6 +29,7 @@ from sorl.agents.shared.published import ENVIRONMENTS
 from sorl.config import presets
 from sorl.policy import latency
 from sorl.runs import run as runs
+from sorl.sweep import __main__ as sweep
 from sorl.system import entry
 from sorl.train import cli
 
@@ -73,7 +74,7 @@ SMALLER = {
 }
 """What Python blocks say for real trainings, and what is run instead."""
 QUICKSTART = "cube-single-play-singletask-task1-v0"
-PLACEHOLDERS = {"N": "1", "Q": "1", "ENV": QUICKSTART, "NAME": QUICKSTART, "agent:NAME": "agent:fql", "$run": "RUN"}
+PLACEHOLDERS = {"N": "1", "Q": "1", "ENV": QUICKSTART, "NAME": QUICKSTART, "agent:NAME": "agent:fql", "$run": "NEW"}
 
 BLOCK = re.compile(r"^(<!-- not run: \S.*? -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(python (?:-m sorl\.\w+|benchmarks/\w+\.py)[^`]*)`")
@@ -122,6 +123,8 @@ def read(words: list[str]) -> None:
         words = [word for word in words if word != "--help"]
     if words[1] == "-m" and words[2] == "sorl.train":
         cli.parse(words[3:])
+    elif words[1] == "-m" and words[2] == "sorl.sweep":
+        sweep.parse([word for word in words[3:] if word not in ("--config", "sweep.toml")])
     elif words[1] == "-m":
         entry.parse(module_of(words[2].removeprefix("sorl.")).Config, words[3:], prog=" ".join(words[:3]))
     elif "class Config" in (ROOT / words[1]).read_text():

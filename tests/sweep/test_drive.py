@@ -70,6 +70,8 @@ def test_a_sweep_whose_command_and_a_worker_are_killed_has_the_same_results(tmp_
     (worker, *_) = wait_for(lambda: trainers(killed))
     first.kill()
     first.wait()
+    assert first.stdout is not None
+    first.stdout.close()
     wait_for(lambda: list(killed.glob("*/*/*/checkpoints/[0-9]*")))
     os.kill(worker, signal.SIGKILL)
     # The same command waits for the run that still trains, and continues the other.

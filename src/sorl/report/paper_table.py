@@ -8,6 +8,7 @@ from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
+from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, scores, task_measure
 from sorl.statistics.aggregates import Estimate, mean_over_tasks
 from sorl.statistics.measures import SUCCESS
@@ -65,6 +66,15 @@ def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
             found.append(PaperRow(environment, method, success, mean_over_tasks(own), *sizes, " / ".join(tags)))
     order = [environment_of(run.task) for run in runs]
     return sorted(found, key=lambda row: order.index(row.environment))
+
+
+def add_published(page: Page, runs: Sequence[ReportedRun]) -> None:
+    """Adds the published scores beside the runs' own, if the runs' tasks have any."""
+    rows = [row for row in paper_rows(runs) if row.published is not None]
+    if rows:
+        page.section("Beside the published scores")
+        page.text(EXPLANATION)
+        page.table(COLUMNS, [row.cells() for row in rows])
 
 
 def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:

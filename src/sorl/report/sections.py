@@ -14,7 +14,7 @@ from sorl.report import pictures
 from sorl.report.grid import add_grid
 from sorl.report.origins import add_origins
 from sorl.report.page import Page
-from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows
+from sorl.report.paper_table import add_published
 from sorl.report.population import draw_score_against_value
 from sorl.report.runs import ReportedRun, read_runtime, scores, task_measure
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
@@ -118,11 +118,7 @@ class Report:
 
     def published(self) -> None:
         """Adds the published scores beside the runs' own, where the runs' tasks have any."""
-        rows = [row for row in paper_rows(self._runs) if row.published is not None]
-        if rows:
-            self._page.section("Beside the published scores")
-            self._page.text(EXPLANATION)
-            self._page.table(COLUMNS, [row.cells() for row in rows])
+        add_published(self._page, self._runs)
 
     def improvement(self) -> None:
         """Adds the probability that each method beats each other one."""

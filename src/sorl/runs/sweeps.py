@@ -25,6 +25,8 @@ class SweepRun:
     """The environment; None for own logs without one."""
     seeds: tuple[int, ...]
     """The training seeds of the run."""
+    policies: tuple[str, ...]
+    """What tells its policies apart: `seed-0`, or `member-3` in a population."""
     settings: dict[str, str]
     """The values of the options that the sweep varies, by the options' names."""
     updates: int

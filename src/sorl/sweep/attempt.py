@@ -37,7 +37,7 @@ class Attempt:
     """The run directory."""
     command: tuple[str, ...]
     """The arguments of `sorl.train`."""
-    seeds: tuple[int, ...]
+    policies: tuple[str, ...]
     updates: int
     evaluated: bool
     cores: tuple[int, ...] = ()
@@ -117,7 +117,7 @@ def main(attempt: Attempt) -> int:
         if child.signal is not None:
             return 128 + child.signal
         time.sleep(POLL_SECONDS)
-    if is_finished(directory, attempt.seeds, attempt.updates, evaluated=attempt.evaluated):
+    if is_finished(directory, attempt.policies, attempt.updates, evaluated=attempt.evaluated):
         return 0
     if attempt.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, attempt.cores)
@@ -140,4 +140,4 @@ def _stop_with_parent() -> Callable[[], Any] | None:
 
 if __name__ == "__main__":
     fields = json.loads(sys.argv[1])
-    sys.exit(main(Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "seeds", "cores")})))
+    sys.exit(main(Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "policies", "cores")})))

@@ -67,4 +67,4 @@ def attempt(out: Path, run: SweepRun, workers: int | None) -> Attempt:
         *run.words,
     ]
     words += [] if workers is None else ["--evaluation.workers", str(workers)]
-    return Attempt(str(directory), tuple(words), run.seeds, run.updates, run.evaluated)
+    return Attempt(str(directory), tuple(words), run.policies, run.updates, run.evaluated)

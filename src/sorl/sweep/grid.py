@@ -212,6 +212,7 @@ def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRu
         agent=agent,
         env=config.env,
         seeds=config.seeds,
+        policies=tuple(f"{member.kind}-{member.number}" for member in config.members.values()),
         settings=settings,
         updates=config.updates,
         evaluated=bool(config.evaluation.interval),

@@ -55,21 +55,22 @@ def state_of(directory: Path, run: SweepRun) -> State:
     return State(_kind(directory, run), step, speed, last_line(directory), _flaw(directory))
 
 
-def is_finished(directory: Path, seeds: Sequence[int], updates: int, *, evaluated: bool) -> bool:
+def is_finished(directory: Path, policies: Sequence[str], updates: int, *, evaluated: bool) -> bool:
     """Whether a run has made its last update and, if it ends with a table of evaluations, the table.
 
-    Seeds whose losses became non-finite count as finished.
+    **Arguments:** `policies`, those of `SweepRun`. Seeds (or members) whose losses became non-finite are finished.
     """
     if not (directory / "config.json").exists():
         return False
     bad, failed = (_read(directory / name) for name in ("bad_seeds.json", "failed_evaluations.json"))
-    good = [seed for seed in seeds if str(seed) not in bad]
-    if str(updates) in failed or any(_policy_step(directory, seed) < updates for seed in good):
+    good = [name for name in policies if name.partition("-")[2] not in bad]
+    if str(updates) in failed or any(_policy_step(directory / f"policy-{name}.sorl") < updates for name in good):
         return False
     if not evaluated or not good:
         return len(good) > 0 or len(bad) > 0
     rows = _read(directory / "evaluation.json").get("rows", [])
-    return {row["training_seed"] for row in rows if row["step"] >= updates} >= {*good}
+    played = {f"member-{row['member']}" if "member" in row else f"seed-{row['training_seed']}" for row in rows}
+    return played >= {*good} and all(row["step"] >= updates for row in rows)
 
 
 def last_line(directory: Path) -> str:
@@ -89,7 +90,7 @@ def exit_code(directory: Path) -> int | None:
 def _kind(directory: Path, run: SweepRun) -> Kind:
     if locks.is_held(directory / ".lock"):
         return "running"
-    if is_finished(directory, run.seeds, run.updates, evaluated=run.evaluated):
+    if is_finished(directory, run.policies, run.updates, evaluated=run.evaluated):
         return "finished"
     code = exit_code(directory)
     if code is not None and code not in STOPPED:
@@ -104,9 +105,8 @@ def _flaw(directory: Path) -> str:
     return "; ".join(text for text in (seeds, evaluations) if text)
 
 
-def _policy_step(directory: Path, seed: int) -> int:
-    """The number of updates of a seed's policy, from the header of its file; -1 without a file."""
-    path = directory / f"policy-seed-{seed}.sorl"
+def _policy_step(path: Path) -> int:
+    """The number of updates of a policy, from the header of its file; -1 without a file."""
     if not path.exists():
         return -1
     with path.open("rb") as file:

@@ -118,8 +118,10 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     if not any(run.evaluations for run in runs):
         return ["", "No finished run was evaluated while it trained, so there is no score."]
     found = scores(runs)
-    lines = ["", "## Beside the published scores", "", EXPLANATION, ""]
-    lines += _markdown(COLUMNS, [row.cells() for row in paper_rows(runs)])
+    lines = []
+    if beside := paper_rows(runs):
+        lines += ["", "## Beside the published scores", "", EXPLANATION, ""]
+        lines += _markdown(COLUMNS, [row.cells() for row in beside])
     lines += ["", "## Each task", ""]
     per_task = [
         [task, method, task_measure(runs, task).text(float(own.mean())), _interval(own), f"{len(own)}"]

@@ -1,0 +1,81 @@
+"""A Ray cluster trains a sweep, also if a node dies; and what cannot be reached or had is refused."""
+
+import os
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from sorl.sweep import run
+from sorl.sweep.drive import drive
+from sorl.sweep.grid import Grid, expand
+from sorl.sweep.plan import write_plan
+
+from .. import synthetic
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError) as refused:
+        run.parse(["--engine", "ray"]).where.make()
+    assert run.entry.sentence(refused.value).endswith("pip install 'sorl[cluster]'.")  # pyright: ignore
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:0x1", "host:99999"])
+def test_an_address_is_a_host_and_a_port(address):
+    pytest.importorskip("ray")
+    with pytest.raises(ValueError, match="give HOST:PORT, as ray start --head prints it, or auto"):
+        run.parse(["--engine", "ray", "--address", address]).where.make()
+
+
+def test_an_address_at_which_nothing_listens_is_refused():
+    pytest.importorskip("ray")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"There is no Ray cluster at {address} \\(connection refused\\); check"):
+            run.parse(["--engine", "ray", "--address", address]).where.make()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from sorl.sweep.engines.ray import RayEngine
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    synthetic.write_logs(tmp_path / "logs.npz")
+    sizes = "--agent.hidden-sizes 8 --batch-size 4 --log-interval 500 --checkpoint-interval 1000 --updates 2000"
+    # Both runs have the same numbers, for the option that differs changes none.
+    grid = Grid(("bc",), options=f"--data {tmp_path / 'logs.npz'} {sizes}", set=(("data.download", "True", "False"),))
+    out = tmp_path / "sweep"
+    runs = write_plan(out, grid, expand(grid), extend=False)
+    health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
+    cluster = Cluster(True, head_node_args={"num_cpus": 1, "_system_config": health})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        with pytest.raises(ValueError, match="--num-gpus is 1, and no node of the Ray cluster has more than 0 GPUs"):
+            RayEngine(cluster.address, cpus=1.0, gpus=1.0, retries=3)
+        engine = RayEngine(cluster.address, cpus=1.0, gpus=0.0, retries=3)
+
+        def kill_a_node() -> None:
+            while len(list(out.glob("*/*/*/*/checkpoints/0"))) < 2:
+                time.sleep(0.02)
+            cluster.remove_node(node, allow_graceful=False)
+
+        killer = threading.Thread(target=kill_a_node)
+        killer.start()
+        assert drive(out, runs, engine, retries=3, workers=1)
+        killer.join()
+    finally:
+        cluster.shutdown()
+    one, other = ((out / each.directory / "metrics.jsonl").read_bytes() for each in runs)
+    assert one == other and one.count(b"\n") == 4
+    logs = [(out / each.directory / "log.txt").read_text() for each in runs]
+    assert sum("Stopped by SIGTERM at update " in log for log in logs) == 1

@@ -1,0 +1,108 @@
+"""A job script for Slurm, run by a stand-in for `sbatch` that signals it and queues it again."""
+
+import os
+import shlex
+import sys
+
+import pytest
+
+from sorl.runs.metrics import read_metrics
+from sorl.runs.sweeps import read_plan
+from sorl.sweep import submit
+from sorl.sweep.ledger import state_of
+
+from .. import synthetic
+
+
+SBATCH = """#!PYTHON
+import os, pathlib, re, signal, subprocess, sys, time
+
+script = pathlib.Path(sys.argv[1])
+asked = dict(re.findall(r"^#SBATCH --([\\w-]+)=?(.*)$", script.read_text(), re.MULTILINE))
+assert asked["signal"] == "USR1@120" and asked["requeue"] == "" and asked["time"] == "00:10:00"
+first, last = map(int, asked["array"].split("%")[0].split("-"))
+requeued, out = pathlib.Path(os.environ["REQUEUED"]), script.parents[1]
+for task in range(first, last + 1):
+    for restart in range(3):
+        names = {"ARRAY_JOB_ID": 7, "ARRAY_TASK_ID": task, "RESTART_COUNT": restart}
+        slurm = {f"SLURM_{name}": str(value) for name, value in names.items()}
+        job = subprocess.Popen(["bash", str(script)], env=os.environ | slurm)
+        if restart == 0:
+            while not list(out.glob("*/*/*/checkpoints/0")) and job.poll() is None:
+                time.sleep(0.02)
+            job.send_signal(signal.SIGUSR1)
+        code = job.wait()
+        if not requeued.exists():
+            break
+        assert code == 138 and requeued.read_text() == f"requeue 7_{task}\\n"
+        requeued.unlink()
+print("Submitted batch job 7")
+"""
+
+
+@pytest.fixture
+def words(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    sizes = "--agent.hidden-sizes 8 --batch-size 4 --log-interval 500 --checkpoint-interval 1000 --updates 2000"
+    options = f"--data {tmp_path / 'logs.npz'} {sizes}"
+    place = ["--out", str(tmp_path / "a sweep; it's"), "--agents", "bc", "--time", "00:10:00"]
+    return ["--slurm", *place, "--options", options]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, monkeypatch, capfd):
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    scontrol = '#!/bin/sh\necho "$@" > "$REQUEUED"\n'
+    for name, text in {"sbatch": SBATCH.replace("PYTHON", sys.executable), "scontrol": scontrol}.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("REQUEUED", str(tmp_path / "requeued"))
+    config = submit.parse(words)
+    submit.main(config)
+    said = capfd.readouterr().out
+    assert "Submitted batch job 7\nRuns submitted: 1; follow them with:\n  python -m sorl.sweep status '" in said
+    (run,) = read_plan(config.out)[1]
+    directory = config.out / run.directory
+    assert state_of(directory, run).kind == "finished"
+    assert [row["step"] for row in read_metrics(directory)] == [500, 1000, 1500, 2000]
+    submit.main(config)
+    assert capfd.readouterr().out == "1 of 1 runs finished.\nThere is nothing to submit.\n"
+
+
+def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_path, capsys):
+    more = ["--dry-run", "--gpus", "2", "--cpus", "8", "--memory", "16G", "--at-once", "3", "--seeds", "0", "1"]
+    config = submit.parse([*words, *more])
+    submit.main(config)
+    script = config.out / "slurm" / "job.sh"
+    assert f"submit it with:\n  sbatch {shlex.quote(str(script))}\n" in capsys.readouterr().out
+    lines = script.read_text().splitlines()
+    for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
+        assert f"#SBATCH --{line}" in lines
+    commands = (config.out / "slurm" / "commands.txt").read_text().splitlines()
+    assert len(commands) == 2 and "'" not in commands[0] and "--evaluation.workers 8" in commands[0]
+
+
+def test_words_are_written_without_special_characters():
+    assert submit.encoded("a-b.c/d=e") == "a-b.c/d=e"
+    assert submit.encoded("it's; ü") == "it\\0047s\\0073\\0040\\0303\\0274"
+
+
+def test_without_sbatch_the_script_is_named(words, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="There is no command sbatch here; run this on a login node"):
+        submit.main(submit.parse(words))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--partition", "gpu; rm -rf /"], "partition is 'gpu; rm -rf /'; give it as Slurm does"),
+        (["--no-slurm"], "There is no scheduler but Slurm"),
+        (["--cpus", "0"], "cpus is 0"),
+    ],
+)
+def test_what_no_script_may_hold_is_refused(words, more, message):
+    with pytest.raises(ValueError, match=message):
+        submit.parse([*words, *more])
