@@ -127,7 +127,7 @@ class Scripted:
 
 
 def planned(name):
-    return SweepRun(name, "bc", None, (0,), {}, 40, False, "d", (), "-")
+    return SweepRun(name, "bc", None, (0,), ("seed-0",), {}, 40, False, "d", (), "-")
 
 
 def test_a_killed_run_is_started_again_and_a_failed_one_stops_no_other(tmp_path, capsys):
@@ -151,7 +151,7 @@ def test_places_have_equal_shares_of_the_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(Attempt, "process", lambda attempt: started.append(attempt) or subprocess.Popen(sleep))
     engine = LocalEngine(2, gpus=0.5)
     for name in "ab":
-        engine.start(Attempt(name, (), (0,), 1, False))
+        engine.start(Attempt(name, (), ("seed-0",), 1, False))
     assert not engine.has_room
     assert [attempt.cores for attempt in started] == [(0, 1), (2, 5)]
     memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}

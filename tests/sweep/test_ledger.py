@@ -11,7 +11,9 @@ from sorl.sweep.plan import write_plan
 from sorl.system.locks import exclusive
 
 
-RUN = SweepRun("run", "bc", "cube", (0, 1), {"updates": "40"}, 40, True, "d" * 16, (), "the quickstart's.")
+RUN = SweepRun(
+    "run", "bc", "cube", (0, 1), ("seed-0", "seed-1"), {"updates": "40"}, 40, True, "d" * 16, (), "the quickstart's."
+)
 
 
 def write(directory, *, policies, evaluated=(), bad=None, failed=None, code=None, log=""):
@@ -69,8 +71,8 @@ def test_a_run_that_has_not_begun_is_missing_and_a_locked_one_is_running(tmp_pat
 
 
 def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
-    failed = SweepRun("failed", "fql", None, (0,), {}, 40, False, "d", (), "-")
-    runs = [RUN, failed, SweepRun("none", "bc", None, (3,), {}, 100, False, "d", (), "-")]
+    failed = SweepRun("failed", "fql", None, (0,), ("seed-0",), {}, 40, False, "d", (), "-")
+    runs = [RUN, failed, SweepRun("none", "bc", None, (3,), ("seed-3",), {}, 100, False, "d", (), "-")]
     write(tmp_path / "run", policies={0: 10, 1: 10})
     write(tmp_path / "failed", policies={}, code=2, log="start\nerror: There is no file.\n\n")
     (tmp_path / "failed" / "timings.jsonl").unlink()

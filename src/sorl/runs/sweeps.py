@@ -69,9 +69,8 @@ def read_plan(directory: Path) -> tuple[dict[str, Any], list[SweepRun]]:
             "it."
         )
     try:
-        runs = [
-            SweepRun(**row | {"seeds": tuple(row["seeds"]), "words": tuple(row["words"])}) for row in content["runs"]
-        ]
+        lists = ("seeds", "policies", "words")
+        runs = [SweepRun(**row | {name: tuple(row[name]) for name in lists}) for row in content["runs"]]
         return dict(content["grid"]), runs
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or write it again.") from error

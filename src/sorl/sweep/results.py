@@ -15,6 +15,7 @@ import tyro
 
 from sorl.agents.modules import import_modules
 from sorl.agents.shared.published import environment_of
+from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.runs import ReportedRun, read_runs, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
@@ -36,8 +37,8 @@ FIELDS = (
     *("data_source", "data_episodes", "data_sha256", "sorl", "git_commit", "source_sha256", "jax", "ogbench", "mujoco"),
     *("settings", "settings_digest", "run"),
 )
-"""The columns of `results.csv`. `member` names a member of a population, `phase` is `training` or `final` (the table
-after the last update), and `run` is the run directory within that of the sweep."""
+"""The columns of `results.csv`. `member` has the hyper-parameters of a member of a population, `phase` is `training` or
+`final` (the table after the last update), and `run` is the run directory within that of the sweep."""
 
 VERSIONS = ("sorl", "git_commit", "source_sha256", "jax", "ogbench", "mujoco")
 
@@ -57,17 +58,13 @@ def write_results(out: Path) -> str:
     """Writes both files; **returns** the text of `results.md`, and prints it."""
     grid, runs = read_plan(out)
     import_modules(grid.get("agent_module", ()))
+    # A run whose losses all became non-finite at once has nothing to report, and is left out.
+    planned = {out / run.directory: run for run in runs}
     finished = [
-        run for run in runs if is_finished(out / run.directory, run.seeds, run.updates, evaluated=run.evaluated)
+        path for path, run in planned.items() if is_finished(path, run.policies, run.updates, evaluated=run.evaluated)
     ]
-    read = (
-        read_runs([out / run.directory for run in finished], [method_of(run) for run in finished]) if finished else []
-    )
-    # A run whose seeds all became bad at once has nothing to report, and is left out.
-    by_place = {run.directory: run for run in read}
-    rows = [
-        row for run in finished if out / run.directory in by_place for row in _rows(run, by_place[out / run.directory])
-    ]
+    read = read_runs(finished, [method_of(planned[path]) for path in finished]) if finished else []
+    rows = [row for run in read for row in _rows(planned[run.directory], run)]
     with whole_file(out / CSV) as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -93,6 +90,7 @@ def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
         "task": run.task,
         "success_timing": config.evaluation.success_timing,
         "protocol": protocol(config, data),
+        "member": settings_text(run.settings),
         "settings": "; ".join(f"{name} {value}" for name, value in planned.settings.items()),
         "settings_digest": planned.digest,
         "run": planned.directory,

@@ -167,7 +167,7 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
 
 def encoded(word: str) -> str:
     """A word without white space or special characters, as `printf %b` decodes it."""
-    return re.sub(rb"[^\w./=,:+-]", lambda found: rb"\0%03o" % found[0], word.encode()).decode()
+    return re.sub(rb"[^\w./=,:+-]", lambda found: rb"\0%03o" % ord(found[0]), word.encode()).decode()
 
 
 def _of_slurm(path: Path) -> str:
