@@ -1,3 +1,5 @@
+"""Sets are generated in order by any number of workers, continued after a stop, and never overwritten."""
+
 import dataclasses
 import errno
 import hashlib
@@ -8,19 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import numpy as np
-import ogbench
 import pytest
 
-from sorl.data import GeneratedSet, generate, load_ogbench
-from sorl.data.generation import generate as generation, manipulation, pointmaze
+from sorl.data import GeneratedSet, generate
+from sorl.data.generation import generate as generation
 from sorl.data.generation.episodes import collect_episode, make_recipe_environment
-from sorl.data.generation.recipes import RECIPES
 from sorl.data.mapped.manifest import read_manifest
 from sorl.data.mapped.reader import open_arrays
-from sorl.environments.simulators import quiet
+
+from .generated import arrays_of, as_ogbench_loads
 
 
 SMALL = GeneratedSet("pointmaze-medium-stitch-v0", 4, seed=3)
@@ -30,149 +30,9 @@ def _digests(directory):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("*.npz"))}
 
 
-def _arrays(path):
-    with np.load(path) as file:
-        return {key: file[key] for key in file}
-
-
-def _as_ogbench_loads(name, directory) -> Any:
-    with quiet():
-        loaded: Any = ogbench.make_env_and_datasets(name, dataset_dir=str(directory))
-    return loaded[1:]
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     return generate(SMALL, directory=tmp_path_factory.mktemp("small"), workers=1, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "observation", "button_states"),
-    [
-        ("cube-double-noisy-v0", 37, None),
-        ("scene-play-v0", 40, 2),
-        ("puzzle-3x3-noisy-v0", 55, 9),
-        ("pointmaze-teleport-navigate-v0", 2, None),
-    ],
-)
-def test_an_episode_depends_on_its_seed_alone(name, observation, button_states):
-    recipe = dataclasses.replace(RECIPES[name], steps=60)
-    environment = make_recipe_environment(recipe)
-    first = collect_episode(environment, recipe, (0, 0, 1))
-    other = collect_episode(environment, recipe, (0, 0, 2))
-    again = collect_episode(environment, recipe, (0, 0, 1))
-    fresh = collect_episode(make_recipe_environment(recipe), recipe, (0, 0, 2))
-    for key in first:
-        np.testing.assert_array_equal(first[key], again[key])
-        np.testing.assert_array_equal(other[key], fresh[key])
-    assert not np.array_equal(first["actions"], other["actions"])
-
-    assert first["observations"].shape == (60, observation)
-    assert first["terminals"].tolist() == [False] * 59 + [True]
-    assert np.abs(first["actions"]).max() <= 1
-    assert {key: array.dtype.name for key, array in first.items() if key != "button_states"} == {
-        "observations": "float32",
-        "actions": "float32",
-        "terminals": "bool",
-        "qpos": "float32",
-        "qvel": "float32",
-    }
-    if button_states is None:
-        assert "button_states" not in first
-    else:
-        assert (first["button_states"].shape, first["button_states"].dtype) == ((60, button_states), np.int64)
-
-
-def test_rows_hold_the_state_that_the_action_was_taken_in():
-    recipe = dataclasses.replace(RECIPES["pointmaze-medium-navigate-v0"], steps=50)
-    episode = collect_episode(make_recipe_environment(recipe), recipe, (0,))
-    np.testing.assert_array_equal(episode["observations"], episode["qpos"])
-    moves = np.diff(episode["observations"], axis=0)
-    np.testing.assert_allclose(moves, 0.2 * episode["actions"][:-1], atol=0.05)  # 0.2 m at most, but for the walls
-
-
-def test_noisy_data_are_noisier_than_play_data():
-    def smoothness(name):
-        recipe = dataclasses.replace(RECIPES[name], steps=100)
-        actions = collect_episode(make_recipe_environment(recipe), recipe, (1, 0, 0))["actions"]
-        return np.abs(np.diff(actions[:, :2], axis=0)).mean()
-
-    assert smoothness("cube-single-noisy-v0") > 1.5 * smoothness("cube-single-play-v0")
-
-
-def test_scene_episodes_that_hide_the_cube_are_drawn_again():
-    def qpos(x, y, z):
-        row = np.zeros((3, 25))
-        row[1, 14:17] = x, y, z
-        return row
-
-    assert not manipulation._hides_the_cube(qpos(0.4, 0.0, 0.02))
-    assert manipulation._hides_the_cube(qpos(0.4, 0.29, 0.02))
-    assert manipulation._hides_the_cube(qpos(0.4, -0.3, 0.02))
-    assert not manipulation._hides_the_cube(qpos(0.4, -0.3, 0.07))  # lies in the drawer
-
-
-def test_an_episode_drawn_again_differs_and_repeats(monkeypatch):
-    recipe = dataclasses.replace(RECIPES["scene-noisy-v0"], steps=20)
-    environment = make_recipe_environment(recipe)
-    first = collect_episode(environment, recipe, (0,))
-
-    def drawn_again():
-        verdicts = iter([True, False])
-        monkeypatch.setattr(manipulation, "_hides_the_cube", lambda qpos: next(verdicts))
-        return collect_episode(environment, recipe, (0,))
-
-    again = [drawn_again(), drawn_again()]
-    assert len(again[0]["terminals"]) == 20
-    assert not np.array_equal(again[0]["observations"], first["observations"])
-    np.testing.assert_array_equal(again[0]["observations"], again[1]["observations"])
-
-
-def test_stacking_is_drawn_in_the_range_of_the_number_of_cubes():
-    def draws(name):
-        return np.array([manipulation._stacking_probability(RECIPES[name]) for _ in range(300)])
-
-    np.random.seed(0)
-    for name, low, high in (("double", 0.0, 0.25), ("triple", 0.05, 0.35), ("quadruple", 0.1, 0.5)):
-        found = draws(f"cube-{name}-play-v0")
-        assert low <= found.min() < low + 0.01
-        assert high - 0.01 < found.max() <= high
-    assert set(draws("cube-single-play-v0")) == {0.0}
-    assert set(draws("scene-play-v0")) == {0.5}
-
-
-def test_goals_lie_off_hallways_and_stitch_goals_four_cells_away():
-    maze = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
-    free = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2), (3, 3)]
-    corners = [(1, 1), (1, 3), (3, 1), (3, 3)]
-    assert [cell for cell in free if not pointmaze._is_hallway(maze, cell)] == corners
-    assert pointmaze._cells_at(maze, (1, 1), 4) == [(3, 3)]
-    assert sorted(pointmaze._cells_at(maze, (1, 1), 1)) == [(1, 2), (2, 1)]
-    assert pointmaze._cells_at(maze, (1, 1), 5) == []
-
-
-def _maze_episode(kind, monkeypatch):
-    """An episode of full length, and the goals that were drawn for it."""
-    drawn = []
-    draw = pointmaze._draw
-    monkeypatch.setattr(pointmaze, "_draw", lambda cells: drawn.append(draw(cells)) or drawn[-1])
-    recipe = dataclasses.replace(RECIPES[f"pointmaze-medium-{kind}-v0"], steps=1001)
-    environment = make_recipe_environment(recipe)
-    episode = collect_episode(environment, recipe, (0,))
-    return episode, [environment.unwrapped.ij_to_xy(cell) for cell in drawn[1:]]
-
-
-def test_navigation_goes_from_goal_to_goal(monkeypatch):
-    episode, goals = _maze_episode("navigate", monkeypatch)
-    assert len(goals) > 5
-    for goal in goals[:-1]:  # goals are reached within 1 metre, and put up to 1.5 metres off their cell's middle
-        assert np.linalg.norm(episode["observations"] - goal, axis=1).min() < 2.5
-
-
-def test_stitching_stays_at_its_one_goal(monkeypatch):
-    episode, goals = _maze_episode("stitch", monkeypatch)
-    assert len(goals) == 1
-    assert np.linalg.norm(episode["observations"][-500:] - goals[0], axis=1).max() < 4
 
 
 def test_any_number_of_workers_writes_the_same_files(small, tmp_path):
@@ -183,8 +43,8 @@ def test_any_number_of_workers_writes_the_same_files(small, tmp_path):
 
 def test_files_are_the_episodes_in_order(small):
     environment = make_recipe_environment(SMALL.recipe)
-    train = _arrays(small / "pointmaze-medium-stitch-v0.npz")
-    validation = _arrays(small / "pointmaze-medium-stitch-v0-val.npz")
+    train = arrays_of(small / "pointmaze-medium-stitch-v0.npz")
+    validation = arrays_of(small / "pointmaze-medium-stitch-v0-val.npz")
     assert (len(train["actions"]), len(validation["actions"])) == (4 * 201, 201)
     for rows, episode in ((train, (0, 2)), (validation, (1, 0))):
         start = 201 * episode[1]
@@ -194,7 +54,7 @@ def test_files_are_the_episodes_in_order(small):
 
 def test_a_longer_set_begins_with_the_shorter_ones_episodes(small, tmp_path):
     shorter = generate(dataclasses.replace(SMALL, episodes=2), directory=tmp_path, workers=1, progress=False)
-    one, other = (_arrays(directory / "pointmaze-medium-stitch-v0.npz") for directory in (shorter, small))
+    one, other = (arrays_of(directory / "pointmaze-medium-stitch-v0.npz") for directory in (shorter, small))
     np.testing.assert_array_equal(one["actions"], other["actions"][: 2 * 201])
 
 
@@ -213,7 +73,7 @@ def test_the_record_tells_how_the_set_was_made(small):
 
 
 def test_ogbench_loads_it(small):
-    train, validation = _as_ogbench_loads("pointmaze-medium-stitch-singletask-task1-v0", small)
+    train, validation = as_ogbench_loads("pointmaze-medium-stitch-singletask-task1-v0", small)
     assert (train["observations"].shape, validation["observations"].shape) == ((800, 2), (200, 2))
     assert set(np.unique(train["rewards"])) <= {-1.0, 0.0}
 
@@ -262,7 +122,7 @@ def _empty(path):
 
 
 def _uneven(path):
-    rows = _arrays(path)
+    rows = arrays_of(path)
     np.savez(path, **{**rows, "actions": rows["actions"][:-1]})
 
 
@@ -397,73 +257,13 @@ def test_a_stopped_run_goes_on_from_its_finished_episodes(small, tmp_path, end):
     assert not list(tmp_path.glob(".*.parts"))
 
 
-def test_workers_do_not_import_jax():
-    program = (
-        "import sys, dataclasses, sorl.data.generation.worker;"
-        "from sorl.data.generation.episodes import collect_episode, make_recipe_environment;"
-        "from sorl.data.generation.recipes import RECIPES;"
-        "recipe = dataclasses.replace(RECIPES['pointmaze-medium-stitch-v0'], steps=3);"
-        "collect_episode(make_recipe_environment(recipe), recipe, (0,));"
-        "assert not {'jax', 'equinox'} & set(sys.modules)"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-
-
-EPISODES = 12
-
-
-@pytest.fixture(scope="module")
-def cube_single(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("cube")
-    return generate(GeneratedSet("cube-single-play-v0", EPISODES), directory=directory, progress=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "percent"), [(1, 2.40), (2, 2.30), (3, 2.15), (4, 1.85), (5, 2.83)])
-def test_cube_single_is_rewarded_as_often_as_ogbenchs(cube_single, task, percent):
-    """The reference is from 100 episodes of OGBench's own script; the tolerance covers the scatter of both samples."""
-    train = load_ogbench(f"cube-single-play-singletask-task{task}-v0", data_dir=cube_single).train
-    rewarded = 100 * (np.asarray(train.rewards[train.starts]) == 0).reshape(EPISODES, 1000).mean(axis=1)
-    generator = np.random.default_rng(0)
-    ours, theirs = (rewarded[generator.integers(EPISODES, size=(10_000, n))].mean(axis=1) for n in (EPISODES, 100))
-    low, high = np.quantile(ours - theirs, [0.005, 0.995])
-    assert low <= rewarded.mean() - percent <= high
-
-
-@pytest.mark.slow
-def test_cube_single_has_ogbenchs_form(cube_single):
-    rows = _arrays(cube_single / "cube-single-play-v0.npz")
-    assert {key: (array.shape, array.dtype.name) for key, array in rows.items()} == {
-        "observations": ((EPISODES * 1001, 28), "float32"),
-        "actions": ((EPISODES * 1001, 5), "float32"),
-        "terminals": ((EPISODES * 1001,), "bool"),
-        "qpos": ((EPISODES * 1001, 21), "float32"),
-        "qvel": ((EPISODES * 1001, 20), "float32"),
-    }
-    np.testing.assert_array_equal(np.flatnonzero(rows["terminals"]), 1001 * np.arange(1, EPISODES + 1) - 1)
-    assert (rows["actions"].min(), rows["actions"].max()) == (-1.0, 1.0)
-    assert len(_arrays(cube_single / "cube-single-play-v0-val.npz")["actions"]) == EPISODES // 10 * 1001
-
-
-@pytest.mark.slow
-def test_cube_single_loads_as_ogbench_loads_it(cube_single):
-    name = "cube-single-play-singletask-task2-v0"
-    theirs, _ = _as_ogbench_loads(name, cube_single)
-    train = load_ogbench(name, data_dir=cube_single).train
-    np.testing.assert_array_equal(train.observations[train.starts], theirs["observations"])
-    np.testing.assert_array_equal(train.observations[train.starts + 1], theirs["next_observations"])
-    np.testing.assert_array_equal(train.rewards[train.starts], theirs["rewards"])
-    np.testing.assert_array_equal(train.masks[train.starts], theirs["masks"])
-
-
 def test_data_directories_hold_the_same_episodes(small, tmp_path):
     """Both those made of collected episodes, and those made of npz files that exist already."""
     collected = generate(SMALL, directory=tmp_path / "a", workers=1, progress=False, form="mapped")
     of_files = generate(SMALL, directory=shutil.copytree(small, tmp_path / "b"), progress=False, form="mapped")
     for directory in (collected, of_files):
         for split in ("", "-val"):
-            expected = _arrays(small / f"{SMALL.dataset}{split}.npz")
+            expected = arrays_of(small / f"{SMALL.dataset}{split}.npz")
             path = directory / f"{SMALL.dataset}{split}"
             manifest, arrays = open_arrays(path)
             assert expected.keys() - arrays.keys() == {"terminals"}

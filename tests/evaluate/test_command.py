@@ -1,0 +1,112 @@
+"""`sorl.evaluate` writes a row for every budget and seed, and refuses what it cannot play."""
+
+import csv
+import dataclasses
+import json
+import re
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+from sorl import Policy
+from sorl.agents import Sorl
+from sorl.config import presets
+from sorl.config.options import TrainConfig
+from sorl.environments.ogbench import OgbenchEnvironment
+from sorl.evaluate import video
+from sorl.evaluate.__main__ import Config, main
+from sorl.evaluate.episodes import episode_seeds
+from sorl.runs.run import Run
+
+from .made_up import CUBE, identity
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    agent = Sorl(hidden_sizes=(8,), critic_hidden_sizes=(8,))
+    train = jax.jit(lambda key: agent.policy(agent.init(28, 5, key=key)))
+    policies = {seed: Policy(agent.actor, train(jax.random.key(seed)), identity()) for seed in (3, 5)}
+    found = Run(
+        tmp_path,
+        TrainConfig(env=CUBE, agent=agent, seeds=(3, 5)),
+        policies,
+        70,
+        {"source": "generated", "episodes": 9},
+    )
+    monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
+    return found
+
+
+def parse(run, *arguments):
+    return tyro.cli(Config, args=[str(run.directory), *arguments])
+
+
+def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
+    summary = main(
+        parse(
+            run, "--inference-steps", "1", "4", "--candidates", "1", "2", "--episodes", "1", "--success-timing", "post"
+        )
+    )
+    assert [(row["inference_steps"], row["candidates"]) for row in summary] == [(1, 1), (4, 1), (1, 2), (4, 2)]
+    printed = capsys.readouterr().out
+    assert f"{CUBE} after 70 updates on generated data, 9 episodes; 1 episodes played" in printed
+    assert printed.startswith("Playing 4 budgets x 2 seeds x 1 episode: 8 episodes.\nAbout ")
+    assert "success judged post-step" in printed
+    with (run.directory / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    written = json.loads((run.directory / "evaluation.json").read_text())
+    assert len(rows) == len(written["rows"]) == 8
+    assert {(row["training_seed"], row["step"], row["success_timing"]) for row in rows} == {
+        ("3", "70", "post"),
+        ("5", "70", "post"),
+    }
+    assert written["summary"] == summary
+    assert {tuple(row["episode_seeds"]) for row in written["rows"]} == {tuple(episode_seeds(0, 1).tolist())}
+    assert not [path for path in run.directory.iterdir() if path.name.startswith(".")]
+
+
+def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkeypatch, capsys):
+    found = dataclasses.replace(run, steps={3: 20, 5: 70}, bad_seeds=(3,))
+    monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
+    budget = ["--inference-steps", "1", "--candidates", "1", "--episodes", "1"]
+    played = []
+    for seeds in ([], ["--seeds", "3", "5"]):
+        main(parse(run, *budget, *seeds))
+        rows = json.loads((run.directory / "evaluation.json").read_text())["rows"]
+        played.append([(row["training_seed"], row["step"]) for row in rows])
+    assert played == [[(5, 70)], [(3, 20), (5, 70)]]
+    assert capsys.readouterr().out.count("Left out because losses became non-finite in training: seed 3") == 1
+
+
+def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):
+    monkeypatch.setattr(OgbenchEnvironment, "render", lambda self: np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(video, "_suffix", lambda: ".gif")
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    films = run.directory / "films"
+    budget = ["--inference-steps", "2", "--candidates", "1", "--episodes", "1", "--seeds", "5"]
+    main(parse(run, *budget, "--video", str(films)))
+    assert [path.name for path in films.iterdir()] == ["seed5-steps2-candidates1-episode0.gif"]
+    assert re.search(r"filming seed5-steps2-candidates1: \d+step", capsys.readouterr().err)
+
+
+def test_command_refuses_what_it_cannot_play(run, monkeypatch):
+    with pytest.raises(ValueError, match=r"has no training seeds \[4\]; it has \[3, 5\]"):
+        main(parse(run, "--seeds", "3", "4"))
+    refused: list[tuple[str, Any]] = [("episodes", 0), ("episodes", 10**30), ("workers", -1), ("video_episodes", 0)]
+    for name, value in refused:
+        with pytest.raises(ValueError, match=f"{name} is {value}; give a whole number from 1 to "):
+            Config(run.directory, **{name: value})
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"seed is {seed}; give a whole number from 0 to "):
+            Config(run.directory, seed=seed)
+    with pytest.raises(ValueError, match="step_timeout is 0.0; give a number of seconds > 0"):
+        Config(run.directory, step_timeout=0.0)
+    own_logs = presets.own_logs(run.directory / "logs.npz")
+    offline = dataclasses.replace(run, config=own_logs)
+    monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)
+    with pytest.raises(ValueError, match="was trained on logs without an environment, so no episode can be played"):
+        main(parse(run))
