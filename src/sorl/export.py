@@ -50,7 +50,7 @@ class Config:
     """Also write the loader `exported.py` next to a StableHLO program; it needs only jax, flatbuffers and numpy."""
     names: Path | None = None
     """JSON file with names and units for an ONNX file's contract: any of the lists observations, observation_units,
-    actions and action_units."""
+    actions and action_units. Default: the names that the data had."""
     own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
     """Agents of your own."""
 
@@ -84,10 +84,10 @@ def _refuse_options_of_another_format(config: Config) -> None:
 
 
 def _export_onnx(policy: Policy, out: Path, names: Path | None) -> None:
-    from sorl.policy.onnx.contract import read_names
     from sorl.policy.onnx.file import contract_path, save_onnx
+    from sorl.policy.onnx.names import names_of
 
-    comparisons = save_onnx(policy, out, None if names is None else read_names(names, policy))
+    comparisons = save_onnx(policy, out, names_of(policy, names))
     print("Largest difference to the policy, as a share of half the action's range, in onnxruntime on this CPU:")
     for batch, difference, ties in comparisons:
         left_out = f" (without {ties} whose best candidate changes when an observation is rounded)" if ties else ""

@@ -25,7 +25,7 @@ from ..random_networks import make_policy
 
 pytest.importorskip("onnxruntime", reason="onnx and onnxruntime are in the dependency group tests")
 
-from sorl.policy.onnx import contract, file, parity, translation  # noqa: E402
+from sorl.policy.onnx import contract, file, names, parity, translation  # noqa: E402
 
 
 BATCHES = (1, 7, 256)
@@ -67,8 +67,8 @@ def directory(policy, tmp_path_factory):
     """The policy, its ONNX file by the command, and decisions of the live policy."""
     directory = tmp_path_factory.mktemp("onnx")
     policy.save(directory / "policy.sorl")
-    names = {"observations": ["angle", "speed", "height"], "observation_units": ["rad", "rad/s", "m"]}
-    (directory / "names.json").write_text(json.dumps(names))
+    said = {"observations": ["angle", "speed", "height"], "observation_units": ["rad", "rad/s", "m"]}
+    (directory / "names.json").write_text(json.dumps(said))
     path = directory / "robot.onnx"
     export.main(export.Config(directory / "policy.sorl", path, "onnx", names=directory / "names.json"))
     decisions = {batch: parity.live_decisions(policy, batch, (4, 4)) for batch in BATCHES}
@@ -134,7 +134,7 @@ def test_a_deterministic_policy_has_no_noise_input(tmp_path):
     versions = file.Session(model)(np.zeros((2, 3), np.float32), np.zeros((2, 0), np.float32))
     np.testing.assert_allclose(versions, policy(np.zeros((2, 3)), key=jax.random.key(0)), atol=ROUNDING)
     decisions = parity.Decisions(np.zeros((1, 3), np.float32), np.zeros((1, 0), np.float32), versions[:1])
-    told = contract.contract(policy, contract.Names(), (0,), decisions, [], {}, {"name": "p.onnx"})
+    told = contract.contract(policy, names.Names(), (0,), decisions, [], {}, {"name": "p.onnx"})
     assert told["noise"] is None and told["observations"]["dimensions"][0]["low"] is None
 
 
@@ -209,7 +209,15 @@ def test_options_of_the_other_format_are_refused(tmp_path):
 def test_names_that_do_not_fit_are_refused(policy, content, message, tmp_path):
     (tmp_path / "names.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
-        contract.read_names(tmp_path / "names.json", policy)
+        names.names_of(policy, tmp_path / "names.json")
+
+
+def test_the_names_and_the_rate_of_the_data_are_kept(policy):
+    about = {"observation_names": ["a", "b", "c"], "action_names": ["only one of two"], "frame_rate": 50}
+    converted = dataclasses.replace(policy, provenance={"versions": {"data": {"source": "own logs", "about": about}}})
+    assert names.names_of(converted) == names.Names(observations=("a", "b", "c"))
+    assert names.frame_rate(converted) == 50.0
+    assert names.names_of(policy) == names.Names() and names.frame_rate(policy) is None
 
 
 def test_without_the_packages_one_sentence_names_the_extra(policy, tmp_path, monkeypatch):
@@ -276,6 +284,14 @@ def test_operations_mean_the_same(function):
             expected = np.stack([function(jnp.asarray(row)) for row in x])
         assert found.dtype == expected.dtype and found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_onnx_does_not_take_is_one_sentence():
+    """JAX's `and` is also one of the bits of whole numbers, ONNX's is not."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    struct = jax.ShapeDtypeStruct((batch, 3), jnp.int32)
+    with pytest.raises(ValueError, match=r"^The policy's program has something that ONNX does not take \([^\n]*$"):
+        translation.translate(lambda x: x & 3, {"x": struct}, "y", {})
 
 
 def test_an_operation_without_an_onnx_form_is_named():

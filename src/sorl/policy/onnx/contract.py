@@ -1,17 +1,15 @@
 """The contract beside an ONNX file: all that is needed to run it, as JSON, for readers without sorl."""
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sorl.config.json_form import to_json
 from sorl.policy.file import without_directories
+from sorl.policy.onnx.names import Names, frame_rate
 from sorl.policy.onnx.parity import LIMIT, Comparison, Decisions
 from sorl.policy.policy import Policy
-from sorl.system.files import read_json
 
 
 FORMAT = "sorl-onnx-policy"
@@ -32,33 +30,6 @@ if contract["noise"] is not None:  # fresh for every decision
     inputs["noise"] = generator.standard_normal(shape).astype(np.float32)
 (actions,) = session.run(["actions"], inputs)
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """Names and units of a policy's observations and actions, in their order."""
-
-    observations: tuple[str, ...] | None = None
-    observation_units: tuple[str, ...] | None = None
-    actions: tuple[str, ...] | None = None
-    action_units: tuple[str, ...] | None = None
-
-
-def read_names(path: Path, policy: Policy) -> Names:
-    """Reads names and units from a JSON file whose fields are those of `Names`; each field is a list, or is missing.
-
-    Raises a `ValueError`, one sentence, if the file holds something else or a list has another length.
-    """
-    content, known = read_json(path), [field.name for field in dataclasses.fields(Names)]
-    for name, value in content.items():
-        size = policy.observation_size if name.startswith("observation") else policy.action_size
-        if name not in known:
-            raise ValueError(f"{path} has the field {name!r}; give some of {', '.join(known)}.")
-        if not (isinstance(value, list) and len(value) == size and all(isinstance(word, str) for word in value)):
-            raise ValueError(
-                f"{path} has {name} that are not a list of {size} texts, as this policy needs; correct it."
-            )
-    return Names(**{name: tuple(value) for name, value in content.items()})
 
 
 def contract(
@@ -166,6 +137,7 @@ def _actions(policy: Policy, names: Names, chunk: list[int]) -> dict[str, Any]:
             if chunk
             else "one action for one control step"
         ),
+        "control_steps_per_second": frame_rate(policy),
         "dimensions": [
             {
                 "index": index,

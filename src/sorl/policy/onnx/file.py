@@ -14,8 +14,9 @@ import onnxruntime
 
 import sorl
 from sorl.config.json_form import to_json
-from sorl.policy.onnx.contract import Names, contract
+from sorl.policy.onnx.contract import contract
 from sorl.policy.onnx.graph import IR_VERSION, OPSET
+from sorl.policy.onnx.names import Names, names_of
 from sorl.policy.onnx.parity import BATCHES, Comparison, compare, live_decisions
 from sorl.policy.onnx.translation import translate
 from sorl.policy.policy import Policy
@@ -64,14 +65,17 @@ def to_onnx(policy: Policy) -> Model:
 def save_onnx(policy: Policy, path: str | Path, names: Names | None = None) -> list[Comparison]:
     """Writes the policy at its own budget as `path`, and its contract as `path` with `.json` appended.
 
-    **Arguments:** `names` of observations and actions for the contract.
+    **Arguments:** `names` of observations and actions for the contract; default: those of the policy's data.
 
     **Returns:** the comparison with the live policy for each of `BATCHES`. Raises a `ValueError` if they differ by more
     than `parity.LIMIT`, and as `to_onnx` does; then no file is written or changed.
     """
-    path, model = Path(path), to_onnx(policy)
-    session = Session(model)
-    comparisons = [compare(policy, session, model.noise_shape, batch) for batch in BATCHES]
+    path = Path(path)
+    with jax.default_matmul_precision("float32"):  # accelerators may compute with fewer digits by default
+        model = to_onnx(policy)
+        session = Session(model)
+        comparisons = [compare(policy, session, model.noise_shape, batch) for batch in BATCHES]
+        check = live_decisions(policy, 1, model.noise_shape)
     warn_of_lost_digits(policy)
     versions = {
         "sorl": sorl.__version__,
@@ -86,8 +90,7 @@ def save_onnx(policy: Policy, path: str | Path, names: Names | None = None) -> l
         "opset": OPSET,
         "ir_version": IR_VERSION,
     }
-    check = live_decisions(policy, 1, model.noise_shape)
-    content = contract(policy, names or Names(), model.noise_shape, check, comparisons, versions, file)
+    content = contract(policy, names or names_of(policy), model.noise_shape, check, comparisons, versions, file)
     make_directory(path.parent)
     # The contract goes first: the digest in it tells an older file that a failure leaves in place.
     write_json(contract_path(path), content)

@@ -58,7 +58,13 @@ def translate(
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(constant for name, constant in graph.constants.items() if name in used)
     onnx.helper.set_model_props(model, dict(about))
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+        raise ValueError(
+            f"The policy's program has something that ONNX does not take ({reason}); export it with --format stablehlo."
+        ) from error
     return model
 
 
