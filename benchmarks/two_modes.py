@@ -54,6 +54,8 @@ class Case:
 CASES: dict[str, Case] = {
     "Sorl": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
     "SorlReleased": Case({"q_coefficient": 0.0}, {"q_coefficient": 100.0}),
+    # Cloned, and then the best of many candidates, which its TD target is made for.
+    "SorlPlus": Case({"q_coefficient": 0.0}, {"use_q_loss": False, "backup_candidates": 16}),
     # Adam's steps do not depend on the loss's scale, so a weight of a million makes the other loss negligible.
     "Fql": Case({"distillation_coefficient": 1e6}, {"distillation_coefficient": 0.1}),
     "Fbrac": Case({"flow_matching_coefficient": 1e6}, {"flow_matching_coefficient": 0.1}),

@@ -274,10 +274,11 @@ def test_the_readme_is_short():
 
 def test_the_readmes_agents_have_their_published_and_measured_figures():
     rows = re.findall(r"^\| \[`([\w-]+)`\].* \| (\d+) \| ([\d.]+) \|$", PAGES["README.md"], re.MULTILINE)
-    assert {row[0] for row in rows} == {word(agent) for agent in AGENTS.values()}
+    published = [agent for agent in AGENTS.values() if agent.published.settings[ENVIRONMENTS[0]].success is not None]
+    assert {row[0] for row in rows} == {word(agent) for agent in published}
     measured = json.loads((ROOT / "benchmarks/results/comparison.json").read_text())["table"]
     milliseconds = {row["agent"]: row["update_ms"] for row in measured}
-    for agent in AGENTS.values():
+    for agent in published:
         scores: list[Any] = [agent.published.settings[env].success for env in ENVIRONMENTS]
         figures = f"{sum(scores) / len(scores):.0f}", f"{milliseconds[word(agent)]:.1f}"
         assert (word(agent), *figures) in rows

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Iql as Iql,
         Rebrac as Rebrac,
         Sorl as Sorl,
+        SorlPlus as SorlPlus,
         SorlReleased as SorlReleased,
         Srpo as Srpo,
     )
@@ -67,6 +68,7 @@ _HOMES = {
     "Run": "runs.run",
     "ShortcutField": "networks",
     "Sorl": "agents",
+    "SorlPlus": "agents",
     "SorlReleased": "agents",
     "Srpo": "agents",
     "TrainConfig": "config.options",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Fql, Ifql, Sorl, SorlReleased, Window, load_policy
+from sorl import Fql, Ifql, Sorl, SorlPlus, SorlReleased, Window, load_policy
 from sorl.agents import AGENTS
 from sorl.config.options import read_config
 from sorl.runs.metrics import read_metrics
@@ -17,7 +17,7 @@ from sorl.train import __main__ as train, loop
 from .. import synthetic
 
 
-CHUNKED = [Sorl, SorlReleased, Fql, Ifql]
+CHUNKED = [Sorl, SorlReleased, SorlPlus, Fql, Ifql]
 
 
 def _losses(agent: Any, state: Any, batch: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def _class(name: str, **attributes: Any) -> Any:
 
 
 def test_the_packages_own_agents_come_first_in_their_order():
-    assert list(AGENTS)[:4] == ["Sorl", "SorlReleased", "Bc", "Iql"] and len(AGENTS) >= 12
+    assert list(AGENTS)[:4] == ["Sorl", "SorlReleased", "SorlPlus", "Bc"] and len(AGENTS) >= 13
     assert sorl.register_agent is register
 
 

@@ -61,7 +61,7 @@ def test_settings_that_cannot_train_are_refused(name, fields, message):
 @every_agent
 def test_every_environment_has_published_settings_that_make_the_agent(name):
     table = AGENTS[name].published
-    assert table.settings.keys() == set(ENVIRONMENTS)
+    assert table.settings.keys() >= set(ENVIRONMENTS)
     for env in ENVIRONMENTS:
         task = f"{env}-singletask-task1-v0"
         config, settings = presets.paper(task, AGENTS[name]), table.of_task(task)
@@ -70,4 +70,4 @@ def test_every_environment_has_published_settings_that_make_the_agent(name):
             assert getattr(config.agent, field) == value
         quick = presets.quickstart(task, AGENTS[name])
         assert type(quick.agent) is AGENTS[name] and quick.updates < config.updates
-    assert table.of_task("puzzle-3x3-play-singletask-v0") is None
+    assert table.of_task("pointmaze-giant-navigate-singletask-v0") is None

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from sorl.agents import Sorl
-from sorl.agents.shared.shortcut_agent import SorlSharedDraws, consistency_levels
-from sorl.agents.sorl import SorlState
+from sorl.agents.shared.shortcut_agent import SorlSharedDraws, SorlState, consistency_levels
 from sorl.agents.sorl_released import SorlReleased
 from sorl.functional import optimisation, shortcut, td
 

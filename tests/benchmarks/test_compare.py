@@ -48,7 +48,7 @@ def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_a
 
 
 def test_all_agents_are_compared_unless_it_is_told_which():
-    assert len(compare.Config().agents) == len(agent_words()) == 12
+    assert len(compare.Config().agents) == len(agent_words()) == 13
 
 
 @pytest.mark.parametrize("change", [{"jobs": 0}, {"rounds": 0}])

@@ -1,5 +1,7 @@
 """The published tables, copied from the papers a second time: success in percent, and what agents are set to."""
 
+from typing import Any
+
 import pytest
 
 from sorl.agents import AGENTS, Rebrac, Srpo
@@ -53,7 +55,20 @@ def _table(text: str) -> dict[tuple[str, str], str]:
     return {(row[0], agent): cell for row in rows for agent, cell in zip(head[1:], row[1:], strict=True)}
 
 
-@pytest.mark.parametrize("agent", sorted(AGENTS))
+def test_sorl_plus_has_settings_and_no_published_success():
+    settings = AGENTS["SorlPlus"].published.settings
+    assert settings.keys() == {*ENVIRONMENTS, "puzzle-3x3-play", "puzzle-4x4-play"}
+    assert {found.success for found in settings.values()} == {None}
+    plain = AGENTS["Sorl"].published.settings
+    for env, discount in (("antmaze-large-navigate", 0.995), ("humanoidmaze-large-navigate", 0.999)):
+        assert settings[env].fields["discount"] == discount
+        assert settings[env].fields["q_coefficient"] == plain[env].fields["q_coefficient"]
+    for task in ("cube-double-play-singletask-task1-v0", "puzzle-4x4-play-singletask-v0"):
+        agent: Any = presets.paper(task, AGENTS["SorlPlus"]).agent
+        assert (agent.backup_candidates, agent.use_q_loss, agent.actor.budgets.usual.candidates) == (4, False, 4)
+
+
+@pytest.mark.parametrize("agent", sorted(AGENTS.keys() - {"SorlPlus"}))
 def test_published_success_is_that_of_the_papers(agent):
     table = _table(SUCCESS)
     column = "Sorl" if agent == "SorlReleased" else agent
@@ -71,7 +86,7 @@ def test_published_settings_are_those_of_the_papers(agent):
 
 
 def test_the_tables_name_every_agent():
-    assert {agent for _, agent in _table(SUCCESS)} | {"SorlReleased"} == set(AGENTS)
+    assert {agent for _, agent in _table(SUCCESS)} | {"SorlReleased", "SorlPlus"} == set(AGENTS)
 
 
 @pytest.mark.parametrize("env", ["scene-play-singletask-v0", "puzzle-3x3-play-singletask-v0"])

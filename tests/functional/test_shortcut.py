@@ -288,3 +288,65 @@ def _batch_results(observation, action, noise, time, log2_steps):
         shortcut.flow_matching_loss(field, observation, action, noise, time, 8),
         shortcut.self_consistency_loss(field, field, observation, action, noise, time, log2_steps),
     )
+
+
+def _exact_gaussian_field(mean, deviation):
+    """The exact average velocity of the flow from N(0, 1) to N(mean, deviation^2) on straight paths.
+
+    At time t the law is N(t mean, s^2), s^2 = (1 - t)^2 + (t deviation)^2; the flow keeps (a - t mean) / s constant.
+    """
+
+    def spread(time):
+        return jnp.sqrt((1 - time) ** 2 + (time * deviation) ** 2)
+
+    def field(observation, action, time, log2_steps):
+        step = jnp.exp2(-log2_steps)
+        later = (time + step) * mean + spread(time + step) / spread(time) * (action - time * mean)
+        return (later - action) / step
+
+    return field
+
+
+@pytest.mark.parametrize("jumps", [1, 2, 4])
+def test_re_noised_jumps_reproduce_a_gaussian(x64, jumps):
+    """A chain is affine in its noises: its law is the data's if the squared weights add up to the variance."""
+    mean, deviation = jnp.array([0.3, -0.2]), jnp.array([0.05, 0.4])
+    field = _exact_gaussian_field(mean, deviation)
+    weights = [
+        shortcut.renoised_sample(field, NOTHING, jnp.zeros((jumps, 2)).at[j].set(1.0), 4, clip=False) - mean
+        for j in range(jumps)
+    ]
+    np.testing.assert_allclose(shortcut.renoised_sample(field, NOTHING, jnp.zeros((jumps, 2)), 4), mean, atol=1e-12)
+    np.testing.assert_allclose(jnp.sum(jnp.stack(weights) ** 2, axis=0), deviation**2, rtol=1e-12)
+    # Later noises replace earlier ones: the last has a weight of its own, and none has all of it.
+    assert jumps == 1 or all(np.all(np.abs(weight) > 0) for weight in weights)
+
+
+def test_a_re_noised_chain_by_hand():
+    """With a constant velocity v: a_1 = z_0 + v; a_2 = (a_1 + z_1) / 2 + v / 2; a_3 = (3 a_2 + z_2) / 4 + v / 4."""
+    seen = []
+
+    def field(observation, action, time, log2_steps):
+        seen.append((action, float(time), float(log2_steps)))
+        return jnp.full_like(action, 0.2)
+
+    noise = jnp.array([[0.4], [-1.0], [2.0]])
+    action = shortcut.renoised_sample(field, NOTHING, noise, 8, clip=False)
+    np.testing.assert_allclose(action, [0.75 * -0.1 + 0.5 + 0.05], rtol=1e-6)
+    np.testing.assert_allclose([float(at[0]) for at, _, _ in seen], [0.4, -0.2, 0.425], rtol=1e-6)
+    assert [(time, level) for _, time, level in seen] == [(0.0, 0.0), (0.5, 1.0), (0.75, 2.0)]
+    # On a grid of two steps, the third jump has the size of the second: (a_2 + z_2) / 2 + v / 2 for a_2 = -0.1.
+    action = shortcut.renoised_sample(field, NOTHING, noise, 2, clip=False)
+    np.testing.assert_allclose(action, [0.5 * -0.1 + 1.0 + 0.1], rtol=1e-6)
+    assert seen[-1][1:] == (0.5, 1.0)
+    np.testing.assert_array_equal(shortcut.renoised_sample(field, NOTHING, 9 * noise, 8), [1.0])
+
+
+def test_a_chain_of_one_jump_is_a_sample_in_one_step_and_batches_are_rows():
+    field, observations = make_field(), jnp.asarray(np.random.default_rng(0).normal(size=(4, OBSERVATION_SIZE)))
+    noise = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 2)))
+    one = shortcut.renoised_sample(field, observations, noise[:1], 8)
+    np.testing.assert_array_equal(one, shortcut.sample(field, observations, noise[0], 1))
+    batch = shortcut.renoised_sample(field, observations, noise, 8)
+    rows = [shortcut.renoised_sample(field, x, z, 8) for x, z in zip(observations, noise.swapaxes(0, 1), strict=True)]
+    np.testing.assert_allclose(batch, jnp.stack(rows), atol=1e-6)

@@ -181,3 +181,48 @@ def test_one_candidate_needs_no_critic():
         raise AssertionError("the critic was asked")
 
     np.testing.assert_array_equal(verifiers.choose(lambda draw: 2 * draw, never, jnp.array([[0.5]]), "mean"), [1.0])
+
+
+def test_expected_max_target_by_hand(maybe_jit):
+    reward, discount = jnp.array([1.0, -1.0, 0.5]), jnp.array([0.9, 0.9, 0.0])
+    next_q = jnp.stack([Q, Q[::-1]])  # candidate means: 2, 1, -3 and -3, 1, 2; minima: 1, -2, -6 and -6, -2, 1
+    make = maybe_jit(functools.partial(td.expected_max_target, aggregation="mean"))
+    np.testing.assert_allclose(make(reward, discount, next_q), [1 + 1.8, -1 + 0.9, 0.5], rtol=1e-6)
+    make = maybe_jit(functools.partial(td.expected_max_target, aggregation="min"))
+    np.testing.assert_allclose(make(reward, discount, next_q), [1 + 0.9, -1 - 1.8, 0.5], rtol=1e-6)
+    plain = td.td_target(reward, discount, Q, aggregation="mean")
+    np.testing.assert_array_equal(td.expected_max_target(reward, discount, Q[None], aggregation="mean"), plain)
+
+
+def test_the_maximums_bias_on_a_chain_of_known_values():
+    """Both actions of a state lead to the same value 0, which a critic gives with errors uniform on [-1, 1].
+
+    The best of N has the error (N - 1) / (N + 1) in the mean; n steps before it, the target has g^n of it.
+    """
+    errors = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 100_000, 1)), jnp.float32)
+    for candidates in (1, 2, 4):
+        target = td.expected_max_target(
+            jnp.zeros(100_000), jnp.full(100_000, 0.9**3), errors[:candidates], aggregation="mean"
+        )
+        expected = 0.9**3 * (candidates - 1) / (candidates + 1)
+        assert float(jnp.mean(target)) == pytest.approx(expected, abs=5 * 0.9**3 * 0.58 / np.sqrt(100_000))
+
+
+def test_targets_of_the_best_candidate_have_no_gradient_unless_asked():
+    def total(next_q, stop_gradient):
+        reward, discount = jnp.zeros(3), jnp.full(3, 0.5)
+        make = td.expected_max_target
+        return jnp.sum(make(reward, discount, next_q, aggregation="mean", stop_gradient=stop_gradient))
+
+    next_q = jnp.stack([Q, Q - 1])
+    np.testing.assert_array_equal(jax.grad(total)(next_q, True), jnp.zeros_like(next_q))
+    # Half of the discount for each of the best candidate's two heads.
+    expected = jnp.stack([jnp.full((3, 2), 0.25), jnp.zeros((3, 2))])
+    np.testing.assert_allclose(jax.grad(total)(next_q, False), expected)
+
+
+def test_the_q_loss_can_be_pessimistic(maybe_jit):
+    """Mean less half a deviation: 2 - 0.5, 1 - 1.5, -3 - 1.5; the sum is -3.5, the sum of magnitudes 6.5."""
+    loss = maybe_jit(lambda q: td.policy_q_loss(q, aggregation=functools.partial(verifiers.lower_bound, k=0.5)))
+    assert float(loss(Q)) == pytest.approx(3.5 / 6.5, rel=1e-6)
+    assert float(td.policy_q_loss(Q, aggregation="min")) == pytest.approx(7 / 9, rel=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from sorl.agents import AGENTS, Budget
 from sorl.agents.budget import of_today
 from sorl.config.json_form import budget_from_json, to_json
-from sorl.functional.verifiers import LowerBound, Mean, Min, Softmax, aggregate, best_of_n, in_force, named
+from sorl.functional.verifiers import LowerBound, Mean, Min, Softmax, aggregate, best_of_n, in_force, lower_bound, named
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -132,3 +132,11 @@ def test_every_agent_that_chooses_by_q_heeds_a_verifier(name):
 def _act(agent, networks, draws, candidates, verifier=None):
     steps = agent.actor.budgets.usual.inference_steps
     return agent.actor.act(networks, jnp.ones(3), draws, Budget(steps, candidates, verifier=verifier))
+
+
+def test_the_lower_bound_has_a_gradient_also_where_all_heads_agree():
+    """d/dq_i (mean - k deviation) = 1 / n - k (q_i - mean) / (n deviation); 1 / n where the deviation is 0."""
+    gradient = jax.grad(lambda q: jnp.sum(lower_bound(q, 0.5)))(jnp.array([[1.0, 3.0], [2.0, 2.0]]))
+    np.testing.assert_allclose(gradient, [[0.5 + 0.25, 0.5 - 0.25], [0.5, 0.5]], rtol=1e-6)
+    assert float(lower_bound(jnp.array([1.0, 3.0]), 0.5)) == float(LowerBound(0.5)(jnp.array([1.0, 3.0]))) == 1.5
+    assert float(lower_bound(jnp.array([7.0]), 2.0)) == 7.0

@@ -47,7 +47,7 @@ def test_policies_act_the_same_under_x64(tmp_path):
     done = subprocess.run([sys.executable, "-c", ACT], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "actions.npz")
-    assert len(found.files) == 20
+    assert len(found.files) == 22
     for name in found.files:
         file, candidates = name.split()
         expected = load_policy(tmp_path / f"{file}.sorl")(

@@ -14,12 +14,13 @@ from sorl.agents.iql import Iql as Iql
 from sorl.agents.rebrac import Rebrac as Rebrac
 from sorl.agents.registry import AGENTS as AGENTS, register as register
 from sorl.agents.sorl import Sorl as Sorl
+from sorl.agents.sorl_plus import SorlPlus as SorlPlus
 from sorl.agents.sorl_released import SorlReleased as SorlReleased
 from sorl.agents.srpo import Srpo as Srpo
 
 
 # Registered here and not in their files, so that help texts and tables list them in this order.
-for _agent in (Sorl, SorlReleased, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql):
+for _agent in (Sorl, SorlReleased, SorlPlus, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql):
     register(_agent)
 
 PAPERS_METHODS = (Sorl, Bc, Iql, Rebrac, Idql, Srpo, Cac, Fawac, Fbrac, Ifql, Fql)

@@ -28,7 +28,7 @@ class AbstractAgent(eqx.Module):
     """Descriptions of its metrics by name, if `sorl.agents.shared.metrics.SHARED` lacks them or describes them
     differently."""
     published: ClassVar[Published] = Published()
-    """Its hyper-parameters and scores in published papers."""
+    """Its hyper-parameters and scores by environment, from published papers; without a score, the package's own."""
     quickstart: ClassVar[Mapping[str, Any]] = {}
     """Hyper-parameters that differ from the defaults in a run of 40,000 updates with networks of 2 x 256 units."""
     own_logs: ClassVar[Mapping[str, Any]] = {}

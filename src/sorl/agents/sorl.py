@@ -1,47 +1,19 @@
 """SORL: one shortcut policy for all budgets, trained by flow matching, self-consistency and a Q loss."""
 
 import math
-from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
-from sorl.agents.shared import sorl_settings
-from sorl.agents.shared.branches import gradient_of_one, one_of
-from sorl.agents.shared.schedules import linear_decay
-from sorl.agents.shared.shortcut_agent import (
-    SorlDraws,
-    SorlSharedDraws,
-    consistency_levels,
-    draw,
-    draw_shared,
-)
+from sorl.agents.shared import shortcut_agent, sorl_settings
+from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlSharedDraws, SorlState
+from sorl.agents.shared.shortcut_losses import critic_gradient, policy_gradient
 from sorl.data.transitions import Transition
-from sorl.functional import optimisation, shortcut, td, verifiers
-from sorl.functional.means import mean_over
-from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.functional import shortcut, verifiers
 from sorl.system.ranges import refuse_outside
-
-
-Metrics = dict[str, Float[Array, ""]]
-
-
-class SorlState(eqx.Module):
-    """Everything that training changes for one seed."""
-
-    field: ShortcutField
-    target_field: ShortcutField
-    """Moving average of `field`: the teacher of self-consistency."""
-    critic: CriticEnsemble
-    target_critic: CriticEnsemble
-    """Moving average of `critic`: evaluates the next action in the TD target."""
-    field_optimiser: PyTree
-    critic_optimiser: PyTree
 
 
 class Sorl(AbstractAgent):
@@ -67,18 +39,8 @@ class Sorl(AbstractAgent):
     """
 
     published = sorl_settings.PUBLISHED
-    quickstart = {
-        **sorl_settings.QUICKSTART,
-        "late_learning_rate": 1e-4,
-        "decay_start": 30_000.0,
-        "decay_end": 40_000.0,
-        "act_with_average": True,
-    }
-    # Without an environment, one cannot see whether a policy exploits the critic's errors, so these settings keep it
-    # near the data. On several kinds of logs of a simulated robot arm (`benchmarks/own_logs.py`), q_coefficient 1 was
-    # as good as cloning or better, and 10 failed the task within 2,000 updates; the default was chosen on OGBench's
-    # tasks. The moving average acts as well or a little better.
-    own_logs = {"q_coefficient": 1.0, "act_with_average": True}
+    quickstart = sorl_settings.SORL_QUICKSTART
+    own_logs = sorl_settings.SORL_OWN_LOGS
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(512, 512, 512, 512))
     """Widths of the policy's hidden layers, in units."""
@@ -138,68 +100,29 @@ class Sorl(AbstractAgent):
 
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlState:
         """Fresh networks, moving averages equal to them, and new optimiser states."""
-        field_key, critic_key = jax.random.split(key)
-        field: Any = ShortcutField(observation_size, action_size, self.hidden_sizes, key=field_key)
-        critic: Any = CriticEnsemble(
-            observation_size,
-            action_size,
-            self.critic_hidden_sizes,
-            heads=self.critic_heads,
-            sees_steps=self.critic_sees_steps,
-            key=critic_key,
-        )
-        # The targets are copies: donating a state that holds one buffer twice is an error.
-        return SorlState(
-            field=field,
-            target_field=jax.tree.map(jnp.copy, field),
-            critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
-            field_optimiser=optimisation.init(field),
-            critic_optimiser=optimisation.init(critic),
-        )
+        return shortcut_agent.init(self, observation_size, action_size, key=key)
 
     def draw(self, batch_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlDraws:
         """Noise and times of one update for a batch of `batch_size` transitions."""
-        return draw(batch_size, action_size, self.discretization_steps, key=key)
+        return shortcut_agent.draw(batch_size, action_size, self.discretization_steps, key=key)
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SorlSharedDraws:
         """One jump count for the Q loss and one for the TD target, uniform over `step_counts`."""
-        return draw_shared(self.backprop_steps, key=key)
+        return shortcut_agent.draw_shared(len(self.step_counts), key=key)
 
     def update(
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, Metrics]:
         """One critic step, one policy step, and the moving averages, in this order."""
-        learning_rate = self._learning_rate(state.critic_optimiser.count)
-        rates: Any = {"learning_rate": learning_rate, "max_grad_norm": self.max_grad_norm}
-        # (1) The critic, towards the TD target.
-        critic_gradient, td_gradient, critic_metrics = self._critic_gradient(state, batch, draws, shared.target_steps)
-        critic, critic_optimiser, critic_norm = optimisation.step(
-            critic_gradient, state.critic_optimiser, state.critic, **rates
+        return shortcut_agent.update(
+            self,
+            state,
+            lambda: self._critic_gradient(state, batch, draws, shared.target_steps),
+            lambda critic: policy_gradient(
+                self, state.field, state.target_field, critic, batch, draws, shared.policy_steps
+            ),
+            teacher_rate=self.target_rate,
         )
-
-        # (2) The policy: flow matching, self-consistency, and the Q loss with the new critic.
-        gradient, policy_metrics = policy_gradient(
-            self, state.field, state.target_field, critic, batch, draws, shared.policy_steps
-        )
-        metrics = critic_metrics | policy_metrics | {"critic_grad_norm": critic_norm}
-        if td_gradient is not None:
-            metrics["td_policy_grad_norm"] = optimisation.norm(td_gradient)
-            gradient = jax.tree.map(jnp.add, gradient, td_gradient)
-        field, field_optimiser, metrics["policy_grad_norm"] = optimisation.step(
-            gradient, state.field_optimiser, state.field, **rates
-        )
-
-        # (3) The moving averages, of the new networks.
-        after = SorlState(
-            field=field,
-            target_field=optimisation.moving_average(field, state.target_field, self.target_rate),
-            critic=critic,
-            target_critic=optimisation.moving_average(critic, state.target_critic, self.target_rate),
-            field_optimiser=field_optimiser,
-            critic_optimiser=critic_optimiser,
-        )
-        return after, metrics
 
     def losses(self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws) -> Metrics:
         """Every loss at the current parameters, without an update."""
@@ -213,127 +136,10 @@ class Sorl(AbstractAgent):
         """The field (its moving average if `act_with_average` is set) and the critic."""
         return GeneratorAndCritic(state.target_field if self.act_with_average else state.field, state.critic)
 
-    def _learning_rate(self, step: Int[Array, "*seeds"]):
-        if self.late_learning_rate is None:
-            return self.learning_rate
-        return linear_decay(self.learning_rate, self.late_learning_rate, step, self.decay_start, self.decay_end)
-
     def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
         """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_action(field, steps: int):
             return shortcut.sample(field, batch.next_observation, draws.target_noise, steps)
 
-        def loss(critic, action, steps):
-            return td_loss(
-                critic,
-                state.target_critic,
-                batch,
-                action,
-                steps,
-                aggregation=self.q_aggregation,
-                stop_gradient=not self.td_gradient_to_policy,
-            )
-
-        # With a gradient to the policy, the whole loss is differentiated in the branch of the drawn jump count.
-        if self.td_gradient_to_policy:
-            (critic_gradient, td_gradient), metrics = gradient_of_one(
-                lambda networks, steps: loss(networks[0], next_action(networks[1], steps), steps),
-                (state.critic, state.field),
-                index,
-                self.step_counts,
-            )
-            return critic_gradient, td_gradient, metrics
-        # Else only the action is computed in a branch, so that the critic's part is compiled once for all jump counts.
-        action = one_of(next_action, state.field, index, self.step_counts)
-        steps = jnp.asarray(self.step_counts, jnp.int32)[index]
-        critic_gradient, metrics = jax.grad(loss, has_aux=True)(state.critic, action, steps)
-        return critic_gradient, None, metrics
-
-
-# The losses, in the order of the docstring of `Sorl`. `SorlReleased` uses the same losses in another update.
-
-
-def td_loss(
-    critic: CriticEnsemble,
-    target_critic: CriticEnsemble,
-    batch: Transition,
-    next_action: Float[Array, "batch action"],
-    steps: Int[Array, ""] | int,
-    *,
-    aggregation: verifiers.Aggregation,
-    stop_gradient: bool,
-) -> tuple[Float[Array, ""], Metrics]:
-    """The TD loss of `critic`, for a policy whose `next_action` took `steps` jumps."""
-    k = jnp.asarray(steps, batch.reward.dtype)
-    next_q = target_critic(batch.next_observation, next_action, k)
-    target = td.td_target(batch.reward, batch.discount, next_q, aggregation=aggregation, stop_gradient=stop_gradient)
-    q = critic(batch.observation, batch.action, k)
-    loss = td.td_loss(q, target, batch.valid)
-    q_mean, target_mean = mean_over(q, batch.valid), mean_over(target, batch.valid)
-    return loss, {"critic_loss": loss, "q_mean": q_mean, "target_q_mean": target_mean}
-
-
-def cloning_losses(
-    field: ShortcutField, teacher: ShortcutField, batch: Transition, draws: SorlDraws, discretization_steps: int
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The flow-matching loss and the self-consistency loss of `field`, over the valid rows of the batch."""
-    flow_matching = shortcut.flow_matching_query(
-        batch.observation, batch.action, draws.flow_noise, draws.flow_time, discretization_steps
-    )
-    levels = jnp.asarray(consistency_levels(len(batch.reward), discretization_steps), batch.reward.dtype)
-    self_consistency = shortcut.self_consistency_query(
-        teacher, batch.observation, batch.action, draws.consistency_noise, draws.consistency_time, levels
-    )
-    # One forward pass for the rows of both losses, because both evaluate the same field.
-    queries = jax.tree.map(lambda *rows: jnp.concatenate(rows), flow_matching, self_consistency)
-    halves = shortcut.query_errors(field, queries).reshape(2, -1)
-    if batch.valid is None:
-        first, second = jnp.mean(halves, axis=1)
-        return first, second
-    return mean_over(halves[0], batch.valid), mean_over(halves[1], batch.valid)
-
-
-def q_loss(
-    field: ShortcutField,
-    critic: CriticEnsemble,
-    observation: Float[Array, "batch observation"],
-    noise: Float[Array, "batch action"],
-    steps: int,
-) -> tuple[Float[Array, ""], Metrics]:
-    """-mean Q(x, F_k(x, z), k) / mean |Q|, for k = `steps` jumps from the noise z."""
-    action = shortcut.sample(field, observation, noise, steps)
-    q = critic(observation, action, jnp.asarray(float(steps), action.dtype))
-    loss = td.policy_q_loss(q)
-    return loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
-
-
-def policy_gradient(
-    agent: Any,
-    field: ShortcutField,
-    teacher: ShortcutField,
-    critic: CriticEnsemble,
-    batch: Transition,
-    draws: SorlDraws,
-    index: Int[Array, ""],
-) -> tuple[PyTree, Metrics]:
-    """The gradient of the policy's loss: flow matching + self-consistency + Q loss, each times its coefficient.
-
-    **Arguments:** `agent`, for its coefficients and step counts; `teacher`, the field that gives the self-consistency
-    targets; `critic`, the critic of the Q loss; `index` in `agent.step_counts` of the jump count of the Q loss.
-    """
-
-    def cloning_loss(field):
-        flow_matching, self_consistency = cloning_losses(field, teacher, batch, draws, agent.discretization_steps)
-        loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
-        return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
-
-    def weighted_q_loss(field, steps: int):
-        loss, metrics = q_loss(field, critic, batch.observation, draws.policy_noise, steps)
-        return agent.q_coefficient * loss, metrics
-
-    # Two gradients are added, so that only the Q loss runs in the branch of the drawn jump count.
-    cloning_gradient, (cloning, metrics) = jax.grad(cloning_loss, has_aux=True)(field)
-    q_gradient, q_metrics = gradient_of_one(weighted_q_loss, field, index, agent.step_counts)
-    metrics |= q_metrics | {"policy_loss": cloning + agent.q_coefficient * q_metrics["q_loss"]}
-    return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics
+        return critic_gradient(self, state, batch, next_action, index, aggregation=self.q_aggregation)

@@ -18,7 +18,8 @@ from sorl.agents.shared.shortcut_agent import (
     draw,
     draw_shared,
 )
-from sorl.agents.sorl import Sorl, policy_gradient, td_loss
+from sorl.agents.shared.shortcut_losses import policy_gradient, td_loss
+from sorl.agents.sorl import Sorl
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, shortcut, verifiers
 from sorl.networks import CriticEnsemble, ShortcutField
@@ -124,7 +125,7 @@ class SorlReleased(AbstractAgent):
 
     def draw_shared(self, step: Int[Array, ""], *, key: Key[Array, ""]) -> SorlSharedDraws:
         """One jump count for the Q loss and one for the TD target, uniform over `step_counts`."""
-        return draw_shared(self.backprop_steps, key=key)
+        return draw_shared(len(self.step_counts), key=key)
 
     def update(
         self, state: SorlReleasedState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws

@@ -66,6 +66,34 @@ def sample(
     return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
 
 
+def renoised_sample(
+    field: Field,
+    observation: Float[Array, "*batch observation"],
+    noise: Float[Array, "steps *batch action"],
+    finest_steps: int,
+    *,
+    clip: bool = True,
+) -> Float[Array, "*batch action"]:
+    """An action by a chain of re-noised jumps, one for each row of `noise`, clipped to [-1, 1] once, after the last.
+
+    For j = 0, 1, .., with t_j = 1 - 2^-j and fresh noise z_j: x_j = t_j a_j + (1 - t_j) z_j, and a_(j+1) = x_j +
+    2^-j s(x_j, t_j, 2^-j | x). Each jump starts on the straight path between noise and the last estimate a_j of the
+    action, and ends at time 1. So every query has the law of a training query if a_j has the law of the data. As t_0 =
+    0, the first jump is `sample` in one step.
+
+    **Arguments:** `finest_steps`, the steps of the finest trained grid: with 8, four jumps have its four sizes, and all
+    later ones have the smallest size too.
+    """
+    action = noise[0]
+    for index, fresh in enumerate(noise):
+        level = min(index, finest_steps.bit_length() - 1)
+        size = 2.0**-level
+        point, _ = flows.interpolate(fresh, action, jnp.full(action.shape[:-1], 1 - size, action.dtype))
+        time, log2_steps = (jnp.asarray(number, action.dtype) for number in (1 - size, float(level)))
+        action = jump(field, observation, point, time, log2_steps, size)
+    return jnp.clip(action, -1.0, 1.0) if clip else action
+
+
 def interpolate(
     noise: Float[Array, "*batch action"], action: Float[Array, "*batch action"], time: Float[Array, "*batch"]
 ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:

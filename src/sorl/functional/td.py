@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sorl.functional.means import mean_over
-from sorl.functional.verifiers import Aggregation, aggregate
+from sorl.functional.verifiers import Aggregation, HeadsToValue, aggregate
 
 
 def td_target(
@@ -13,7 +13,7 @@ def td_target(
     discount: Float[Array, "*batch"],
     next_q: Float[Array, "*batch heads"],
     *,
-    aggregation: Aggregation,
+    aggregation: Aggregation | HeadsToValue,
     stop_gradient: bool = True,
 ) -> Float[Array, "*batch"]:
     """The TD target y = r + d aggregate(Q(x', a')), without a gradient unless `stop_gradient=False`.
@@ -25,6 +25,24 @@ def td_target(
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
 
+def expected_max_target(
+    reward: Float[Array, "*batch"],
+    discount: Float[Array, "*batch"],
+    next_q: Float[Array, "candidates *batch heads"],
+    *,
+    aggregation: Aggregation | HeadsToValue,
+    stop_gradient: bool = True,
+) -> Float[Array, "*batch"]:
+    """The TD target of a policy that acts by best of N: y = r + d max_i aggregate(Q(x', a'_i)).
+
+    The expectation over the candidates a'_1, .., a'_N makes it the expected-max operator (Ghasemipour et al., "EMaQ:
+    Expected-Max Q-Learning Operator for Simple Yet Effective Offline and Online RL", 2021). Arguments as for
+    `td_target`, with a leading axis of candidates in `next_q`.
+    """
+    target = reward + discount * jnp.max(aggregate(next_q, aggregation), axis=0)
+    return jax.lax.stop_gradient(target) if stop_gradient else target
+
+
 def td_loss(
     q: Float[Array, "*batch heads"], target: Float[Array, "*batch"], valid: Float[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:
@@ -32,11 +50,13 @@ def td_loss(
     return mean_over((q - target[..., None]) ** 2, valid)
 
 
-def policy_q_loss(q: Float[Array, "*batch heads"], *, normalised: bool = True) -> Float[Array, ""]:
+def policy_q_loss(
+    q: Float[Array, "*batch heads"], *, normalised: bool = True, aggregation: Aggregation | HeadsToValue = "mean"
+) -> Float[Array, ""]:
     """-mean Q / stopgrad(mean |Q|), Q the mean of the heads (SORL, Q loss); independent of the scale of the rewards.
 
-    With `normalised=False` it is -mean Q, in the units of the rewards.
+    With `normalised=False` it is -mean Q, in the units of the rewards; `aggregation` replaces the mean of the heads.
     """
-    q = jnp.mean(q, axis=-1)
+    q = aggregate(q, aggregation)
     loss = -jnp.mean(q)
     return loss / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalised else loss

@@ -14,6 +14,9 @@ from jaxtyping import Array, Float, Int
 Aggregation = Literal["mean", "min"]
 """Names of the verifiers that an agent can train with."""
 
+HeadsToValue = Callable[[Array], Array]
+"""Aggregates the heads' values over the last axis, as verifiers do."""
+
 
 class AbstractVerifier(eqx.Module):
     """Aggregates the critic heads' values of an action; its fields are static, so each verifier is its own program."""
@@ -54,6 +57,17 @@ class Min(AbstractVerifier):
         return jnp.min(q, axis=-1)
 
 
+def lower_bound(q: Float[Array, "*batch heads"], k: float | Float[Array, ""]) -> Float[Array, "*batch"]:
+    """The mean minus k population standard deviations over the last axis; `k` may be an array, and has a gradient.
+
+    Where all heads agree, the deviation's gradient is 0 (without this case it would not be a number).
+    """
+    variance = jnp.var(q, axis=-1)
+    agree = variance == 0
+    deviation = jnp.where(agree, 0.0, jnp.sqrt(jnp.where(agree, 1.0, variance)))
+    return jnp.mean(q, axis=-1) - k * deviation
+
+
 class LowerBound(AbstractVerifier):
     """The mean minus k standard deviations of the heads, which penalises their disagreement."""
 
@@ -70,7 +84,7 @@ class LowerBound(AbstractVerifier):
 
     def __call__(self, q: Float[Array, "*batch heads"]) -> Float[Array, "*batch"]:
         """The mean minus k population standard deviations over the last axis."""
-        return jnp.mean(q, axis=-1) - self.k * jnp.std(q, axis=-1)
+        return lower_bound(q, self.k)
 
 
 class Softmax(AbstractVerifier):
@@ -133,8 +147,8 @@ def in_force(asked: AbstractVerifier | None, own: AbstractVerifier) -> tuple[Abs
     return asked or own, 0.0
 
 
-def aggregate(q: Float[Array, "*batch heads"], verifier: Aggregation | AbstractVerifier) -> Float[Array, "*batch"]:
-    """Aggregates the heads' values by a verifier or its name."""
+def aggregate(q: Float[Array, "*batch heads"], verifier: Aggregation | HeadsToValue) -> Float[Array, "*batch"]:
+    """Aggregates the heads' values by a verifier, its name, or any function like one."""
     return (named(verifier) if isinstance(verifier, str) else verifier)(q)
 
 

@@ -204,7 +204,9 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     judged = "success judged after a step (post), as by the papers' OGBench 1.1"
     if settings is None:
         return config, f"the agent's own; no table has settings of {agent.__name__} for {task}; {judged}."
-    score = "" if settings.success is None else f" (published success {settings.success} %)"
+    if settings.success is None:
+        return config, f"the package's own of {agent.__name__} for {environment_of(task)}, not published; {judged}."
+    score = f" (published success {settings.success} %)"
     return config, f"the published ones of {agent.__name__} for {environment_of(task)}{score}; {judged}."
 
 

@@ -16,6 +16,7 @@ from sorl.agents.actors.interface import (
 )
 from sorl.agents.actors.one_pass import DeterministicActor as DeterministicActor, GaussianActor as GaussianActor
 from sorl.agents.actors.one_step import OneStepActor as OneStepActor
+from sorl.agents.actors.renoised import RenoisedActor as RenoisedActor
 from sorl.agents.actors.shortcut import ShortcutActor as ShortcutActor
 
 
@@ -28,6 +29,7 @@ ACTORS: dict[str, type[AbstractActor]] = {
         FlowActor,
         GaussianActor,
         OneStepActor,
+        RenoisedActor,
         ShortcutActor,
     )
 }

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 
 def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:
@@ -15,8 +15,8 @@ def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tupl
 
 def gradient_of_one(
     loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...]
-) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
-    """Gradient and metrics of `loss(networks, k)` for k = `choices[index]`.
+) -> tuple[PyTree, PyTree]:
+    """Gradient and auxiliary values of `loss(networks, k)` for k = `choices[index]`.
 
     The gradient is computed inside each branch; a gradient of the switch itself would store every branch's residuals.
     """

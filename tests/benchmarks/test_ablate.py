@@ -1,0 +1,49 @@
+"""The variants of the ablation are those that they are named, and its table says what intervals decide."""
+
+import shlex
+
+import ablate
+import pytest
+
+from sorl.train.cli import parse
+
+
+@pytest.mark.parametrize("level, preset", [("cpu", "quickstart"), ("gpu", "paper")])
+def test_each_variant_turns_on_what_it_names_alone(level, preset):
+    config = ablate.Config(level=level, variants=("expected max of 4, cloned", "weighted cloning", "Fql, ten heads"))
+    made = {}
+    for name, words in config.agents.items():
+        given = shlex.split(f"agent:{words} {config.common} --data.sparse-rewards")
+        made[name] = parse([*given, "--env", ablate.TASKS[0], "--preset", preset])[0]
+    plain = made["Sorl"].agent
+    cloned, weighted = (made[name].agent for name in ("expected max of 4, cloned", "weighted cloning"))
+    assert (cloned.backup_candidates, cloned.use_q_loss, cloned.cloning_weight) == (4, False, None)
+    assert (weighted.backup_candidates, weighted.use_q_loss, weighted.cloning_weight) == (1, True, 0.01)
+    assert plain.q_coefficient == weighted.q_coefficient and plain.discount == weighted.discount
+    assert made["Fql, ten heads"].agent.critic_heads == 10
+    for found in made.values():
+        assert found.data.sparse_rewards and found.updates == (60_000 if level == "cpu" else 1_000_000)
+        assert found.evaluation.interval == found.updates // 6
+
+
+def test_a_variant_helps_or_hurts_where_the_intervals_do_not_overlap():
+    def row(variant, low, mean, high, task="a"):
+        ends = {"headline_low": low, "headline": mean, "headline_high": high}
+        return {"variant": variant, "task": task, "rewards": "default"} | ends
+
+    rows = [
+        row("Sorl", 0.2, 0.3, 0.4),
+        row("better", 0.5, 0.6, 0.7),
+        row("worse", 0.0, 0.1, 0.15),
+        row("like it", 0.3, 0.45, 0.6),
+        row("unknown", None, 0.9, None),
+        row("alone", 0.1, 0.2, 0.3, task="b"),
+    ]
+    found = ablate.compared(rows)
+    assert [row["decision"] for row in found] == ["-", "helps", "hurts", "unclear", "unclear"]
+    assert found[1]["difference"] == pytest.approx(0.3)
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match="There is no variant 'magic'; give some of Sorl, "):
+        ablate.Config(variants=("magic",))
