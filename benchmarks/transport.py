@@ -19,7 +19,7 @@ def spread_noise(number: int, size: int, seed: int) -> Float[np.ndarray, "number
 
     if size == 1:
         return stats.norm.ppf((np.arange(number) + 0.5) / number)[:, None].astype(np.float32)
-    points = stats.qmc.Sobol(size, seed=seed).random_base2(math.ceil(math.log2(number)))
+    points = stats.qmc.Sobol(size, rng=seed).random_base2(math.ceil(math.log2(number)))
     return stats.norm.ppf(points[:number]).astype(np.float32)
 
 

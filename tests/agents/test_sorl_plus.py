@@ -103,7 +103,7 @@ def test_with_all_switches_off_it_is_sorl_bit_for_bit_over_300_updates():
     observations = np.random.default_rng(0).normal(size=(4, 4))
     for budget in (Budget(4), Budget(2, 3), Budget(1, 3, verifier=Min())):
         one, other = (
-            Policy(a.actor, a.policy(loop.of_seed(s.agent, jnp.int32(0))), Normalisation.identity(4, 2))(
+            Policy(a.actor, a.policy(loop.of_member(s.agent, jnp.int32(0))), Normalisation.identity(4, 2))(
                 observations, key=jax.random.key(0), budget=budget
             )
             for a, s in zip(agents, after, strict=True)
@@ -160,10 +160,8 @@ def _compare_with_numpy(renoise: int, k: int) -> None:
     names = {"field": make_field, "target_field": make_field, "critic": make_critic, "target_critic": make_critic}
     networks: dict[str, Any] = {n: make(i, jnp.float64, (5, 5)) for i, (n, make) in enumerate(names.items())}
     optimisers = optimisation.init(networks["field"]), optimisation.init(networks["critic"])
-    state, batch = (
-        SorlState(**networks, field_optimiser=optimisers[0], critic_optimiser=optimisers[1]),
-        make_batch(7, dtype=jnp.float64),
-    )
+    state = SorlState(**networks, field_optimiser=optimisers[0], critic_optimiser=optimisers[1])
+    batch = make_batch(7, dtype=jnp.float64)
     arrays = {n: {leaf: np.asarray(x) for leaf, x in named_arrays(network).items()} for n, network in networks.items()}
     rows = {
         "obs": np.asarray(batch.observation),
@@ -196,10 +194,11 @@ def _compare_with_numpy(renoise: int, k: int) -> None:
         target_noise=jnp.asarray(drawn.td_noise),
     )
     # Both sides.
+    actor, teacher, critic, target_critic = arrays.values()
     loss, target, critic_gradient = plus_numpy.expected_max_td(
-        arrays["field"],
-        arrays["critic"],
-        arrays["target_critic"],
+        actor,
+        critic,
+        target_critic,
         rows,
         list(np.moveaxis(drawn.td_noise, -3, 0)),
         k,
@@ -208,7 +207,10 @@ def _compare_with_numpy(renoise: int, k: int) -> None:
         renoise=bool(renoise),
     )
     expected, policy_gradient = plus_numpy.weighted_policy_loss(
-        *(arrays[name] for name in ("field", "target_field", "critic", "target_critic")),
+        actor,
+        teacher,
+        critic,
+        target_critic,
         rows,
         drawn,
         eta=0.2,
@@ -383,7 +385,8 @@ def test_candidates_are_chosen_by_the_pessimistic_verifier_unless_a_budget_names
     agent = _agent(verifier_pessimism=1.0, renoise=renoise)
     networks, observation = make_policy(agent, 3, 2, seed=0, scale=0.2), jnp.ones(3)
     budget = Budget(2, 3)
-    draws = 0.3 * agent.actor.draw_action(2, budget, key=jax.random.key(0))
+    draws: Any = agent.actor.draw_action(2, budget, key=jax.random.key(0))
+    draws = 0.3 * draws
     candidates = jnp.stack([agent.actor.act(networks, observation, draws[i : i + 1], Budget(2)) for i in range(3)])
     # The third has the highest mean. Mean less one deviation is 0.2, 0.4 - 0.3, 1 - 3 = 0.2, 0.1, -2.
     q = jnp.array([[0.2, 0.2], [0.7, 0.1], [4.0, -2.0]])
@@ -399,7 +402,7 @@ def test_candidates_are_chosen_by_the_pessimistic_verifier_unless_a_budget_names
         np.testing.assert_allclose(action, candidates[chosen], atol=1e-6)
     # A random choice uses it too: at a low temperature the best by it is drawn.
     cold = dataclasses.replace(budget, verifier=Softmax(1e-6))
-    drawn = agent.actor.draw_action(2, cold, key=jax.random.key(1))
+    drawn: Any = agent.actor.draw_action(2, cold, key=jax.random.key(1))
     action = agent.actor.act(networks, observation, dataclasses.replace(drawn, noise=draws), cold)
     np.testing.assert_allclose(action, candidates[0], atol=1e-6)
 
@@ -428,7 +431,7 @@ def test_every_switch_trains_resumes_bit_for_bit_and_acts_alike_from_its_file(fi
     for name in whole.metric_sums:
         assert described(agent.metric_descriptions, name) != UNDESCRIBED and f"`{name}`" in (SorlPlus.__doc__ or "")
     # The policy and its file.
-    networks = agent.policy(loop.of_seed(whole.agent, jnp.int32(0)))
+    networks = agent.policy(loop.of_member(whole.agent, jnp.int32(0)))
     policy = Policy(agent.actor, networks, Normalisation.identity(4, 2))
     policy.save(tmp_path / "policy.sorl")
     loaded, observations = load_policy(tmp_path / "policy.sorl"), np.random.default_rng(0).normal(size=(3, 4))

@@ -63,7 +63,8 @@ def policy_gradient(
     # The policy's own actions come first where the weights of the logged actions depend on them.
     guided = agent.cloning_weight is not None
     q_part = of_q() if guided else None
-    weight = None if q_part is None else cloning_weights(agent, state.target_critic, batch, q_part.values, index)
+    own = None if q_part is None else q_part.values
+    weight = None if own is None else cloning_weights(agent, state.target_critic, batch, own, index)
 
     def cloning(field):
         return cloning_loss(agent, field, state.target_field, batch, draws, weight)
