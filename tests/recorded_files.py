@@ -1,5 +1,6 @@
 """Small recorded data in the formats that sorl reads, written with those formats' own libraries."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,99 @@ def write_table(path: Path, found: list[dict[str, np.ndarray]]) -> Path:
         'time = "t"\nframe_rate = 10\n'
     )
     return path
+
+
+def write_lerobot(
+    directory: Path,
+    found: list[dict[str, np.ndarray]],
+    version: str,
+    columns: dict[str, list[Any]] | None = None,
+    changes: Any = None,
+) -> Path:
+    """A directory in LeRobot's layout of a version, with a video that is only named.
+
+    `columns` are further features, such as `next.reward`, a list for each episode; `changes` those of `info.json`.
+    """
+    steps = [len(one["rewards"]) for one in found]
+    features: dict[str, Any] = {
+        "observation.state": {"dtype": "float32", "shape": [3], "names": ["pan", "lift", "grip"]},
+        "action": {"dtype": "float32", "shape": [2], "names": {"motors": ["left", "right"]}},
+        "observation.images.front": {"dtype": "video", "shape": [4, 4, 3], "names": ["height", "width", "channel"]},
+    }
+    for name, lists in (columns or {}).items():
+        features[name] = {"dtype": np.asarray(lists[0]).dtype.name, "shape": [1], "names": None}
+    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+    info = {
+        "codebase_version": version,
+        "robot_type": "so100",
+        "total_episodes": len(found),
+        "total_frames": sum(steps),
+        "total_tasks": 1,
+        "chunks_size": 1000,
+        "fps": 30,
+        "splits": {"train": f"0:{len(found)}"},
+        "features": features,
+        **(changes or {}),
+    }
+    write = _lerobot_v3 if version.startswith("v3") else _lerobot_v2
+    (directory / "meta").mkdir(parents=True)
+    (directory / "meta" / "info.json").write_text(json.dumps(info))
+    write(directory, [_lerobot_table(number, one, steps, columns or {}) for number, one in enumerate(found)])
+    return directory
+
+
+def _lerobot_table(number: int, one: dict[str, np.ndarray], steps: list[int], columns: dict[str, list[Any]]) -> Any:
+    import pyarrow as pa
+
+    count, before = steps[number], sum(steps[:number])
+    return pa.table(
+        {
+            "observation.state": pa.FixedSizeListArray.from_arrays(one["observations"][:-1].reshape(-1), 3),
+            "action": pa.array(list(one["actions"]), pa.list_(pa.float32())),
+            **{name: pa.array(np.asarray(lists[number])) for name, lists in columns.items()},
+            "timestamp": np.arange(count, dtype=np.float32) / np.float32(30),
+            "frame_index": np.arange(count),
+            "episode_index": np.full(count, number),
+            "index": np.arange(before, before + count),
+            "task_index": np.zeros(count, np.int64),
+        }
+    )
+
+
+def _lerobot_v2(directory: Path, tables: list[Any]) -> None:
+    from pyarrow import parquet
+
+    (directory / "data" / "chunk-000").mkdir(parents=True)
+    lines = []
+    for number, table in enumerate(tables):
+        parquet.write_table(table, directory / "data" / "chunk-000" / f"episode_{number:06d}.parquet")
+        lines.append(json.dumps({"episode_index": number, "tasks": ["pick"], "length": table.num_rows}))
+    (directory / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    (directory / "meta" / "tasks.jsonl").write_text('{"task_index": 0, "task": "pick"}\n')
+
+
+def _lerobot_v3(directory: Path, tables: list[Any]) -> None:
+    """Two files of steps, the second with all episodes but the first."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    lengths = [table.num_rows for table in tables]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    for place in ("data/chunk-000", "meta/episodes/chunk-000"):
+        (directory / place).mkdir(parents=True)
+    parquet.write_table(tables[0], directory / "data/chunk-000/file-000.parquet")
+    parquet.write_table(pa.concat_tables(tables[1:]), directory / "data/chunk-000/file-001.parquet", row_group_size=4)
+    episodes = {
+        "episode_index": np.arange(len(tables)),
+        "tasks": [["pick"]] * len(tables),
+        "length": lengths,
+        "data/chunk_index": [0] * len(tables),
+        "data/file_index": [0] + [1] * (len(tables) - 1),
+        "dataset_from_index": starts[:-1],
+        "dataset_to_index": starts[1:],
+        "meta/episodes/chunk_index": [0] * len(tables),
+        "meta/episodes/file_index": [0] * len(tables),
+    }
+    parquet.write_table(pa.table(episodes), directory / "meta/episodes/chunk-000/file-000.parquet")
+    parquet.write_table(pa.table({"task_index": [0], "task": ["pick"]}), directory / "meta/tasks.parquet")

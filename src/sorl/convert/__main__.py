@@ -53,7 +53,8 @@ def main(config: Config) -> Path:
         print(f"warning: {note}", file=sys.stderr)
     print(done.text())
     place = shlex.quote(str(config.out))
-    print(f"Next:\n  python -m sorl.inspect {place}\n  python -m sorl.train --data {place}")
+    env = f" --env {shlex.quote(recording.environment)}" if recording.environment else ""
+    print(f"Next:\n  python -m sorl.inspect {place}\n  python -m sorl.train --data {place}{env}")
     return config.out
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 from sorl.data.generation.source import Generated
 from sorl.data.hdf5.source import Hdf5
+from sorl.data.lerobot.source import LeRobot
+from sorl.data.minari.source import Minari
 from sorl.data.ogbench.source import Ogbench
 from sorl.data.own_logs.source import Logs
 from sorl.data.tables.source import TableFile
+from sorl.environments import minari_sets
 
 
-Source = Ogbench | Generated | Hdf5 | TableFile | Logs
+Source = Ogbench | Generated | Hdf5 | LeRobot | Minari | TableFile | Logs
 """The sources of training data.
 
 `source.load(normalisation=...)` returns `LoadedData`: a `Dataset` on the device in the networks' units (or a
@@ -34,9 +37,9 @@ Then name it in this union and, before `Logs`, in `USER_SOURCES`. On the command
 
 FORMAT_OPTIONS = ("observation_keys", "reward", "split", "columns")
 """Options that only some formats have."""
-UserSource = Hdf5 | TableFile | Logs
+UserSource = Hdf5 | LeRobot | Minari | TableFile | Logs
 """The sources of the user's own data, which have `path` and `reads`."""
-USER_SOURCES: tuple[type[UserSource], ...] = (Hdf5, TableFile, Logs)
+USER_SOURCES: tuple[type[UserSource], ...] = (Hdf5, LeRobot, TableFile, Minari, Logs)
 """The possible sources for `--data`; the first one whose `reads` accepts the path is used, and the last accepts all."""
 
 
@@ -45,6 +48,14 @@ def user_source(path: Path, columns: Path | None = None) -> type[UserSource]:
     if columns is not None:
         return TableFile
     return next(kind for kind in USER_SOURCES if kind.reads(path))
+
+
+def absolute(path: Path) -> Path:
+    """The absolute path of the user's data, also of a Minari data set that is named by its id."""
+    found = minari_sets.directory_of(path)
+    if found is None and minari_sets.PREFIX in str(path):
+        return path
+    return (path if found is None else found).expanduser().absolute()
 
 
 def source_of(path: Path, **options: Any) -> UserSource:

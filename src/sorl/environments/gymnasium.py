@@ -1,6 +1,9 @@
 """Gymnasium's environments, named `MODULE:ID`, such as `gymnasium:Pendulum-v1` or `my_envs:Reach-v0`.
 
-Importing MODULE must register ID. Worker processes import this file, so it must not import jax.
+Importing MODULE must register ID. `minari:ID` is the environment of a Minari data set. `MODULE:ID[KEY,KEY]`
+concatenates the parts of an observation that is a dictionary.
+
+Worker processes import this file, so it must not import jax.
 """
 
 import importlib
@@ -13,7 +16,9 @@ from jaxtyping import Float, UInt8
 
 from sorl.environments.generator import EpisodeGenerator
 from sorl.environments.interface import Step
+from sorl.environments.minari_sets import recovered_environment
 from sorl.environments.simulators import quiet
+from sorl.environments.spaces import with_vector_observations
 
 
 class GymnasiumEnvironment:
@@ -108,7 +113,7 @@ def search_directories(env_name: str) -> list[str]:
     """
     if importlib.util.find_spec("gymnasium") is None:
         raise ImportError(f"{env_name} needs gymnasium, which is not installed here; run pip install gymnasium.")
-    module, _ = split_name(env_name)
+    module, _ = split_name(split_keys(env_name)[0])
     found = importlib.util.find_spec(module.partition(".")[0])
     if found is None:
         raise ImportError(_no_module(module, env_name))
@@ -117,12 +122,38 @@ def search_directories(env_name: str) -> list[str]:
     return [os.path.dirname(os.path.abspath(found.origin))] if found.has_location and found.origin else []
 
 
+def split_keys(env_name: str) -> tuple[str, list[str]]:
+    """Splits `MODULE:ID[KEY,KEY]` into the name and the keys of the observations; without brackets, there are none."""
+    name, bracket, rest = env_name.partition("[")
+    keys = [key.strip() for key in rest.removesuffix("]").split(",")] if bracket else []
+    if bracket and (not rest.endswith("]") or not all(keys)):
+        raise ValueError(
+            f"The environment is {env_name!r}; give MODULE:ID[KEY,KEY] to choose observations by their keys."
+        )
+    return name, keys
+
+
 def _make(env_name: str, render_mode: str | None) -> Any:
-    module, identifier = split_name(env_name)
-    search_directories(env_name)
+    name, keys = split_keys(env_name)
+    module, identifier = split_name(name)
+    search_directories(name)
+    _import(module, name)
+    if module == "minari":
+        environment = recovered_environment(identifier, render_mode)
+        limit = environment.spec.max_episode_steps
+    else:
+        environment, limit = _registered(module, identifier, env_name, render_mode)
+    if limit is None:
+        raise ValueError(
+            f"{env_name} has no limit of steps, so that an episode may never end; register it with max_episode_steps."
+        )
+    return with_vector_observations(environment, keys, env_name, always=module == "minari")
+
+
+def _registered(module: str, identifier: str, env_name: str, render_mode: str | None) -> tuple[Any, int | None]:
+    """An environment by its registration, and its limit of steps."""
     import gymnasium
 
-    _import(module, env_name)
     try:
         spec = gymnasium.spec(identifier)
     except gymnasium.error.Error as error:
@@ -131,15 +162,14 @@ def _make(env_name: str, render_mode: str | None) -> Any:
             "module registers."
         ) from error
     if spec.max_episode_steps is None:
-        raise ValueError(
-            f"{env_name} has no limit of steps, so that an episode may never end; register it with max_episode_steps."
-        )
+        return None, None
     try:
-        return gymnasium.make(identifier, disable_env_checker=True, render_mode=render_mode)
+        made = gymnasium.make(identifier, disable_env_checker=True, render_mode=render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"{env_name} needs what is not installed here: {_text(error)}.") from error
     except gymnasium.error.Error as error:
         raise ValueError(f"{env_name} cannot be made: {_text(error)}; repair its registration.") from error
+    return made, spec.max_episode_steps
 
 
 def _import(module: str, env_name: str) -> None:

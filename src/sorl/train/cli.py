@@ -14,6 +14,7 @@ from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.options import DataConfig, TrainConfig, changes, read_config
 from sorl.config.own_agents import OwnAgents
+from sorl.data.sources import absolute
 from sorl.runs import run as runs
 from sorl.system import entry
 from sorl.train import resuming
@@ -138,8 +139,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Makes the paths absolute, so that the run can be resumed and repeated from any directory."""
     data = config.data
-    names = ("path", "directory", "columns")
-    paths = {name: getattr(data, name).expanduser().absolute() for name in names if getattr(data, name) is not None}
+    found = {name: getattr(data, name) for name in ("path", "directory", "columns")}
+    paths = {name: absolute(path) for name, path in found.items() if path is not None}
     return dataclasses.replace(config, data=dataclasses.replace(data, **paths))
 
 

@@ -190,12 +190,16 @@ def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
 
 
 def _held_out(log: Log, fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
-    """Whether each row is held out; both parts have a trajectory, unless the fraction is 0 or there is only one."""
-    count = len(log.successors)
+    """Whether each row is held out."""
+    return np.repeat(held_out_trajectories(len(log.successors), fraction, seed), log.lengths)
+
+
+def held_out_trajectories(count: int, fraction: float, seed: int) -> Bool[np.ndarray, " trajectories"]:
+    """Whether each of `count` trajectories is held out; both parts have one, unless fraction is 0 or count 1."""
     chosen = np.zeros(count, np.bool_)
     number = min(count - 1, max(1, round(fraction * count))) if fraction else 0
     chosen[np.random.default_rng(seed).permutation(count)[:number]] = True
-    return np.repeat(chosen, log.lengths)
+    return chosen
 
 
 def _observations(log: Log, train: Bool[np.ndarray, " rows"]) -> Columns:

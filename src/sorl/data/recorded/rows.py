@@ -90,7 +90,7 @@ def _is_new(block: Rows, before: Rows) -> bool:
     """Whether a block's first row begins another trajectory than the rows before it."""
     if before.ends[-1]:
         return True
-    return block.episode is not None and before.episode is not None and block.episode[0] != before.episode[-1]
+    return block.episode is not None and before.episode is not None and bool(block.episode[0] != before.episode[-1])
 
 
 def _refuse_again(path: Path, number: float, row: int, seen: set[float]) -> None:

@@ -105,7 +105,8 @@ def _rows(
             actions=joined(path, {name: block[name] for name in mapping.actions}),
             rewards=np.zeros(count, np.float32) if signal is None else block[signal].reshape(-1),
             terminated=terminals if mapping.masks is None else ~flags(mapping.masks),
-            ends=terminals | timeouts,
+            # Where episodes have numbers, a task that is solved early need not end the trajectory.
+            ends=terminals | timeouts if mapping.episode is None else np.zeros(count, np.bool_),
             truncated=timeouts,
             successors=None if successors is None else joined(path, {name: block[name] for name in successors}),
             episode=None if mapping.episode is None else block[mapping.episode].reshape(-1),
