@@ -60,6 +60,8 @@ TINY = {
     "policy": ["--no-compilation-cache"],
     "export": ["--platforms", "cpu"],
     "plots": [],
+    "convert": ["--quiet"],
+    "inspect": ["--quiet"],
     "report": [],
 }
 """Options for each command, behind those of the page."""

@@ -8,7 +8,6 @@ import pytest
 from sorl.convert import __main__ as command, npz_writer
 from sorl.convert.convert import convert
 from sorl.data import Logs, load_logs
-from sorl.data.mapped.recording import recording as mapped_recording
 from sorl.data.recorded import checks
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 
@@ -47,7 +46,7 @@ def _episodes(ends, dtype=np.float64, last=True):
 
 
 def _read_back(out):
-    return list(checks.episodes(Logs(out).recording() if out.suffix else mapped_recording(out)))
+    return list(checks.episodes(Logs(out).recording()))
 
 
 def _assert_same(found, expected):

@@ -75,6 +75,9 @@ class DataConfig:
     """Where the data stay while training: on the device; on the host, in memory; or on disk, as data directories can.
     Batches are the same, so that a run may change it when it is resumed; auto: the fastest for which there is memory,
     which is printed."""
+    reward_scale: float = 1.0
+    """With your own data: multiply every reward by this, so that values are neither tiny nor huge (`sorl.inspect` says
+    what to expect); evaluations do not change."""
     sparse_rewards: bool = False
     """Train on -1 for every reward other than 0, on any data and with any agent; evaluations do not change."""
 
@@ -85,6 +88,7 @@ class DataConfig:
             episodes=(1, 10_000_000),
             generation_seed=(0, 2**32 - 1),
             validation_fraction=(0.0, 0.999),
+            reward_scale=(1 / MAX_NUMBER, MAX_NUMBER),
             observation_margin=(1.0, MAX_NUMBER),
             action_low=(-MAX_NUMBER, MAX_NUMBER),
             action_high=(-MAX_NUMBER, MAX_NUMBER),
@@ -240,6 +244,8 @@ class TrainConfig:
         given = [name for name in FORMAT_OPTIONS if getattr(data, name) is not None]
         if data.path is None and given:
             raise ValueError(f"data.{given[0]} is for your own data; give --data too, or omit it.")
+        if data.path is None and data.reward_scale != 1:
+            raise ValueError("data.reward_scale is for your own data; give --data too, or omit it.")
         if data.path is None and (data.action_low is not None or data.action_high is not None):
             raise ValueError(
                 "data.action_low and data.action_high are for your own logs; give --data too, or omit them."

@@ -35,12 +35,15 @@ def read_info(directory: Path) -> Info:
     version = content.get("codebase_version")
     if version not in VERSIONS:
         raise ValueError(f"{path} is of version {version}; give a data set of LeRobot {', '.join(VERSIONS)}.")
-    features = content.get("features")
-    fps, episodes, frames = (content.get(key) for key in ("fps", "total_episodes", "total_frames"))
-    good = isinstance(fps, int | float) and isinstance(episodes, int) and isinstance(frames, int) and fps > 0
-    if not isinstance(features, dict) or not all(isinstance(one, dict) and "dtype" in one for one in features.values()):
-        good = False
-    if not good:
+    features, fps = content.get("features"), content.get("fps")
+    episodes, frames = content.get("total_episodes"), content.get("total_frames")
+    if (
+        not isinstance(features, dict)
+        or not all(isinstance(one, dict) and "dtype" in one for one in features.values())
+        or not isinstance(fps, int | float)
+        or not isinstance(episodes, int)
+        or not isinstance(frames, int)
+    ):
         raise ValueError(f"{path} lacks features, fps, total_episodes or total_frames; {REMEDY}.")
     return Info(version, float(fps), features, episodes, frames, content.get("robot_type"))
 

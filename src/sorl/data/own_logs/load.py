@@ -30,6 +30,7 @@ def load_logs(
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
     sparse_rewards: bool = False,
+    reward_scale: float = 1.0,
     residence: Residence = "device",
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
@@ -61,9 +62,9 @@ def load_logs(
     the policy sees: each observation is clipped to centre +- margin * half range, in the user's units, where centre and
     half range are those of the training rows and their successors (a constant to itself; None: no limits);
     `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `sparse_rewards`,
-    whether every reward other than 0 becomes -1; `residence`, where the data stay (see `sorl.data.residence`), which
-    changes no number; `normalisation`, the units of a run that is continued, instead of those of the file: actions
-    outside of its range are refused.
+    whether every reward other than 0 becomes -1; `reward_scale`, by which every reward is multiplied; `residence`,
+    where the data stay (see `sorl.data.residence`), which changes no number; `normalisation`, the units of a run that
+    is continued, instead of those of the file: actions outside of its range are refused.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.
@@ -83,6 +84,7 @@ def load_logs(
         action_low=action_low,
         action_high=action_high,
         sparse_rewards=sparse_rewards,
+        reward_scale=reward_scale,
         residence=chosen,
         normalisation=normalisation,
     )
@@ -106,6 +108,7 @@ def load_log(
     action_low: float | Sequence[float] | None = None,
     action_high: float | Sequence[float] | None = None,
     sparse_rewards: bool = False,
+    reward_scale: float = 1.0,
     residence: Residence | Chosen = "device",
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
@@ -124,6 +127,9 @@ def load_log(
     if sparse_rewards:
         for part in logs:
             part.rows["rewards"] = sparse(part.rows["rewards"])
+    if reward_scale != 1:
+        for part in logs:
+            part.rows["rewards"] = part.rows["rewards"] * reward_scale
     if normalisation is None:
         limits = scales.action_range(logs, action_low, action_high)
     else:
@@ -149,6 +155,8 @@ def load_log(
     provenance = _provenance(log, found, split, validation_set)
     if sparse_rewards:
         provenance["sparse_rewards"] = True
+    if reward_scale != 1:
+        provenance["reward_scale"] = reward_scale
     return LoadedData(train_set, validation_set, normalisation, provenance, chosen)
 
 

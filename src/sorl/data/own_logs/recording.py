@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from sorl.data import checks, records
+from sorl.data.mapped.manifest import is_data_directory
+from sorl.data.mapped.recording import recording as directory_recording
 from sorl.data.own_logs.file import stored_names, whole_numbers_note
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
@@ -19,13 +21,15 @@ from sorl.system.files import expanded, read_json
 
 
 def recording(path: Path) -> Recording:
-    """The trajectories of an npz file, whose keys `sorl.load_logs` documents.
+    """The trajectories of an npz file, whose keys `sorl.load_logs` documents, or of a data directory.
 
     Names of columns, the frame rate and the like come from the record that `sorl.convert` writes beside its files.
     """
     path = expanded(path, "give its full name")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    if is_data_directory(path):
+        return directory_recording(path)
     table = NpzTable(path)
     stored, _ = stored_names(path, table.columns)
     scale = {key: stored.pop(key) for key in ("action_low", "action_high") if key in stored}

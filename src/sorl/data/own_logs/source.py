@@ -27,6 +27,8 @@ class Logs:
     """Upper limits of the actions; default: those in the file, or else the highest logged actions."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    reward_scale: float = 1.0
+    """Multiply every reward by this."""
     residence: Residence = "auto"
     """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
 
@@ -53,6 +55,7 @@ class Logs:
             action_low=self.action_low,
             action_high=self.action_high,
             sparse_rewards=self.sparse_rewards,
+            reward_scale=self.reward_scale,
             residence=self.residence,
             normalisation=normalisation,
         )

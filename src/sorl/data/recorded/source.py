@@ -37,6 +37,8 @@ class RecordedSource(abc.ABC):
     """Upper limits of the actions; default: the highest logged actions."""
     sparse_rewards: bool = False
     """Replace every reward other than 0 by -1."""
+    reward_scale: float = 1.0
+    """Multiply every reward by this."""
     residence: Residence = "auto"
     """Where the data stay: on the device or on the host; auto: the faster for which there is memory."""
 
@@ -63,6 +65,7 @@ class RecordedSource(abc.ABC):
             action_low=self.action_low,
             action_high=self.action_high,
             sparse_rewards=self.sparse_rewards,
+            reward_scale=self.reward_scale,
             residence=self.residence,
             normalisation=normalisation,
         )

@@ -1,0 +1,1 @@
+"""The data report: what recorded data hold, and what to do about it before training."""

@@ -1,0 +1,164 @@
+"""Warnings of the data report, in words that say what to do."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+OUTLYING = 100.0
+"""A range of more deviations than this has values far outside the rest."""
+JUMPING = 25.0
+"""A step of more than this many usual steps, and of more than half of the range, is a jump."""
+SATURATED = 0.2
+"""Share of actions at a limit from which the actions count as saturated."""
+LARGE_VALUE = 1_000.0
+SMALL_VALUE = 0.1
+LATE = 50
+"""A gap between two steps that differs by more than this percentage from the usual one is irregular."""
+
+
+def advice(facts: dict[str, Any]) -> list[str]:
+    """The warnings about the facts that `sorl.inspect.report.inspected` found, one sentence each."""
+    return [*_columns(facts), *_times(facts), *_ends(facts), *_rewards(facts), *_actions(facts), *_repetition(facts)]
+
+
+def _columns(facts: dict[str, Any]) -> Iterator[str]:
+    for kind in ("observations", "actions"):
+        for column in facts[kind]:
+            name, span = column["name"], column["high"] - column["low"]
+            if column["constant"]:
+                use = "it always acts as that constant" if kind == "actions" else "it is centred to 0"
+                yield f"{name} never varies (it is {column['low']:.6g}); {use}, so drop the dimension if you can."
+                continue
+            if column["nearly_constant"]:
+                yield (
+                    f"{name} hardly varies (deviation {column['deviation']:.2g} around {column['mean']:.6g}); drop the "
+                    "dimension, or it enters the networks as noise with deviation 1."
+                )
+            if column["unusual_scale"]:
+                yield (
+                    f"{name} has the unusual scale {column['deviation']:.2g}; it is standardised, but check its unit, "
+                    "and that a policy gets it with as many digits."
+                )
+            if column["deviation"] > 0 and span > OUTLYING * column["deviation"]:
+                yield (
+                    f"{name} has values far outside the rest ({column['low']:.4g} to {column['high']:.4g}, deviation "
+                    f"{column['deviation']:.2g}); repair sensor faults, or drop their episodes."
+                )
+            if column["angle"]:
+                yield (
+                    f"{name} looks like an angle in {column['angle']} that wraps ({column['wraps']:,} times); give its "
+                    "sine and cosine instead."
+                )
+            elif column["largest_step"] > max(JUMPING * column["usual_step"], 0.5 * span):
+                yield (
+                    f"{name} jumps by {column['largest_step']:.4g} in {column['largest_step_at']} (usually "
+                    f"{column['usual_step']:.2g}); check for lost steps, or a reset inside an episode."
+                )
+
+
+def _times(facts: dict[str, Any]) -> Iterator[str]:
+    times = facts["times"]
+    if times is None:
+        return
+    if times["irregular_share"] > 0:
+        yield (
+            f"{times['irregular_share']:.2%} of the gaps between steps differ by more than {LATE} % from the usual "
+            f"{times['usual']:.4g} s (up to {times['longest']:.4g} s); cut episodes where steps are missing, or "
+            "resample."
+        )
+    rate = facts["frame_rate"]
+    if rate and abs(times["usual"] * rate - 1) > 0.05:
+        yield f"Steps are {times['usual']:.4g} s apart, but the frame rate says {1 / rate:.4g} s; correct one of them."
+
+
+def _ends(facts: dict[str, Any]) -> Iterator[str]:
+    counts = facts["counts"]
+    dropped = counts["steps"] - counts["transitions"]
+    if counts["rewarded_and_dropped"]:
+        yield (
+            f"{counts['rewarded_and_dropped']:,} rewarded last steps cannot be trained on, because the state after "
+            "them is unknown and they are no terminations; store that state, or mark the steps that end the task."
+        )
+    elif dropped:
+        yield (
+            f"{dropped:,} last steps are not trained on, because the state after them is unknown; store it if you can."
+        )
+    if counts["episodes"] < 10:
+        yield (
+            f"There are only {counts['episodes']} episodes, so that validation losses say little; log more, or give "
+            "--data.validation-fraction 0."
+        )
+    if counts["after_termination"]:
+        yield (
+            f"{counts['after_termination']:,} steps follow a termination in the same episode; their rewards never "
+            "count before it, so check that they are meant."
+        )
+
+
+def _rewards(facts: dict[str, Any]) -> Iterator[str]:
+    rewards, counts = facts["rewards"], facts["counts"]
+    discount, value, limit = rewards["discount"], rewards["value_observed"], rewards["value_limit"]
+    if rewards["distinct"] == 1:
+        yield (
+            f"Every reward is {rewards['min']:.4g}, so that only terminations tell good from bad; give others, such as "
+            "--data.reward success-at-end or last-step."
+        )
+    if value > LARGE_VALUE or limit > 100 * LARGE_VALUE:
+        scale = 10.0 ** -np.round(np.log10(max(value, 1e-300) / 10))
+        yield (
+            f"Expect |Q| of {value:.4g} (at most {limit:.4g}) with --agent.discount {discount:g}; give "
+            f"--data.reward-scale {scale:g}, so that critics need not learn such large values."
+        )
+    elif 0 < value < SMALL_VALUE:
+        yield (
+            f"Expect |Q| of only {value:.2g}, less than an untrained critic's; give --data.reward-scale "
+            f"{10.0 ** np.ceil(-np.log10(value)):g}."
+        )
+    steps = counts["length_median"]
+    if rewards["rewarded_share"] < 0.02 and rewards["distinct"] > 1 and discount**steps < 0.05:
+        wanted = 1 - 1 / max(steps, 2)
+        yield (
+            f"Rewards are rare, and after a median episode of {steps:g} steps only {discount**steps:.1g} of one is "
+            f"left at the start; give --agent.discount {wanted:.4g} or more, or --agent.n-step."
+        )
+    if 0 < rewards["rewarded_episodes_share"] < 0.05 and rewards["distinct"] > 1:
+        yield f"Only {rewards['rewarded_episodes_share']:.1%} of the episodes have a reward; log more that succeed."
+
+
+def _actions(facts: dict[str, Any]) -> Iterator[str]:
+    for column in facts["actions"]:
+        if column["constant"]:
+            continue
+        share = column["at_low"] + column["at_high"]
+        if share > SATURATED:
+            yield (
+                f"{column['name']} is at a limit in {share:.0%} of the steps; if it was clipped, the policy cannot "
+                "learn what was meant: log the commands before clipping, or widen --data.action-low and "
+                "--data.action-high."
+            )
+        if column["smoothness"] < 0.1 and facts["counts"]["steps"] > 100:
+            yield (
+                f"{column['name']} looks like independent noise (correlation of successive values "
+                f"{column['smoothness']:.2f}); check that each action belongs to its own step."
+            )
+
+
+def _repetition(facts: dict[str, Any]) -> Iterator[str]:
+    counts, near = facts["counts"], facts["coverage"]
+    if counts["duplicate_episodes"]:
+        yield (
+            f"{counts['duplicate_episodes']:,} episodes are copies of others, so that held-out ones may be trained on; "
+            "drop them."
+        )
+    elif counts["duplicate_steps"] > 0.01 * counts["steps"]:
+        yield (
+            f"{counts['duplicate_steps']:,} steps ({counts['duplicate_steps'] / counts['steps']:.1%}) repeat another's "
+            "observation and action; check for stalled sensors, or drop idle stretches."
+        )
+    if near is not None and near["distance_median"] > 1:
+        yield (
+            f"The nearest state of another episode is {near['distance_median']:.2g} deviations away, so that episodes "
+            "share hardly any states; log more, or drop dimensions that only tell episodes apart."
+        )

@@ -1,0 +1,113 @@
+"""One pass over the episodes of a recording: everything that the data report needs of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt64
+
+from sorl.data.recorded import checks
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.inspect.sample import Reservoir, Steps
+from sorl.inspect.tracker import Tracker
+
+
+SAMPLED_STEPS = 20_000
+"""Steps that are kept for histograms and nearest neighbours; all others count only in sums."""
+
+
+@dataclasses.dataclass
+class Collected:
+    """What one pass found."""
+
+    recording: Recording
+    observations: Tracker
+    actions: Tracker
+    sample: Steps
+    names: list[str]
+    """The name of each episode."""
+    lengths: Shaped[np.ndarray, " episodes"]
+    rewards: Float[np.ndarray, " steps"]
+    terminated: Shaped[np.ndarray, " steps"]
+    truncated: Shaped[np.ndarray, " episodes"]
+    has_last_state: Shaped[np.ndarray, " episodes"]
+    duplicate_steps: int
+    """Steps whose observation and action are those of an earlier step."""
+    duplicate_episodes: int
+    intervals: Float[np.ndarray, " intervals"] | None
+    """Seconds between steps, if the source has times."""
+    notes: list[str]
+
+    @property
+    def ends(self) -> Shaped[np.ndarray, " steps"]:
+        """Whether a step is the last of its episode."""
+        ends = np.zeros(len(self.rewards), np.bool_)
+        ends[np.cumsum(self.lengths) - 1] = True
+        return ends
+
+    @property
+    def starts(self) -> Shaped[np.ndarray, " episodes"]:
+        """The first step of each episode."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+def collect(recording: Recording, advance: Callable[[int], None] = lambda steps: None) -> Collected:
+    """Reads all episodes once.
+
+    **Arguments:** `advance`, which is called with the number of steps of each episode that was read.
+
+    Raises a `ValueError` for data that cannot be used.
+    """
+    notes: list[str] = []
+    observations, actions = Tracker(len(recording.observation_names)), Tracker(len(recording.action_names))
+    reservoir = Reservoir(SAMPLED_STEPS)
+    hashes, digests, times, rows = [], [], [], []
+    weights = np.random.default_rng(0).integers(1, 2**63, 8 * (observations.low.size + actions.low.size), np.uint64) | 1
+    for number, episode in enumerate(checks.episodes(recording, notes)):
+        steps = len(episode.actions)
+        observations.add(episode.observations, episode.name)
+        actions.add(episode.actions, episode.name)
+        reservoir.add(Steps(episode.observations[:steps], episode.actions, np.full(steps, number)))
+        hashes.append(_hashes(episode, weights))
+        digests.append(_digest(episode))
+        if episode.times is not None:
+            times.append(np.diff(episode.times.astype(np.float64)))
+        rows.append(episode._replace(observations=episode.observations[:0], actions=episode.actions[:0], times=None))
+        advance(steps)
+    known = [len(one.rewards) for one in rows]
+    return Collected(
+        recording=recording,
+        observations=observations,
+        actions=actions,
+        sample=reservoir.steps(),
+        names=[one.name for one in rows],
+        lengths=np.array(known),
+        rewards=np.concatenate([one.rewards for one in rows]).astype(np.float64),
+        terminated=np.concatenate([one.terminated for one in rows]),
+        truncated=np.array([one.truncated for one in rows]),
+        has_last_state=np.array([digest[1] for digest in digests]),
+        duplicate_steps=sum(known) - len(np.unique(np.concatenate(hashes))),
+        duplicate_episodes=len(digests) - len({digest[0] for digest in digests}),
+        intervals=np.concatenate(times) if times else None,
+        notes=notes,
+    )
+
+
+def _hashes(episode: LoggedEpisode, weights: UInt64[np.ndarray, " numbers"]) -> UInt64[np.ndarray, " steps"]:
+    """A hash of each step's observation and action: a sum of their bytes with random odd weights, modulo 2^64."""
+    parts = [episode.observations[: len(episode.actions)], episode.actions]
+    content = np.concatenate(
+        [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in parts], axis=1
+    )
+    mixed = (content.astype(np.uint64) + 1) * weights[: content.shape[1]]
+    mixed ^= mixed >> np.uint64(29)
+    return (mixed * np.uint64(0x9E3779B97F4A7C15)).sum(axis=1, dtype=np.uint64)
+
+
+def _digest(episode: LoggedEpisode) -> tuple[bytes, bool]:
+    """A digest of the whole episode, and whether it has its last state."""
+    digest = hashlib.sha256()
+    for array in (episode.observations, episode.actions, episode.rewards):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return digest.digest(), episode.has_last_state

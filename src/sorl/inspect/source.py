@@ -1,0 +1,84 @@
+"""The recording that `sorl.inspect` reads: the user's own data by their path, or OGBench's by the task's name."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sorl.data.generation.source import Generated
+from sorl.data.loaded import LoadedData
+from sorl.data.ogbench.source import Ogbench
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.data.recorded.keys import column_names
+from sorl.data.sources import source_of
+from sorl.environments.names import Task
+
+
+def recording_of(
+    data: str, options: Mapping[str, Any], *, directory: Path | None = None, episodes: int | None = None
+) -> Recording:
+    """The recording that a user names.
+
+    **Arguments:** `options`, those of formats; `directory` and `episodes`, for OGBench's data as in `DataConfig`.
+
+    Raises a `ValueError`, one sentence, for data that cannot be used.
+    """
+    path = Path(data)
+    if path.exists() or path.suffix or not _is_task(data):
+        return source_of(path, **options).recording()
+    loaded = (Ogbench(data, directory) if episodes is None else Generated(data, episodes)).load()
+    return _of_loaded(loaded)
+
+
+def _is_task(name: str) -> bool:
+    try:
+        Task.parse(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_loaded(loaded: LoadedData) -> Recording:
+    """Loaded data of OGBench, whose units are the environment's, as episodes."""
+    parts = [part for part in (loaded.train, loaded.validation) if part is not None]
+    count = int(len(loaded.train.observations) - len(loaded.train.starts))
+    validation = loaded.validation
+    held_out = 0 if validation is None else len(validation.observations) - len(validation.starts)
+
+    def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+        number = 0
+        for part in parts:
+            arrays = {name: np.asarray(getattr(part, name)) for name in ("observations", "actions", "rewards", "masks")}
+            ends = np.ones(len(arrays["rewards"]), np.bool_)
+            ends[np.asarray(part.starts)] = False
+            first = 0
+            for last in np.flatnonzero(ends):
+                rows = slice(first, last)
+                terminated = arrays["masks"][rows] == 0
+                states = arrays["observations"][first : last + 1]
+                if last > first:
+                    yield LoggedEpisode(
+                        states,
+                        arrays["actions"][rows],
+                        arrays["rewards"][rows],
+                        terminated,
+                        not bool(terminated[-1]),
+                        f"episode {number}",
+                    )
+                number, first = number + 1, int(last) + 1
+
+    sizes = {name: getattr(loaded.train, name).shape[1] for name in ("observations", "actions")}
+    path = Path(loaded.provenance["path"])
+    return Recording(
+        path=path,
+        form=f"OGBench, {loaded.provenance['source']}",
+        read=read,
+        observation_names=tuple(column_names("observations", sizes["observations"])),
+        action_names=tuple(column_names("actions", sizes["actions"])),
+        files=(path,),
+        steps=sum(len(part) for part in parts),
+        environment=loaded.provenance["env_name"],
+        held_out=frozenset(f"episode {number}" for number in range(count, count + held_out)),
+        details={"reward": "relabelled for the task"},
+    )

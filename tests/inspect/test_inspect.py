@@ -1,0 +1,203 @@
+import json
+
+import numpy as np
+import pytest
+
+from sorl.data import Logs, load_logs
+from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.inspect import __main__ as command
+from sorl.inspect.report import inspected
+from sorl.inspect.sample import Reservoir, Steps
+from sorl.inspect.source import recording_of
+from sorl.inspect.tracker import Tracker
+
+from .. import recorded_files
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "source").write_text("raw")
+    return tmp_path / "source"
+
+
+def _recording(source, episodes, **changes):
+    first = episodes[0]
+    names = {
+        "observation_names": tuple(f"o{i}" for i in range(first.observations.shape[1])),
+        "action_names": tuple(f"a{i}" for i in range(first.actions.shape[1])),
+    }
+    return Recording(path=source, form="test", read=lambda notes: iter(episodes), files=(source,), **names, **changes)
+
+
+def _episode(number, observations, actions=None, rewards=None, terminated=False, last=True, times=None):
+    steps = len(observations) - last
+    if actions is None:
+        actions = np.random.default_rng(number).normal(size=(steps, 1)).cumsum(axis=0)
+    return LoggedEpisode(
+        observations=observations,
+        actions=actions,
+        rewards=np.zeros(steps) if rewards is None else rewards,
+        terminated=(np.arange(steps) == steps - 1) & terminated,
+        truncated=not terminated,
+        name=f"episode {number}",
+        times=times,
+    )
+
+
+def _smooth(number, steps=30, size=2):
+    return np.random.default_rng(number).normal(size=(steps + 1, size)).cumsum(axis=0)
+
+
+def _warned(facts, *words):
+    found = [sentence for sentence in facts["warnings"] if all(word in sentence for word in words)]
+    assert len(found) == 1, facts["warnings"]
+    return found[0]
+
+
+def test_one_pass_gives_the_statistics_of_the_whole():
+    parts = [_smooth(number, steps) * [1.0, 100.0] + [5.0, 1e6] for number, steps in enumerate((3, 40, 7))]
+    tracker = Tracker(2)
+    for number, part in enumerate(parts):
+        tracker.add(part, f"episode {number}")
+    whole, steps = np.concatenate(parts), np.concatenate([np.diff(part, axis=0) for part in parts])
+    second = np.concatenate([np.diff(part, n=2, axis=0) for part in parts])
+    found = tracker.columns()
+    np.testing.assert_array_equal(found.low, whole.min(axis=0))
+    np.testing.assert_array_equal(found.high, whole.max(axis=0))
+    np.testing.assert_allclose(found.mean, whole.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.deviation, whole.std(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(tracker.usual_step(), np.abs(steps).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(tracker.noise(), np.sqrt(np.mean(second**2, axis=0) / 6), rtol=1e-12)
+    np.testing.assert_allclose(tracker.smoothness(), 1 - np.mean(steps**2, axis=0) / (2 * whole.var(axis=0)), rtol=1e-9)
+    episode = int(np.argmax([np.abs(np.diff(part[:, 0])).max() for part in parts]))
+    step = int(np.abs(np.diff(parts[episode][:, 0])).argmax())
+    assert tracker.largest_step_at[0] == f"step {step} of episode {episode}"
+
+
+def test_white_noise_and_slow_changes_are_told_apart():
+    noise, slow = Tracker(1), Tracker(1)
+    noise.add(np.random.default_rng(0).normal(scale=3.0, size=(20_000, 1)), "e")
+    slow.add(np.sin(np.arange(20_000) / 200)[:, None], "e")
+    assert abs(noise.smoothness()[0]) < 0.03 and abs(noise.noise()[0] - 3) < 0.1
+    assert slow.smoothness()[0] > 0.999 and slow.noise()[0] < 1e-4
+
+
+def test_shares_at_the_limits_follow_new_limits():
+    tracker = Tracker(1)
+    for values in ([0.0, 1.0, 1.0], [1.0, 2.0], [2.0, -1.0, 2.0]):
+        tracker.add(np.array(values)[:, None], "e")
+    low, high = tracker.at_limits()
+    assert (low[0], high[0]) == (1 / 8, 3 / 8)
+
+
+def test_the_sample_gives_every_step_the_same_chance():
+    counts = np.zeros(50)
+    for seed in range(300):
+        reservoir = Reservoir(10, seed)
+        for number in range(5):
+            rows = np.arange(10) + 10 * number
+            reservoir.add(Steps(rows[:, None].astype(float), rows[:, None].astype(float), np.full(10, number)))
+        steps = reservoir.steps()
+        assert len(steps.actions) == 10 == len(np.unique(steps.actions))
+        counts[steps.actions[:, 0].astype(int)] += 1
+    assert 35 < counts.min() and counts.max() < 90  # of 60, at more than 3 deviations
+
+
+def test_constant_and_huge_columns_are_named_and_do_not_blow_up(tmp_path):
+    random, rows = np.random.default_rng(0), 200
+    observations = random.normal(size=(rows, 4))
+    observations[:, 1], observations[:, 2] = 7.25, 1e9 * random.normal(size=rows)
+    observations[:, 3] = 1.7e9 + 1e-3 * random.normal(size=rows)
+    np.savez(
+        tmp_path / "logs.npz",
+        observations=observations,
+        actions=random.uniform(-1, 1, (rows, 1)),
+        rewards=random.normal(size=rows),
+        terminals=np.zeros(rows),
+        timeouts=np.arange(rows) % 20 == 19,
+    )
+    facts = inspected(Logs(tmp_path / "logs.npz").recording())
+    assert "drop the dimension" in _warned(facts, "observations[1] never varies (it is 7.25)")
+    assert "check its unit" in _warned(facts, "observations[2] has the unusual scale")
+    assert "drop the dimension" in _warned(facts, "observations[3] hardly varies")
+    json.dumps(facts, allow_nan=False)
+    network = np.asarray(load_logs(tmp_path / "logs.npz", validation_fraction=0.0).train.observations)
+    assert np.isfinite(network).all() and np.abs(network).max() < 6
+    # The deviation is 1 over all rows, of which the last of each trajectory is not trained on.
+    assert network[:, 1].tolist() == [0] * len(network) and (abs(network.std(axis=0)[[0, 2, 3]] - 1) < 0.05).all()
+
+
+def test_angles_jumps_and_gaps_are_found(source):
+    angle = (np.arange(401) * 0.1 + np.pi) % (2 * np.pi) - np.pi
+    state = np.sin(np.arange(401) / 30)
+    state[200:] += 5.0
+    times = np.arange(400) * 0.1
+    times[300:] += 2.0
+    episodes = [_episode(number, np.stack([angle, state], axis=1), times=times) for number in range(12)]
+    facts = inspected(_recording(source, episodes, frame_rate=20.0))
+    assert "give its sine and cosine" in _warned(facts, "o0 looks like an angle in radians that wraps")
+    assert "step 199 of episode 0" in _warned(facts, "o1 jumps by")
+    assert "cut episodes where steps are missing" in _warned(facts, "0.25% of the gaps between steps", "0.1 s")
+    _warned(facts, "Steps are 0.1 s apart, but the frame rate says 0.05 s")
+
+
+def test_values_to_expect_and_their_remedies(source):
+    big = [_episode(n, _smooth(n), rewards=np.full(30, 1e4)) for n in range(12)]
+    facts = inspected(_recording(source, big), discount=0.99)
+    # 1e4 (1 - 0.99^30) / (1 - 0.99), and the limit 1e4 / (1 - 0.99).
+    assert facts["rewards"]["value_observed"] == pytest.approx(1e6 * (1 - 0.99**30))
+    assert facts["rewards"]["value_limit"] == pytest.approx(1e6)
+    assert "--data.reward-scale" in _warned(facts, "Expect |Q| of")
+    _warned(facts, "Every reward is 1e+04")
+    rare = [_episode(n, _smooth(n, 500), rewards=np.eye(500)[-1], terminated=True) for n in range(12)]
+    facts = inspected(_recording(source, rare), discount=0.99)
+    assert facts["rewards"]["value_at_start_mean"] == pytest.approx(0.99**499)
+    assert "--agent.discount 0.998" in _warned(facts, "Rewards are rare")
+    cut = [_episode(n, _smooth(n)[:-1], rewards=np.eye(30)[-1], last=False) for n in range(12)]
+    assert "12 rewarded last steps cannot be trained on" in _warned(inspected(_recording(source, cut)), "rewarded last")
+
+
+def test_duplicates_saturation_and_noise(source):
+    noise = np.random.default_rng(0).normal(size=(30, 1))
+    episodes = [_episode(n, _smooth(n), np.clip(10 * noise, -1, 1)) for n in (0, 1, 2, 0)]
+    facts = inspected(_recording(source, episodes))
+    assert facts["counts"]["duplicate_steps"] == 30 and facts["counts"]["duplicate_episodes"] == 1
+    _warned(facts, "1 episodes are copies of others")
+    _warned(facts, "a0 is at a limit in")
+    _warned(facts, "a0 looks like independent noise")
+    _warned(facts, "There are only 4 episodes")
+
+
+def test_coverage_is_the_distance_to_other_episodes(source):
+    grid = np.arange(31.0)[:, None]
+    episodes = [_episode(number, grid + 0.5 * number) for number in range(2)]
+    facts = inspected(_recording(source, episodes))
+    deviation = np.concatenate([one.observations for one in episodes]).std()
+    assert facts["coverage"]["distance_median"] == pytest.approx(0.5 / deviation)
+    assert facts["split"]["validation"]["episodes"] == 1 and facts["coverage"]["validation"] > 0
+
+
+def test_normalised_returns_follow_reference_scores(source):
+    episodes = [_episode(n, _smooth(n), rewards=np.full(30, float(n))) for n in range(3)]
+    facts = inspected(_recording(source, episodes, reference_scores=(30.0, 90.0)))
+    assert facts["rewards"]["normalised_return_mean"] == pytest.approx(0.0)
+    assert facts["rewards"]["normalised_return_max"] == pytest.approx(0.5)
+
+
+def test_the_command_prints_tables_json_and_a_page(tmp_path, capsys):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes(lengths=(8, 9, 7)))
+    command.main(command.Config(str(path), quiet=True))
+    said = capsys.readouterr().out
+    assert "episodes    3: 2 terminated, 1 cut; 24 steps, 23 transitions" in said and "Warnings:" in said
+    assert "10 a second; steps 0.1 s apart" in said
+    facts = command.main(command.Config(str(path), json=True, html=tmp_path / "page.html", quiet=True))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["counts"] == facts["counts"] and [one["name"] for one in printed["observations"]] == ["x", "y", "z"]
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page and "<script" not in page
+    assert all(sentence.split(";")[0].replace("'", "&#x27;") in page for sentence in facts["warnings"])
+
+
+def test_a_name_that_is_neither_a_file_nor_a_task_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file nowhere.npz"):
+        recording_of("nowhere.npz", {})
