@@ -113,10 +113,13 @@ def test_the_record_names_the_source_and_its_columns(tmp_path, source):
     found = Logs(tmp_path / "out.npz").recording()
     assert found.observation_names == ("o0", "o1", "o2") and found.action_names == ("a0", "a1")
     assert found.frame_rate == 20 and found.reference_scores == (-1, 3)
+    assert load_logs(tmp_path / "out.npz").provenance["about"]["observation_names"] == ["o0", "o1", "o2"]
     # A record of another file is not believed.
     content: dict[str, Any] = dict(np.load(tmp_path / "out.npz"))
     np.savez(tmp_path / "out.npz", more=np.zeros(3), **content)
     assert Logs(tmp_path / "out.npz").recording().observation_names[0] == "observations[0]"
+    with pytest.warns(UserWarning, match="keys that are not used: more"):
+        assert "about" not in load_logs(tmp_path / "out.npz").provenance
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])

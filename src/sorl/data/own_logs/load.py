@@ -18,7 +18,7 @@ from sorl.data.own_logs.file import Log, read_log
 from sorl.data.own_logs.placing import Placed, device_datasets, host_datasets, size_of
 from sorl.data.residence import Chosen, Residence, choose
 from sorl.data.rewards import sparse
-from sorl.system.files import expanded
+from sorl.system.files import expanded, read_json
 
 
 def load_logs(
@@ -238,7 +238,19 @@ def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, 
 
 
 def _origin(log: Log) -> Mapping[str, Any]:
-    return records.fingerprint(log.path) if log.origin is None else log.origin
+    if log.origin is not None:
+        return log.origin
+    found = records.fingerprint(log.path)
+    return found | _about(records.record_path(log.path), found["sha256"])
+
+
+def _about(record: pathlib.Path, sha256: str) -> dict[str, Any]:
+    """What the record of a converted file says of its source, such as the names of columns; empty if there is none."""
+    try:
+        content = read_json(record)
+    except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
+        return {}
+    return {"about": content["about"]} if content.get("sha256") == sha256 and "about" in content else {}
 
 
 def _provenance(log: Log, found: dict[str, Any], split: _Split, validation: Placed) -> dict[str, Any]:
