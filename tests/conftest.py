@@ -62,11 +62,11 @@ def _programs_of_one_file(request, _haste):
     """How the programs of a file and of the processes it starts are compiled, and when they end.
 
     Most of the suite's time would go into XLA's optimisations, which decide nothing but last bits. A file that tests
-    what users are promised about bits is compiled as for them. Each program takes hundreds of memory maps, of which
-    Linux gives a process 65,530 before it crashes.
+    what users are promised about bits is compiled as for them. Programs stay in memory until there are too many: each
+    takes hundreds of memory maps, of which Linux gives a process 65,530 before it crashes.
     """
     in_haste = request.node.get_closest_marker("compiled_as_shipped") is None
-    if in_haste != jax.config.read("jax_disable_most_optimizations") or _memory_maps() > 20_000:
+    if in_haste != jax.config.read("jax_disable_most_optimizations") or _is_full():
         jax.clear_caches()
         gc.collect()
     jax.config.update("jax_disable_most_optimizations", in_haste)
@@ -95,6 +95,10 @@ def x64():
         yield
 
 
-def _memory_maps() -> int:
-    maps = pathlib.Path("/proc/self/maps")
-    return len(maps.read_bytes().splitlines()) if maps.exists() else 0
+def _is_full() -> bool:
+    """Whether this process has 20,000 memory maps or 3 GB in memory; never, where there is no /proc."""
+    maps, pages = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
+    if not maps.exists():
+        return False
+    resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return len(maps.read_bytes().splitlines()) > 20_000 or resident > 3e9

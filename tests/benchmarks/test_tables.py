@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 import evaluation
@@ -17,7 +18,9 @@ import updates
 TINY = {"width": 8, "layers": 1, "rows": 50, "batch_size": 4, "chunks": 2, "chunk_seconds": 0.01}
 
 
-def test_runtime_writes_its_rows_and_compares_files(tmp_path, capsys):
+def test_runtime_writes_its_rows_and_compares_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "seconds_of", partial(runtime.seconds_of, at_least=0.001))
+    monkeypatch.setattr(runtime, "stream", partial(runtime.stream, megabytes=1))
     out = tmp_path / "runtime.json"
     config = runtime.Config(
         backprop_steps=(1, 2),
