@@ -101,6 +101,10 @@ def _episode(path: Path, file: Any, name: str, keys: Sequence[str], signal: str 
     after = {key: hdf5.member(demo, f"next_obs/{key}", where) for key in keys}
     if all(found is not None and len(found) for found in after.values()) and len(observations) == len(actions):
         last = joined(where, {key: hdf5.array(demo, f"next_obs/{key}", where)[-1:] for key in keys})
+        if last.shape[1] != observations.shape[1]:
+            raise ValueError(
+                f"obs of {where} has {observations.shape[1]} columns, but next_obs {last.shape[1]}; give both the same."
+            )
         observations = np.concatenate([observations, last])
     rewards = np.zeros(len(actions), np.float32) if signal is None else hdf5.array(demo, signal, where)[:].reshape(-1)
     if "dones" in demo:

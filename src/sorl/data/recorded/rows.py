@@ -117,7 +117,7 @@ def _with_last_states(
     waiting: tuple[int, int, Rows] | None = None
     foreign: list[int] = []
     for number, (first, rows) in enumerate(trajectories):
-        if rows.successors is not None:
+        if rows.successors is not None and np.isfinite(rows.observations).all():  # others are refused by their own name
             bounds = rows.observations.min(axis=0), rows.observations.max(axis=0)
             low = bounds[0] if low is None else np.minimum(low, bounds[0])
             high = bounds[1] if high is None else np.maximum(high, bounds[1])
@@ -166,9 +166,8 @@ def _refuse_other_successors(path: Path, first: int, rows: Rows, allowed: Shaped
             f"next_observations of {path} have {rows.successors.shape[1]} columns, observations "
             f"{rows.observations.shape[1]}; give the same."
         )
-    with np.errstate(invalid="ignore"):  # numbers that are not finite are refused later, by their own name
+    with np.errstate(invalid="ignore"):
         agree = same_rows(rows.successors[:-1], rows.observations[1:], allowed)
-    agree |= ~np.isfinite(rows.observations[1:]).all(axis=1)
     if not agree.all():
         row = first + int(np.argmin(agree))
         raise ValueError(

@@ -1,0 +1,260 @@
+"""Inputs that cannot be used: each is refused in one sentence that says where, and what to do."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sorl.convert import __main__ as command
+from sorl.system import entry
+
+from .. import recorded_files
+from ..data import test_minari
+
+
+h5py = pytest.importorskip("h5py")
+pa = pytest.importorskip("pyarrow")
+ENDS = ["terminal", "timeout", "terminal"]
+MAPPING = 'observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "e"\n'
+REWARD = [np.zeros(n, np.float32) for n in (4, 3, 5)]
+
+
+def _d4rl(change):
+    def made(directory):
+        found = recorded_files.episodes()
+        path = recorded_files.write_d4rl(directory / "a.hdf5", found, ENDS)
+        with h5py.File(path, "a") as file:
+            change(file)
+        return path
+
+    return made
+
+
+def _robomimic(change):
+    def made(directory):
+        path = recorded_files.write_robomimic(
+            directory / "a.hdf5", recorded_files.episodes(), [[0, 0, 0, 1], [0, 0, 1], [0, 0, 0, 0, 1]]
+        )
+        with h5py.File(path, "a") as file:
+            change(file)
+        return path
+
+    return made
+
+
+def _lerobot(version="v3.0", changes=None, columns=None, spoil=None):
+    def made(directory):
+        path = directory / "set"
+        recorded_files.write_lerobot(
+            path, recorded_files.episodes(), version, {"next.reward": REWARD, **(columns or {})}, changes
+        )
+        if spoil:
+            spoil(path)
+        return path
+
+    return made
+
+
+def _csv(text, mapping=None):
+    def made(directory):
+        (directory / "a.csv").write_text(text)
+        (directory / "a.toml").write_text(
+            mapping or 'observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "e"\n'
+        )
+        return directory / "a.csv"
+
+    return made
+
+
+def _npz(**changes):
+    def made(directory):
+        arrays = {
+            "observations": np.zeros((6, 2)),
+            "actions": np.linspace(-1, 1, 6)[:, None],
+            "rewards": np.arange(6.0),
+            "terminals": np.array([0, 0, 1, 0, 0, 1]),
+            "timeouts": np.zeros(6),
+            **changes,
+        }
+        np.savez(directory / "a.npz", **{key: array for key, array in arrays.items() if array is not None})
+        return directory / "a.npz"
+
+    return made
+
+
+def _put(key, value):
+    def change(file):
+        del file[key]
+        file[key] = value
+
+    return change
+
+
+def _only_images(file):
+    for number in range(3):
+        for key in ("object", "eef_pos"):
+            del file[f"data/demo_{number}/obs/{key}"]
+
+
+def _number(key, place, value):
+    def change(file):
+        file[key][place] = value
+
+    return change
+
+
+def _linked(file):
+    del file["actions"]
+    file["actions"] = h5py.ExternalLink("other.hdf5", "/actions")
+
+
+def _features(path, **changes):
+    info = json.loads((path / "meta/info.json").read_text())
+    info["features"] |= changes
+    (path / "meta/info.json").write_text(json.dumps(info))
+
+
+BAD = {
+    "a NaN": (
+        _d4rl(_number("observations", (5, 1), np.nan)),
+        "row 5 (episode 1): column 1 is nan, which is not",
+    ),
+    "an infinity": (
+        _d4rl(_number("rewards", 11, np.inf)),
+        "row 11 (episode 2): inf, which is not finite; repair",
+    ),
+    "a NaN in a demonstration": (
+        _robomimic(_number("data/demo_1/actions", (2, 0), np.nan)),
+        "step 2 of demo_1: column 0 is nan",
+    ),
+    "huge actions": (_d4rl(_number("actions", (0, 0), 1e31)), "beyond 1e+30, where training overflows; give them in a"),
+    "discrete actions of D4RL": (
+        _d4rl(_put("actions", np.arange(12))),
+        "as discrete actions have; give continuous ones",
+    ),
+    "whole numbers as actions": (
+        _d4rl(_put("actions", np.zeros((12, 1), np.int64))),
+        "dtype int64, as discrete actions have, but policies act with real numbers; give continuous actions as floats",
+    ),
+    "rows of different number": (_d4rl(_put("rewards", np.zeros(11))), "rewards 11; give all the same number"),
+    "an array of objects": (
+        _d4rl(_put("actions", np.array([b"a"] * 12, dtype=object))),
+        "actions of .. has dtype object; give arrays of real numbers",
+    ),
+    "a link to another file": (_d4rl(_linked), "is a link to another file; store it in this one"),
+    "flags that are none": (_d4rl(_put("terminals", np.arange(12))), "terminals of .. is 2 in row 2; give 0 or 1"),
+    "no time-outs": (_d4rl(lambda file: file.pop("timeouts")), "lacks timeouts; it has actions, next_observations"),
+    "steps out of order": (
+        _d4rl(_number("next_observations", (1, 0), 9.0)),
+        "next_observations of .. in row 1 is not the observation of row 2, although row 1 ends no trajectory",
+    ),
+    "images only": (
+        _robomimic(_only_images),
+        "has only images as observations (front_image), but policies need vectors",
+    ),
+    "observations of another size": (
+        _robomimic(_put("data/demo_2/obs/object", np.zeros((5, 2), np.float32))),
+        "data/demo_2 has 4 columns, but next_obs 3; give both the same",
+    ),
+    "a demonstration without rewards": (
+        _robomimic(lambda file: file["data/demo_0"].pop("rewards")),
+        "data/demo_0 has no rewards; say where they come from with --reward success-at-end, last-step, or from COLUMN",
+    ),
+    "fewer actions than observations": (
+        _robomimic(_put("data/demo_1/actions", np.zeros((1, 2), np.float32))),
+        "demo_1",
+    ),
+    "another HDF5 file": (_d4rl(lambda file: file.pop("actions") and file.pop("observations")), "layout; give a file"),
+    "discrete actions of LeRobot": (
+        _lerobot(spoil=lambda path: _features(path, action={"dtype": "int64", "shape": [1], "names": None})),
+        "action of .. has dtype int64 and shape [1], but policies act with vectors of real numbers",
+    ),
+    "an unknown version": (
+        _lerobot(changes={"codebase_version": "v9.0"}),
+        "is of version v9.0; give a data set of LeRobot",
+    ),
+    "no parquet files": (
+        _lerobot(spoil=lambda path: shutil.rmtree(path / "data")),
+        "holds no parquet file; fetch the data set again",
+    ),
+    "a damaged parquet file": (
+        _lerobot("v2.1", spoil=lambda path: (path / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")),
+        "episode_000001.parquet cannot be read as parquet",
+    ),
+    "a NaN in LeRobot": (
+        _lerobot(columns={"next.reward": [*REWARD[:2], np.float32([0, 0, np.nan, 0, 0])]}),
+        "row 9 (episode 2): nan, which is not finite",
+    ),
+    "no number": (_csv("x,u,r,e\n1,2,3,0\n1,oops,3,0\n"), "u of .. is 'oops' in row 1; give a number"),
+    "a short row": (_csv("x,u,r,e\n1,2,3,0\n1,2\n"), "has 2 cells in row 1, but 4 columns"),
+    "an unknown column": (_csv("y,u,r,e\n1,2,3,0\n"), "has no column 'x'; it has y, u, r, e"),
+    "episodes that are mixed": (
+        _csv("x,u,r,e\n1,2,3,0\n1,2,3,1\n1,2,3,0\n"),
+        "Episode 0 of .. goes on in row 2 after others; put the rows of each episode together",
+    ),
+    "a mapping without ends": (
+        _csv("x,u\n1,2\n", 'observations = "x"\nactions = "u"\n'),
+        "nothing says where episodes end",
+    ),
+    "a mapping with a slip": (
+        _csv("x,u\n1,2\n", 'observatons = "x"\nactions = "u"\n'),
+        "has the unknown entry 'observatons' (do you mean 'observations'?)",
+    ),
+    "pickled arrays": (_npz(actions=np.array([[1.0], None, 2, 3, 4, 5], dtype=object)), "actions of .. cannot be read"),
+    "a trajectory that is not closed": (
+        _npz(terminals=np.zeros(6)),
+        "row 5 is the last and not marked as an end; mark the last row of every trajectory",
+    ),
+    "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
+    "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),
+}
+
+
+def _text(path):
+    path.write_text("no data")
+    return path
+
+
+def _refusal(source, out, capsys):
+    """What standard error says of a conversion that is refused; nothing is written."""
+    before = sorted(out.parent.iterdir())
+    config = command.Config(source, out, quiet=True)
+    assert entry.guarded(lambda: command.main(config) and None) == 2
+    assert sorted(out.parent.iterdir()) == before
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys, name):
+    make, words = BAD[name]
+    said = _refusal(make(tmp_path), tmp_path / "out.npz", capsys)
+    for part in words.split(" .. "):
+        assert part in said, said
+
+
+def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path, capsys, monkeypatch):
+    gymnasium = pytest.importorskip("gymnasium")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    test_minari.record("pendulum/random-v0", episodes=2)
+    file = tmp_path / "sets/pendulum/random-v0/data/main_data.hdf5"
+    with h5py.File(file, "a") as content:
+        content["episode_1/observations"].resize((5, 3))
+    said = _refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "has 5 observations for 5 steps in episode 1, without the state after the last one; record it" in said
+    file.write_bytes(b"no data")
+    said = _refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "cannot be read as a Minari data set (" in said and "fetch or record it again" in said
+
+    class Discrete(gymnasium.ActionWrapper):
+        action_space = gymnasium.spaces.Discrete(3)
+
+        def action(self, action):
+            return np.array([action - 1.0], np.float32)
+
+    test_minari.record("pendulum/discrete-v0", [Discrete], episodes=1)
+    said = _refusal(tmp_path / "sets/pendulum/discrete-v0", tmp_path / "out.npz", capsys)
+    assert "are Discrete(3), but policies act with vectors of real numbers; give data whose action space is" in said
