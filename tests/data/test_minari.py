@@ -8,6 +8,7 @@ import pytest
 from sorl.data.minari.source import Minari
 from sorl.data.recorded import checks
 from sorl.data.sources import absolute, user_source
+from sorl.environments.minari_sets import reference_scores
 from sorl.environments.named import named_environment
 
 
@@ -123,6 +124,8 @@ def test_reference_scores_and_the_environment_are_known(home):
     recording = Minari(Path("pendulum/random-v0")).recording()
     assert recording.reference_scores == (-9.0, -1.0)
     assert recording.environment == "minari:pendulum/random-v0"
+    assert reference_scores("minari:pendulum/random-v0[observation]") == (-9.0, -1.0)
+    assert reference_scores("gymnasium:Pendulum-v1") is None
     environment = named_environment(recording.environment)
     assert environment.sizes() == (3, 1) and environment.action_range()[1].tolist() == [2.0]
     first = gymnasium.make("Pendulum-v1").reset(seed=3)[0]

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sorl.system.files import read_json
+
 
 PREFIX = "minari:"
 METADATA = Path("data") / "metadata.json"
@@ -60,3 +62,12 @@ def recovered_environment(name: str, render_mode: str | None) -> Any:
             f"The environment of Minari's {name} cannot be made ({text}); install the package that registers it, or "
             "give --env MODULE:ID."
         ) from error
+
+
+def reference_scores(env_name: str) -> tuple[float, float] | None:
+    """The mean returns that count as 0 and 1 in the normalised score of `minari:ID`; None if they are not known."""
+    if not env_name.startswith(PREFIX):
+        return None
+    metadata = read_json(found(env_name.partition("[")[0]) / METADATA)
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    return None if low is None or high is None or low == high else (float(low), float(high))

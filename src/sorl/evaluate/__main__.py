@@ -21,6 +21,7 @@ from sorl.agents import Budget
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
 from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
+from sorl.environments.minari_sets import reference_scores
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, EnvironmentPool, refuse_timeout
 from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
 from sorl.evaluate.options import DecisionOptions
@@ -109,6 +110,8 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
     ]
     summary = summarise(rows)
     print(_title(rows[0]), table(summary), sep="\n")
+    if (scores := reference_scores(run.env)) is not None:
+        print(add_normalised_returns(summary, scores))
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
     for name, write in (
         ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
@@ -122,6 +125,17 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
     if config.video is not None:
         _film(config, run, config.video)
     return summary
+
+
+def add_normalised_returns(summary: list[dict[str, Any]], scores: tuple[float, float]) -> str:
+    """Adds `normalised_return`, 0 and 1 at the reference scores, to each row; **returns** them as a line of text."""
+    low, high = scores
+    for row in summary:
+        row["normalised_return"] = (row["return"] - low) / (high - low)
+    found = [
+        f"{row['normalised_return']:.3f} (M^inf {row['inference_steps']}, N {row['candidates']})" for row in summary
+    ]
+    return f"Normalised return, 0 at {low:g} and 1 at {high:g}: {', '.join(found)}."
 
 
 def _budgets(config: Config, run: Run) -> list[Budget]:
