@@ -5,6 +5,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from sorl.sweep.grid import Grid, expand
 from sorl.sweep.plan import write_plan
 
 from .. import synthetic
+from .test_drive import trainers
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
@@ -39,6 +43,13 @@ def test_an_address_at_which_nothing_listens_is_refused():
             run.parse(["--engine", "ray", "--address", address]).where.make()
 
 
+def ancestors(process: int) -> Iterator[int]:
+    """The parent of a process, its parent, and so on."""
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        yield process
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch):
@@ -56,23 +67,25 @@ def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch):
     out = tmp_path / "sweep"
     runs = write_plan(out, grid, expand(grid), extend=False)
     health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 0}
-    cluster = Cluster(True, head_node_args={"num_cpus": 1, "_system_config": health})
+    cluster = Cluster(True, head_node_args={"num_cpus": 0, "_system_config": health})
+
+    def kill_a_node(nodes: list[Any]) -> None:
+        """Kills the node on which a run trains, as soon as the run has a checkpoint."""
+        while not (begun := list(out.glob("*/*/*/*/checkpoints/[0-9]*"))):
+            time.sleep(0.02)
+        (trainer,) = trainers(begun[0].parents[1])
+        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+        (raylet,) = raylets.keys() & set(ancestors(trainer))
+        cluster.remove_node(raylets[raylet], allow_graceful=False)
+
     try:
-        node = cluster.add_node(num_cpus=1)
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         with pytest.raises(ValueError, match="--num-gpus is 1, and no node of the Ray cluster has more than 0 GPUs"):
             RayEngine(cluster.address, cpus=1.0, gpus=1.0, retries=3)
         engine = RayEngine(cluster.address, cpus=1.0, gpus=0.0, retries=3)
-
-        def kill_a_node() -> None:
-            while len(list(out.glob("*/*/*/*/checkpoints/0"))) < 2:
-                time.sleep(0.02)
-            cluster.remove_node(node, allow_graceful=False)
-
-        killer = threading.Thread(target=kill_a_node)
-        killer.start()
+        threading.Thread(target=kill_a_node, args=(nodes,), daemon=True).start()
         assert drive(out, runs, engine, retries=3, workers=1)
-        killer.join()
     finally:
         cluster.shutdown()
     one, other = ((out / each.directory / "metrics.jsonl").read_bytes() for each in runs)

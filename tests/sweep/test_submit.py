@@ -26,7 +26,7 @@ for task in range(first, last + 1):
     for restart in range(3):
         names = {"ARRAY_JOB_ID": 7, "ARRAY_TASK_ID": task, "RESTART_COUNT": restart}
         slurm = {f"SLURM_{name}": str(value) for name, value in names.items()}
-        job = subprocess.Popen(["bash", str(script)], env=os.environ | slurm)
+        job = subprocess.Popen(["bash", str(script)], env=os.environ | slurm, stdout=subprocess.DEVNULL)
         if restart == 0:
             while not list(out.glob("*/*/*/checkpoints/0")) and job.poll() is None:
                 time.sleep(0.02)
@@ -43,7 +43,7 @@ print("Submitted batch job 7")
 @pytest.fixture
 def words(tmp_path):
     synthetic.write_logs(tmp_path / "logs.npz")
-    sizes = "--agent.hidden-sizes 8 --batch-size 4 --log-interval 500 --checkpoint-interval 1000 --updates 2000"
+    sizes = "--agent.hidden-sizes 8 --batch-size 4 --log-interval 500 --checkpoint-interval 500 --updates 1000"
     options = f"--data {tmp_path / 'logs.npz'} {sizes}"
     place = ["--out", str(tmp_path / "a sweep; it's"), "--agents", "bc", "--time", "00:10:00"]
     return ["--slurm", *place, "--options", options]
@@ -66,7 +66,7 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
     (run,) = read_plan(config.out)[1]
     directory = config.out / run.directory
     assert state_of(directory, run).kind == "finished"
-    assert [row["step"] for row in read_metrics(directory)] == [500, 1000, 1500, 2000]
+    assert [row["step"] for row in read_metrics(directory)] == [500, 1000]
     submit.main(config)
     assert capfd.readouterr().out == "1 of 1 runs finished.\nThere is nothing to submit.\n"
 
