@@ -172,11 +172,11 @@ def test_the_reference_is_always_played_and_comes_first():
 
 def test_options_of_a_decision_hold_for_every_pair():
     options = DecisionOptions(verifier="min-softmax0.5", policy_conditioning="exact")
-    three, six = options.budgets(Sorl(), (3, 6), (2,))
+    three, six = options.budgets(Sorl().actor.budgets, (3, 6), (2,))
     assert (three.policy_conditioning, six.policy_conditioning, six.critic_conditioning) == (3, 6, None)
     assert [budget.verifier for budget in (three, six)] == 2 * [Softmax(0.5, Min())]
-    assert DecisionOptions().budgets(Rebrac(), None, None)[0].noise_scale == 0.0  # the agent's own
-    assert DecisionOptions(critic_conditioning=4).budgets(Sorl(), (3,), (1,))[0].critic_conditioning == 4
+    assert DecisionOptions().budgets(Rebrac().actor.budgets, None, None)[0].noise_scale == 0.0  # the agent's own
+    assert DecisionOptions(critic_conditioning=4).budgets(Sorl().actor.budgets, (3,), (1,))[0].critic_conditioning == 4
 
 
 def test_what_cannot_be_played_is_refused(run, monkeypatch):

@@ -139,7 +139,7 @@ def add_normalised_returns(summary: list[dict[str, Any]], scores: tuple[float, f
 
 
 def _budgets(config: Config, run: Run) -> list[Budget]:
-    return config.decision.budgets(run.agent, config.inference_steps, config.candidates)
+    return config.decision.budgets(run.agent.actor.budgets, config.inference_steps, config.candidates)
 
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:

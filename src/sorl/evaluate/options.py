@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from sorl.agents import AbstractAgent, Budget
+from sorl.agents import Budget, Budgets
 from sorl.functional.verifiers import named
 
 
@@ -30,13 +30,12 @@ class DecisionOptions:
             named(self.verifier)
 
     def budgets(
-        self, agent: AbstractAgent, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None
+        self, own: Budgets, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None
     ) -> list[Budget]:
-        """All combinations of inference steps and candidates; None means the agent's defaults.
+        """All combinations of inference steps and candidates; None means the defaults of `own`, an actor's budgets.
 
         Raises a `ValueError`, one sentence, for a budget that is invalid or that the agent does not support.
         """
-        own = agent.actor.budgets
         noise_scale = own.usual.noise_scale if self.noise_scale is None else self.noise_scale
         usual = dataclasses.replace(
             own.usual,

@@ -71,6 +71,7 @@ def main(config: Config) -> Path:
         report.improvement,
         report.budgets,
         report.ablations,
+        report.assessments,
     ):
         section()
     report.times(config.runtime)

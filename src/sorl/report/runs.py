@@ -12,11 +12,12 @@ import numpy as np
 from sorl.agents import Budget
 from sorl.agents.modules import module_option
 from sorl.agents.registry import word
+from sorl.assess.record import Assessment, read_assessment
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
-from sorl.runs.directory import POLICIES
+from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
@@ -63,6 +64,8 @@ class ReportedRun:
     """Pairs of `scaling.json`; empty without that file."""
     bad_seeds: tuple[int, ...] = ()
     """Seeds whose losses became non-finite; every figure leaves them out."""
+    assessment: Assessment | None = None
+    """The content of `assessment.json`; None without that file."""
     method: str = ""
     """The agent, and the options in which this run differs from the report's other runs of that agent."""
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -162,6 +165,7 @@ def _read(directory: Path, method: str) -> ReportedRun:
         [row for row in _rows(table, "rows", TABLE, "sorl.evaluate") if member_of(row) not in bad],
         _rows(grid, "pairs", GRID, "sorl.scaling"),
         tuple(sorted(bad)),
+        read_assessment(assessment_path(directory)) if assessment_path(directory).exists() else None,
         method,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sorl.report import pictures
+from sorl.report.assessments import add_assessments
 from sorl.report.grid import add_grid
 from sorl.report.origins import add_origins
 from sorl.report.page import Page
@@ -182,6 +183,10 @@ class Report:
             if len({pictures.width_of(run) for run in own}) > 1:
                 self._page.section(f"Width of the policy, {task}")
                 self._draw(f"width-{task}", lambda axes, own=own: pictures.width_ablation(axes, own), width=7.5)
+
+    def assessments(self) -> None:
+        """Adds what logged data alone say about each run, if one was assessed."""
+        add_assessments(self._page, self._runs, self._draw)
 
     def times(self, files: Sequence[Path]) -> None:
         """Adds the times of updates and decisions, from files written by `benchmarks/runtime.py`."""

@@ -28,6 +28,11 @@ POLICIES = ("policy-seed-*", "policy-member-*")
 """The names of policies, one for each training seed, or for each member of a population."""
 
 
+def assessment_path(directory: Path) -> Path:
+    """The path of a run's `assessment.json`, which `sorl.assess` writes and `sorl.report` reads."""
+    return directory / "assessment.json"
+
+
 @contextmanager
 def sole_trainer(directory: Path) -> Iterator[None]:
     """Locks a run directory for training; creates the directory if missing.

@@ -145,8 +145,8 @@ def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
         1 if own.other_inference_steps or 1 in own.inference_steps else min(steps),
         1 if own.other_candidates or 1 in own.candidates else min(candidates),
     )
-    reference = config.decision.budgets(agent, least[:1], least[1:])
-    grid = config.decision.budgets(agent, sorted(steps), sorted(candidates))
+    reference = config.decision.budgets(own, least[:1], least[1:])
+    grid = config.decision.budgets(own, sorted(steps), sorted(candidates))
     return reference + [budget for budget in grid if budget != reference[0]]
 
 

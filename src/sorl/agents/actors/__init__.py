@@ -4,6 +4,7 @@ from sorl.agents.actors.choice import (
     CandidateDraws as CandidateDraws,
     GeneratorAndCritic as GeneratorAndCritic,
     choose as choose,
+    critic_values as critic_values,
     draw_candidates as draw_candidates,
 )
 from sorl.agents.actors.consistency import ConsistencyActor as ConsistencyActor

@@ -45,6 +45,25 @@ def template_with_critic(
     return structure(make)
 
 
+def critic_values(
+    actor: Any,
+    networks: PyTree,
+    observation: Float[Array, "batch observation"],
+    action: Float[Array, "batch action"],
+    budget: Budget,
+) -> Float[Array, "batch heads"] | None:
+    """The values that a policy's own critic gives to actions at a budget; None if its networks hold no critic.
+
+    **Arguments:** `observation` and `action` in the networks' units; an `actor` whose critic sees the number of steps
+    says it by `critic_steps(budget)`.
+    """
+    if not isinstance(networks, GeneratorAndCritic):
+        return None
+    if not networks.critic.sees_steps:
+        return networks.critic(observation, action)
+    return networks.critic(observation, action, jnp.full(len(action), actor.critic_steps(budget), action.dtype))
+
+
 def sampling_budgets(steps: int, candidates: int, evaluated: tuple[int, ...]) -> Budgets:
     """Any number of steps and candidates.
 

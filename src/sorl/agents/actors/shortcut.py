@@ -81,6 +81,10 @@ class ShortcutActor(AbstractActor):
             make, *sizes, self.critic_hidden_sizes, heads=self.critic_heads, sees_steps=self.critic_sees_steps
         )
 
+    def critic_steps(self, budget: Budget) -> int:
+        """The number of jumps that the critic sees at a budget."""
+        return budget.critic_conditioning or largest_trained(budget.inference_steps, self.backprop_steps)
+
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Initial noise for each candidate of one decision, and Gumbel noise if the choice is random."""
         return draw_candidates((action_size,), budget, key=key)
@@ -96,7 +100,7 @@ class ShortcutActor(AbstractActor):
         steps = budget.inference_steps
         policy_steps = budget.policy_conditioning or largest_trained(steps, self.discretization_steps)
         dtype = (draws.noise if isinstance(draws, SoftmaxDraws) else draws).dtype
-        critic_steps = jnp.asarray(budget.critic_conditioning or largest_trained(steps, self.backprop_steps), dtype)
+        critic_steps = jnp.asarray(self.critic_steps(budget), dtype)
 
         def candidate(noise):
             return shortcut.sample(networks.generator, observation, noise, steps, conditioning=policy_steps)

@@ -1,0 +1,98 @@
+"""Actions of a policy, and its own critic's values, for many logged states, in the networks' units."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+
+from sorl.agents import Budget
+from sorl.agents.actors import AbstractActor, critic_values
+from sorl.policy import Policy
+
+
+BLOCK = 1024
+"""Number of states that one call of a compiled program takes; the last block is padded."""
+
+
+def in_blocks(compute: Callable[..., Array], *columns: Any) -> Shaped[np.ndarray, "rows ..."]:
+    """Calls `compute` with `BLOCK` rows of each column at a time, so that one program serves any number of rows."""
+    rows = len(columns[0])
+    found = []
+    for start in range(0, rows, BLOCK):
+        places = np.minimum(np.arange(start, start + BLOCK), rows - 1)
+        found.append(np.asarray(compute(*(column[places] for column in columns)))[: rows - start])
+    return np.concatenate(found)
+
+
+def decision_size(policy: Policy) -> int:
+    """The length of one decision: that of an action, times the number of actions per decision."""
+    return policy.chunk * policy.action_size
+
+
+def sampled_actions(
+    policy: Policy, observations: Float[Array, "rows observation"], budget: Budget, *, samples: int, seed: int
+) -> Float[np.ndarray, "rows samples action"]:
+    """Independent decisions of a policy in each state; those of a row depend on the seed and its number only.
+
+    **Arguments:** `observations` in the networks' units, as all results are.
+    """
+    key, size = jax.random.key(seed), decision_size(policy)
+
+    def compute(rows, numbers):
+        return _sampled(policy.actor, policy.networks, rows, numbers, key, budget, size=size, samples=samples)
+
+    return in_blocks(compute, observations, np.arange(len(observations), dtype=np.int32))
+
+
+@partial(jax.jit, static_argnames=("size", "samples"))
+def _sampled(
+    actor: AbstractActor,
+    networks: PyTree,
+    observations: Float[Array, "rows observation"],
+    numbers: Int[Array, " rows"],
+    key: Key[Array, ""],
+    budget: Budget,
+    *,
+    size: int,
+    samples: int,
+) -> Float[Array, "rows samples action"]:
+    def one(observation, number):
+        keys = jax.random.split(jax.random.fold_in(key, number), samples)
+        draws = jax.vmap(lambda own: actor.draw_action(size, budget, key=own))(keys)
+        return jax.vmap(lambda own: actor.act(networks, observation, own, budget))(draws)
+
+    return jax.vmap(one)(observations, numbers)
+
+
+def own_values(
+    policy: Policy,
+    observations: Float[Array, "rows observation"],
+    actions: Float[np.ndarray, "rows samples action"],
+    budget: Budget,
+) -> Float[np.ndarray, "rows heads"] | None:
+    """The values of the policy's own critic, averaged over the actions of each row; None if it holds no critic."""
+    if critic_values(policy.actor, policy.networks, observations[:1], jnp.asarray(actions[:1, 0]), budget) is None:
+        return None
+
+    def compute(rows, own):
+        return _own_values(policy.actor, policy.networks, rows, own, budget)
+
+    return in_blocks(compute, observations, actions)
+
+
+@jax.jit
+def _own_values(
+    actor: AbstractActor,
+    networks: PyTree,
+    observations: Float[Array, "rows observation"],
+    actions: Float[Array, "rows samples action"],
+    budget: Budget,
+) -> Float[Array, "rows heads"]:
+    rows = jnp.repeat(observations, actions.shape[1], axis=0)
+    values = critic_values(actor, networks, rows, actions.reshape(len(rows), -1), budget)
+    assert values is not None  # the caller has asked
+    return jnp.mean(values.reshape(*actions.shape[:2], -1), axis=1)

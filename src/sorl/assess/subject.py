@@ -1,0 +1,88 @@
+"""What an assessment is about: a policy, data in its units, and a discount."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sorl.config.options import DataConfig, TrainConfig, read_config
+from sorl.data.loaded import LoadedData
+from sorl.data.sources import Source
+from sorl.data.transitions import Dataset
+from sorl.policy import Policy, load_policy
+from sorl.runs.run import config_path
+
+
+USUAL_DISCOUNT = 0.99
+"""The discount of a policy whose record has none, such as that of a cloning agent."""
+
+
+class Subject(NamedTuple):
+    """A policy, the data that judge it, and the discount of its values."""
+
+    policy: Policy
+    data: LoadedData
+    held_out: Dataset
+    discount: float
+    discount_from: str
+    """Where the discount comes from, in words."""
+
+
+def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataConfig, discount: float | None) -> Subject:
+    """Loads a policy (of a run directory or a file) and its data.
+
+    **Arguments:** `seed`, the training seed in a run directory; `env` and `data`, the options of the data (a run's own
+    if neither is given); `discount` (None: that of the policy's record, or else 0.99).
+
+    Raises a `ValueError`, one sentence, if the data do not fit the policy or hold no held-out episodes, and as
+    `load_policy` and the source of the data do.
+    """
+    policy = load_policy(path, seed)
+    loaded = _source(path, policy, env, data).load(normalisation=policy.normalisation)
+    _refuse_misfit(path, policy, loaded)
+    if loaded.validation is None:
+        raise ValueError(
+            "The data hold no held-out episodes, on which a policy is judged; give a --data.validation-fraction above "
+            "0 and at least two episodes, or a second file beside the logs that ends in -val.npz."
+        )
+    return Subject(policy, loaded, loaded.validation, *_discount(policy, discount))
+
+
+def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> Source:
+    """The source of the data: that of the options, or, without options, the run's own."""
+    run: TrainConfig | None = read_config(config_path(path)) if config_path(path).exists() else None
+    if run is not None and env is None and data == DataConfig():
+        return run.source
+    if env is None and data == DataConfig():
+        raise ValueError(
+            f"{path} is a policy without the options of its run, so its data are not known; give --data LOGS, or --env "
+            "with the options of its data."
+        )
+    known = policy.provenance.get("env")
+    return data.source(env or (known if isinstance(known, str) else None))
+
+
+def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:
+    found = data.train.observations.shape[1], data.train.actions.shape[1]
+    expected = policy.observation_size, policy.action_size
+    if found != expected:
+        raise ValueError(
+            f"The data have observations of size {found[0]} and actions of size {found[1]}, but the policy {path} has "
+            f"{expected[0]} and {expected[1]}; give data of its task."
+        )
+    own, theirs = (jax.tree.leaves(one) for one in (policy.normalisation, data.normalisation))
+    if len(own) != len(theirs) or not all(map(np.array_equal, own, theirs)):
+        raise ValueError(
+            f"The policy {path} has the units of its own logs, and these data have others; give its logs with --data."
+        )
+
+
+def _discount(policy: Policy, asked: float | None) -> tuple[float, str]:
+    if asked is not None:
+        return asked, "as given"
+    agent: Any = policy.provenance.get("agent")
+    recorded = agent.get("discount") if isinstance(agent, dict) else None
+    if isinstance(recorded, int | float) and 0 <= recorded <= 1:
+        return float(recorded), "the agent's"
+    return USUAL_DISCOUNT, "the usual one, as the policy's record has none"
