@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from sorl import export, generate, plots
+from sorl.assess import __main__ as assess
 from sorl.evaluate import __main__ as evaluate
 from sorl.policy import __main__ as policy
 from sorl.report import __main__ as report
@@ -19,7 +20,7 @@ from sorl.train.cli import agent_words
 
 
 COMMANDS: dict[str, ModuleType] = {
-    module.__name__: module for module in (evaluate, export, generate, plots, policy, report, scaling)
+    module.__name__: module for module in (assess, evaluate, export, generate, plots, policy, report, scaling)
 }
 OWN_WORDS = ("none takes", "none chooses", "by default", "unless told", "is told", "go on", "goes on", "told otherwise")
 """Phrases that say "default: ..." in other words."""

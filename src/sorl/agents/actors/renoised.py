@@ -64,6 +64,10 @@ class RenoisedActor(AbstractActor):
         """The field and the critic."""
         return self._plain.template(observation_size, action_size)
 
+    def critic_steps(self, budget: Budget) -> int:
+        """The number of jumps that the critic sees at a budget."""
+        return (budget.critic_conditioning or self.renoise) if self.renoise else self._plain.critic_steps(budget)
+
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
         """Noise for each candidate, and for each of its jumps if they are re-noised; Gumbel noise as for others."""
         shape = (budget.inference_steps, action_size) if self.renoise else (action_size,)
@@ -81,7 +85,7 @@ class RenoisedActor(AbstractActor):
         if not self.renoise:
             return self._plain.act(networks, observation, draws, budget)
         dtype = (draws.noise if isinstance(draws, SoftmaxDraws) else draws).dtype
-        critic_steps = jnp.asarray(float(budget.critic_conditioning or self.renoise), dtype)
+        critic_steps = jnp.asarray(float(self.critic_steps(budget)), dtype)
 
         def candidate(noise):
             return shortcut.renoised_sample(networks.generator, observation, noise, self.discretization_steps)
