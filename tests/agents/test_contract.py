@@ -25,6 +25,7 @@ from sorl.data import load_logs
 from sorl.policy.stablehlo import save_exported
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train, loop
+from sorl.train.validation import validation_losses
 
 from .. import synthetic
 
@@ -68,7 +69,7 @@ def runs(logs, tmp_path_factory):
 def test_its_description_is_whole(name):
     agent, dataset = synthetic.tiny(AGENTS[name]), synthetic.dataset()
     state = jax.eval_shape(lambda: loop.init(agent, dataset, (0,), batch_size=BATCH))
-    held_out = jax.eval_shape(lambda s: loop.validation_losses(agent, s, dataset, batch_size=BATCH), state)
+    held_out = jax.eval_shape(lambda s: validation_losses(agent, s, dataset, batch_size=BATCH), state)
     assert [m for m in state.metric_sums if described(agent.metric_descriptions, m) == UNDESCRIBED] == []
     assert held_out.keys() <= state.metric_sums.keys()
     assert {m for m in state.metric_sums if m.endswith("_loss")} == {m for m in held_out if m.endswith("_loss")}

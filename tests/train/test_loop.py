@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sorl.train import loop
+from sorl.train.validation import validation_losses
 
 from .. import synthetic
 
@@ -98,12 +99,12 @@ def test_mapped_members_are_bit_equal_to_lone_agents():
     state = loop.init(agents[0], dataset, seeds, own, batch_size=BATCH)
     settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "map"}
     state = loop.run_chunk(agents[0], state, dataset, jnp.int32(20), own, **settings)
-    losses = loop.validation_losses(agents[0], state, dataset, own, batch_size=BATCH)
+    losses = validation_losses(agents[0], state, dataset, own, batch_size=BATCH)
     for index, (agent, seed) in enumerate(zip(agents, seeds, strict=True)):
         lone = _train([20], seeds=(seed,), agent=agent)
         assert _equal(_slice(state.agent, index), lone.agent)
         assert _equal(_slice(state.metric_sums, index), lone.metric_sums)
-        assert _equal(_slice(losses, index), loop.validation_losses(agent, lone, dataset, batch_size=BATCH))
+        assert _equal(_slice(losses, index), validation_losses(agent, lone, dataset, batch_size=BATCH))
 
 
 def test_members_without_a_difference_have_no_own_settings():
@@ -175,8 +176,8 @@ def test_the_first_bad_step_is_the_step_not_the_chunk():
 def test_validation_losses_are_those_of_the_state(updates):
     agent, dataset = synthetic.agent(), synthetic.dataset()
     state = _train([updates], seeds=(0, 1))
-    losses = loop.validation_losses(agent, state, dataset, batch_size=BATCH)
-    again = loop.validation_losses(agent, state, dataset, batch_size=BATCH)
+    losses = validation_losses(agent, state, dataset, batch_size=BATCH)
+    again = validation_losses(agent, state, dataset, batch_size=BATCH)
     assert losses.keys() >= {"critic_loss", "flow_matching_loss", "self_consistency_loss", "q_loss"}
     assert all(np.array_equal(losses[name], again[name]) for name in losses)
     assert losses["flow_matching_loss"].shape == (2,)

@@ -6,13 +6,13 @@ if __name__ == "__main__":
     entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
 
 import re
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
@@ -24,11 +24,14 @@ from sorl.runs import run as runs
 from sorl.runs.directory import sole_trainer
 from sorl.runs.metrics import Sink
 from sorl.system import compilation, entry
-from sorl.train import failed_evaluations
+from sorl.system.signals import Interruption
 from sorl.train.cli import RunOptions, parse, with_absolute_paths
-from sorl.train.session import Ending, Session
+from sorl.train.devices import connect, make_mesh
+from sorl.train.ending import show_ending
+from sorl.train.hosts import Hosts, leading
+from sorl.train.session import Session
 from sorl.train.sinks import TensorBoardSink, WandbSink
-from sorl.train.summary import resume_command, show_results
+from sorl.train.trainer import follow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +46,23 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
+    connect(options.hardware)
     jax.devices()  # raises now if the platform is missing, not after minutes of generating data
+    if jax.process_index() > 0:
+        # Signals are for the first process, which saves and then ends the others.
+        with Interruption():
+            follow(options.hardware, Hosts())
+        return 0
     directory = options.run_dir or _new_directory(config)
-    with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
-        return _train_in(directory, config, options, source)
+    with leading() as hosts:
+        mesh = make_mesh(options.hardware, config)
+        with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
+            return _train_in(directory, config, options, source, mesh, hosts)
 
 
-def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source: str) -> int:
+def _train_in(
+    directory: Path, config: TrainConfig, options: RunOptions, source: str, mesh: Mesh | None, hosts: Hosts | None
+) -> int:
     # Checks come before slow work, and config.json is written after the data are loaded: a failed start leaves nothing.
     if not options.resume:
         runs.refuse_existing(directory)
@@ -71,8 +84,10 @@ def _train_in(directory: Path, config: TrainConfig, options: RunOptions, source:
         new_phase=options.new_phase,
         make_sinks=lambda resume_step: _sinks(directory, config, options, resume_step),
         quiet=options.quiet,
+        mesh=mesh,
+        hosts=hosts,
     )
-    return _show_ending(directory, config, session.run())
+    return show_ending(directory, config, session.run())
 
 
 def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_step: int | None) -> list[Sink]:
@@ -83,22 +98,6 @@ def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_ste
     if options.wandb:
         sinks.append(WandbSink(directory / "wandb", kind=kind, config=to_json(config)))
     return sinks
-
-
-def _show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
-    """Prints the results, unless a signal stopped the training, and how it ended; **returns** the exit code."""
-    resume = resume_command(config, directory)
-    if ending.signal is not None:
-        name = signal.Signals(ending.signal).name
-        print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {resume}")
-        return 128 + ending.signal
-    complete = show_results(config, directory, [seed for seed in config.members if seed not in ending.bad_seeds])
-    for seed, step in ending.bad_seeds.items():
-        name = config.members[seed].label
-        print(f"{name} stopped at update {step}, where its losses were not finite; the results leave it out.")
-    if ending.failed_evaluations:
-        print(failed_evaluations.missing(ending.failed_evaluations, ending.step, resume))
-    return 0 if complete and not ending.bad_seeds and not ending.failed_evaluations else 1
 
 
 def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -> LoadedData:

@@ -18,6 +18,7 @@ from sorl.data.sources import absolute
 from sorl.runs import run as runs
 from sorl.system import entry
 from sorl.train import resuming
+from sorl.train.devices import DeviceOptions
 
 
 PROG = "python -m sorl.train"
@@ -52,6 +53,8 @@ class RunOptions:
     """Cache compiled programs in a private directory, which makes later starts faster."""
     quiet: bool = False
     """Hide the progress bar."""
+    hardware: Annotated[DeviceOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DeviceOptions)
+    """The devices to train on."""
 
 
 @dataclasses.dataclass(frozen=True)

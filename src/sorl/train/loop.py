@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
@@ -23,7 +24,7 @@ SeedMapping = Literal["map", "vmap"]
 """`map`: one member after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
 
 # Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
-_INIT, _UPDATE, _SHARED, _VALIDATION = range(4)
+_INIT, _UPDATE, _SHARED, VALIDATION = range(4)
 
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 """Vector width of XLA's CPU loops in bits; the default is half of what such CPUs have. Other backends ignore it."""
@@ -69,12 +70,12 @@ def init(
 
     **Arguments:** `seeds`, that of each member; `own`, their `own_settings`.
     """
-    agent = _single_precision(agent)
+    agent = single_precision(agent)
     observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # Without vmap, because the same program for any number of seeds gives the same bits.
     one_by_one = [
-        _init_member(_combined(agent, of_member(own, jnp.int32(index))), key, observation_size, action_size)
+        _init_member(combined(agent, of_member(own, jnp.int32(index))), key, observation_size, action_size)
         for index, key in enumerate(keys)
     ]
     states = _stacked(one_by_one)
@@ -110,6 +111,7 @@ def train_steps(
     batch_size: int,
     log_interval: int,
     seed_mapping: SeedMapping,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Makes `updates` updates of every member; it is pure and not jitted (`run_chunk` is the jitted form).
 
@@ -117,17 +119,54 @@ def train_steps(
     `updates`, an array, so that one program serves chunks of any length; `own`, the members' `own_settings`;
     `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which metrics are
     summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`, see
-    `SeedMapping`.
+    `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch), on
+    which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device.
     """
-    common = _single_precision(agent)
     start, end = state.step, state.step + updates
+    # One program on each device for its own members: `shard_map` needs no collectives, where a loop over a sharded axis
+    # would gather it. The axis of the batch stays with XLA, which sums the gradients over it.
+    train = partial(
+        _train_members,
+        batch_size=batch_size,
+        log_interval=log_interval,
+        seed_mapping=seed_mapping,
+        batch_axis=None if mesh is None or mesh.shape["batch"] == 1 else "batch",
+    )
+    if mesh is not None:
+        shared, members = PartitionSpec(), PartitionSpec("seed")
+        train = jax.shard_map(
+            train,
+            mesh=mesh,
+            in_specs=(shared, shared, shared, shared, members),
+            out_specs=members,
+            axis_names={"seed"},
+            check_vma=False,
+        )
+    carry = Carry(state.agent, state.first_bad_step, state.metric_sums)
+    carry = train(single_precision(agent), dataset, start, end, (carry, state.keys, own))
+    return TrainState(carry.agent, end, state.keys, carry.first_bad_step, carry.metric_sums)
+
+
+def _train_members(
+    common: AbstractAgent,
+    dataset: Dataset,
+    start: Int[Array, ""],
+    end: Int[Array, ""],
+    members: tuple[Carry, Key[Array, " members"], PyTree | None],
+    *,
+    batch_size: int,
+    log_interval: int,
+    seed_mapping: SeedMapping,
+    batch_axis: str | None,
+) -> Carry:
+    """Makes the updates of the members on one device, from step `start` to `end`."""
 
     def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None]) -> Carry:
         carry, key, mine = argument
-        agent = _combined(common, mine)
+        agent = combined(common, mine)
 
         def run(carry):
-            tile = partial(_one_tile, agent, key, dataset, start, end, batch_size, log_interval)
+            tile = partial(_one_tile, agent, key, dataset, start, end, batch_size, log_interval, batch_axis)
             return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
 
         # A member that became bad in an earlier chunk keeps the state of its last good checkpoint.
@@ -139,8 +178,7 @@ def train_steps(
 
     # One member after the other, or all at once.
     over_members = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
-    carry = over_members(one_member, (Carry(state.agent, state.first_bad_step, state.metric_sums), state.keys, own))
-    return TrainState(carry.agent, end, state.keys, carry.first_bad_step, carry.metric_sums)
+    return over_members(one_member, members)
 
 
 def _one_tile(
@@ -151,6 +189,7 @@ def _one_tile(
     end: Int[Array, ""],
     batch_size: int,
     log_interval: int,
+    batch_axis: str | None,
     number: Int[Array, ""],
     carry: Carry,
 ) -> Carry:
@@ -160,6 +199,9 @@ def _one_tile(
     first = number * TILE
     steps = first + jnp.arange(TILE, dtype=jnp.int32)
     drawn = jax.vmap(lambda step: draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+    if batch_axis is not None:
+        batches, draws = drawn
+        drawn = jax.lax.with_sharding_constraint(batches, PartitionSpec(None, batch_axis)), draws
     shared = jax.vmap(lambda step: draw_shared(agent, step))(steps)
 
     def one_update(step: Int[Array, ""], carry: Carry) -> Carry:
@@ -177,7 +219,7 @@ def _one_tile(
 
 run_chunk = jax.jit(
     train_steps,
-    static_argnames=("batch_size", "log_interval", "seed_mapping"),
+    static_argnames=("batch_size", "log_interval", "seed_mapping", "mesh"),
     donate_argnames="state",
     compiler_options=COMPILER_OPTIONS,
 )
@@ -187,45 +229,13 @@ Raises a `ValueError` inside another `jax.jit`, because XLA accepts no compiler 
 """
 
 
-@partial(jax.jit, static_argnames=("batch_size", "batches"))
-def validation_losses(
-    agent: AbstractAgent,
-    state: TrainState,
-    dataset: Dataset,
-    own: PyTree | None = None,
-    *,
-    batch_size: int,
-    batches: int = 4,
-) -> dict[str, Float[Array, " members"]]:
-    """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
-
-    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`.
-    """
-    common = _single_precision(agent)
-    key = jax.random.fold_in(jax.random.key(0), _VALIDATION)
-
-    def one_batch(agent, agent_state, index):
-        index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
-        batch = _sample(agent, dataset, batch_size, key=index_key)
-        draws = agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
-        return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
-
-    def one_member(argument):
-        agent_state, mine = argument
-        agent = _combined(common, mine)
-        losses = jax.lax.map(lambda index: one_batch(agent, agent_state, index), jnp.arange(batches, dtype=jnp.int32))
-        return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
-
-    return jax.lax.map(one_member, (state.agent, own))
-
-
 @jax.jit
 def of_member(states: PyTree, index: Int[Array, ""]) -> PyTree:
     """The slice of one member, given by its index, of all arrays in one compiled program."""
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
-def _combined(agent: AbstractAgent, own: PyTree | None) -> AbstractAgent:
+def combined(agent: AbstractAgent, own: PyTree | None) -> AbstractAgent:
     """The agent with the own settings of one member."""
     return cast(AbstractAgent, eqx.combine(own, agent))
 
@@ -240,7 +250,7 @@ def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: in
     return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
 
 
-def _single_precision(agent: AbstractAgent) -> AbstractAgent:
+def single_precision(agent: AbstractAgent) -> AbstractAgent:
     """Converts the agent's hyper-parameters to 32 bits, so that training is the same under JAX_ENABLE_X64.
 
     As Python numbers they would get JAX's default types, and values computed only from them would have 64 bits.
@@ -258,11 +268,11 @@ def draw(
 ) -> tuple[Transition, PyTree]:
     """The batch and the random draws of one update of one member; they depend only on its root `key` and the step."""
     index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
-    batch = _sample(agent, dataset, batch_size, key=index_key)
+    batch = sample(agent, dataset, batch_size, key=index_key)
     return batch, agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
 
 
-def _sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key[Array, ""]) -> Transition:
+def sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key[Array, ""]) -> Transition:
     """Samples windows with the agent's length and discount; an agent without values has discount 1."""
     return dataset.sample(batch_size, agent.window, getattr(agent, "discount", 1.0), key=key)
 

@@ -11,7 +11,7 @@ from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
 from sorl.train import loop
-from sorl.train.trainer import Trainer
+from sorl.train.members import Members
 from sorl.train.value_range import ValueWatch
 
 
@@ -31,12 +31,12 @@ class Logged:
 class TrainingRows:
     """Computes the rows of a run.
 
-    **Arguments:** `config`; `data`; `trainer`, which computes the validation losses; `earlier`, the run's
+    **Arguments:** `config`; `data`; `members`, which computes the validation losses; `earlier`, the run's
     existing rows, whose warnings are not repeated.
     """
 
-    def __init__(self, config: TrainConfig, data: LoadedData, trainer: Trainer, earlier: Iterable[Mapping[str, Any]]):
-        self._config, self._trainer = config, trainer
+    def __init__(self, config: TrainConfig, data: LoadedData, members: Members, earlier: Iterable[Mapping[str, Any]]):
+        self._config, self._members = config, members
         self._watch: ValueWatch | None = None
         if hasattr(config.agent, "discount"):  # other agents have no values
             self._watch = ValueWatch(config.members, data.train.reward_limits(), earlier)
@@ -57,7 +57,7 @@ class TrainingRows:
         step, interval = int(state.step), self._config.log_interval
         means = {name: np.asarray(sums) / (step % interval or interval) for name, sums in state.metric_sums.items()}
         start = time.perf_counter()
-        held_out = self._trainer.validation_losses(state)
+        held_out = self._members.validation_losses(state)
         validation_seconds = time.perf_counter() - start
         rows = {
             seed: {f"training/{name}": mean[index] for name, mean in means.items()}

@@ -4,7 +4,6 @@ Everything that a resumed run must repeat depends only on the step. Wall-clock t
 chunks, which never affect results.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from sorl.agents.shared.metrics import SHARED
 from sorl.config.options import TrainConfig
@@ -24,29 +24,18 @@ from sorl.system.signals import Interruption
 from sorl.train import loop, resuming
 from sorl.train.background_evaluation import Evaluated, Evaluations, Results
 from sorl.train.checkpoints import Checkpoints
+from sorl.train.ending import Ending
 from sorl.train.failed_evaluations import FailedEvaluations
+from sorl.train.hosts import Hosts
+from sorl.train.members import Members
 from sorl.train.rows import TrainingRows
-from sorl.train.trainer import Trainer
+from sorl.train.trainer import Trainer, initial
 
 
 CHUNK_SECONDS = 1.0
 """Target length of a chunk, so that a signal is handled within two seconds."""
 FIRST_CHUNK = 1
 """Updates of the first chunk, before their speed is known."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """How a session ended."""
-
-    step: int
-    """Number of updates made."""
-    signal: int | None
-    """The signal that stopped it, or None."""
-    bad_seeds: dict[int, int]
-    """The first update with a non-finite loss of each seed (or member of a population) that had one."""
-    failed_evaluations: dict[int, str] = dataclasses.field(default_factory=dict)
-    """The reason of each failed evaluation, by its step; these have no rows."""
 
 
 class _Rows(NamedTuple):
@@ -71,11 +60,14 @@ class Session:
         new_phase: bool = False,
         make_sinks: Callable[[int | None], Sequence[Sink]] = lambda resume_step: (),
         quiet: bool = False,
+        mesh: Mesh | None = None,
+        hosts: Hosts | None = None,
     ):
         self.config = config
         self.directory = directory
         self.data = data
-        self.trainer = Trainer(config, data)
+        self.trainer = Trainer(config, data.train, mesh, hosts)
+        self.members = Members(config, data)
         self._training_seconds = 0.0  # since the last row
         self._aside: set[int] = set()
         # Written after the current evaluation: the checkpoint of its step, and the rows of later steps.
@@ -86,14 +78,14 @@ class Session:
         with ExitStack() as stack:
             # From here on a signal is recorded, and the run stops at the next point where it can save.
             self.interruption = stack.enter_context(Interruption())
-            self.state = self.trainer.init()
+            state = initial(config, data.train)
             # All checks come before the first write, so that a refused run is unchanged.
             restored = None
             if resume:
                 restored = resuming.restore(
-                    directory, config, data.provenance, self.state, from_step=from_step, new_phase=new_phase
+                    directory, config, data.provenance, state, from_step=from_step, new_phase=new_phase
                 )
-            self.state = self.state if restored is None else restored
+            self.state = self.trainer.place(state if restored is None else restored)
             resume_step = (-1 if restored is None else self.step) if resume else None
             self.failures = FailedEvaluations(directory, resume_step)
             sinks = make_sinks(resume_step)
@@ -108,7 +100,7 @@ class Session:
             self.failures.write()
             # On leaving, evaluations end first, and checkpoints and signal handlers last.
             self._logged_step = self.step
-            self.rows = TrainingRows(config, data, self.trainer, read_metrics(directory))
+            self.rows = TrainingRows(config, data, self.members, read_metrics(directory))
             self.progress = stack.enter_context(Progress(config.updates, self.step, quiet=quiet))
             evaluations = Evaluations(config, self.interruption, self._write_evaluation)
             self.evaluations = stack.enter_context(evaluations)
@@ -122,20 +114,25 @@ class Session:
     @property
     def bad_seeds(self) -> dict[int, int]:
         """The first update with a non-finite loss of each seed or member that is no longer trained."""
-        return self.trainer.bad(self.state)
+        return self.members.bad(self.trainer.first_bad_steps(self.state))
 
     @property
     def good_seeds(self) -> dict[int, int]:
         """The seeds or members that still train, with their place along the state's leading axis."""
-        return self.trainer.good(self.state)
+        return self.members.good(self.trainer.first_bad_steps(self.state))
+
+    @property
+    def local(self) -> loop.TrainState:
+        """The state on this process's first device, where it can be read and saved."""
+        return self.trainer.local(self.state)
 
     def run(self) -> Ending:
         """Trains to the last update, or until a signal or the loss of all seeds stops it, and saves everything."""
         with self._open:
             if self.checkpoints.latest_step() is None:
-                self._save(self.state)  # a seed that goes bad before the next checkpoint falls back to this one
+                self._save(self.local)  # a seed that goes bad before the next checkpoint falls back to this one
             else:
-                self._save_policies(self.state)  # the run may have been killed between a checkpoint and its policies
+                self._save_policies(self.local)  # the run may have been killed between a checkpoint and its policies
             self._evaluate_if_due()
             for _ in self._chunks():
                 self.evaluations.poll()
@@ -145,8 +142,9 @@ class Session:
                 self._save_if_due()
             if not self.evaluations.finish():
                 # A signal interrupted an evaluation: go back to the state at its start, so that a resume repeats it.
-                self.state = self.evaluations.give_up() or self.state
-            self._save(self.state)
+                earlier = self.evaluations.give_up()
+                self.state = self.state if earlier is None else self.trainer.place(earlier)
+            self._save(self.local)
             for verdict in self.rows.verdicts():
                 self.progress.message(verdict)
         # Read only after the checkpoint is on disk, because a signal may arrive until then.
@@ -186,7 +184,8 @@ class Session:
             return
         last = self.checkpoints.latest_step()
         self._aside |= new.keys()
-        self.state = self.trainer.restored(self.state, self.checkpoints.restore(self.state), new)
+        state = self.members.restored(self.local, self.checkpoints.restore(self.local), new)
+        self.state = self.trainer.place(state)
         for seed, step in new.items():
             self.progress.message(
                 f"{self.config.members[seed].label} is not trained further: its losses were not finite at update "
@@ -196,7 +195,7 @@ class Session:
     def _log_if_due(self) -> None:
         if not self.rows.are_due(self.step):
             return
-        logged = self.rows.make(self.state, self.good_seeds)
+        logged = self.rows.make(self.local, self.good_seeds)
         for warning in logged.warnings:
             self.progress.message(warning)
         timings = {
@@ -225,7 +224,7 @@ class Session:
         # After a resume, the rows of this step may already be written.
         missing = [seed for seed in self.good_seeds if not self.log.has(step, seed, first)]
         if missing:
-            self.evaluations.begin(self.state, {seed: self.trainer.policy(seed, self.state) for seed in missing})
+            self.evaluations.begin(self.local, {seed: self.members.policy(seed, self.local) for seed in missing})
 
     def _write_evaluation(self, found: Evaluated) -> None:
         """Writes a finished evaluation, then the checkpoint and rows that waited for it, in order of their steps."""
@@ -270,7 +269,7 @@ class Session:
         if self.evaluations.step == self.step:
             self._save_evaluated = True
         elif self.evaluations.finish():
-            self._save(self.state)
+            self._save(self.local)
 
     def _save(self, state: loop.TrainState) -> None:
         """Saves the rows first, then the checkpoint that covers them, then the policies of that checkpoint.
@@ -288,6 +287,7 @@ class Session:
 
     def _save_policies(self, state: loop.TrainState) -> None:
         """Writes a policy file for each good seed; a bad seed keeps the file of its last good checkpoint."""
-        write_bad_seeds(self.directory, self.trainer.bad(state))
-        policies = {number: self.trainer.policy(number, state) for number in self.trainer.good(state)}
+        first_bad_steps = np.asarray(state.first_bad_step)
+        write_bad_seeds(self.directory, self.members.bad(first_bad_steps))
+        policies = {number: self.members.policy(number, state) for number in self.members.good(first_bad_steps)}
         runs.save_policies(self.directory, self.config, policies, int(state.step))

@@ -1,78 +1,141 @@
-"""The compiled program of a run with its arguments, and the parts of a state that belong to one member."""
+"""The compiled program of a run with its arguments, on one device, on a mesh, or on the meshes of several processes."""
 
-import dataclasses
-from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
+from sorl.config.json_form import from_json, to_json
 from sorl.config.options import TrainConfig
-from sorl.data import LoadedData
-from sorl.policy import Policy
+from sorl.data.transitions import Dataset
 from sorl.train import loop
+from sorl.train.devices import DeviceOptions, make_mesh, placed, shardings
+from sorl.train.hosts import STOP, Hosts
 
 
 class Trainer:
-    """Trains the members of a run; members are named by training seed, or in a population by number.
+    """Trains the members of a run.
 
-    **Arguments:** `config`, the run's options; `data`.
+    A state is either *local*, on the first device of this process, or *placed* on the mesh; without a mesh there is no
+    difference. Only a placed state is trained; only a local one is read and saved.
+
+    **Arguments:** `config`, the run's options; `dataset`; `mesh`, the devices to train on (None: the first); `hosts`,
+    the channel to the other processes, if this is the first of several.
     """
 
-    def __init__(self, config: TrainConfig, data: LoadedData):
-        self._config, self._data = config, data
-        self._places = {number: place for place, number in enumerate(config.members)}
+    def __init__(self, config: TrainConfig, dataset: Dataset, mesh: Mesh | None = None, hosts: Hosts | None = None):
+        self._config, self._mesh, self._hosts = config, mesh, hosts
+        self._bad: Any = None  # with several processes, `first_bad_step` of the last state
+        self._local: tuple[loop.TrainState, loop.TrainState] | None = None  # a placed state and its local copy
         self._own = loop.own_settings([member.agent for member in config.members.values()])
         self._mapping: loop.SeedMapping = (
             loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
         )
+        self._dataset, self._agent, self._own_placed = dataset, config.shared_agent, self._own
+        if hosts is not None:
+            hosts.tell("options", to_json(config))
+            hosts.send("data", dataset)
+        if mesh is not None:
+            everywhere, members = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
+            self._dataset = placed(dataset, everywhere)
+            self._own_placed = placed(self._own, members)
 
-    def init(self) -> loop.TrainState:
-        """The state before the first update."""
-        config, seeds = self._config, tuple(member.seed for member in self._config.members.values())
-        return loop.init(config.shared_agent, self._data.train, seeds, self._own, batch_size=config.batch_size)
+    def place(self, state: loop.TrainState) -> loop.TrainState:
+        """Places a local state on the mesh."""
+        if self._mesh is None:
+            return state
+        if self._hosts is not None:
+            self._hosts.send("place", state)
+        return self._noted(placed(state, shardings(self._mesh, state)))
 
     def train(self, state: loop.TrainState, updates: int) -> loop.TrainState:
-        """Makes updates of every good member and waits for them; `state` is donated."""
-        config = self._config
+        """Makes updates of every good member and waits for them; `state` is placed, and donated."""
+        if self._hosts is not None:
+            self._hosts.tell("train", updates)
+        config, self._local = self._config, None
         state = loop.run_chunk(
-            config.shared_agent,
+            self._agent,
             state,
-            self._data.train,
-            jnp.int32(updates),
-            self._own,
+            self._dataset,
+            np.int32(updates),
+            self._own_placed,
             batch_size=config.batch_size,
             log_interval=config.log_interval,
             seed_mapping=self._mapping,
+            mesh=self._mesh,
         )
-        return jax.block_until_ready(state)
+        return self._noted(jax.block_until_ready(state))
 
-    def validation_losses(self, state: loop.TrainState) -> dict[str, np.ndarray]:
-        """The mean losses on held-out data, one of each member; empty if there are none."""
-        if self._data.validation is None:
-            return {}
-        config, held_out = self._config, self._data.validation
-        losses = loop.validation_losses(config.shared_agent, state, held_out, self._own, batch_size=config.batch_size)
-        return {name: np.asarray(loss) for name, loss in losses.items()}
+    def first_bad_steps(self, state: loop.TrainState) -> Int[np.ndarray, " members"]:
+        """`state.first_bad_step` of the state that was last placed or trained."""
+        return np.asarray(state.first_bad_step if self._bad is None else self._bad)
 
-    def bad(self, state: loop.TrainState) -> dict[int, int]:
-        """The first update with a non-finite loss of each member that had one."""
-        first = np.asarray(state.first_bad_step)
-        return {number: int(first[place]) for number, place in self._places.items() if first[place] >= 0}
+    def _noted(self, state: loop.TrainState) -> loop.TrainState:
+        """Keeps what every process must know of a placed state without a gather."""
+        if self._mesh is not None and jax.process_count() > 1:
+            self._bad = _replicated(state.first_bad_step, NamedSharding(self._mesh, PartitionSpec()))
+        return state
 
-    def good(self, state: loop.TrainState) -> dict[int, int]:
-        """The members that still train, with their place along the state's leading axis."""
-        bad = self.bad(state)
-        return {number: place for number, place in self._places.items() if number not in bad}
+    def local(self, state: loop.TrainState) -> loop.TrainState:
+        """The local copy of a placed state."""
+        if self._mesh is None:
+            return state
+        if self._local is None or self._local[0] is not state:
+            if self._hosts is not None:
+                self._hosts.tell("gather")
+            self._local = state, self.gathered(state)
+        return self._local[1]
 
-    def restored(self, state: loop.TrainState, earlier: loop.TrainState, members: Iterable[int]) -> loop.TrainState:
-        """The state in which the networks of some members are those of an earlier state."""
-        places = jnp.asarray([self._places[number] for number in members])
-        agent = jax.tree.map(lambda now, then: now.at[places].set(then[places]), state.agent, earlier.agent)
-        return dataclasses.replace(state, agent=agent)
+    def gathered(self, state: loop.TrainState) -> loop.TrainState:
+        """Copies a placed state to the first device of this process; every process must call it."""
+        assert self._mesh is not None
+        if jax.process_count() > 1:
+            state = jax.block_until_ready(_replicated(state, NamedSharding(self._mesh, PartitionSpec())))
+            return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+        return jax.device_put(state, self._mesh.devices.flat[0])
 
-    def policy(self, number: int, state: loop.TrainState) -> Policy:
-        """The policy of a member."""
-        agent = self._config.members[number].agent
-        networks = loop.of_member(agent.policy(state.agent), jnp.int32(self._places[number]))
-        return Policy(agent.actor, networks, self._data.normalisation)
+
+def initial(config: TrainConfig, dataset: Dataset) -> loop.TrainState:
+    """The local state of a run before its first update."""
+    members = config.members.values()
+    own, seeds = loop.own_settings([member.agent for member in members]), tuple(member.seed for member in members)
+    return loop.init(config.shared_agent, dataset, seeds, own, batch_size=config.batch_size)
+
+
+def _replicated(tree: Any, everywhere: NamedSharding) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
+def follow(options: DeviceOptions, hosts: Hosts) -> None:
+    """Repeats the operations of the first process until it ends; it sends the options, the data and every state."""
+    command, value = hosts.hear()
+    if command == STOP:
+        return
+    config = from_json(TrainConfig, value, "The configuration of the first process")
+    mesh = make_mesh(options, config)
+    assert mesh is not None  # as there are several processes
+    with jax.default_matmul_precision(config.matmul_precision):
+        _repeat(config, mesh, hosts)
+
+
+def _repeat(config: TrainConfig, mesh: Mesh, hosts: Hosts) -> None:
+    command, value = hosts.hear()
+    if command == STOP:
+        return
+    dataset = Dataset(*map(jnp.asarray, hosts.receive(value)))
+    trainer, template = Trainer(config, dataset, mesh), jax.eval_shape(partial(initial, config), dataset)
+    state: Any = None
+    while True:
+        command, value = hosts.hear()
+        if command == STOP:
+            return
+        if command == "place":
+            state = trainer.place(hosts.receive(value, template))
+        elif command == "train":
+            state = trainer.train(state, value)
+        else:
+            trainer.gathered(state)

@@ -1,0 +1,43 @@
+"""The losses of a run's members on held-out data, as one compiled program."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from sorl.agents import AbstractAgent
+from sorl.data.transitions import Dataset
+from sorl.train.loop import VALIDATION, TrainState, combined, sample, single_precision
+
+
+@partial(jax.jit, static_argnames=("batch_size", "batches"))
+def validation_losses(
+    agent: AbstractAgent,
+    state: TrainState,
+    dataset: Dataset,
+    own: PyTree | None = None,
+    *,
+    batch_size: int,
+    batches: int = 4,
+) -> dict[str, Float[Array, " members"]]:
+    """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
+
+    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`.
+    """
+    common = single_precision(agent)
+    key = jax.random.fold_in(jax.random.key(0), VALIDATION)
+
+    def one_batch(agent, agent_state, index):
+        index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
+        batch = sample(agent, dataset, batch_size, key=index_key)
+        draws = agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
+        return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
+
+    def one_member(argument):
+        agent_state, mine = argument
+        agent = combined(common, mine)
+        losses = jax.lax.map(lambda index: one_batch(agent, agent_state, index), jnp.arange(batches, dtype=jnp.int32))
+        return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
+
+    return jax.lax.map(one_member, (state.agent, own))
