@@ -25,6 +25,16 @@ _DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 """Parts of TensorStore's and the system's messages that a full disk causes."""
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Of several processes only this one saves, so that no other has to take part or to see the directory."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"sorl-{own}"
+    )
+
+
 class Checkpoints:
     """The checkpoints of one run: those of the latest steps, and those with the best score.
 
@@ -72,6 +82,8 @@ class Checkpoints:
             return next(metrics[name] for name in self._best_metrics if name in metrics)
 
         latest = policies.LatestN(keep_latest)
+        if not self._read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
         # By default (`keep_checkpoints_without_metrics`), every checkpoint without a score would be kept forever.
         best = policies.BestN(get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False)
         # `best_fn` as well as the policy, because without it Orbax neither writes scores to disk nor reads them.
@@ -84,6 +96,8 @@ class Checkpoints:
             # In the background, a directory that cannot be created leaves threads that wait five minutes for it.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             save_root_metadata=False,
+            multiprocessing_options=_alone(),
+            create=False,  # Orbax creates no directory for one process of several
             read_only=self._read_only,
         )
         return ocp.CheckpointManager(self._directory, options=options)
