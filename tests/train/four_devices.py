@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sorl.data import load_logs  # noqa: E402
 from sorl.runs import run as runs  # noqa: E402
 from sorl.train.devices import DeviceOptions, make_mesh  # noqa: E402
 from sorl.train.session import Session  # noqa: E402
+from sorl.train.trainer import Trainer, initial  # noqa: E402
 from tests import synthetic  # noqa: E402
 
 
@@ -59,6 +61,11 @@ def main(place: Path) -> None:
     found = {"devices": jax.device_count(), "four": same(one, train(place / "four", data, four))}
     rows = {name: (place / name / "metrics.jsonl").read_bytes() for name in ("one", "four")}
     found["rows"] = rows["one"] == rows["four"]
+    # Members on four devices need nothing of each other.
+    made = config()
+    trainer = Trainer(made, data.train, make_mesh(four, made))
+    program = trainer.lowered(trainer.place(initial(made, data.train))).compile().as_text()
+    found["collectives"] = re.findall(r"all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter", program)
     # A run that changes its devices at update 10, and back.
     for name, first, second in (("apart", four, None), ("together", None, four)):
         train(place / name, data, first, updates=10)

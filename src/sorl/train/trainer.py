@@ -31,18 +31,18 @@ class Trainer:
         self._config, self._mesh, self._hosts = config, mesh, hosts
         self._bad: Any = None  # with several processes, `first_bad_step` of the last state
         self._local: tuple[loop.TrainState, loop.TrainState] | None = None  # a placed state and its local copy
+        self._dataset = dataset
         self._own = loop.own_settings([member.agent for member in config.members.values()])
-        self._mapping: loop.SeedMapping = (
-            loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
-        )
-        self._dataset, self._agent, self._own_placed = dataset, config.shared_agent, self._own
+        mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
+        lengths = {"batch_size": config.batch_size, "log_interval": config.log_interval}
+        self._settings: dict[str, Any] = {**lengths, "seed_mapping": mapping, "mesh": mesh}
         if hosts is not None:
             hosts.tell("options", to_json(config))
             hosts.send("data", dataset)
         if mesh is not None:
             everywhere, members = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
             self._dataset = placed(dataset, everywhere)
-            self._own_placed = placed(self._own, members)
+            self._own = placed(self._own, members)
 
     def place(self, state: loop.TrainState) -> loop.TrainState:
         """Places a local state on the mesh."""
@@ -56,19 +56,16 @@ class Trainer:
         """Makes updates of every good member and waits for them; `state` is placed, and donated."""
         if self._hosts is not None:
             self._hosts.tell("train", updates)
-        config, self._local = self._config, None
-        state = loop.run_chunk(
-            self._agent,
-            state,
-            self._dataset,
-            np.int32(updates),
-            self._own_placed,
-            batch_size=config.batch_size,
-            log_interval=config.log_interval,
-            seed_mapping=self._mapping,
-            mesh=self._mesh,
-        )
+        self._local = None
+        state = loop.run_chunk(*self._arguments(state, updates), **self._settings)
         return self._noted(jax.block_until_ready(state))
+
+    def lowered(self, state: loop.TrainState) -> jax.stages.Lowered:
+        """The program that trains a placed state, before it is compiled."""
+        return loop.run_chunk.lower(*self._arguments(state, 1), **self._settings)
+
+    def _arguments(self, state: loop.TrainState, updates: int) -> tuple[Any, ...]:
+        return self._config.shared_agent, state, self._dataset, np.int32(updates), self._own
 
     def first_bad_steps(self, state: loop.TrainState) -> Int[np.ndarray, " members"]:
         """`state.first_bad_step` of the state that was last placed or trained."""

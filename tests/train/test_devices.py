@@ -1,0 +1,106 @@
+"""Many devices and several processes give the numbers of one device, and a run may change its devices."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from sorl import load_policy
+from sorl.agents import Iql
+from sorl.config.options import read_config
+from sorl.runs import run as runs
+from sorl.train.__main__ import load_data
+from sorl.train.cli import parse
+from sorl.train.devices import DeviceOptions
+from sorl.train.session import Session
+
+from .. import synthetic
+
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def test_four_devices_equal_one_and_a_run_changes_them(tmp_path):
+    command = [sys.executable, "-m", "tests.train.four_devices", str(tmp_path)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["devices"] == 4
+    assert found["four"] and found["rows"] and found["apart"] and found["together"]
+    assert found["collectives"] == []
+    assert found["batch"] < 1e-6
+    divided = "cannot be divided among"
+    for name, sentence in {
+        "seeds": f"4 members {divided} 3 devices of the axis seed; give a number of devices that divides 4.",
+        "rows of a batch": f"10 rows of a batch {divided} 4 devices of the axis batch; give a number of devices that "
+        "divides 10.",
+        "too many": "5 devices are asked for, but JAX found 4 cpu; give from 1 to 4.",
+        "platform": "devices is gpu:2, but JAX found no gpu here, only 4 cpu; install sorl[cuda] or sorl[tpu], or "
+        "leave --devices out.",
+        "product": "mesh is 'seed=2 batch=1' but devices is 4; give as many devices as the axes have together, or "
+        "leave --devices out.",
+    }.items():
+        assert found[name] == sentence
+
+
+def test_two_processes_equal_one(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    other = tmp_path / "other"  # the second process has neither the data nor the run
+    other.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    sizes = "--updates 20 --batch-size 8 --log-interval 10 --checkpoint-interval 10 --seeds 0 5"
+    options = ["agent:iql", *synthetic.tiny_options(Iql), "--data", "logs.npz", *sizes.split()]
+    options += ["--quiet", "--no-compilation-cache", "--run-dir", "two"]
+    (first, second) = (
+        subprocess.Popen(
+            [sys.executable, "-m", "sorl.train", *options, "--distributed", f"{address},2,{number}"],
+            env=ENVIRONMENT,
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number, place in enumerate((tmp_path, other))
+    )
+    said = first.communicate(timeout=400)[0], second.communicate(timeout=100)[0]
+    assert (first.returncode, second.returncode) == (0, 0), "\n".join(said)
+    assert "Run directory" in said[0] and "Run directory" not in said[1]
+    # The same run in this process.
+    config, alone = read_config(tmp_path / "two" / "config.json"), tmp_path / "alone"
+    runs.create(alone, config)
+    with jax.default_matmul_precision(config.matmul_precision):
+        Session(config, alone, load_data(config), quiet=True).run()
+    assert (alone / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
+    for seed in config.seeds:
+        assert load_policy(tmp_path / "two", seed).digest == load_policy(alone, seed).digest
+
+
+@pytest.mark.parametrize(
+    "words, refusal",
+    [
+        (
+            ["--mesh", "seed=2", "rows=4"],
+            "mesh is 'seed=2 rows=4'; give each of seed and batch once, as in",
+        ),
+        (["--mesh", "seed=0"], "mesh is 'seed=0'; give each of seed and batch once"),
+        (["--devices", "4-5"], "devices is '4-5'; give a number, all, a platform such as gpu, or gpu:4"),
+        (["--distributed", "10.0.0.1,2,0"], "distributed is '10.0.0.1,2,0'; give auto, or the first process's address"),
+        (["--distributed", "10.0.0.1:80,2,2"], "this one's number from 0, as in 10.0.0.1:1234,2,0"),
+    ],
+)
+def test_what_names_no_devices_is_one_sentence(words, refusal):
+    with pytest.raises(ValueError, match=refusal):
+        parse(words)
+
+
+def test_the_command_line_has_the_devices():
+    _, options, _ = parse("--mesh seed=2 batch=4 --devices 8 --seeds 0 1".split())
+    assert options.hardware == DeviceOptions(devices="8", mesh=("seed=2", "batch=4"))
