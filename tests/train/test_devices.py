@@ -7,28 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from sorl import load_policy
 from sorl.agents import Iql
-from sorl.config.options import read_config
-from sorl.runs import run as runs
-from sorl.train.__main__ import load_data
 from sorl.train.cli import parse
 from sorl.train.devices import DeviceOptions
-from sorl.train.session import Session
 
 from .. import synthetic
 
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def test_four_devices_equal_one_and_a_run_changes_them(tmp_path):
     command = [sys.executable, "-m", "tests.train.four_devices", str(tmp_path)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["devices"] == 4
@@ -58,29 +56,23 @@ def test_two_processes_equal_one(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     sizes = "--updates 20 --batch-size 8 --log-interval 10 --checkpoint-interval 10 --seeds 0 5"
     options = ["agent:iql", *synthetic.tiny_options(Iql), "--data", "logs.npz", *sizes.split()]
-    options += ["--quiet", "--no-compilation-cache", "--run-dir", "two"]
-    (first, second) = (
-        subprocess.Popen(
-            [sys.executable, "-m", "sorl.train", *options, "--distributed", f"{address},2,{number}"],
-            env=ENVIRONMENT,
-            cwd=place,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    options += ["--quiet", "--no-compilation-cache"]
+
+    def start(place: Path, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "sorl.train", *options, *words]
+        return subprocess.Popen(
+            command, env=_environment(), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        for number, place in enumerate((tmp_path, other))
-    )
-    said = first.communicate(timeout=400)[0], second.communicate(timeout=100)[0]
-    assert (first.returncode, second.returncode) == (0, 0), "\n".join(said)
-    assert "Run directory" in said[0] and "Run directory" not in said[1]
-    # The same run in this process.
-    config, alone = read_config(tmp_path / "two" / "config.json"), tmp_path / "alone"
-    runs.create(alone, config)
-    with jax.default_matmul_precision(config.matmul_precision):
-        Session(config, alone, load_data(config), quiet=True).run()
-    assert (alone / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
-    for seed in config.seeds:
-        assert load_policy(tmp_path / "two", seed).digest == load_policy(alone, seed).digest
+
+    alone = start(tmp_path, "--run-dir", "alone")
+    first = start(tmp_path, "--run-dir", "two", "--distributed", f"{address},2,0")
+    second = start(other, "--run-dir", "two", "--distributed", f"{address},2,1")
+    said = [process.communicate(timeout=500)[0] for process in (alone, first, second)]
+    assert [alone.returncode, first.returncode, second.returncode] == [0, 0, 0], "\n".join(said)
+    assert "Run directory" in said[1] and "Run directory" not in said[2] and not list(other.iterdir())
+    assert (tmp_path / "alone" / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
+    for seed in (0, 5):
+        assert load_policy(tmp_path / "two", seed).digest == load_policy(tmp_path / "alone", seed).digest
 
 
 @pytest.mark.parametrize(
