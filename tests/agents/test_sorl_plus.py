@@ -22,6 +22,7 @@ from sorl.runs.metrics import read_metrics
 from sorl.system.files import read_json
 from sorl.train import __main__ as train, loop
 from sorl.train.checkpoints import Checkpoints
+from sorl.train.validation import validation_losses
 
 from .. import plus_numpy, released_numpy, synthetic
 from ..goldens import assert_close, named_arrays
@@ -425,7 +426,7 @@ def test_every_switch_trains_resumes_bit_for_bit_and_acts_alike_from_its_file(fi
     assert _same(_chunk(agent, restored, 2), whole) and np.all(whole.first_bad_step == -1)
     assert not _same(whole, start())
     # Every metric is described and in the docstring; validation has every loss.
-    held_out = jax.eval_shape(lambda s: loop.validation_losses(agent, s, dataset, batch_size=BATCH), whole)
+    held_out = jax.eval_shape(lambda s: validation_losses(agent, s, dataset, batch_size=BATCH), whole)
     losses = {name for name in whole.metric_sums if name.endswith("_loss")}
     assert losses == {name for name in held_out if name.endswith("_loss")}
     for name in whole.metric_sums:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -24,9 +25,9 @@ from sorl.train.trainer import Trainer, initial  # noqa: E402
 from tests import synthetic  # noqa: E402
 
 
-def config(**fields) -> TrainConfig:
+def config(**fields: Any) -> TrainConfig:
     """Four members; rows and checkpoints every ten updates."""
-    lengths = {"updates": 20, "batch_size": 8, "log_interval": 10, "checkpoint_interval": 10}
+    lengths: dict[str, Any] = {"updates": 20, "batch_size": 8, "log_interval": 10, "checkpoint_interval": 10}
     return TrainConfig(
         env=None,
         agent=synthetic.tiny(Iql),
@@ -64,7 +65,7 @@ def main(place: Path) -> None:
     # Members on four devices need nothing of each other.
     made = config()
     trainer = Trainer(made, data.train, make_mesh(four, made))
-    program = trainer.lowered(trainer.place(initial(made, data.train))).compile().as_text()
+    program = str(trainer.lowered(trainer.place(initial(made, data.train))).compile().as_text())
     found["collectives"] = re.findall(r"all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter", program)
     # A run that changes its devices at update 10, and back.
     for name, first, second in (("apart", four, None), ("together", None, four)):

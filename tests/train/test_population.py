@@ -81,7 +81,7 @@ def test_each_member_equals_its_lone_run(tmp_path, data, trained):
         own = trained / f"policy-member-{number}.sorl"
         assert _same(_networks(own), _networks(runs.policy_path(lone, member.seed)))
         assert load_policy(own).digest == load_policy(runs.policy_path(lone, member.seed)).digest
-        expected = [row | {"member": number} | member.settings for row in read_metrics(lone)]
+        expected = [{**row, "member": number, **member.settings} for row in read_metrics(lone)]
         assert [row for row in rows if row["member"] == number] == expected
     assert not _same(_networks(trained / "policy-member-1.sorl"), _networks(trained / "policy-member-3.sorl"))
 
