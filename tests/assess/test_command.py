@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     synthetic.write_logs(directory / "logs.npz", trajectories=12)
     units = load_logs(directory / "logs.npz").normalisation
     agent = synthetic.agent(hidden_sizes=(8,), critic_hidden_sizes=(8,), discount=0.9)
-    config = dataclasses.replace(presets.own_logs(directory / "logs.npz"), agent=agent)
+    config = dataclasses.replace(presets.own_logs(directory / "logs.npz"), agent=agent, seeds=(4,))
     runs.create(directory / "RUN", config)
     runs.record_versions(directory / "RUN", config, {"source": "own logs", "episodes": 11})
     policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0), units)

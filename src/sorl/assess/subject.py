@@ -1,5 +1,6 @@
 """What an assessment is about: a policy, data in its units, and a discount."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,11 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
     """
     policy = load_policy(path, seed)
     loaded = _source(path, policy, env, data).load(normalisation=policy.normalisation)
+    if not isinstance(loaded.train, Dataset):
+        raise ValueError(
+            f"The data stay on the {loaded.residence.residence} ({loaded.residence.reason}), and an assessment needs "
+            "them on the device; give a part of them with --data, or leave --data.residence out."
+        )
     _refuse_misfit(path, policy, loaded)
     if loaded.validation is None:
         raise ValueError(
@@ -53,7 +59,7 @@ def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> So
     """The source of the data: that of the options, or, without options, the run's own."""
     run: TrainConfig | None = read_config(config_path(path)) if config_path(path).exists() else None
     if run is not None and env is None and data == DataConfig():
-        return run.source
+        return dataclasses.replace(run.data, residence="auto").source(run.env)
     if env is None and data == DataConfig():
         raise ValueError(
             f"{path} is a policy without the options of its run, so its data are not known; give --data LOGS, or --env "
