@@ -183,7 +183,7 @@ BAD = {
         "episode_000001.parquet cannot be read as parquet",
     ),
     "a NaN in LeRobot": (
-        _lerobot(columns={"next.reward": [*REWARD[:2], np.float32([0, 0, np.nan, 0, 0])]}),
+        _lerobot(columns={"next.reward": [*REWARD[:2], np.array([0, 0, np.nan, 0, 0], np.float32)]}),
         "row 9 (episode 2): nan, which is not finite",
     ),
     "no number": (_csv("x,u,r,e\n1,2,3,0\n1,oops,3,0\n"), "u of .. is 'oops' in row 1; give a number"),

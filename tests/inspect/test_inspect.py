@@ -3,12 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from sorl.data import Logs, load_logs
+from sorl.data import LoadedData, Logs, load_logs
+from sorl.data.loaded import to_device
+from sorl.data.normalisation import Normalisation
+from sorl.data.recorded import checks
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.inspect import __main__ as command
 from sorl.inspect.report import inspected
 from sorl.inspect.sample import Reservoir, Steps
-from sorl.inspect.source import recording_of
+from sorl.inspect.source import recording_of, recording_of_loaded
 from sorl.inspect.tracker import Tracker
 
 from .. import recorded_files
@@ -196,6 +199,26 @@ def test_the_command_prints_tables_json_and_a_page(tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page and "<script" not in page
     assert all(sentence.split(";")[0].replace("'", "&#x27;") in page for sentence in facts["warnings"])
+
+
+def test_loaded_data_of_a_task_are_episodes(source):
+    states = np.arange(14, dtype=np.float32).reshape(7, 2)
+    part = {
+        "observations": states,
+        "actions": np.linspace(-0.5, 0.5, 7, dtype=np.float32)[:, None],
+        "rewards": np.arange(7, dtype=np.float32),
+        "masks": np.array([1, 0, 1, 1, 1, 1, 1], np.float32),
+        "is_start": np.array([1, 1, 0, 1, 1, 1, 0], np.bool_),
+    }
+    held = {key: array[:3] for key, array in part.items()}
+    provenance = {"path": str(source), "source": "official", "env_name": "cube"}
+    loaded = LoadedData(to_device(**part), to_device(**held), Normalisation.identity(2, 1), provenance)
+    recording = recording_of_loaded(loaded)
+    first, second, third = checks.episodes(recording)
+    assert first.observations.tolist() == states[:3].tolist() and first.terminated.tolist() == [False, True]
+    assert second.rewards.tolist() == [3, 4, 5] and second.truncated and not first.truncated
+    assert recording.held_out == {third.name} and recording.steps == 7
+    assert inspected(recording)["split"]["validation"]["steps"] == 2
 
 
 def test_a_name_that_is_neither_a_file_nor_a_task_is_refused(tmp_path):

@@ -11,21 +11,29 @@ if TYPE_CHECKING:
     from sorl.data.generation.generate import generate as generate
     from sorl.data.generation.recipes import GeneratedSet as GeneratedSet
     from sorl.data.generation.source import Generated as Generated
+    from sorl.data.hdf5.source import Hdf5 as Hdf5
+    from sorl.data.lerobot.source import LeRobot as LeRobot
     from sorl.data.loaded import LoadedData as LoadedData
+    from sorl.data.minari.source import Minari as Minari
     from sorl.data.ogbench.load import load_ogbench as load_ogbench
     from sorl.data.ogbench.source import Ogbench as Ogbench
     from sorl.data.own_logs.load import load_logs as load_logs
     from sorl.data.own_logs.source import Logs as Logs
     from sorl.data.sources import Source as Source
+    from sorl.data.tables.source import TableFile as TableFile
     from sorl.environments.names import Task as Task
 
 _HOMES = {
     "Generated": "sorl.data.generation.source",
     "GeneratedSet": "sorl.data.generation.recipes",
+    "Hdf5": "sorl.data.hdf5.source",
+    "LeRobot": "sorl.data.lerobot.source",
     "LoadedData": "sorl.data.loaded",
     "Logs": "sorl.data.own_logs.source",
+    "Minari": "sorl.data.minari.source",
     "Ogbench": "sorl.data.ogbench.source",
     "Source": "sorl.data.sources",
+    "TableFile": "sorl.data.tables.source",
     "Task": "sorl.environments.names",
     "generate": "sorl.data.generation.generate",
     "load_logs": "sorl.data.own_logs.load",
@@ -35,10 +43,14 @@ _HOMES = {
 __all__ = [
     "Generated",
     "GeneratedSet",
+    "Hdf5",
+    "LeRobot",
     "LoadedData",
     "Logs",
+    "Minari",
     "Ogbench",
     "Source",
+    "TableFile",
     "Task",
     "generate",
     "load_logs",

@@ -76,7 +76,7 @@ def _times(facts: dict[str, Any]) -> Iterator[str]:
 def _ends(facts: dict[str, Any]) -> Iterator[str]:
     counts = facts["counts"]
     dropped = counts["steps"] - counts["transitions"]
-    if counts["rewarded_and_dropped"]:
+    if counts["rewarded_and_dropped"] and facts["rewards"]["rewarded_share"] < 0.5:
         yield (
             f"{counts['rewarded_and_dropped']:,} rewarded last steps cannot be trained on, because the state after "
             "them is unknown and they are no terminations; store that state, or mark the steps that end the task."

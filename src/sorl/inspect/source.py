@@ -28,7 +28,7 @@ def recording_of(
     if path.exists() or path.suffix or not _is_task(data):
         return source_of(path, **options).recording()
     loaded = (Ogbench(data, directory) if episodes is None else Generated(data, episodes)).load()
-    return _of_loaded(loaded)
+    return recording_of_loaded(loaded)
 
 
 def _is_task(name: str) -> bool:
@@ -39,7 +39,7 @@ def _is_task(name: str) -> bool:
     return True
 
 
-def _of_loaded(loaded: LoadedData) -> Recording:
+def recording_of_loaded(loaded: LoadedData) -> Recording:
     """Loaded data of OGBench, whose units are the environment's, as episodes."""
     parts = [part for part in (loaded.train, loaded.validation) if part is not None]
     count = int(len(loaded.train.observations) - len(loaded.train.starts))
