@@ -197,7 +197,7 @@ def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
                 *map(str, seeds),
             ]
             if not (directory / "evaluation.json").exists():
-                if time.monotonic() >= end or not _finish(arguments, directory, end):
+                if time.monotonic() >= end or not finish(arguments, directory, end):
                     unfinished.append(str(directory))
             if (directory / "metrics.jsonl").exists():
                 rows += _row(name, task, form, directory, arguments)
@@ -207,7 +207,7 @@ def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
 _started = time.monotonic()
 
 
-def _finish(arguments: list[str], directory: Path, end: float) -> bool:
+def finish(arguments: list[str], directory: Path, end: float) -> bool:
     """Whether the run finished in time; if not, it was asked to save its state."""
     begun = (directory / "config.json").exists()
     own = ["--resume"] if begun else arguments

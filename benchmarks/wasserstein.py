@@ -53,7 +53,7 @@ class Config:
     """The law to which the Q loss is added."""
     q_coefficients: tuple[float, ...] = (1.0, 10.0, 100.0)
     """Coefficients of the Q loss, beside 0."""
-    updates: int = 12_000
+    updates: int = 8_000
     """Updates of each training."""
     batch_size: int = 512
     """Samples of one update."""

@@ -47,3 +47,40 @@ def test_a_variant_helps_or_hurts_where_the_intervals_do_not_overlap():
 def test_unknown_variants_are_refused():
     with pytest.raises(ValueError, match="There is no variant 'magic'; give some of Sorl, "):
         ablate.Config(variants=("magic",))
+
+
+def test_without_time_nothing_starts_and_the_table_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablate.subprocess, "Popen", lambda *_: pytest.fail("a run was started"))
+    config = ablate.Config(
+        level="gpu", variants=("one jump: Q loss",), tasks=ablate.TASKS[:1], sparse_tasks=(), minutes=0, out=tmp_path
+    )
+    assert ablate.main(config) == []
+    assert "2 runs are not finished" in capsys.readouterr().out
+    assert "level gpu, --updates 1000000 --data.episodes 1000" in (tmp_path / "ablate.md").read_text()
+
+
+def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_command(tmp_path, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, words):
+            started.append(words)
+            self.ended = False
+
+        def wait(self, timeout=None):
+            if timeout is not None and not self.ended:
+                raise ablate.subprocess.TimeoutExpired("train", timeout)
+            return 0
+
+        def poll(self):
+            return 0 if self.ended else None
+
+        def terminate(self):
+            self.ended = True
+
+    monkeypatch.setattr(ablate.subprocess, "Popen", Process)
+    assert not ablate.finish(["agent:sorl", "--seeds", "0"], tmp_path, ablate.time.monotonic())
+    assert started[0][2:] == ["sorl.train", "agent:sorl", "--seeds", "0", "--run-dir", str(tmp_path), "--quiet"]
+    (tmp_path / "config.json").touch()
+    assert ablate.finish(["agent:sorl", "--seeds", "0"], tmp_path, float("inf"))
+    assert started[1][2:] == ["sorl.train", "--resume", "--run-dir", str(tmp_path), "--quiet"]
