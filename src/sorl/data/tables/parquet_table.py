@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 
 BATCH_ROWS = 16384
+BUFFER_BYTES = 1 << 20
 
 
 class ParquetTable:
@@ -52,7 +53,8 @@ def _opened(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the parquet file of your data.")
     try:
-        return parquet.ParquetFile(path)
+        # Buffered, so that a row group of any size needs little memory.
+        return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet ({_reason(error)}); give an undamaged file.") from error
 
