@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+from sorl.config.json_form import to_json
 from sorl.config.options import read_config
 from sorl.runs.metrics import read_metrics
+from sorl.system.files import write_json
 from sorl.train import __main__ as train
+from sorl.train.cli import with_absolute_paths
 
 from .. import synthetic
 
@@ -46,6 +49,16 @@ def test_it_needs_a_directory_and_excludes_resume(command):
         train.parse(["--start-or-resume"])
     with pytest.raises(ValueError, match="leave --resume out"):
         train.parse([*command, "--resume"])
+
+
+def test_relative_paths_are_those_that_the_run_was_started_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["agent:bc", "--data", "logs.csv", "--data.columns", "names.toml", "--run-dir", "run", "--start-or-resume"]
+    config, options, _ = train.parse(words)
+    assert not options.resume
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "config.json", to_json(with_absolute_paths(config)))
+    assert train.parse(words)[1].resume
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def _resumed_if_begun(options: RunOptions, train: TrainConfig) -> RunOptions:
     if not path.exists():
         return options
     before = read_config(path)
-    changed = changes(before, train) - resuming.FREE
+    changed = changes(before, with_absolute_paths(train)) - resuming.FREE
     if train.updates < before.updates:
         changed.add("updates")
     if changed:
