@@ -27,6 +27,11 @@ def test_a_held_lock_is_seen_without_taking_it(tmp_path):
     assert not locks.is_held(path)
 
 
+def test_a_lock_that_is_removed_while_it_is_looked_at_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tmp_path), "is_file", lambda path: True)
+    assert not locks.is_held(tmp_path / ".lock")
+
+
 def test_the_lock_is_released_when_its_process_is_killed(tmp_path):
     program = (
         "import pathlib, sys, time; from sorl.system.locks import exclusive\n"
