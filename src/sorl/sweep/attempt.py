@@ -9,23 +9,27 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sorl.sweep.ledger import ATTEMPT, LOG, is_finished
-from sorl.system import locks
+from sorl.sweep.ledger import ATTEMPT, ATTEMPT_LINE, LOG, is_finished
+from sorl.system import entry, locks
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.system.signals import SIGNALS
 
 
 POLL_SECONDS = 0.1
+LOCK = ".attempt.lock"
+"""The lock file in a run directory of the attempt that trains the run."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -97,31 +101,52 @@ class _Child:
         )
         if self.signal is not None:
             self._process.send_signal(self.signal)
-        while True:
-            ended, status, usage = os.wait4(self._process.pid, os.WNOHANG)
-            if ended:
-                break
+        # Only `poll` reaps the process: `send_signal` calls it too, and so never signals another process of that id.
+        while (code := self._process.poll()) is None:
             self.check_parent()
             time.sleep(POLL_SECONDS)
-        self._process.returncode = code = os.waitstatus_to_exitcode(status)
-        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if code < 0:
+            cause = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
+            print(f"error: sorl.train was ended by {signal.Signals(-code).name}{cause}.", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return (128 - code if code < 0 else code), peak
 
 
 def main(attempt: Attempt) -> int:
     """Makes the attempt; **returns** the exit code of `sorl.train`, or 0 if the run is finished already."""
-    directory, child = Path(attempt.directory), _Child(attempt)
-    # A run of an earlier command may still train here; it is waited for, and often finishes.
-    while locks.is_held(directory / ".lock"):
-        child.check_parent()
-        if child.signal is not None:
-            return 128 + child.signal
-        time.sleep(POLL_SECONDS)
+    child = _Child(attempt)
+    # Attempts of earlier commands may still be there; they are waited for, one after another, and often finish the run.
+    with ExitStack() as stack:
+        while not _takes_turn(stack, Path(attempt.directory)):
+            child.check_parent()
+            if child.signal is not None:
+                return 128 + child.signal
+            time.sleep(POLL_SECONDS)
+        return _train(attempt, child)
+
+
+def _takes_turn(stack: ExitStack, directory: Path) -> bool:
+    """Whether this is the only attempt at the run, and no other process trains it; `stack` then keeps it so."""
+    with ExitStack() as own:
+        try:
+            own.enter_context(locks.exclusive(directory / LOCK, "Another attempt has its turn."))
+        except BlockingIOError:
+            return False
+        # A training outlives its attempt for the time that it takes to save.
+        if locks.is_held(directory / ".lock"):
+            return False
+        stack.push(own.pop_all())
+    return True
+
+
+def _train(attempt: Attempt, child: _Child) -> int:
+    directory = Path(attempt.directory)
     if is_finished(directory, attempt.policies, attempt.updates, evaluated=attempt.evaluated):
         return 0
     if attempt.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, attempt.cores)
     started = time.time()
+    print(f"{ATTEMPT_LINE} on {platform.node()} at {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
     code, peak = child.run()
     path = directory / ATTEMPT
     before = read_json(path)["peak_bytes"] if path.exists() else 0
@@ -140,4 +165,5 @@ def _stop_with_parent() -> Callable[[], Any] | None:
 
 if __name__ == "__main__":
     fields = json.loads(sys.argv[1])
-    sys.exit(main(Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "policies", "cores")})))
+    given = Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "policies", "cores")})
+    sys.exit(entry.guarded(lambda: main(given)))

@@ -17,6 +17,8 @@ LOG = "log.txt"
 """The file in a run directory with what `sorl.train` printed."""
 ATTEMPT = "attempt.json"
 """The file in a run directory about the last ended attempt at the run: exit code, host, peak memory."""
+ATTEMPT_LINE = "Attempt"
+"""How the first line of an attempt begins in the log."""
 STOPPED = {128 + number for number in SIGNALS}
 """Exit codes of a run that a signal stopped, after it saved its state."""
 KILLED = STOPPED | {128 + signal.SIGKILL}
@@ -75,9 +77,9 @@ def is_finished(directory: Path, policies: Sequence[str], updates: int, *, evalu
 
 def last_line(directory: Path) -> str:
     """The last error in the log of a run's last attempt, or else its last line; empty without a log."""
-    path = directory / LOG
-    lines = [line.strip() for line in _tail(path).splitlines()] if path.exists() else []
-    lines = [line for line in lines if line]
+    lines = [line.strip() for line in _tail(directory / LOG).splitlines()]
+    begins = [number for number, line in enumerate(lines) if line.startswith(f"{ATTEMPT_LINE} on ")]
+    lines = [line for line in lines[begins[-1] + 1 if begins else 0 :] if line]
     errors = [line for line in lines if line.startswith("error:")]
     return (errors[-1:] or lines[-1:] or [""])[0]
 
@@ -107,24 +109,23 @@ def _flaw(directory: Path) -> str:
 
 def _policy_step(path: Path) -> int:
     """The number of updates of a policy, from the header of its file; -1 without a file."""
-    if not path.exists():
-        return -1
-    with path.open("rb") as file:
-        file.readline()
-        try:
+    try:
+        with path.open("rb") as file:
+            file.readline()
             return int(json.loads(file.readline())["provenance"]["step"])
-        except (ValueError, KeyError, TypeError):  # a damaged file, which a resume writes again
-            return -1
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file is written again by a resume
+        return -1
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    try:
+        return read_json(path)
+    except FileNotFoundError:  # a failed start removes its files, also while they are read
+        return {}
 
 
 def _last_rows(path: Path) -> list[dict[str, Any]]:
     """The last rows of a file of JSON lines that may still be written."""
-    if not path.exists():
-        return []
     rows = []
     for line in _tail(path).split("\n")[:-1]:
         try:
@@ -135,7 +136,11 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL))
-        return file.read().decode(errors="replace")
+    """The end of a file; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
