@@ -134,9 +134,7 @@ def main(config: Config) -> None:
     if done.returncode:
         raise ValueError(f"sbatch refused {script}: {done.stderr.strip() or f'exit code {done.returncode}'}.")
     print(done.stdout.strip())
-    print(
-        f"{len(missing)} runs are submitted; follow them with:\n  python -m sorl.sweep status {shlex.quote(str(out))}"
-    )
+    print(f"Runs submitted: {len(missing)}; follow them with:\n  python -m sorl.sweep status {shlex.quote(str(out))}")
 
 
 def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
