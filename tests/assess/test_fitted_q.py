@@ -10,6 +10,7 @@ import pytest
 from sorl.agents import Budget
 from sorl.assess import fitted_q
 from sorl.assess.fitted_q import BEHAVIOUR, FitOptions, fit
+from sorl.data.transitions import Dataset
 
 from .linear import linear_policy, steps
 
@@ -71,7 +72,7 @@ def test_a_linear_gaussian_problem_at_two_budgets_and_for_the_behaviour():
 
 
 def test_the_length_of_a_chunk_and_the_other_budgets_do_not_change_the_result(monkeypatch):
-    options = FitOptions(updates=7, hidden_sizes=(8,), batch_size=8)
+    options = dataclasses.replace(SMALL, updates=7)  # of the same sizes, so that it is the same program
     policy, seen = linear_policy([[0.5, 0.1]], deviation=0.3), []
     whole = fit(policy, (Budget(1),), chain(False), 0.9, options)
     monkeypatch.setattr(fitted_q, "CHUNK", 1)
@@ -80,3 +81,20 @@ def test_the_length_of_a_chunk_and_the_other_budgets_do_not_change_the_result(mo
     assert all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(pieces)))
     other = fit(policy, (Budget(1),), chain(False), 0.9, dataclasses.replace(options, seed=1))
     assert not np.array_equal(jax.tree.leaves(whole.targets)[0], jax.tree.leaves(other.targets)[0])
+
+
+def test_chunks_of_two_actions_have_the_values_of_their_steps():
+    # The chain without an end, in trajectories that are cut: Q1 = 1 + 2 / 2 + Q1 / 4, as of single steps.
+    length = 9
+    odd = np.arange(length) % 2
+    rows = np.arange(4 * length)
+    data = Dataset(
+        observations=jnp.asarray(np.tile(np.stack([1 - odd, odd], axis=1), (4, 1)), jnp.float32),
+        actions=jnp.full((4 * length, 1), 0.5, jnp.float32),
+        rewards=jnp.asarray(np.tile(1.0 + odd, 4), jnp.float32),
+        masks=jnp.ones(4 * length, jnp.float32),
+        starts=jnp.asarray(rows[rows % length < length - 1], jnp.int32),
+    )
+    found = fit(linear_policy(np.full((2, 2), 0.5), chunk=2), (Budget(1),), data, 0.5, SMALL)
+    values = found.values(1, jnp.eye(2), np.full((2, 1, 2), 0.5, np.float32)).mean(axis=1)
+    np.testing.assert_allclose(values, [8 / 3, 10 / 3], rtol=0.01)
