@@ -21,7 +21,7 @@ AT = AtBudget(
     gain_high=12.0,
     own_value=-29.0,
     energy_score=0.2,
-    neighbour_distance=(0.1, 0.2),
+    neighbour_distance=(0.1, 0.175),
     outside=(0.0, 0.0),
     jerk=0.5,
 )
@@ -36,7 +36,7 @@ def said(found: Assessment) -> str:
 
 
 def test_a_good_assessment_has_the_error_of_the_fit_and_of_the_intervals_only():
-    assert least_error(GOOD) == 2.0 and distance_ratio(GOOD, AT) == pytest.approx(0.3 / 0.25)
+    assert least_error(GOOD) == 2.0 and distance_ratio(GOOD, AT) == pytest.approx(0.275 / 0.25)
     first, second = notes(GOOD)
     assert first.startswith("The fit gives the behaviour -40, and its episodes returned -38:")
     assert "no fitted value is more exact than the difference of 2," in first
@@ -69,4 +69,13 @@ def test_logs_whose_actions_never_vary_have_a_distance_too():
     assert distance_ratio(still, AT) == math.inf
     assert distance_ratio(still, dataclasses.replace(AT, neighbour_distance=(0.0, 0.0))) == 1.0
     (line,) = [line for line in text(still).splitlines() if line.startswith("M4N1") and "0.200" in line]
-    assert line.split()[1:4] == ["0.200", "0.150", "inf"]
+    assert line.split()[1:4] == ["0.200", "0.138", "inf"]
+
+
+def test_an_order_of_budgets_that_is_that_of_their_distances_is_doubted():
+    far = dataclasses.replace(AT, budget=Budget(1), neighbour_distance=(0.12, 0.17))
+    better, worse = (
+        dataclasses.replace(far, fitted=dataclasses.replace(VALUE, value=value)) for value in (-20.0, -35.0)
+    )
+    assert "The fit ranks M1N1 first" in said(dataclasses.replace(GOOD, budgets=(better, AT)))
+    assert "ranks" not in said(dataclasses.replace(GOOD, budgets=(worse, AT)))
