@@ -18,6 +18,7 @@ from sorl.data.transitions import Window
 from sorl.export import save_exported
 from sorl.functional import optimisation
 from sorl.functional.verifiers import LowerBound, Mean, Min, Softmax
+from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.runs.metrics import read_metrics
 from sorl.system.files import read_json
 from sorl.train import __main__ as train, loop
@@ -26,7 +27,7 @@ from sorl.train.validation import validation_losses
 
 from .. import plus_numpy, released_numpy, synthetic
 from ..goldens import assert_close, named_arrays
-from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make_batch, make_critic, make_field, make_policy
+from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make, make_batch, make_critic, make_field, make_policy
 
 
 BATCH = 8
@@ -71,6 +72,14 @@ def _agent(**fields: Any) -> SorlPlus:
 def _chunk(agent: Any, state: Any, updates: int) -> Any:
     sizes: dict[str, Any] = {"batch_size": BATCH, "log_interval": 100, "seed_mapping": "map"}
     return loop.run_chunk(agent, state, synthetic.dataset(), jnp.int32(updates), **sizes)
+
+
+def _state(agent: Any) -> SorlState:
+    """A state as `init` makes it, from numpy's generator: nothing to compile."""
+    sizes = OBSERVATION_SIZE, ACTION_SIZE, (8,)
+    field = make(ShortcutField, *sizes, seed=0)
+    critic = make(CriticEnsemble, *sizes, seed=1, sees_steps=agent.critic_sees_steps)
+    return SorlState(field, field, critic, critic, optimisation.init(field), optimisation.init(critic))
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -234,7 +243,7 @@ def _compare_with_numpy(renoise: int, k: int) -> None:
 
 def test_candidates_and_rows_can_be_in_any_order():
     agent, batch = _agent(backup_candidates=3, cloning_weight=0.1), make_batch(6)
-    state = agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=jax.random.key(0))
+    state = _state(agent)
     draws, shared = agent.draw(6, ACTION_SIZE, key=jax.random.key(1)), SorlSharedDraws(jnp.int32(1), jnp.int32(1))
     losses = jax.jit(SorlPlus.losses)
     found = losses(agent, state, batch, draws, shared)
@@ -251,7 +260,7 @@ def test_candidates_and_rows_can_be_in_any_order():
 
 def test_the_best_of_one_candidate_repeated_is_that_candidate():
     one, three = _agent(), _agent(backup_candidates=3)
-    state, batch = one.init(OBSERVATION_SIZE, ACTION_SIZE, key=jax.random.key(0)), make_batch(6)
+    state, batch = _state(one), make_batch(6)
     draws, shared = one.draw(6, ACTION_SIZE, key=jax.random.key(1)), SorlSharedDraws(jnp.int32(0), jnp.int32(1))
     repeated = dataclasses.replace(draws, target_noise=jnp.stack([draws.target_noise] * 3))
     losses = jax.jit(SorlPlus.losses)
@@ -264,7 +273,7 @@ def test_a_fixed_number_of_jumps_in_the_backup_leaves_the_critics_own_drawn():
     """With one head for each k: where the critic ignores k, the fixed number is all that counts."""
     fields: Any = {"critic_sees_steps": False, "backup_candidates": 2}
     free, fixed = _agent(**fields), _agent(**fields, backup_inference_steps=1)
-    state, batch = free.init(OBSERVATION_SIZE, ACTION_SIZE, key=jax.random.key(0)), make_batch(6)
+    state, batch = _state(free), make_batch(6)
     draws, losses = free.draw(6, ACTION_SIZE, key=jax.random.key(1)), jax.jit(SorlPlus.losses)
     shared = [SorlSharedDraws(jnp.int32(0), jnp.int32(index)) for index in (0, 1)]
     of_free = [losses(free, state, batch, draws, drawn)["critic_loss"] for drawn in shared]
@@ -319,7 +328,7 @@ def test_the_teachers_rate_is_its_own():
     field = {}
     for rate in (None, 0.5):
         agent = _agent(teacher_rate=rate, target_rate=0.25, learning_rate=0.01)
-        state = agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=jax.random.key(0))
+        state = _state(agent)
         draws, shared = agent.draw(6, ACTION_SIZE, key=jax.random.key(1)), SorlSharedDraws(jnp.int32(0), jnp.int32(0))
         after, _ = jax.jit(SorlPlus.update)(agent, state, make_batch(6), draws, shared)
         for average, online, before, share in (
@@ -335,7 +344,7 @@ def test_the_teachers_rate_is_its_own():
 
 def test_distillation_is_the_error_of_one_jump_against_the_teachers_many():
     agent = _agent(distillation_coefficient=2.0, discretization_steps=4)
-    state = agent.init(OBSERVATION_SIZE, ACTION_SIZE, key=jax.random.key(0))
+    state = _state(agent)
     state = dataclasses.replace(state, target_field=make_field(3, hidden_sizes=(8,)))
     draws, batch = agent.draw(6, ACTION_SIZE, key=jax.random.key(1)), make_batch(6)
     found = jax.jit(SorlPlus.losses)(agent, state, batch, draws, SorlSharedDraws(jnp.int32(0), jnp.int32(0)))
