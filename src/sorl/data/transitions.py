@@ -61,6 +61,11 @@ class Transition(eqx.Module):
     """
 
 
+def draw_indices(batch_size: int, transitions: int, *, key: Key[Array, ""]) -> Int[Array, " batch"]:
+    """Draws transitions uniformly with replacement: those that the windows of a batch begin at."""
+    return jax.random.randint(key, (batch_size,), 0, transitions, jnp.int32)
+
+
 class Windows(eqx.Module):
     """What a batch of windows reads from the data, before rewards are summed: all of `Dataset.take` that moves data.
 
@@ -148,7 +153,7 @@ class Dataset(eqx.Module):
 
         **Returns:** a `Transition` with one leading axis of length `batch_size`.
         """
-        return self.take(jax.random.randint(key, (batch_size,), 0, len(self), jnp.int32), window, discount)
+        return self.take(draw_indices(batch_size, len(self), key=key), window, discount)
 
     def take(self, indices: Int[Array, "*batch"], window: Window, discount: float | Float[Array, ""]) -> Transition:
         """Gathers the windows that begin at the given transitions.

@@ -74,7 +74,8 @@ def _train_in(
     else:
         data = _load_fitting_data(config)
         runs.create(directory, config)
-    print(summary.text(data.provenance["summary"]), flush=True)
+    print(summary.text(data.provenance["summary"]))
+    print(f"  {'residence':<10} {data.residence.residence}: {data.residence.reason}", flush=True)
     session = Session(
         config,
         directory,

@@ -1,4 +1,4 @@
-"""Training as one compiled program: many updates of all members of a population, on a dataset that stays on the device.
+"""Training as one compiled program: many updates of all members of a population, on data on the device or gathered.
 
 A member has a seed and may have hyper-parameters of its own. Random numbers depend only on (seed, step), and not on the
 length of a chunk, on logging, evaluation or resuming, or on which other members are trained.
@@ -17,14 +17,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
 from sorl.agents.shared.metrics import refuse_unusable
-from sorl.data.transitions import Dataset, Transition
+from sorl.data.host import HostDataset
+from sorl.data.transitions import Dataset, Transition, Windows
+from sorl.train.draws import INIT, Batches, draw, draw_shared
 
 
 SeedMapping = Literal["map", "vmap"]
 """`map`: one member after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
-
-# Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
-_INIT, _UPDATE, _SHARED, VALIDATION = range(4)
 
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 """Vector width of XLA's CPU loops in bits; the default is half of what such CPUs have. Other backends ignore it."""
@@ -64,14 +63,19 @@ def own_settings(agents: Sequence[AbstractAgent]) -> PyTree | None:
 
 
 def init(
-    agent: AbstractAgent, dataset: Dataset, seeds: tuple[int, ...], own: PyTree | None = None, *, batch_size: int
+    agent: AbstractAgent,
+    dataset: Dataset | HostDataset,
+    seeds: tuple[int, ...],
+    own: PyTree | None = None,
+    *,
+    batch_size: int,
 ) -> TrainState:
     """Creates the state at step 0; each member's slice equals the state that it gets when trained alone.
 
     **Arguments:** `seeds`, that of each member; `own`, their `own_settings`.
     """
     agent = single_precision(agent)
-    observation_size, action_size = dataset.observations.shape[1], agent.window.chunk * dataset.actions.shape[1]
+    observation_size, action_size = dataset.sizes[0], agent.window.chunk * dataset.sizes[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # Without vmap, because the same program for any number of seeds gives the same bits.
     one_by_one = [
@@ -80,7 +84,8 @@ def init(
     ]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
-    drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, dataset)
+    data = Batches.like(dataset, agent.window, batch_size) if isinstance(dataset, HostDataset) else dataset
+    drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, data)
     shared = jax.eval_shape(draw_shared, agent, step)
     _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
     refuse_unusable(type(agent).__name__, metrics)
@@ -104,7 +109,7 @@ class Carry(NamedTuple):
 def train_steps(
     agent: AbstractAgent,
     state: TrainState,
-    dataset: Dataset,
+    data: Dataset | Batches,
     updates: Int[Array, ""],
     own: PyTree | None = None,
     *,
@@ -116,10 +121,11 @@ def train_steps(
     """Makes `updates` updates of every member; it is pure and not jitted (`run_chunk` is the jitted form).
 
     **Arguments:** `agent`, the hyper-parameters that all members share; `state`, with a leading axis over members;
-    `updates`, an array, so that one program serves chunks of any length; `own`, the members' `own_settings`;
-    `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which metrics are
-    summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`, see
-    `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch), on
+    `data`, from which batches are drawn, or the batches of these updates with a leading axis over members, which give
+    the same bits; `updates`, an array, so that one program serves chunks of any length; `own`, the members'
+    `own_settings`; `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which
+    metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
+    see `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch), on
     which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device.
     """
     start, end = state.step, state.step + updates
@@ -143,30 +149,35 @@ def train_steps(
             check_vma=False,
         )
     carry = Carry(state.agent, state.first_bad_step, state.metric_sums)
-    carry = train(single_precision(agent), dataset, start, end, (carry, state.keys, own))
+    source, gathered = (data.first, data.windows) if isinstance(data, Batches) else (data, None)
+    carry = train(single_precision(agent), source, start, end, (carry, state.keys, own, gathered))
     return TrainState(carry.agent, end, state.keys, carry.first_bad_step, carry.metric_sums)
 
 
 def _train_members(
     common: AbstractAgent,
-    dataset: Dataset,
+    source: Dataset | Int[Array, ""],
     start: Int[Array, ""],
     end: Int[Array, ""],
-    members: tuple[Carry, Key[Array, " members"], PyTree | None],
+    members: tuple[Carry, Key[Array, " members"], PyTree | None, Windows | None],
     *,
     batch_size: int,
     log_interval: int,
     seed_mapping: SeedMapping,
     batch_axis: str | None,
 ) -> Carry:
-    """Makes the updates of the members on one device, from step `start` to `end`."""
+    """Makes the updates of the members on one device, from step `start` to `end`.
 
-    def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None]) -> Carry:
-        carry, key, mine = argument
+    **Arguments:** `source`, the data, or if `members` have gathered windows, the first update of these.
+    """
+
+    def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None, Any]) -> Carry:
+        carry, key, mine, windows = argument
         agent = combined(common, mine)
+        data = source if isinstance(source, Dataset) else Batches(windows, source)
 
         def run(carry):
-            tile = partial(_one_tile, agent, key, dataset, start, end, batch_size, log_interval, batch_axis)
+            tile = partial(_one_tile, agent, key, data, start, end, batch_size, log_interval, batch_axis)
             return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
 
         # A member that became bad in an earlier chunk keeps the state of its last good checkpoint.
@@ -184,7 +195,7 @@ def _train_members(
 def _one_tile(
     agent: AbstractAgent,
     key: Key[Array, ""],
-    dataset: Dataset,
+    data: Dataset | Batches,
     start: Int[Array, ""],
     end: Int[Array, ""],
     batch_size: int,
@@ -198,7 +209,7 @@ def _one_tile(
     # update's draws come from the same program wherever chunks end.
     first = number * TILE
     steps = first + jnp.arange(TILE, dtype=jnp.int32)
-    drawn = jax.vmap(lambda step: draw(agent, key, step, dataset, batch_size=batch_size))(steps)
+    drawn = jax.vmap(lambda step: draw(agent, key, step, data, batch_size=batch_size))(steps)
     if batch_axis is not None:
         batches, draws = drawn
         drawn = jax.lax.with_sharding_constraint(batches, PartitionSpec(None, batch_axis)), draws
@@ -247,7 +258,7 @@ def _stacked(states: list[PyTree]) -> PyTree:
 
 @partial(jax.jit, static_argnames=("observation_size", "action_size"))
 def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: int, action_size: int) -> PyTree:
-    return agent.init(observation_size, action_size, key=jax.random.fold_in(key, _INIT))
+    return agent.init(observation_size, action_size, key=jax.random.fold_in(key, INIT))
 
 
 def single_precision(agent: AbstractAgent) -> AbstractAgent:
@@ -261,29 +272,6 @@ def single_precision(agent: AbstractAgent) -> AbstractAgent:
         return jnp.asarray(value, jnp.float32 if floating else jnp.int32)
 
     return jax.tree.map(narrow, agent)
-
-
-def draw(
-    agent: AbstractAgent, key: Key[Array, ""], step: Int[Array, ""], dataset: Dataset, *, batch_size: int
-) -> tuple[Transition, PyTree]:
-    """The batch and the random draws of one update of one member; they depend only on its root `key` and the step."""
-    index_key, draw_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, _UPDATE), step))
-    batch = sample(agent, dataset, batch_size, key=index_key)
-    return batch, agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
-
-
-def sample(agent: AbstractAgent, dataset: Dataset, batch_size: int, *, key: Key[Array, ""]) -> Transition:
-    """Samples windows with the agent's length and discount; an agent without values has discount 1."""
-    return dataset.sample(batch_size, agent.window, getattr(agent, "discount", 1.0), key=key)
-
-
-def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
-    """The draws of one update that all members share; they depend only on the step.
-
-    So all members take the same branch of the program, and `vmap` does not turn it into a select.
-    """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _SHARED), step)
-    return agent.draw_shared(step, key=key)
 
 
 # Jitted separately so that it is traced only once, because its tracing is the longest part of the start.

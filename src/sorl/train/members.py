@@ -10,8 +10,12 @@ from jaxtyping import Int
 
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
+from sorl.data.host import HostDataset
+from sorl.data.transitions import Dataset
 from sorl.policy import Policy
 from sorl.train import loop
+from sorl.train.draws import Batches
+from sorl.train.feeding import validation_batches
 from sorl.train.validation import validation_losses
 
 
@@ -23,6 +27,7 @@ class Members:
 
     def __init__(self, config: TrainConfig, data: LoadedData):
         self._config, self._data = config, data
+        self._held_out: Dataset | Batches | None = None
         self._places = {number: place for place, number in enumerate(config.members)}
         self._own = loop.own_settings([member.agent for member in config.members.values()])
 
@@ -40,7 +45,10 @@ class Members:
         """The mean losses on held-out data, one of each member; empty if there are none."""
         if self._data.validation is None:
             return {}
-        config, held_out = self._config, self._data.validation
+        config, held_out = self._config, self._held_out or self._data.validation
+        if isinstance(held_out, HostDataset):  # its batches are always the same
+            held_out = validation_batches(held_out, config.agent.window, batch_size=config.batch_size)
+        self._held_out = held_out
         losses = validation_losses(config.shared_agent, state, held_out, self._own, batch_size=config.batch_size)
         return {name: np.asarray(loss) for name, loss in losses.items()}
 

@@ -1,5 +1,6 @@
 """The compiled program of a run with its arguments, on one device, on a mesh, or on the meshes of several processes."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,12 @@ from jaxtyping import Int
 
 from sorl.config.json_form import from_json, to_json
 from sorl.config.options import TrainConfig
+from sorl.data.host import HostDataset
 from sorl.data.transitions import Dataset
 from sorl.train import loop
 from sorl.train.devices import DeviceOptions, make_mesh, placed, shardings
+from sorl.train.draws import Batches
+from sorl.train.feeding import Feed
 from sorl.train.hosts import STOP, Hosts
 
 
@@ -27,11 +31,19 @@ class Trainer:
     the channel to the other processes, if this is the first of several.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, mesh: Mesh | None = None, hosts: Hosts | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset | HostDataset,
+        mesh: Mesh | None = None,
+        hosts: Hosts | None = None,
+    ):
         self._config, self._mesh, self._hosts = config, mesh, hosts
         self._bad: Any = None  # with several processes, `first_bad_step` of the last state
         self._local: tuple[loop.TrainState, loop.TrainState] | None = None  # a placed state and its local copy
-        self._dataset = dataset
+        self._dataset, self._feed = dataset, None
+        if hosts is not None and isinstance(dataset, HostDataset):
+            raise ValueError("Several processes need their data on the device; give --data.residence device.")
         self._own = loop.own_settings([member.agent for member in config.members.values()])
         mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
         lengths = {"batch_size": config.batch_size, "log_interval": config.log_interval}
@@ -41,7 +53,7 @@ class Trainer:
             hosts.send("data", dataset)
         if mesh is not None:
             everywhere, members = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
-            self._dataset = placed(dataset, everywhere)
+            self._dataset = dataset if isinstance(dataset, HostDataset) else placed(dataset, everywhere)
             self._own = placed(self._own, members)
 
     def place(self, state: loop.TrainState) -> loop.TrainState:
@@ -57,15 +69,34 @@ class Trainer:
         if self._hosts is not None:
             self._hosts.tell("train", updates)
         self._local = None
-        state = loop.run_chunk(*self._arguments(state, updates), **self._settings)
+        for data, count in self._batches(state, updates):
+            state = loop.run_chunk(*self._arguments(state, data, count), **self._settings)
         return self._noted(jax.block_until_ready(state))
 
     def lowered(self, state: loop.TrainState) -> jax.stages.Lowered:
         """The program that trains a placed state, before it is compiled."""
-        return loop.run_chunk.lower(*self._arguments(state, 1), **self._settings)
+        data, _ = next(iter(self._batches(state, 1)))
+        return loop.run_chunk.lower(*self._arguments(state, data, 1), **self._settings)
 
-    def _arguments(self, state: loop.TrainState, updates: int) -> tuple[Any, ...]:
-        return self._config.shared_agent, state, self._dataset, np.int32(updates), self._own
+    def _arguments(self, state: loop.TrainState, data: Dataset | Batches, updates: int) -> tuple[Any, ...]:
+        return self._config.shared_agent, state, data, np.int32(updates), self._own
+
+    def _batches(self, state: loop.TrainState, updates: int) -> Iterable[tuple[Dataset | Batches, int]]:
+        """The data on the device for all updates; or if they stay on the host, gathered batches for some at a time."""
+        if not isinstance(self._dataset, HostDataset):
+            return [(self._dataset, updates)]
+        if self._feed is None:
+            config = self._config
+            self._feed = Feed(
+                self._dataset,
+                config.agent.window,
+                state.keys,
+                batch_size=config.batch_size,
+                updates=config.updates,
+                tile=loop.TILE,
+                mesh=self._mesh,
+            )
+        return self._feed.chunks(int(state.step), updates)
 
     def first_bad_steps(self, state: loop.TrainState) -> Int[np.ndarray, " members"]:
         """`state.first_bad_step` of the state that was last placed or trained."""
@@ -96,7 +127,7 @@ class Trainer:
         return jax.device_put(state, self._mesh.devices.flat[0])
 
 
-def initial(config: TrainConfig, dataset: Dataset) -> loop.TrainState:
+def initial(config: TrainConfig, dataset: Dataset | HostDataset) -> loop.TrainState:
     """The local state of a run before its first update."""
     members = config.members.values()
     own, seeds = loop.own_settings([member.agent for member in members]), tuple(member.seed for member in members)

@@ -8,14 +8,15 @@ from jaxtyping import Array, Float, PyTree
 
 from sorl.agents import AbstractAgent
 from sorl.data.transitions import Dataset
-from sorl.train.loop import VALIDATION, TrainState, combined, sample, single_precision
+from sorl.train.draws import Batches, sample, validation_keys
+from sorl.train.loop import TrainState, combined, single_precision
 
 
 @partial(jax.jit, static_argnames=("batch_size", "batches"))
 def validation_losses(
     agent: AbstractAgent,
     state: TrainState,
-    dataset: Dataset,
+    data: Dataset | Batches,
     own: PyTree | None = None,
     *,
     batch_size: int,
@@ -23,14 +24,14 @@ def validation_losses(
 ) -> dict[str, Float[Array, " members"]]:
     """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
 
-    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`.
+    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`;
+    gathered batches are the same for all members, and have no axis over them.
     """
     common = single_precision(agent)
-    key = jax.random.fold_in(jax.random.key(0), VALIDATION)
 
     def one_batch(agent, agent_state, index):
-        index_key, draw_key, shared_key = jax.random.split(jax.random.fold_in(key, index), 3)
-        batch = sample(agent, dataset, batch_size, key=index_key)
+        index_key, draw_key, shared_key = validation_keys(index)
+        batch = sample(agent, data, index, batch_size, key=index_key)
         draws = agent.draw(batch_size, batch.action.shape[-1], key=draw_key)
         return agent.losses(agent_state, batch, draws, agent.draw_shared(state.step, key=shared_key))
 
