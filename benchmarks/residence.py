@@ -110,7 +110,7 @@ def settings(path: Path, place: Any, hidden: tuple[int, ...]) -> TrainConfig:
     """The options of a run on a set."""
     return TrainConfig(
         env=None,
-        agent=make_agent("sorl", width=hidden[0], layers=len(hidden), backprop_steps=8),
+        agent=make_agent("Sorl", width=hidden[0], layers=len(hidden), backprop_steps=8),
         data=DataConfig(path=path, residence=place),
         evaluation=EvaluationConfig(interval=0),
     )
