@@ -125,8 +125,8 @@ def train_steps(
     the same bits; `updates`, an array, so that one program serves chunks of any length; `own`, the members'
     `own_settings`; `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which
     metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
-    see `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch), on
-    which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device.
+    see `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch),
+    on which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device.
     """
     start, end = state.step, state.step + updates
     # One program on each device for its own members: `shard_map` needs no collectives, where a loop over a sharded axis
@@ -156,7 +156,7 @@ def train_steps(
 
 def _train_members(
     common: AbstractAgent,
-    source: Dataset | Int[Array, ""],
+    source: Dataset | Int[Array | np.ndarray, ""],
     start: Int[Array, ""],
     end: Int[Array, ""],
     members: tuple[Carry, Key[Array, " members"], PyTree | None, Windows | None],
