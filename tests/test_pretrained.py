@@ -96,10 +96,14 @@ def write_index(directory: Path, changes: dict[str, Any], name: str = "tiny") ->
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a directory; `requests` are the paths asked for, `cut` is what is left out of the end of a policy."""
+    """Serves a directory; `requests` are the paths asked for, `cut` is what is left out of the end of a policy.
+
+    With `is_chunked`, policies have no length, and their last byte and the end of the chunks are missing.
+    """
 
     def __init__(self, directory: Path, prefix: str = ""):
         self.directory, self.prefix, self.cut, self.requests = directory, prefix, 0, list[str]()
+        self.is_chunked = False
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -117,6 +121,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         content = file.read_bytes()
         self.send_response(200)
+        if server.is_chunked and file.suffix == ".sorl":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b" % (len(content), content[:-1]))
+            return
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content[: len(content) - (server.cut if file.suffix == ".sorl" else 0)])
@@ -223,6 +232,8 @@ def test_a_damaged_download_leaves_the_earlier_file(published, serve, cache, tmp
     server.cut = 7
     write_index(tmp_path, {"sha256": "0" * 64})
     assert "more/tiny.sorl ended 7 bytes early; try it again." in refused(("tiny",), server.address)
+    server.is_chunked = True
+    assert "more/tiny.sorl ended early; try it again." in refused(("tiny",), server.address)
     assert [path.name for path in cache.iterdir()] == ["tiny.sorl"]
     assert (cache / "tiny.sorl").read_bytes() == before
 

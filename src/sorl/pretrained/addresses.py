@@ -60,7 +60,8 @@ def pieces(address: str) -> Iterator[bytes]:
             if getattr(answer, "length", None):  # a server that closed the connection before the length it had told
                 raise http.client.IncompleteRead(b"", answer.length)
     except http.client.IncompleteRead as error:
-        raise ConnectionError(f"The download of {address} ended {error.expected} bytes early; try it again.") from error
+        missing = "" if error.expected is None else f" {error.expected} bytes"  # unknown without a Content-Length
+        raise ConnectionError(f"The download of {address} ended{missing} early; try it again.") from error
     except urllib.error.HTTPError as error:
         with error:
             raise ConnectionError(
