@@ -166,6 +166,18 @@ def test_places_have_equal_shares_of_the_cores_and_gpus(monkeypatch):
         LocalEngine(3, gpus=1.0)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "devices"),
+    [(5, 0.3, "00011"), (4, 0.4, "0011"), (10, 0.1, "0000000000"), (2, 1.0, "01"), (2, 2.0, ("0,1", "2,3"))],
+)
+def test_no_gpu_has_more_runs_than_fit_on_it(monkeypatch, jobs, gpus, devices):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    engine = LocalEngine(jobs, gpus)
+    assert [engine._devices_of(place)["CUDA_VISIBLE_DEVICES"] for place in range(jobs)] == [*devices]
+    with pytest.raises(ValueError, match="13 runs at a time with 0.3 GPUs each need 5, and this machine has 4"):
+        LocalEngine(13, 0.3)
+
+
 def test_gpus_are_asked_for_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "gpus_here", lambda: [])
     arguments = ["--agents", "bc", "--num-gpus", "1", "--out", str(tmp_path / "out")]

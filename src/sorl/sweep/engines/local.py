@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import math
 import os
 import subprocess
 
@@ -22,9 +23,12 @@ class LocalEngine:
     def __init__(self, jobs: int, gpus: float = 0.0):
         self._jobs, self._gpus = jobs, gpus
         self._devices = gpus_here() if gpus else []
-        if jobs * gpus > len(self._devices):
+        # A run has whole GPUs, or shares one with as many others as fit on it.
+        self._runs_of_device = int(1 / gpus + 1e-9) if 0 < gpus < 1 else 1
+        needed = math.ceil(jobs / self._runs_of_device) * max(1, int(gpus)) if gpus else 0
+        if needed > len(self._devices):
             raise ValueError(
-                f"{jobs} runs at a time with {gpus:g} GPUs each need {jobs * gpus:g}, and this machine has "
+                f"{jobs} runs at a time with {gpus:g} GPUs each need {needed}, and this machine has "
                 f"{len(self._devices)}; lower --num-gpus or --jobs."
             )
         self._places: dict[int, tuple[Attempt, subprocess.Popen[bytes]]] = {}
@@ -70,7 +74,8 @@ class LocalEngine:
     def _devices_of(self, place: int) -> dict[str, str]:
         if not self._gpus:
             return {}
-        first, count = int(place * self._gpus), max(1, int(self._gpus))
+        count = max(1, int(self._gpus))
+        first = place // self._runs_of_device * count
         return {"CUDA_VISIBLE_DEVICES": ",".join(self._devices[first : first + count])} | memory_of_share(self._gpus)
 
 
