@@ -88,6 +88,7 @@ def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
         ),
         ({"set": (("agent.learning-rate", "fast"),)}, "--agent.learning-rate: 'fast' is not a number"),
         ({"seeds": (0, 1, 0)}, "Two runs of the sweep are bc on cube.*, seed 0; give each"),
+        ({"options": "--data 'my logs.npz"}, 'The quotation in "--data \'my logs.npz" does not end; close it'),
         ({"options": "--seeds 3 --run-dir x"}, "leave directories, configurations, environments and seeds out"),
     ],
 )
@@ -162,6 +163,22 @@ def test_a_directory_never_mixes_two_sweeps(tmp_path):
     changed = [dataclasses.replace(runs[0], config=other, run=dataclasses.replace(runs[0].run, digest="0" * 16))]
     with pytest.raises(ValueError, match=r"was planned with other options of bc on cube.*, seed 0 \(batch_size\)"):
         write_plan(tmp_path, SMALL, changed, extend=True)
+
+
+def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_name(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    out, logs = tmp_path / "sweep", dataclasses.replace(SMALL, envs=(), preset=None)
+
+    def write(options):
+        grid = dataclasses.replace(logs, options=options)
+        return write_plan(out, grid, expand(grid), extend=True)
+
+    (planned,) = write(f"--data {tmp_path}/one/logs.npz")
+    assert write(f"--data {tmp_path}/one/logs.npz --evaluation.workers 3") == [planned]
+    assert read_config(out / planned.directory / CONFIG).evaluation.workers == 3
+    with pytest.raises(ValueError, match=r"has other options \(data.path\); give another --out, or remove it"):
+        write(f"--data {tmp_path}/other/logs.npz")
 
 
 def test_a_plan_that_cannot_be_read_is_refused(tmp_path):

@@ -150,7 +150,7 @@ def _agents(names: Sequence[str]) -> list[str]:
     known = [name.removeprefix("agent:") for name in agent_words()]
     found: list[str] = []
     for given in names:
-        words = shlex.split(given)
+        words = _split(given)
         name, options = (words[0], words[1:]) if words else ("", [])
         matched = fnmatch.filter(known, name)
         if not matched:
@@ -172,8 +172,8 @@ def _environments(names: Sequence[str]) -> list[str | None]:
 
 
 def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _Parsed:
-    name, *own = shlex.split(agent)
-    words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *shlex.split(grid.options)]
+    name, *own = _split(agent)
+    words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *_split(grid.options)]
     for option, value in values.items():
         words += _option(option, value)
     modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
@@ -189,6 +189,15 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
     return _Parsed(with_absolute_paths(config), tuple(modules), source)
 
 
+def _split(text: str) -> list[str]:
+    """The words of a text, split and quoted as in a shell."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        reason = str(error).lower()
+        raise ValueError(f"{text!r} cannot be split into words ({reason}); quote them as in a shell.") from None
+
+
 def _option(name: str, value: str | None) -> list[str]:
     """An option and its value as words of a command line; True and False turn a switch on and off."""
     if value is None:
@@ -196,12 +205,12 @@ def _option(name: str, value: str | None) -> list[str]:
     if value in ("True", "False", "true", "false"):
         *path, last = name.split(".")
         return [f"--{'.'.join([*path, last if value in ('True', 'true') else f'no-{last}'])}"]
-    return [f"--{name}", *shlex.split(value)]
+    return [f"--{name}", *_split(value)]
 
 
 def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRun:
     config = parsed.config
-    parts = ["_".join(word.strip("-") for word in shlex.split(agent))]
+    parts = ["_".join(word.strip("-") for word in _split(agent))]
     logs = "logs" if config.data.path is None else config.data.path.stem
     parts.append(config.env or logs)
     if settings:

@@ -50,7 +50,8 @@ def write_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: boo
     before = check_plan(out, grid, runs, extend=extend)
     for planned in runs:
         path = out / planned.run.directory / CONFIG
-        if not path.exists():
+        # Options that change no numbers, such as the number of workers, may be others than before.
+        if not path.exists() or changes(read_config(path), planned.config):
             make_directory(path.parent)
             write_json(path, to_json(planned.config))
     together = {run.directory: run for run in (*before, *(planned.run for planned in runs))}
@@ -116,7 +117,9 @@ def _differences(out: Path, run: SweepRun, runs: Sequence[PlannedRun]) -> str:
 
 def _refuse_another_run(directory: Path, planned: PlannedRun) -> None:
     for path in (config_path(directory), directory / CONFIG):
-        if path.exists() and (different := changes(read_config(path), planned.config) - (FREE - {"updates"})):
+        # Files of another path may be other data, and a finished run is not compared with them.
+        free = FREE - {"updates", "data.path"}
+        if path.exists() and (different := changes(read_config(path), planned.config) - free):
             raise ValueError(
                 f"The run in {directory} has other options ({', '.join(sorted(different))}); give another --out, or "
                 "remove it."
