@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sorl.sweep import run
+from sorl.sweep.attempt import Attempt
 from sorl.sweep.drive import drive
 from sorl.sweep.grid import Grid, expand
 from sorl.sweep.plan import write_plan
@@ -52,7 +53,7 @@ def ancestors(process: int) -> Iterator[int]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch):
+def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch, capsys):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -82,8 +83,15 @@ def test_all_runs_finish_though_a_node_dies(tmp_path, monkeypatch):
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         with pytest.raises(ValueError, match="--num-gpus is 1, and no node of the Ray cluster has more than 0 GPUs"):
-            RayEngine(cluster.address, cpus=1.0, gpus=1.0, retries=3)
-        engine = RayEngine(cluster.address, cpus=1.0, gpus=0.0, retries=3)
+            RayEngine(cluster.address, cpus=1.0, gpus=1.0)
+        engine = RayEngine(cluster.address, cpus=1.0, gpus=0.0)
+        # What fails before the training starts is told, and counts as failed, not as killed.
+        (tmp_path / "a file").write_text("")
+        engine.start(Attempt(str(tmp_path / "a file" / "run"), (), ("seed-0",), 1, False))
+        while not (codes := engine.poll()):
+            time.sleep(0.05)
+        assert codes == {str(tmp_path / "a file" / "run"): 2}
+        assert "error: A run could not be started on its node (" in capsys.readouterr().err
         threading.Thread(target=kill_a_node, args=(nodes,), daemon=True).start()
         assert drive(out, runs, engine, retries=3, workers=1)
     finally:

@@ -59,7 +59,7 @@ class EngineOptions:
         if self.engine == "ray":
             from sorl.sweep.engines.ray import RayEngine
 
-            return RayEngine(self.address, cpus=self.num_cpus, gpus=self.num_gpus, retries=self.retries)
+            return RayEngine(self.address, cpus=self.num_cpus, gpus=self.num_gpus)
         from sorl.sweep.engines.local import LocalEngine
 
         return LocalEngine(self.jobs, self.num_gpus)

@@ -1,9 +1,10 @@
 """Trains runs as tasks of a Ray cluster; needs the extra `cluster`.
 
-A task starts the same process as the local engine. If its worker or node dies, Ray starts the task again, and the run
-continues from its last checkpoint in the shared directory.
+A task starts the same process as the local engine. If its worker or node dies, the attempt counts as killed; the next
+one, on any node, continues from the run's last checkpoint in the shared directory.
 """
 
+import dataclasses
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from sorl.sweep.attempt import POLL_SECONDS, Attempt
@@ -23,27 +25,30 @@ CONNECT_SECONDS = 5.0
 HEALTH_SECONDS = 60.0
 """How long a cluster may take to answer."""
 KILLED = 137
-"""The exit code of an attempt whose workers or nodes died more often than the task is retried."""
+"""The exit code of an attempt whose worker or node died."""
+FAILED = 2
+"""The exit code of an attempt that could not be made on its node."""
 
 
 class RayEngine:
     """Trains runs as Ray tasks.
 
     **Arguments:** `address`, that of a cluster to join (`auto`: the one on this machine; None: start one here, which
-    ends with the command); `cpus`, `gpus`, those of each run; `retries`, how often a task is started again.
+    ends with the command); `cpus`, `gpus`, those of each run.
 
     Raises an `ImportError` without Ray, and a `ValueError`, one sentence, if the cluster cannot be reached or has no
     node with so many CPUs and GPUs.
     """
 
-    def __init__(self, address: str | None, *, cpus: float, gpus: float, retries: int):
+    def __init__(self, address: str | None, *, cpus: float, gpus: float):
         self._ray, self._gpus = _connect(address), gpus
         try:
             self._refuse_too_few(cpus, gpus)
         except ValueError:
             self._ray.shutdown()
             raise
-        self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(run_on_node)
+        # The sweep itself starts killed runs again; retries of Ray would multiply its number of tries.
+        self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_on_node)
         self._attempts: dict[Any, Attempt] = {}
 
     @property
@@ -73,13 +78,22 @@ class RayEngine:
         for reference in self._attempts:
             self._ray.cancel(reference, recursive=False)
         for reference in self._attempts:
-            self._code(reference)
+            with suppress(self._ray.exceptions.RayError):  # it was cancelled
+                self._ray.get(reference)
         self._ray.shutdown()
 
     def _code(self, reference: Any) -> int:
         try:
             return self._ray.get(reference)
-        except (self._ray.exceptions.RayError, KeyboardInterrupt):  # its worker or node died, or it was cancelled
+        except self._ray.exceptions.RayTaskError as error:
+            reason = " ".join(str(error.cause).split())[:200].removesuffix(".")
+            print(
+                f"error: A run could not be started on its node ({reason}); check that every node has the same sorl "
+                "and sees the sweep's directory.",
+                file=sys.stderr,
+            )
+            return FAILED
+        except self._ray.exceptions.RayError:  # its worker or node died
             return KILLED
 
     def _refuse_too_few(self, cpus: float, gpus: float) -> None:
@@ -95,7 +109,7 @@ class RayEngine:
 
 def run_on_node(attempt: Attempt, environment: dict[str, str]) -> int:
     """Makes an attempt on the node of the task; **returns** its exit code. A cancelled task stops the run first."""
-    process = Attempt(**vars(attempt) | {"with_parent": True, "environment": environment}).process()
+    process = dataclasses.replace(attempt, with_parent=True, environment=environment).process()
     try:
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
