@@ -88,7 +88,7 @@ def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
         ),
         ({"set": (("agent.learning-rate", "fast"),)}, "--agent.learning-rate: 'fast' is not a number"),
         ({"seeds": (0, 1, 0)}, "Two runs of the sweep are bc on cube.*, seed 0; give each"),
-        ({"options": "--data 'my logs.npz"}, 'The quotation in "--data \'my logs.npz" does not end; close it'),
+        ({"options": "--data 'my logs.npz"}, r"cannot be split into words \(no closing quotation\); quote them"),
         ({"options": "--seeds 3 --run-dir x"}, "leave directories, configurations, environments and seeds out"),
     ],
 )
