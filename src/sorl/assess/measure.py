@@ -89,20 +89,16 @@ def assess(
     sequences += [_sequences(subject, trajectories, budget, states, seed) for budget in budgets]
     jerks = [distance.mean_jerk(own) for own in sequences]
     near = _near_actions(subject, judged)
-    behaviour = _behaviour(whole[trajectories.first], returns, trajectories, found[BEHAVIOUR], judged, near, jerks[0])
+    behaviour = _behaviour(
+        whole[trajectories.first], returns, trajectories, found[BEHAVIOUR], judged, near, jerks[0], subject.policy.chunk
+    )
     at_budgets = tuple(
         _at_budget(subject, fitted, first, judged, near, number, budget, found[number], jerks[number])
         for number, budget in enumerate(budgets, start=1)
     )
     calibrations = _calibrations(subject, budgets, fitted, judged, whole)
-    facts = DataFacts(
-        str(subject.data.provenance.get("source", "unrecorded")),
-        int(subject.data.provenance.get("episodes", len(Trajectories.of(subject.data.train).first))),
-        len(trajectories.first),
-        len(judged.numbers),
-        subject.discount,
-        subject.discount_from,
-    )
+    # What is said about trust follows from the numbers.
+    facts = _data_facts(subject, trajectories, judged)
     result = Assessment(_facts(subject.policy), facts, options, behaviour, at_budgets, calibrations, ())
     return dataclasses.replace(result, notes=tuple(notes(result)))
 
@@ -150,11 +146,12 @@ def _behaviour(
     judged: States,
     near: Float[np.ndarray, "states neighbours decision"],
     jerk: float,
+    chunk: int,
 ) -> Behaviour:
     low, high = bootstrap_interval(returned)
-    distances = distance.neighbour_distance(judged.logged[:, None], near)
+    distances = distance.per_action(distance.neighbour_distance(judged.logged[:, None], near), chunk)
     beyond = float(returns.beyond[trajectories.first].mean())
-    return Behaviour(float(returned.mean()), low, high, beyond, fitted, tuple(map(float, distances)), jerk)
+    return Behaviour(float(returned.mean()), low, high, beyond, fitted, distances, jerk)
 
 
 def _at_budget(
@@ -228,6 +225,18 @@ def _calibrations(
         if own is not None:
             found.append(calibrate(f"own, {budget.name}", own, returns))
     return tuple(found)
+
+
+def _data_facts(subject: Subject, trajectories: Trajectories, judged: States) -> DataFacts:
+    source, episodes = (subject.data.provenance.get(name) for name in ("source", "episodes"))
+    return DataFacts(
+        source=str(source or "unrecorded"),
+        episodes=int(episodes or len(Trajectories.of(subject.data.train).first)),
+        held_out_episodes=len(trajectories.first),
+        held_out_states=len(judged.numbers),
+        discount=subject.discount,
+        discount_from=subject.discount_from,
+    )
 
 
 def _facts(policy: Policy) -> PolicyFacts:

@@ -1,0 +1,32 @@
+"""An assessment of a policy that gives several actions at once."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sorl.agents import Budget
+from sorl.assess.fitted_q import FitOptions
+from sorl.assess.measure import assess
+from sorl.assess.subject import Subject
+from sorl.data.loaded import LoadedData
+
+from .. import synthetic
+from .linear import linear_policy
+
+
+def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
+    data = synthetic.dataset(trajectories=4, length=20, observation_size=2, action_size=1)
+    # Each decision is the action 0.1 and then 0.3, in every state: a sequence 0.1, 0.3, 0.1, 0.3, ...
+    data = dataclasses.replace(data, observations=jnp.ones_like(data.observations))
+    policy = linear_policy([[0.1, 0.0], [0.3, 0.0]], chunk=2)
+    subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
+    found = assess(subject, (Budget(1),), FitOptions(updates=5, hidden_sizes=(8,), batch_size=8), samples=1)
+    (one,) = found.budgets
+    # The third difference of the sequence is 4 times the step of 0.2, and that of the logs is theirs.
+    assert one.jerk == pytest.approx(0.8, rel=1e-5)
+    logged = np.asarray(data.actions)[np.asarray(data.starts)].reshape(4, 19)
+    assert found.behaviour.jerk == pytest.approx(np.abs(np.diff(logged, n=3, axis=1)).mean(), rel=1e-5)
+    assert len(one.neighbour_distance) == len(found.behaviour.neighbour_distance) == len(one.outside) == 1
+    assert found.data.held_out_episodes == 4 and one.own_value is None
