@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from sorl.runs.metrics import read_metrics
 from sorl.runs.sweeps import read_plan
 from sorl.sweep import submit
-from sorl.sweep.ledger import state_of
+from sorl.sweep.drive import attempt
+from sorl.sweep.ledger import exit_code, state_of
 
 from .. import synthetic
 
@@ -45,7 +47,7 @@ def words(tmp_path):
     synthetic.write_logs(tmp_path / "logs.npz")
     sizes = "--agent.hidden-sizes 8 --batch-size 4 --log-interval 500 --checkpoint-interval 500 --updates 1000"
     options = f"--data {tmp_path / 'logs.npz'} {sizes}"
-    place = ["--out", str(tmp_path / "a sweep; it's"), "--agents", "bc", "--time", "00:10:00"]
+    place = ["--out", str(tmp_path / "a sweep; it's 50%"), "--agents", "bc", "--time", "00:10:00"]
     return ["--slurm", *place, "--options", options]
 
 
@@ -67,6 +69,7 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
     directory = config.out / run.directory
     assert state_of(directory, run).kind == "finished"
     assert [row["step"] for row in read_metrics(directory)] == [500, 1000]
+    assert exit_code(directory) == 0 and "Stopped by SIGUSR1 at update" in (directory / "log.txt").read_text()
     submit.main(config)
     assert capfd.readouterr().out == "1 of 1 runs finished.\nThere is nothing to submit.\n"
 
@@ -80,8 +83,13 @@ def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_
     lines = script.read_text().splitlines()
     for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
         assert f"#SBATCH --{line}" in lines
-    commands = (config.out / "slurm" / "commands.txt").read_text().splitlines()
-    assert len(commands) == 2 and "'" not in commands[0] and "--evaluation.workers 8" in commands[0]
+    (output,) = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("#SBATCH --output=")]
+    assert output == [f"{script.parent}/%A_%a.log".replace("50%", "50%%")]
+    attempts = (config.out / "slurm" / "attempts.txt").read_text().splitlines()
+    assert len(attempts) == 2 and " " not in attempts[0] and "'" not in attempts[0]
+    decoded = subprocess.run(["bash", "-c", 'printf %b "$0"', attempts[1]], capture_output=True, text=True).stdout
+    (_, run) = read_plan(config.out)[1]
+    assert decoded == attempt(config.out, run, 8).to_json()
 
 
 def test_words_are_written_without_special_characters():

@@ -56,17 +56,20 @@ class Attempt:
         return json.dumps(dataclasses.asdict(self))
 
     def process(self) -> subprocess.Popen[bytes]:
-        """Starts the attempt, which writes into the run's log and shares neither session nor terminal with this one."""
-        directory = Path(self.directory)
-        make_directory(directory)
-        with (directory / LOG).open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "sorl.sweep.attempt", self.to_json()],
-                stdin=subprocess.PIPE if self.with_parent else subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """Starts the attempt, which shares neither session nor terminal with this process."""
+        make_directory(Path(self.directory))
+        return subprocess.Popen(
+            [sys.executable, "-m", "sorl.sweep.attempt", self.to_json()],
+            stdin=subprocess.PIPE if self.with_parent else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def write_to_log(self) -> None:
+        """Sends what this process and those that it starts print to the run's log."""
+        make_directory(Path(self.directory))
+        with (Path(self.directory) / LOG).open("ab") as log:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(log.fileno(), stream.fileno())
 
 
 class _Child:
@@ -166,4 +169,5 @@ def _stop_with_parent() -> Callable[[], Any] | None:
 if __name__ == "__main__":
     fields = json.loads(sys.argv[1])
     given = Attempt(**fields | {name: tuple(fields[name]) for name in ("command", "policies", "cores")})
+    given.write_to_log()
     sys.exit(entry.guarded(lambda: main(given)))

@@ -40,23 +40,19 @@ SCRIPT = """#!/usr/bin/env bash
 # again; so it is by Slurm itself if a node fails or the job is preempted. Each start continues from the last
 # checkpoint.
 set -u
-mapfile -t commands < {commands}
-read -r -a encoded <<< "${{commands[$SLURM_ARRAY_TASK_ID]}}"
-arguments=()
-for word in "${{encoded[@]}}"; do arguments+=("$(printf '%b' "$word")"); done
+mapfile -t attempts < {attempts}
+attempt=$(printf '%b' "${{attempts[$SLURM_ARRAY_TASK_ID]}}")
 
 # Slurm signals the steps that srun starts, not this script; whatever reaches the script is passed on.
 launcher=()
 if command -v srun > /dev/null; then launcher=(srun --ntasks=1); fi
-"${{launcher[@]}}" {python} -m sorl.train "${{arguments[@]}}" &
+"${{launcher[@]}}" {python} -m sorl.sweep.attempt "$attempt" &
 child=$!
 trap 'kill -USR1 "$child" 2> /dev/null' USR1 TERM
 wait "$child"
+while kill -0 "$child" 2> /dev/null; do wait "$child"; done
+wait "$child"  # a trap ends a wait with a code of its own
 code=$?
-while kill -0 "$child" 2> /dev/null; do
-  wait "$child"
-  code=$?
-done
 
 if [ "$code" -eq 138 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
@@ -138,11 +134,11 @@ def main(config: Config) -> None:
 
 
 def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
-    """Writes the job script and the list of the runs' options, a line each; **returns** the script's path."""
+    """Writes the job script and the list of the attempts at the runs, a line each; **returns** the script's path."""
     directory = out / "slurm"
     make_directory(directory)
-    with whole_file(directory / "commands.txt") as file:
-        file.writelines(" ".join(map(encoded, attempt(out, run, config.cpus).command)) + "\n" for run in runs)
+    with whole_file(directory / "attempts.txt") as file:
+        file.writelines(encoded(attempt(out, run, config.cpus).to_json()) + "\n" for run in runs)
     limit = "" if config.at_once is None else f"%{config.at_once}"
     asked = {"gpus-per-task": config.gpus or None, "mem": config.memory}
     asked |= {"partition": config.partition, "account": config.account}
@@ -154,8 +150,8 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
                 time=config.time,
                 cpus=config.cpus,
                 more="".join(f"#SBATCH --{name}={value}\n" for name, value in asked.items() if value is not None),
-                logs=_of_slurm(directory / "%A_%a.log"),
-                commands=shlex.quote(str(directory / "commands.txt")),
+                logs=_log_path(directory),
+                attempts=shlex.quote(str(directory / "attempts.txt")),
                 python=shlex.quote(sys.executable),
                 requeues=MAX_REQUEUES,
             )
@@ -163,14 +159,14 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
     return path
 
 
-def encoded(word: str) -> str:
-    """A word without white space or special characters, as `printf %b` decodes it."""
-    return re.sub(rb"[^\w./=,:+-]", lambda found: rb"\0%03o" % ord(found[0]), word.encode()).decode()
+def encoded(text: str) -> str:
+    """A text without white space or special characters, as `printf %b` decodes it."""
+    return re.sub(rb"[^\w./=,:+-]", lambda found: rb"\0%03o" % ord(found[0]), text.encode()).decode()
 
 
-def _of_slurm(path: Path) -> str:
-    """A path for an #SBATCH line, in which Slurm splits words as a shell does."""
-    return shlex.quote(str(path))
+def _log_path(directory: Path) -> str:
+    """The path of a task's output for an #SBATCH line, in which Slurm splits words as a shell does and replaces %x."""
+    return shlex.quote(f"{directory}/".replace("%", "%%") + "%A_%a.log")
 
 
 def parse(words: Sequence[str]) -> Config:
