@@ -14,6 +14,16 @@ def test_near_states_are_those_nearest_in_units_of_each_dimensions_deviation(mon
     assert [sorted(row) for row in near.tolist()] == [[0, 1], [2, 3]]
 
 
+def test_constant_dimensions_and_large_offsets_do_not_hide_near_states(monkeypatch):
+    monkeypatch.setattr(distance, "NEIGHBOURS", 1)
+    line = np.linspace(-1, 1, 1001, dtype=np.float32)
+    # The deviation of many equal numbers in single precision is not 0, and squares of 1e5 have no digits for 1e-3.
+    logged = np.stack([line, np.full_like(line, 0.1), 1e5 + 10 * line], axis=1)
+    assert logged[:, 1].std() > 0
+    places = np.arange(0, 1001, 50)
+    assert distance.near_states(logged[places], logged)[:, 0].tolist() == places.tolist()
+
+
 def test_the_distance_to_the_nearest_action_in_each_dimension():
     neighbours = np.array([[[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [0.5, -0.5]]])
     actions = np.array([[[0.1, 0.2], [1.0, 0.5]], [[0.5, -0.5], [0.5, -0.4]]])

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sorl.assess.acting import in_blocks
+from sorl.data.columns import columns
 from sorl.functional.actions import energy_score, third_differences
 
 
@@ -31,14 +32,18 @@ _energy_scores = jax.jit(jax.vmap(energy_score))
 def near_states(
     observations: Float[np.ndarray, "rows observation"], logged: Float[np.ndarray, "logged observation"]
 ) -> Int[np.ndarray, "rows neighbours"]:
-    """The places of the `NEIGHBOURS` nearest logged states, each dimension in units of its standard deviation."""
-    deviation = logged.std(axis=0)
-    scale = np.where(deviation > 0, deviation, 1)
-    found, logged = [], (logged / scale).astype(np.float32)
+    """The places of the `NEIGHBOURS` nearest logged states, each dimension in units of its standard deviation.
+
+    A dimension that is constant in the logs keeps its own unit.
+    """
+    found, scales = [], columns(logged)
+    scale = np.where(scales.constant, 1, scales.deviation)
+    # Relative to the mean, so that an offset costs no digits of the squared lengths below.
+    logged = ((logged - scales.mean) / scale).astype(np.float32)
     count = min(NEIGHBOURS, len(logged))
     lengths = (logged**2).sum(axis=1)
     for start in range(0, len(observations), _QUERIES):
-        queries = (observations[start : start + _QUERIES] / scale).astype(np.float32)
+        queries = ((observations[start : start + _QUERIES] - scales.mean) / scale).astype(np.float32)
         distances = lengths[None] - 2 * queries @ logged.T  # without the query's own length, which orders nothing
         found.append(np.argpartition(distances, count - 1, axis=1)[:, :count])
     return np.concatenate(found)
