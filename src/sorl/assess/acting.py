@@ -17,6 +17,9 @@ from sorl.policy import Policy
 BLOCK = 1024
 """Number of states that one call of a compiled program takes; the last block is padded."""
 
+_ACTIONS = 2
+"""The stream of the actions' noise; those of the fit with the same seed, in `sorl.assess.fitted_q`, are 0 and 1."""
+
 
 def in_blocks(compute: Callable[..., Array], *columns: Any) -> Shaped[np.ndarray, "rows ..."]:
     """Calls `compute` with `BLOCK` rows of each column at a time, so that one program serves any number of rows."""
@@ -40,7 +43,7 @@ def sampled_actions(
 
     **Arguments:** `observations` in the networks' units, as all results are.
     """
-    key, size = jax.random.key(seed), decision_size(policy)
+    key, size = jax.random.fold_in(jax.random.key(seed), _ACTIONS), decision_size(policy)
 
     def compute(rows, numbers):
         return _sampled(policy.actor, policy.networks, rows, numbers, key, budget, size=size, samples=samples)
