@@ -5,8 +5,11 @@ import pytest
 
 from sorl.data import LoadedData, Logs, load_logs
 from sorl.data.loaded import to_device
+from sorl.data.mapped.writer import MappedWriter
 from sorl.data.normalisation import Normalisation
+from sorl.data.ogbench.source import Ogbench
 from sorl.data.recorded import checks
+from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.inspect import __main__ as command
 from sorl.inspect.report import inspected
@@ -219,6 +222,27 @@ def test_loaded_data_of_a_task_are_episodes(source):
     assert second.rewards.tolist() == [3, 4, 5] and second.truncated and not first.truncated
     assert recording.held_out == {third.name} and recording.steps == 7
     assert inspected(recording)["split"]["validation"]["steps"] == 2
+
+
+def test_a_task_in_data_directories_is_read_on_the_device_and_identified(tmp_path, monkeypatch):
+    with MappedWriter(tmp_path / "set") as writer:
+        writer.append({"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1))})
+    part = {
+        "observations": np.zeros((3, 2), np.float32),
+        "actions": np.zeros((3, 1), np.float32),
+        "rewards": np.zeros(3, np.float32),
+        "masks": np.ones(3, np.float32),
+        "is_start": np.array([1, 1, 0], np.bool_),
+    }
+    provenance = {"path": str(tmp_path / "set"), "source": "official", "env_name": "cube"}
+
+    def load(source):
+        assert source.residence == "device"  # whatever memory is free
+        return LoadedData(to_device(**part), None, Normalisation.identity(2, 1), provenance)
+
+    monkeypatch.setattr(Ogbench, "load", load)
+    recording = recording_of("cube-single-play-singletask-task1-v0", {})
+    assert digest(recording.files, recording.path)["size"] == (tmp_path / "set" / "data.json").stat().st_size
 
 
 def test_a_name_that_is_neither_a_file_nor_a_task_is_refused(tmp_path):

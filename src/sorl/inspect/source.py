@@ -8,6 +8,7 @@ import numpy as np
 
 from sorl.data.generation.source import Generated
 from sorl.data.loaded import LoadedData
+from sorl.data.mapped.manifest import NAME, is_data_directory
 from sorl.data.ogbench.source import Ogbench
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import column_names
@@ -27,8 +28,9 @@ def recording_of(
     path = Path(data)
     if path.exists() or path.suffix or not _is_task(data):
         return source_of(path, **options).recording()
-    loaded = (Ogbench(data, directory) if episodes is None else Generated(data, episodes)).load()
-    return recording_of_loaded(loaded)
+    if episodes is None:
+        return recording_of_loaded(Ogbench(data, directory, residence="device").load())
+    return recording_of_loaded(Generated(data, episodes, residence="device").load())
 
 
 def _is_task(name: str) -> bool:
@@ -76,7 +78,7 @@ def recording_of_loaded(loaded: LoadedData) -> Recording:
         read=read,
         observation_names=tuple(column_names("observations", sizes["observations"])),
         action_names=tuple(column_names("actions", sizes["actions"])),
-        files=(path,),
+        files=(path / NAME if is_data_directory(path) else path,),
         steps=sum(len(part) for part in parts),
         environment=loaded.provenance["env_name"],
         held_out=frozenset(f"episode {number}" for number in range(count, count + held_out)),
