@@ -9,10 +9,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from sorl.data.mapped import array_writer
+from sorl.data.mapped import array_writer, recording as recording_module
 from sorl.data.mapped.manifest import read_manifest
 from sorl.data.mapped.reader import open_arrays, read_whole, verify
 from sorl.data.mapped.writer import MappedWriter, join
+from sorl.data.paging import release
 
 
 def _episode(length, seed=0, **changes):
@@ -86,6 +87,26 @@ def test_shards_with_other_arrays_are_refused_and_kept(tmp_path):
     with pytest.raises(ValueError, match="rewards of .*b: no such array, but episodes before it have float32 of shape"):
         join(tmp_path / "joined", [a, tmp_path / "b"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_shards_with_other_action_ranges_are_refused_and_kept(tmp_path):
+    shards = [
+        _write(tmp_path / "a", [4], action_range=([-1.0, -1.0], [1.0, 1.0])),
+        _write(tmp_path / "b", [4], action_range=([-1.0, -1.0], [1.0, 2.0])),
+    ]
+    with pytest.raises(ValueError, match=r"The action range of .*b is .*2.0.*, that of .*a .*1.0.*; write all shards"):
+        join(tmp_path / "joined", shards)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_stream_of_episodes_releases_what_was_read_and_keeps_what_it_gave(tmp_path, monkeypatch):
+    path, released = _write(tmp_path / "a", [4, 5, 6]), []
+    monkeypatch.setattr(recording_module, "RELEASED_ROWS", 9)
+    monkeypatch.setattr(recording_module, "release", lambda *arrays: (released.append(len(arrays)), release(*arrays)))
+    episodes = list(recording_module.recording(path).read([]))
+    assert len(released) == 1 and released[0] == len(read_manifest(path).arrays)
+    for number, (length, episode) in enumerate(zip([4, 5, 6], episodes, strict=True)):
+        np.testing.assert_array_equal(episode.observations[:length], _episode(length, number)["observations"])
 
 
 def test_the_digest_is_that_of_the_contents(tmp_path):

@@ -7,11 +7,14 @@ import numpy as np
 
 from sorl.data.mapped.manifest import NAME
 from sorl.data.mapped.reader import episode_starts, open_arrays
+from sorl.data.paging import release
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import column_names
 from sorl.data.recorded.origin import with_origin
 
 
+RELEASED_ROWS = 1 << 16
+"""Number of steps after which the pages of the mapped files that were read are released."""
 NEEDED = ("observations", "actions", "rewards", "terminations")
 
 
@@ -23,7 +26,7 @@ def recording(path: pathlib.Path) -> Recording:
         raise ValueError(f"{path} has no {' and no '.join(missing)}; write all of {', '.join(NEEDED)} to it.")
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
-        starts = episode_starts(arrays["episode_lengths"])
+        starts, released = episode_starts(arrays["episode_lengths"]), 0
         for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
             step = {name: np.array(arrays[name][start:stop]) for name in NEEDED}
             observations = step["observations"]
@@ -39,6 +42,9 @@ def recording(path: pathlib.Path) -> Recording:
                 f"episode {number}",
                 int(start),
             )
+            if stop - released >= RELEASED_ROWS:
+                release(*arrays.values())
+                released = stop
 
     found = Recording(
         path=path,

@@ -204,9 +204,16 @@ def join(
     **Arguments:** `shards`, data directories with the same arrays, in the order of their episodes; `provenance`, that
     of the result (None: that of the first); `keep`, whether they are kept; otherwise they are removed at the end.
 
-    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do.
+    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and for shards of other action ranges.
     """
     first = read_manifest(shards[0])
+    for shard in shards:
+        found = read_manifest(shard).action_range
+        if found != first.action_range:
+            raise ValueError(
+                f"The action range of {shard} is {found}, that of {shards[0]} {first.action_range}; write all shards "
+                "with the same."
+            )
     kept = first.provenance if provenance is None else provenance
     with MappedWriter(path, provenance=kept, action_range=first.action_range) as writer:
         for shard in shards:
