@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -144,6 +145,7 @@ def test_a_run_may_change_residence_when_it_resumes(logs, tmp_path, monkeypatch)
 
 
 def test_a_slab_is_gathered_ahead_and_others_are_forgotten(logs):
+    before = set(threading.enumerate())
     data = _loaded(logs, "disk").train
     keys = jax.random.split(jax.random.key(0), 3)
     feed = feeding.Feed(data, synthetic.tiny(Iql).window, keys, batch_size=4, updates=100, tile=16)
@@ -156,3 +158,6 @@ def test_a_slab_is_gathered_ahead_and_others_are_forgotten(logs):
     # No slab begins after the last update.
     list(feed.chunks(96, 4))
     assert list(feed._slabs) == [3]
+    # The thread ends with the feed.
+    feed.close()
+    assert not {thread for thread in threading.enumerate() if thread.name.startswith("sorl-batches")} - before

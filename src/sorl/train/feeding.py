@@ -59,6 +59,10 @@ class Feed:
             yield self._slab(number), stop - step
             step = stop
 
+    def close(self) -> None:
+        """Ends the thread, after the slab that it is gathering; no batches can be asked for afterwards."""
+        self._thread.shutdown(cancel_futures=True)
+
     def _slab(self, number: int) -> Batches:
         """A slab, after the start of the next one; forgets all others."""
         wanted = [number] + [number + 1] * ((number + 1) * self._size < self._updates)

@@ -76,6 +76,7 @@ class Session:
         self._score: dict[int, dict[str, float]] = {}  # by step
         self._start = time.perf_counter()
         with ExitStack() as stack:
+            stack.callback(self.trainer.close)
             # From here on a signal is recorded, and the run stops at the next point where it can save.
             self.interruption = stack.enter_context(Interruption())
             state = initial(config, data.train)

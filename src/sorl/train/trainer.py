@@ -98,6 +98,11 @@ class Trainer:
             )
         return self._feed.chunks(int(state.step), updates)
 
+    def close(self) -> None:
+        """Ends the thread that gathers batches, if there is one; nothing can be trained afterwards."""
+        if self._feed is not None:
+            self._feed.close()
+
     def first_bad_steps(self, state: loop.TrainState) -> Int[np.ndarray, " members"]:
         """`state.first_bad_step` of the state that was last placed or trained."""
         return np.asarray(state.first_bad_step if self._bad is None else self._bad)
