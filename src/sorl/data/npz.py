@@ -190,7 +190,7 @@ def _header(member: zipfile.ZipExtFile, member_bytes: int) -> tuple[tuple[int, .
         raise ValueError(f"its npy format has version {version[0]}.{version[1]}, known are 1.0 and 2.0")
     try:
         shape, fortran_order, dtype = readers[version](member)
-    except Exception as error:  # numpy parses it as Python, which can fail in many ways, which can fail in many ways
+    except Exception as error:  # numpy parses it as Python, which can fail in many ways
         raise ValueError(f"its header is damaged: {_reason(error)}") from error
     if dtype.kind not in "fiub":
         raise ValueError(f"it has dtype {dtype}, not real numbers or booleans")
