@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sorl.sweep.cores import reserve
 from sorl.sweep.ledger import ATTEMPT, ATTEMPT_LINE, LOG, is_finished
 from sorl.system import entry, locks
 from sorl.system.files import make_directory, read_json, write_json
@@ -45,7 +46,9 @@ class Attempt:
     updates: int
     evaluated: bool
     cores: tuple[int, ...] = ()
-    """CPU cores to run on; empty: all."""
+    """CPU cores to run on; empty: `core_count` of them, or all."""
+    core_count: int = 0
+    """Number of CPU cores to choose when the run is started, away from other attempts on that machine; 0: all."""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     """Environment variables to add."""
     with_parent: bool = False
@@ -125,6 +128,8 @@ def main(attempt: Attempt) -> int:
             if child.signal is not None:
                 return 128 + child.signal
             time.sleep(POLL_SECONDS)
+        if attempt.core_count:
+            attempt = dataclasses.replace(attempt, cores=reserve(attempt.core_count, stack))
         return _train(attempt, child)
 
 

@@ -34,14 +34,14 @@ class RayEngine:
     """Trains runs as Ray tasks.
 
     **Arguments:** `address`, that of a cluster to join (`auto`: the one on this machine; None: start one here, which
-    ends with the command); `cpus`, `gpus`, those of each run.
+    ends with the command); `cpus`, `gpus`, those of each run, which is bound to so many cores, at least one.
 
     Raises an `ImportError` without Ray, and a `ValueError`, one sentence, if the cluster cannot be reached or has no
     node with so many CPUs and GPUs.
     """
 
     def __init__(self, address: str | None, *, cpus: float, gpus: float):
-        self._ray, self._gpus = _connect(address), gpus
+        self._ray, self._gpus, self._cores = _connect(address), gpus, max(1, int(cpus))
         try:
             self._refuse_too_few(cpus, gpus)
         except ValueError:
@@ -63,7 +63,8 @@ class RayEngine:
 
     def start(self, attempt: Attempt) -> None:
         """Queues an attempt."""
-        reference = self._task.options(name=attempt.directory).remote(attempt, memory_of_share(self._gpus))
+        bound = dataclasses.replace(attempt, core_count=self._cores)
+        reference = self._task.options(name=attempt.directory).remote(bound, memory_of_share(self._gpus))
         self._attempts[reference] = attempt
 
     def poll(self) -> dict[str, int]:
