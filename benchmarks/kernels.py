@@ -119,10 +119,12 @@ def compiled(config: Config) -> str:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
     with jax.default_matmul_precision(config.matmul_precision):
         lowered = jax.jit(chunk, donate_argnums=1).trace(*shapes).lower(lowering_platforms=("cuda",))
-    return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False}).as_text()
+    text = lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False}).as_text()
+    assert text is not None
+    return text
 
 
-def target() -> jax.Device:
+def target() -> Any:
     """An H100 that exists only for the compiler.
 
     Raises a `ValueError` if JAX's CUDA plugin is not installed.
@@ -192,23 +194,29 @@ def _computations(program: str) -> dict[str, list[str]]:
 def _source_lines(program: str) -> dict[int, str]:
     """By the number of a stack frame, the innermost line of this package's source among its callers."""
     files = {number: row.split('"')[1] for number, row in _table(program, "FileNames").items()}
-    places, frames, found = {}, _table(program, "StackFrames"), {}
+    places: dict[int, str] = {}
     for number, row in _table(program, "FileLocations").items():
-        place = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
+        place = _numbers(row)
         places[number] = f"{files[place['file_name_id']].split('/src/')[-1]}:{place['line']}"
-    for number in frames:
-        frame, seen = number, set[int]()
-        # The outermost frame has no parent, or is its own.
-        while frame and frame not in seen:
-            seen.add(frame)
-            row = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", frames[frame])}
-            if places[row["file_location_id"]].startswith("sorl/"):
-                break
-            frame = row.get("parent_frame_id", 0)
-        else:
-            frame = 0
-        found[number] = places[row["file_location_id"]] if frame else "unknown"
-    return found
+    frames = {number: _numbers(row) for number, row in _table(program, "StackFrames").items()}
+    return {number: _innermost(number, frames, places) for number in frames}
+
+
+def _innermost(number: int, frames: dict[int, dict[str, int]], places: dict[int, str]) -> str:
+    """The first line of the package's source on the way from a stack frame to its outermost caller."""
+    seen = set[int]()
+    # The outermost frame has no parent, or is its own.
+    while number and number not in seen:
+        seen.add(number)
+        place = places[frames[number]["file_location_id"]]
+        if place.startswith("sorl/"):
+            return place
+        number = frames[number].get("parent_frame_id", 0)
+    return "unknown"
+
+
+def _numbers(row: str) -> dict[str, int]:
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
 
 
 def _table(program: str, name: str) -> dict[int, str]:
