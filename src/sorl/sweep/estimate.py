@@ -18,6 +18,7 @@ from sorl.environments.serial import SerialEnvironments
 from sorl.sweep.grid import PlannedRun
 from sorl.sweep.table import duration
 from sorl.train import loop
+from sorl.train.trainer import initial
 
 
 ROWS = 10_000
@@ -31,7 +32,7 @@ class Cost:
     """The cost of a run's updates on this machine."""
 
     seconds: float
-    """Seconds of one update of all seeds of the run."""
+    """Seconds of one update of all members of the run: its seeds, or those of its population."""
     compilation: float
     """Seconds until the first update."""
     bytes: int
@@ -53,7 +54,7 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
             cost = f"; about {duration(seconds)}, {found.bytes / 2**20:.0f} MiB"
         print(f"{number:5d}  {planned.run.title}: {planned.config.updates} updates{cost}")
         print(f"       {planned.run.source} -> {planned.run.directory}")
-    print(f"{len(runs)} runs of {sum(len(planned.run.seeds) for planned in runs)} trainings.")
+    print(f"{len(runs)} runs of {sum(len(planned.run.policies) for planned in runs)} trainings.")
     if not measure:
         return
     total = sum(costs[shape_of(one.config)].seconds * one.config.updates + _start(costs, one) for one in runs)
@@ -67,27 +68,28 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
 
 
 def shape_of(config: TrainConfig) -> str:
-    """What the cost of an update depends on: the agent's sizes and switches, the batch, and the number of seeds.
+    """What the cost of an update depends on: the agent's sizes and switches, the batch, and the number of members.
 
     Real-valued options and names change no size, and the sizes of environments change the cost little.
     """
     sizes = {name: value for name, value in to_json(config.agent).items() if isinstance(value, int | list)}
-    return json.dumps([type(config.agent).__name__, sizes, config.batch_size, len(config.seeds)], sort_keys=True)
+    return json.dumps([type(config.agent).__name__, sizes, config.batch_size, len(config.members)], sort_keys=True)
 
 
 def cost_of(config: TrainConfig) -> Cost:
     """Measures some updates of a run on made-up data of its environment's sizes."""
     dataset = _made_up(*_sizes(config))
     mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
-    state = loop.init(config.agent, dataset, config.seeds, batch_size=config.batch_size)
+    agent, state = config.shared_agent, initial(config, dataset)
+    own = loop.own_settings([member.agent for member in config.members.values()])
     options: dict[str, Any] = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": mapping}
     start = time.perf_counter()
     with jax.default_matmul_precision(config.matmul_precision):
-        program = loop.run_chunk.lower(config.agent, state, dataset, jnp.int32(1), **options).compile()
+        program = loop.run_chunk.lower(agent, state, dataset, jnp.int32(1), own, **options).compile()
         compilation = time.perf_counter() - start
-        state = jax.block_until_ready(program(config.agent, state, dataset, jnp.int32(WARM_UP)))
+        state = jax.block_until_ready(program(agent, state, dataset, jnp.int32(WARM_UP), own))
         start = time.perf_counter()
-        jax.block_until_ready(program(config.agent, state, dataset, jnp.int32(UPDATES)))
+        jax.block_until_ready(program(agent, state, dataset, jnp.int32(UPDATES), own))
     seconds = (time.perf_counter() - start) / UPDATES
     return Cost(seconds, compilation, _bytes(program, dataset))
 

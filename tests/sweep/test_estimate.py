@@ -1,0 +1,18 @@
+"""What --dry-run tells: the runs, and their cost from a short measurement."""
+
+from sorl.sweep.estimate import show
+from sorl.sweep.grid import Grid, expand
+
+from .. import synthetic
+
+
+def test_runs_of_one_shape_are_measured_once_and_members_of_populations_count(tmp_path, capsys):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    options = f"--data {tmp_path / 'logs.npz'} --agent.hidden-sizes 8 --batch-size 4 --updates 10"
+    alone = Grid(("bc",), options=options, set=(("agent.learning-rate", "1e-3", "1e-4"),))
+    population = Grid(("bc",), options=f"{options} --population agent.learning-rate 1e-3 1e-4 1e-5")
+    show([*expand(alone), *expand(population)], 2, measure=True)
+    said = capsys.readouterr()
+    assert said.err == "Measuring bc ..\n" * 2
+    assert "    2  bc on own logs, agent.learning-rate 1e-4, seed 0: 10 updates; about " in said.out
+    assert "3 runs of 5 trainings.\nAbout " in said.out and "of each of 2 shapes on this machine" in said.out
