@@ -190,6 +190,14 @@ def test_the_list_has_scores_and_says_what_comes_with_the_package(published, cap
     assert "tiny: of unknown origin" in printed and "M4N1: return -3 (-4 .. -2)" in printed
 
 
+def test_control_characters_of_an_index_do_not_reach_the_terminal(published, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "tiny.sorl").write_bytes(b"x")
+    write_index(tmp_path, {"description": "an arm\x1b]0;title\x07\nadmin: new"})
+    command.main(command.Config(index=str(tmp_path)))
+    assert "\n  an arm ]0;title  admin: new\n" in capsys.readouterr().out
+
+
 def test_the_packages_own_policy_is_not_copied(cache):
     assert store.fetch(OWN, store.own_index()) == store.PACKAGE / f"{OWN}.sorl"
     assert not cache.exists()

@@ -52,7 +52,13 @@ def _description(found: Entry) -> str:
     lines += [f"  command: {about['command']}"] if "command" in about else []
     timing = f", success timing {about['success_timing']}" if "success_timing" in about else ""
     lines += [f"  scores with 95 % intervals{timing}:"] if found.scores else ["  no scores"]
-    return "\n".join([*lines, *(f"    {_score(row)}" for row in found.scores)])
+    lines += [f"    {_score(row)}" for row in found.scores]
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """The line without control characters, since an index may be a stranger's and terminals obey them."""
+    return "".join(letter if letter.isprintable() else " " for letter in line)
 
 
 def _score(row: Mapping[str, Any]) -> str:
