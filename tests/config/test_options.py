@@ -9,8 +9,9 @@ import pytest
 
 from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
 from sorl.config import presets
+from sorl.config.changes import changes
 from sorl.config.json_form import from_json, to_json
-from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, changes, read_config
+from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, read_config
 
 
 def _round_trip(config, tmp_path):

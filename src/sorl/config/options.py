@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -204,8 +204,7 @@ class TrainConfig:
             raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
         if len(self.seeds) > MAX_SEEDS or max(self.seeds) >= 2**32:
             raise ValueError(f"seeds are {len(self.seeds)} up to {max(self.seeds)}; give at most {MAX_SEEDS}, < 2^32.")
-        size = len(self.seeds) * math.prod(len(varied.values) for varied in self.population)
-        if size > MAX_SEEDS:
+        if (size := len(self.seeds) * math.prod(len(varied.values) for varied in self.population)) > MAX_SEEDS:
             raise ValueError(f"population and seeds make {size} members; give at most {MAX_SEEDS}.")
         _ = self.members  # raises if the population is invalid
         refuse_outside(
@@ -299,16 +298,3 @@ def read_config(path: Path) -> TrainConfig:
     Raises a `ValueError`, one sentence, if the file is damaged or has an unknown or wrong field.
     """
     return from_json(TrainConfig, read_json(path), str(path))
-
-
-def changes(before: Any, after: Any, prefix: str = "") -> set[str]:
-    """The dotted names of the fields in which two configurations of the same class differ."""
-    if type(before) is not type(after) or not dataclasses.is_dataclass(before):
-        return set() if before == after else {prefix}
-    return {
-        name
-        for field in dataclasses.fields(before)
-        for name in changes(
-            getattr(before, field.name), getattr(after, field.name), f"{prefix}.{field.name}" if prefix else field.name
-        )
-    }

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sorl.config.changes import changes
 from sorl.config.json_form import from_json, to_json
-from sorl.config.options import changes, read_config
+from sorl.config.options import read_config
 from sorl.runs.run import config_path
 from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
 from sorl.sweep.grid import Grid, PlannedRun

@@ -12,7 +12,8 @@ from sorl.agents import AGENTS, AbstractAgent, Sorl
 from sorl.agents.registry import load_entry_points, word
 from sorl.agents.shared.published import environment_of
 from sorl.config import presets
-from sorl.config.options import DataConfig, TrainConfig, changes, read_config
+from sorl.config.changes import changes
+from sorl.config.options import DataConfig, TrainConfig, read_config
 from sorl.config.own_agents import OwnAgents
 from sorl.data.sources import absolute
 from sorl.runs import run as runs
