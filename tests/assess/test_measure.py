@@ -30,3 +30,11 @@ def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
     assert found.behaviour.jerk == pytest.approx(np.abs(np.diff(logged, n=3, axis=1)).mean(), rel=1e-5)
     assert len(one.neighbour_distance) == len(found.behaviour.neighbour_distance) == len(one.outside) == 1
     assert found.data.held_out_episodes == 4 and one.own_value is None
+
+
+def test_held_out_episodes_shorter_than_a_decision_are_refused():
+    data = synthetic.dataset(trajectories=2, length=3, observation_size=2, action_size=1)
+    policy = linear_policy(np.zeros((3, 2)), chunk=3)
+    subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
+    with pytest.raises(ValueError, match="held-out episode has 2 transitions, and a decision of the policy has 3"):
+        assess(subject, (Budget(1),), FitOptions(updates=1))

@@ -68,8 +68,16 @@ def assess(
 
     **Arguments:** `states`, at most how many held-out states judge actions and critics; `samples`, actions drawn in
     each; `advance`, which is called while the critics are fitted, with the number of updates since its last call.
+
+    Raises a `ValueError` if no held-out episode is as long as a decision of the policy.
     """
     trajectories = Trajectories.of(subject.held_out)
+    longest, chunk = int((trajectories.last - trajectories.first).max()) + 1, subject.policy.chunk
+    if longest < chunk:
+        raise ValueError(
+            f"The longest held-out episode has {longest} transitions, and a decision of the policy has {chunk} "
+            "actions; give longer episodes."
+        )
     seed = options.seed
     first = States.of(subject, budgets, trajectories.first, 4 * samples, seed)
     judged = States.of(subject, budgets, spread_out(len(trajectories.starts), states), samples, seed + 1)
