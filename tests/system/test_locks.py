@@ -32,6 +32,20 @@ def test_a_lock_that_is_removed_while_it_is_looked_at_is_not_held(tmp_path, monk
     assert not locks.is_held(tmp_path / ".lock")
 
 
+def test_a_lock_that_is_removed_while_it_is_taken_keeps_others_out_all_the_same(tmp_path, monkeypatch):
+    path, lock = tmp_path / ".lock", locks._lock
+
+    def remove_once(descriptor, *arguments):
+        lock(descriptor, *arguments)
+        monkeypatch.setattr(locks, "_lock", lock)
+        path.unlink()  # as a trainer does whose start failed
+
+    monkeypatch.setattr(locks, "_lock", remove_once)
+    with exclusive(path, "busy"):
+        with pytest.raises(BlockingIOError, match="^busy$"), exclusive(path, "busy"):
+            pass
+
+
 def test_the_lock_is_released_when_its_process_is_killed(tmp_path):
     program = (
         "import pathlib, sys, time; from sorl.system.locks import exclusive\n"

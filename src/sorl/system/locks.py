@@ -34,11 +34,8 @@ def exclusive(path: Path, busy: str | None = None, remedy: str | None = None) ->
     """
     if fcntl is None:
         raise OSError(f"{path} cannot be locked on this system; run sorl on Linux or macOS.")
-    make_directory(path.parent, remedy)
-    descriptor = _open(path, remedy)
+    descriptor = _locked(path, busy, remedy)
     try:
-        with named_errors(path, "locked", "use a disk that supports file locks"):
-            _lock(descriptor, path, busy)
         yield
     finally:
         os.close(descriptor)
@@ -62,6 +59,30 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _locked(path: Path, busy: str | None, remedy: str | None) -> int:
+    """Opens and locks the file; its holder may remove it meanwhile, and a lock on a removed file keeps nobody out."""
+    while True:
+        make_directory(path.parent, remedy)
+        descriptor = _open(path, remedy)
+        try:
+            with named_errors(path, "locked", "use a disk that supports file locks"):
+                _lock(descriptor, path, busy)
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path, remedy: str | None) -> int:
