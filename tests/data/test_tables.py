@@ -100,3 +100,15 @@ def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
         np.testing.assert_array_equal(episode.observations, one["observations"], strict=True)
     assert recording.action_limits == ((-3.0, -3.0), (3.0, 3.0)) and recording.left_out == ("colour",)
     assert [one.truncated for one in checks.episodes(recording)] == [False, True, False]
+
+
+def test_an_episode_that_goes_on_after_a_time_out_is_refused(tmp_path):
+    # Row 1 was cut, and row 2 may follow a reset; a termination in mid-episode is kept.
+    (tmp_path / "a.csv").write_text("x,u,r,done,cut,run\n0,0,0,1,0,4\n1,0.5,0,0,1,4\n2,0,1,0,0,4\n")
+    mapping = 'observations = "x"\nactions = "u"\nrewards = "r"\nterminals = "done"\nepisode = "run"\n'
+    (tmp_path / "a.toml").write_text(mapping)
+    (episode,) = _read(TableFile(tmp_path / "a.csv"))
+    assert episode.terminated.tolist() == [True, False, False] and not episode.truncated
+    (tmp_path / "a.toml").write_text(mapping + 'timeouts = "cut"\n')
+    with pytest.raises(ValueError, match="has a time-out in row 1, but the episode of that row goes on in the next"):
+        _read(TableFile(tmp_path / "a.csv"))

@@ -43,7 +43,7 @@ def episodes_of(path: Path, blocks: Iterable[Rows], notes: list[str], *, open_en
     its mark.
 
     Raises a `ValueError` if the rows of an episode are not together, if a stored next observation is not the next row's
-    observation, or if the last trajectory is not closed and must be.
+    observation, if an episode goes on after a time-out, or if the last trajectory is not closed and must be.
     """
     return _with_last_states(path, _trajectories(path, blocks, notes, open_end), notes)
 
@@ -117,6 +117,7 @@ def _with_last_states(
     waiting: tuple[int, int, Rows] | None = None
     foreign: list[int] = []
     for number, (first, rows) in enumerate(trajectories):
+        _refuse_cut_inside(path, first, rows)
         if rows.successors is not None and np.isfinite(rows.observations).all():  # others are refused by their own name
             bounds = rows.observations.min(axis=0), rows.observations.max(axis=0)
             low = bounds[0] if low is None else np.minimum(low, bounds[0])
@@ -137,6 +138,15 @@ def _with_last_states(
             f"next_observations of {path.name} reach into the next episode after {len(foreign)} of {waiting[0] + 1} "
             f"episodes (first in row {foreign[0]}), so these next observations count as unknown; store the observation "
             "after the last step, before the reset."
+        )
+
+
+def _refuse_cut_inside(path: Path, first: int, rows: Rows) -> None:
+    if rows.truncated[:-1].any():
+        row = first + int(np.argmax(rows.truncated))
+        raise ValueError(
+            f"{path} has a time-out in row {row}, but the episode of that row goes on in the next; give the rows after "
+            "a time-out another episode's number."
         )
 
 
