@@ -89,6 +89,17 @@ def test_shards_with_other_arrays_are_refused_and_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_a_header_that_would_reach_into_the_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="An array has 31 axes"):
+        _write_one(tmp_path / "a", np.zeros((2, *[1] * 30)))
+    assert not list(tmp_path.iterdir())
+
+
+def _write_one(path, depth):
+    with MappedWriter(path) as writer:
+        writer.append(_episode(len(depth), depth=depth))
+
+
 def test_shards_with_other_action_ranges_are_refused_and_kept(tmp_path):
     shards = [
         _write(tmp_path / "a", [4], action_range=([-1.0, -1.0], [1.0, 1.0])),

@@ -50,10 +50,15 @@ class ArrayFile:
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     def header(self) -> bytes:
-        """The first `HEADER_BYTES` of the file, in version 1.0 of the npy format."""
+        """The first `HEADER_BYTES` of the file, in version 1.0 of the npy format.
+
+        Raises a `ValueError` if the shape has too many axes to fit.
+        """
         described = {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
         text = repr(described).encode()
         space = HEADER_BYTES - 11 - len(text)
+        if space < 0:  # the header would overwrite the data
+            raise ValueError(f"An array has {len(self.shape)} axes, {list(self.shape)}; give rows with fewer axes.")
         return np.lib.format.magic(1, 0) + (HEADER_BYTES - 10).to_bytes(2, "little") + text + b" " * space + b"\n"
 
 
