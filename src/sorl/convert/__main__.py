@@ -13,9 +13,13 @@ from typing import Annotated
 
 import tyro
 
+from sorl.convert import ogbench_set
 from sorl.convert.convert import convert
+from sorl.data.mapped.npz_parts import is_set
+from sorl.data.own_logs.source import Logs
 from sorl.data.sources import source_of
 from sorl.system import entry
+from sorl.system.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Config:
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Data in any format that `--data` reads."""
+    """Data in any format that `--data` reads, or an OGBench set: an npz file, or a directory of npz files."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File or directory to write, which must not exist: NAME.npz, or a directory."""
     observation_keys: tuple[str, ...] | None = None
@@ -47,7 +51,11 @@ class Config:
 def main(config: Config) -> Path:
     """Converts the data; **returns** the path written."""
     options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
-    recording = source_of(config.source, **options).recording()
+    source = source_of(config.source, **options)
+    if isinstance(source, Logs) and is_set(path := expanded(config.source, "give its full name")):
+        print(ogbench_set.convert(path, config.out))
+        return config.out
+    recording = source.recording()
     done = convert(recording, config.out, quiet=config.quiet)
     for note in done.notes:
         print(f"warning: {note}", file=sys.stderr)

@@ -34,12 +34,26 @@ def parts(path: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     return train, held_out
 
 
+def is_set(path: pathlib.Path) -> bool:
+    """Whether a path is an OGBench set: its first npz file holds the states of a simulator, and no rewards."""
+    if not path.is_dir() and path.suffix != ".npz":
+        return False
+    try:
+        first = parts(path)[0][0]
+    except FileNotFoundError:
+        return False
+    keys = checks.stored_keys(first)
+    return "qpos" in keys and "rewards" not in keys
+
+
 def map_set(path: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     """Makes the data directory `out` of an OGBench set, and `{out}-val` of its held-out episodes, if it has any.
 
     The memory needed is that of one file. **Returns:** the directories. Raises as `parts` and `map_npz` do.
     """
     train, held_out = parts(path)
+    if out.exists():
+        raise FileExistsError(f"{out} exists already; remove it, or give another directory.")
     made = []
     # The training set comes last, which completes the set.
     for files, target in ((held_out, out.with_name(f"{out.name}-val")), (train, out)):
