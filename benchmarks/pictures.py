@@ -27,3 +27,12 @@ def logarithmic(axes: Any, values: Sequence[float]) -> None:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def logarithmic_counts(axes: Any, values: Sequence[int]) -> None:
+    """Sets a logarithmic x axis with plain numbers at `values`."""
+    from matplotlib import ticker
+
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:,}" for value in values])
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
