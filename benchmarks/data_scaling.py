@@ -139,8 +139,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for agent in dict.fromkeys(row["agent"] for row in rows):
         own = [row for row in rows if row["agent"] == agent]
         means = [row["success"] for row in own]
-        below = [row["success"] - row["success_low"] for row in own]
-        above = [row["success_high"] - row["success"] for row in own]
+        # The ends of an interval without width may lie beyond the mean by a rounding, which errorbar refuses.
+        below = [max(0.0, row["success"] - row["success_low"]) for row in own]
+        above = [max(0.0, row["success_high"] - row["success"]) for row in own]
         axes.errorbar([row["episodes"] for row in own], means, [below, above], marker="o", capsize=3, label=agent)
     logarithmic_counts(axes, sorted({row["episodes"] for row in rows}))
     axes.set(xlabel="episodes in the data", ylabel="success, 95 % interval", ylim=(-0.02, 1.02))

@@ -1,5 +1,7 @@
 """An OGBench set, a file or a directory of parts, becomes data directories with all arrays of its files."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ from sorl.data.mapped.reader import open_arrays
 
 def _part(path, episodes, seed=0):
     random, rows = np.random.default_rng(seed), 4 * episodes
-    arrays = {name: random.normal(size=(rows, 2)).astype(np.float32) for name in ("observations", "actions", "qpos")}
+    arrays: dict[str, Any] = {
+        name: random.normal(size=(rows, 2)).astype(np.float32) for name in ("observations", "actions", "qpos")
+    }
     np.savez(path, **arrays, terminals=np.arange(rows) % 4 == 3)
     return arrays
 
@@ -39,7 +43,8 @@ def test_what_cannot_be_converted_is_refused(tmp_path):
         command.main(command.Config(tmp_path / "set.npz", tmp_path / "out.npz"))
     with pytest.raises(ValueError, match=r"reward is \('last-step',\), but data such as .* do not use it"):
         command.main(command.Config(tmp_path / "set.npz", tmp_path / "out", reward=("last-step",)))
-    np.savez(tmp_path / "set.npz", **(dict(np.load(tmp_path / "set.npz")) | {"terminals": np.zeros(8)}))
+    content: dict[str, Any] = {**np.load(tmp_path / "set.npz"), "terminals": np.zeros(8)}
+    np.savez(tmp_path / "set.npz", **content)
     with pytest.raises(ValueError, match="The last trajectory of .*set.npz is not closed: row 7"):
         command.main(command.Config(tmp_path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

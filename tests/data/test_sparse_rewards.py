@@ -1,5 +1,7 @@
 """Sparse rewards, and scaled ones, of data in every format and wherever they stay."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from sorl.config.options import DataConfig
 from sorl.data.mapped.writer import MappedWriter
+from sorl.data.residence import Residence
 from sorl.data.transitions import Window
 
 from .. import recorded_files
@@ -22,7 +25,7 @@ def _episodes():
 def _npz(folder):
     found = _episodes()
     ends = np.cumsum([len(one["rewards"]) for one in found]) - 1
-    arrays = {name: np.concatenate([one[name] for one in found]) for name in ("actions", "rewards")}
+    arrays: dict[str, Any] = {name: np.concatenate([one[name] for one in found]) for name in ("actions", "rewards")}
     observations = np.concatenate([one["observations"][:-1] for one in found])
     flags = np.isin(np.arange(len(observations)), ends)
     np.savez(folder / "a.npz", observations=observations, **arrays, terminals=flags, timeouts=np.zeros(len(flags)))
@@ -81,9 +84,10 @@ FORMATS = (_npz, _mapped, _d4rl, _robomimic, _lerobot, _minari, _csv, _parquet)
 def test_every_source_makes_them_wherever_the_data_stay(tmp_path, monkeypatch, write):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
     path = write(tmp_path)
-    for place in ("device", "host", "disk") if write is _mapped else ("device", "host"):
+    places: tuple[Residence, ...] = ("device", "host", "disk") if write is _mapped else ("device", "host")
+    for place in places:
 
-        def load(place=place, **options):
+        def load(place: Residence = place, **options):
             config = DataConfig(path=path, residence=place, validation_fraction=0.0, **options)
             data = config.source(None).load()
             indices = np.arange(len(data.train), dtype=np.int32)
