@@ -59,6 +59,7 @@ def test_a_run_is_judged_on_its_own_held_out_episodes(place, assessed):
     assert (assessed.policy.seed, assessed.policy.step, assessed.policy.algorithm) == (4, 7, "Sorl")
     assert (assessed.data.episodes, assessed.data.held_out_episodes) == (11, 1)
     assert (assessed.data.discount, assessed.data.discount_from) == (0.9, "the agent's")
+    assert assessed.data.agents_discount == 0.9
     assert [one.budget for one in assessed.budgets] == [Budget(1), Budget(2)]
     names = [one.critic for one in assessed.calibrations]
     assert names == ["fitted, the behaviour", "fitted, M1N1", "fitted, M2N1", "own, M1N1", "own, M2N1"]
@@ -117,6 +118,10 @@ def test_what_does_not_fit_is_refused_in_one_sentence(place, tmp_path):
         assess(place / "bc.sorl", data=logs, pictures=True)
     with pytest.raises(ValueError, match=r"hold no held-out episodes.*; give a --data\.validation-fraction above 0"):
         assess(place / "bc.sorl", data=dataclasses.replace(logs, validation_fraction=0.0))
+    with pytest.raises(
+        ValueError, match=r"give --data\.no-sparse-rewards --data\.reward-scale 1, as in its training\.$"
+    ):
+        assess(place / "RUN", data=dataclasses.replace(logs, reward_scale=10.0))
     agent = Bc(hidden_sizes=(8,))
     for sizes, words in (
         ((4, 2), "The observations of .* have size 3, those of the run 4"),

@@ -52,6 +52,7 @@ def test_a_good_assessment_has_the_error_of_the_fit_and_of_the_intervals_only():
         ("at", {"neighbour_distance": (0.2, 0.3)}, "At M4N1 actions are 2 times as far from logged actions"),
         ("at", {"outside": (0.0, 0.25)}, "At M4N1 25% of the actions leave the logged range in dimension 1."),
         ("at", {"own_value": -20.0}, "promises up to 10 more than the fitted value (at M4N1)"),
+        ("data", {"agents_discount": 0.9}, "have its discount of 0.9 and the fitted ones 0.99, so their differences"),
         ("at", {"own_value": None}, "The policy holds no critic (Sorl acts without one)"),
         ("at", {"fitted": dataclasses.replace(AT.fitted, drift=-5.0)}, "values moved by up to 5 in the last fifth"),
     ],

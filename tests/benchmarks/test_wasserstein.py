@@ -71,11 +71,11 @@ def test_an_exact_field_has_no_error_but_the_grids():
 
 def test_the_bound_and_rises_by_hand(tmp_path):
     rows = [
-        {"law": "a", "h": 1.0, "w2": 0.4, "errors": 0.2, "bound": 1.0, "fm_error": 0.05, "discretisation": 0.05},
-        {"law": "a", "h": 0.5, "w2": 0.2, "errors": 0.1, "bound": 0.3, "fm_error": 0.05, "discretisation": 0.05},
-        {"law": "a", "h": 0.25, "w2": 0.3, "errors": 0.1, "bound": 0.2, "fm_error": 0.05, "discretisation": 0.05},
-        {"law": "b", "h": 1.0, "w2": 0.01, "errors": 0.1, "bound": 0.2, "fm_error": 0.05, "discretisation": 0.05},
-        {"law": "b", "h": 0.5, "w2": 0.09, "errors": 0.1, "bound": 0.2, "fm_error": 0.05, "discretisation": 0.05},
+        {"law": "a", "h": 1.0, "w2": 0.4, "errors": 0.2, "bound": 1.0, "fm_error": 0.1},
+        {"law": "a", "h": 0.5, "w2": 0.2, "errors": 0.1, "bound": 0.3, "fm_error": 0.1},
+        {"law": "a", "h": 0.25, "w2": 0.3, "errors": 0.1, "bound": 0.2, "fm_error": 0.1},
+        {"law": "b", "h": 1.0, "w2": 0.01, "errors": 0.1, "bound": 0.2, "fm_error": 0.1},
+        {"law": "b", "h": 0.5, "w2": 0.09, "errors": 0.1, "bound": 0.2, "fm_error": 0.1},
     ]
     assert wasserstein.rises(rows) == [rows[2]]  # the last is below the floor
     assert wasserstein.slope(rows[:2])["slope"] == pytest.approx((0.4 * 0.2 + 0.2 * 0.1) / (0.04 + 0.01))

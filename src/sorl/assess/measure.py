@@ -244,6 +244,7 @@ def _data_facts(subject: Subject, trajectories: Trajectories, judged: States) ->
         held_out_states=len(judged.numbers),
         discount=subject.discount,
         discount_from=subject.discount_from,
+        agents_discount=subject.agents_discount,
     )
 
 

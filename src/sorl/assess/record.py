@@ -42,6 +42,8 @@ class DataFacts:
     """gamma per step of the environment."""
     discount_from: str
     """Where the discount comes from, in words."""
+    agents_discount: float | None = None
+    """The discount of the agent's own values; None if its record has none."""
 
 
 @dataclasses.dataclass(frozen=True)

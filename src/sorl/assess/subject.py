@@ -28,6 +28,8 @@ class Subject(NamedTuple):
     discount: float
     discount_from: str
     """Where the discount comes from, in words."""
+    agents_discount: float | None = None
+    """The discount of the agent's own values; None if its record has none."""
 
 
 def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataConfig, discount: float | None) -> Subject:
@@ -36,8 +38,8 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
     **Arguments:** `seed`, the training seed in a run directory; `env` and `data`, the options of the data (a run's own
     if neither is given); `discount` (None: that of the policy's record, or else 0.99).
 
-    Raises a `ValueError`, one sentence, if the data do not fit the policy or hold no held-out episodes, and as
-    `load_policy` and the source of the data do.
+    Raises a `ValueError`, one sentence, if the data do not fit the policy, have other rewards than its run, or hold no
+    held-out episodes, and as `load_policy` and the source of the data do.
     """
     policy = load_policy(path, seed)
     loaded = _source(path, policy, env, data).load(normalisation=policy.normalisation)
@@ -65,8 +67,21 @@ def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> So
             f"{path} is a policy without the options of its run, so its data are not known; give --data LOGS, or --env "
             "with the options of its data."
         )
+    if run is not None:
+        _refuse_other_rewards(run.data, data)
     known = policy.provenance.get("env")
     return data.source(env or (known if isinstance(known, str) else None))
+
+
+def _refuse_other_rewards(run: DataConfig, given: DataConfig) -> None:
+    """Raises a `ValueError` if rewards are changed otherwise than in training, so that no values could be compared."""
+    if (run.sparse_rewards, run.reward_scale) == (given.sparse_rewards, given.reward_scale):
+        return
+    sparse = "--data.sparse-rewards" if run.sparse_rewards else "--data.no-sparse-rewards"
+    raise ValueError(
+        "The run was trained on rewards of another scale or form than these data have here; give "
+        f"{sparse} --data.reward-scale {run.reward_scale:g}, as in its training."
+    )
 
 
 def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:
@@ -84,11 +99,13 @@ def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:
         )
 
 
-def _discount(policy: Policy, asked: float | None) -> tuple[float, str]:
-    if asked is not None:
-        return asked, "as given"
+def _discount(policy: Policy, asked: float | None) -> tuple[float, str, float | None]:
+    """The discount of the assessment, where it comes from, and that of the agent if it is recorded."""
     agent: Any = policy.provenance.get("agent")
     recorded = agent.get("discount") if isinstance(agent, dict) else None
-    if isinstance(recorded, int | float) and 0 <= recorded <= 1:
-        return float(recorded), "the agent's"
-    return USUAL_DISCOUNT, "the usual one, as the policy's record has none"
+    own = float(recorded) if isinstance(recorded, int | float) and 0 <= recorded <= 1 else None
+    if asked is not None:
+        return asked, "as given", own
+    if own is not None:
+        return own, "the agent's", own
+    return USUAL_DISCOUNT, "the usual one, as the policy's record has none", None

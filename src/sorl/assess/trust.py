@@ -101,6 +101,12 @@ def _of_own_values(found: Assessment) -> Iterator[str]:
             "over-estimation and their calibration are left out."
         )
         return
+    if found.data.agents_discount not in (None, found.data.discount):
+        yield (
+            f"The agent's own values have its discount of {found.data.agents_discount:g} and the fitted ones "
+            f"{found.data.discount:g}, so their differences say nothing about over-estimation."
+        )
+        return
     name, worst = max(over.items(), key=lambda item: item[1])
     if worst > least_error(found):
         yield (

@@ -2,35 +2,18 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 
 from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.load import load_logs
+from sorl.data.own_logs.options import LogOptions
 from sorl.data.own_logs.recording import recording
 from sorl.data.recorded.episodes import Recording
-from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
-class Logs:
-    """A user's own logs, an npz file or a data directory; `sorl.load_logs` documents its keys and these options."""
-
-    path: pathlib.Path
-    validation_fraction: float = 0.1
-    """Share of the episodes held out for validation losses, in [0, 1)."""
-    observation_margin: float | None = 1.5
-    """Observations are clipped to centre +- margin * half of each logged range (>= 1; None: no clipping)."""
-    action_low: float | Sequence[float] | None = None
-    """Lower limits of the actions, one for each or one for all; default: those in the file, or the lowest logged."""
-    action_high: float | Sequence[float] | None = None
-    """Upper limits of the actions; default: those in the file, or else the highest logged actions."""
-    sparse_rewards: bool = False
-    """Replace every reward other than 0 by -1."""
-    reward_scale: float = 1.0
-    """Multiply every reward by this."""
-    residence: Residence = "auto"
-    """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
+class Logs(LogOptions):
+    """A user's own logs, an npz file or a data directory; `sorl.load_logs` documents its keys."""
 
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
@@ -48,14 +31,4 @@ class Logs:
 
         Raises as `load_logs` does.
         """
-        return load_logs(
-            self.path,
-            validation_fraction=self.validation_fraction,
-            observation_margin=self.observation_margin,
-            action_low=self.action_low,
-            action_high=self.action_high,
-            sparse_rewards=self.sparse_rewards,
-            reward_scale=self.reward_scale,
-            residence=self.residence,
-            normalisation=normalisation,
-        )
+        return load_logs(self.path, **self.of_loading(), normalisation=normalisation)

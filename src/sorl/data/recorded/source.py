@@ -12,35 +12,20 @@ from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.file import Log
 from sorl.data.own_logs.load import load_log
+from sorl.data.own_logs.options import LogOptions
 from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
-from sorl.data.residence import Residence
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedSource(abc.ABC):
+class RecordedSource(LogOptions, abc.ABC):
     """The options and the loading that all formats of episodes share; a format defines `reads` and `recording`."""
 
-    path: pathlib.Path
     observation_keys: tuple[str, ...] | None = None
     """The arrays that are concatenated as observations, in this order; default: the format's own choice."""
     reward: tuple[str, ...] | None = None
     """Where rewards come from: success-at-end, last-step, or from COLUMN; default: as logged."""
-    validation_fraction: float = 0.1
-    """Share of the episodes held out for validation losses, in [0, 1)."""
-    observation_margin: float | None = 1.5
-    """Observations are clipped to centre +- margin * half of each logged range (>= 1; None: no clipping)."""
-    action_low: float | Sequence[float] | None = None
-    """Lower limits of the actions, one for each or one for all; default: the lowest logged."""
-    action_high: float | Sequence[float] | None = None
-    """Upper limits of the actions; default: the highest logged actions."""
-    sparse_rewards: bool = False
-    """Replace every reward other than 0 by -1."""
-    reward_scale: float = 1.0
-    """Multiply every reward by this."""
-    residence: Residence = "auto"
-    """Where the data stay: on the device or on the host; auto: the faster for which there is memory."""
 
     @classmethod
     @abc.abstractmethod
@@ -58,17 +43,7 @@ class RecordedSource(abc.ABC):
 
         Raises a `ValueError`, one sentence, for data that cannot be used.
         """
-        return load_log(
-            log_of(self.recording()),
-            validation_fraction=self.validation_fraction,
-            observation_margin=self.observation_margin,
-            action_low=self.action_low,
-            action_high=self.action_high,
-            sparse_rewards=self.sparse_rewards,
-            reward_scale=self.reward_scale,
-            residence=self.residence,
-            normalisation=normalisation,
-        )
+        return load_log(log_of(self.recording()), **self.of_loading(), normalisation=normalisation)
 
 
 def log_of(recording: Recording) -> Log:

@@ -47,6 +47,7 @@ def contract(
     """
     takes_noise = noise_shape != (0,)
     chunk = [policy.chunk] if policy.chunk > 1 else []
+    noise = _noise(noise_shape) if takes_noise else None
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -57,37 +58,11 @@ def contract(
         ),
         "file": file,
         "observations": _observations(policy, names),
-        "noise": {
-            "name": "noise",
-            "dtype": "float32",
-            "shape": ["batch", *noise_shape],
-            "law": (
-                "independent standard normal numbers (mean 0, standard deviation 1), drawn afresh for each decision; "
-                "they are multiplied by the budget's noise_scale inside"
-            ),
-        }
-        if takes_noise
-        else None,
+        "noise": noise,
         "actions": _actions(policy, names, chunk),
         "budget": to_json(policy.budget),
-        "check": {
-            "description": (
-                f"The policy's actions for one observation, to test a runtime: at most {LIMIT:g} times half of an "
-                "action's range apart."
-            ),
-            "observation": check.observations[0].tolist(),
-            "noise": check.noise[0].tolist() if takes_noise else None,
-            "actions": check.actions[0].tolist(),
-        },
-        "parity": {
-            "description": (
-                "Largest difference to the policy that was exported, as a share of half the action's range, by batch "
-                "size, in onnxruntime on a CPU."
-            ),
-            "differences": {str(comparison.batch): comparison.difference for comparison in comparisons},
-            "limit": LIMIT,
-            "ties_left_out": sum(comparison.ties for comparison in comparisons),
-        },
+        "check": _check(check, takes_noise),
+        "parity": _parity(comparisons),
         "policy": {
             "algorithm": policy.algorithm,
             "sha256_of_actor_and_arrays": policy.digest,
@@ -96,6 +71,42 @@ def contract(
         },
         "versions": versions,
         "example": EXAMPLE.format(name=file["name"]).splitlines(),
+    }
+
+
+def _noise(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "name": "noise",
+        "dtype": "float32",
+        "shape": ["batch", *shape],
+        "law": (
+            "independent standard normal numbers (mean 0, standard deviation 1), drawn afresh for each decision; they "
+            "are multiplied by the budget's noise_scale inside"
+        ),
+    }
+
+
+def _check(check: Decisions, takes_noise: bool) -> dict[str, Any]:
+    return {
+        "description": (
+            f"The policy's actions for one observation, to test a runtime: at most {LIMIT:g} times half of an action's "
+            "range apart."
+        ),
+        "observation": check.observations[0].tolist(),
+        "noise": check.noise[0].tolist() if takes_noise else None,
+        "actions": check.actions[0].tolist(),
+    }
+
+
+def _parity(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    return {
+        "description": (
+            "Largest difference to the policy that was exported, as a share of half the action's range, by batch size, "
+            "in onnxruntime on a CPU."
+        ),
+        "differences": {str(comparison.batch): comparison.difference for comparison in comparisons},
+        "limit": LIMIT,
+        "ties_left_out": sum(comparison.ties for comparison in comparisons),
     }
 
 
