@@ -99,11 +99,11 @@ def test_parts_of_a_dictionary_are_concatenated_in_the_stated_order(home):
     recording = Minari(Path("pendulum/parts-v0")).recording()
     assert recording.observation_names == ("angle[0]", "angle[1]", "inner/speed")
     assert recording.left_out == ("camera",)
-    first = next(checks.episodes(Minari(Path("pendulum/parts-v0"), ("inner/speed", "angle")).recording()))
+    first = next(checks.episodes(Minari(Path("pendulum/parts-v0"), observation_keys=("inner/speed", "angle")).recording()))
     expected = [np.concatenate([one["inner"]["speed"], one["angle"]]) for one in seen[0][0]]
     np.testing.assert_array_equal(first.observations, np.stack(expected), strict=True)
     with pytest.raises(ValueError, match="camera of .* is an image or no array of numbers.*choose among angle, in"):
-        Minari(Path("pendulum/parts-v0"), ("camera",)).recording()
+        Minari(Path("pendulum/parts-v0"), observation_keys=("camera",)).recording()
 
 
 def test_a_data_set_is_named_by_its_id_or_its_directory(home, monkeypatch, tmp_path):
