@@ -19,6 +19,7 @@ import compare
 
 from sorl.runs.metrics import read_metrics
 from sorl.statistics.intervals import evaluation_rows, headline
+from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
 from sorl.train.cli import parse
@@ -286,7 +287,8 @@ def write(config: Config, rows: Sequence[dict[str, Any]]) -> None:
 def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
-        main(entry.parse(Config, prog="python benchmarks/ablate.py"))
+        words = with_joined_options(sys.argv[1:])
+        main(entry.parse(Config, words, prog="python benchmarks/ablate.py"))
     except compare.FailedRuns as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
