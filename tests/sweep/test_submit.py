@@ -85,11 +85,21 @@ def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_
         assert f"#SBATCH --{line}" in lines
     (output,) = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("#SBATCH --output=")]
     assert output == [f"{script.parent}/%A_%a.log".replace("50%", "50%%")]
-    attempts = (config.out / "slurm" / "attempts.txt").read_text().splitlines()
+    (listed,) = config.out.glob("slurm/attempts-*.txt")
+    assert f"mapfile -t attempts < {shlex.quote(str(listed))}" in lines
+    attempts = listed.read_text().splitlines()
     assert len(attempts) == 2 and " " not in attempts[0] and "'" not in attempts[0]
     decoded = subprocess.run(["bash", "-c", 'printf %b "$0"', attempts[1]], capture_output=True, text=True).stdout
     (_, run) = read_plan(config.out)[1]
     assert decoded == attempt(config.out, run, 8).to_json()
+
+
+def test_another_submission_leaves_the_list_of_waiting_jobs_alone(words, tmp_path):
+    submit.main(config := submit.parse([*words, "--dry-run", "--seeds", "0"]))
+    (first,) = config.out.glob("slurm/attempts-*.txt")
+    before = first.read_text()
+    submit.main(submit.parse([*words, "--dry-run", "--seeds", "0", "1", "--extend"]))
+    assert first.read_text() == before and len([*config.out.glob("slurm/attempts-*.txt")]) == 2
 
 
 def test_words_are_written_without_special_characters():

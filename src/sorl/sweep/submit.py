@@ -1,6 +1,7 @@
 """`python -m sorl.sweep submit --slurm`: one array job of Slurm for the runs of a sweep that are not finished."""
 
 import dataclasses
+import hashlib
 import re
 import shlex
 import subprocess
@@ -137,8 +138,11 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
     """Writes the job script and the list of the attempts at the runs, a line each; **returns** the script's path."""
     directory = out / "slurm"
     make_directory(directory)
-    with whole_file(directory / "attempts.txt") as file:
-        file.writelines(encoded(attempt(out, run, config.cpus).to_json()) + "\n" for run in runs)
+    listed = "".join(encoded(attempt(out, run, config.cpus).to_json()) + "\n" for run in runs)
+    # Of another name for other runs, because jobs that wait in the queue read theirs only when they start.
+    attempts = directory / f"attempts-{hashlib.sha256(listed.encode()).hexdigest()[:12]}.txt"
+    with whole_file(attempts) as file:
+        file.write(listed)
     limit = "" if config.at_once is None else f"%{config.at_once}"
     asked = {"gpus-per-task": config.gpus or None, "mem": config.memory}
     asked |= {"partition": config.partition, "account": config.account}
@@ -151,7 +155,7 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
                 cpus=config.cpus,
                 more="".join(f"#SBATCH --{name}={value}\n" for name, value in asked.items() if value is not None),
                 logs=_log_path(directory),
-                attempts=shlex.quote(str(directory / "attempts.txt")),
+                attempts=shlex.quote(str(attempts)),
                 python=shlex.quote(sys.executable),
                 requeues=MAX_REQUEUES,
             )
