@@ -9,6 +9,8 @@ CUBE = "cube-single-play-singletask-task1-v0"
 def step(environments, slots, actions):
     """One step in each of the slots, in the order asked for."""
     environments.step_async(slots, actions)
-    done, outcome = environments.step_wait(len(slots))
+    found = environments.step_wait(len(slots))
+    assert found is not None
+    done, outcome = found
     order = [done.tolist().index(slot) for slot in slots]
     return Outcome(*(column[order] for column in outcome))

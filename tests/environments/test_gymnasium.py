@@ -87,7 +87,9 @@ def test_workers_play_what_one_process_plays(tmp_path, monkeypatch):
             found = []
             for environments in (pool, serial):
                 environments.step_async(SLOTS, action)
-                slots, outcome = environments.step_wait(2)
+                stepped = environments.step_wait(2)
+                assert stepped is not None
+                slots, outcome = stepped
                 found.append([column[np.argsort(slots)] for column in outcome])
             for one, other in zip(*found, strict=True):
                 np.testing.assert_array_equal(one, other)

@@ -157,7 +157,9 @@ def test_steps_are_awaited_a_few_at_a_time_and_can_be_abandoned(make):
         environments.step_async(slots, actions)
         found = {}
         while len(found) < 3:
-            done, outcome = environments.step_wait(1)
+            stepped = environments.step_wait(1)
+            assert stepped is not None
+            done, outcome = stepped
             assert len(done) >= 1 and not found.keys() & set(done.tolist())
             found |= zip(done.tolist(), outcome.observations, strict=True)
         np.testing.assert_array_equal([found[slot] for slot in range(3)], first.observations)
@@ -166,6 +168,19 @@ def test_steps_are_awaited_a_few_at_a_time_and_can_be_abandoned(make):
         environments.abandon()
         environments.reset(slots, slots)
         np.testing.assert_array_equal(step(environments, slots, actions).observations, first.observations)
+
+
+def test_another_thread_can_end_a_wait_for_steps():
+    with EnvironmentPool(CUBE, workers=1) as pool:
+        pool.reset(np.arange(1), np.arange(1))
+        for _ in range(3):
+            pool.wake()  # many are as good as one
+        assert pool.step_wait(1) is None  # nothing is under way, so only being woken can end it
+        threading.Timer(0.1, pool.wake).start()
+        assert pool.step_wait(1) is None
+        outcome = step(pool, np.arange(1), np.zeros((1, 5), np.float32))
+        assert outcome.observations.shape == (1, 28)
+    pool.wake()  # of a closed pool
 
 
 def test_a_dead_worker_is_one_clear_error():

@@ -40,7 +40,7 @@ def assert_nothing_is_left_of(pool):
     """No process of its group runs or is stopped any more, once the system has carried out the kills."""
     assert pool.closed
     deadline = time.monotonic() + 30
-    while found := states_of(pool._template.pid):
+    while found := states_of(pool._processes.pid):
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
 
@@ -65,7 +65,7 @@ def test_a_hung_worker_is_named_and_all_are_ended(fault):
 @pytest.mark.parametrize(("method", "arguments"), [("sizes", ()), ("reset", (SLOTS, SLOTS))])
 def test_every_call_has_the_time_out(fault, method, arguments):
     pool = begin(step_timeout=0.3)
-    os.killpg(pool._template.pid, signal.SIGSTOP)
+    os.killpg(pool._processes.pid, signal.SIGSTOP)
     with pytest.raises(EnvironmentWorkerError, match="^Worker 0 .* did not answer within 0.3 seconds"):
         getattr(pool, method)(*arguments)
     assert_nothing_is_left_of(pool)
@@ -82,8 +82,8 @@ def test_an_environment_that_never_returns_is_a_hung_worker(fault):
 def test_a_start_that_hangs_has_a_time_out_of_its_own(fault, monkeypatch):
     monkeypatch.setattr(environment_pool, "START_TIMEOUT", 0.5)
     pool = EnvironmentPool(CUBE, workers=2, step_timeout=0.1)
-    os.kill(pool._template.pid, signal.SIGSTOP)
-    process = rf"The process that starts the workers of {CUBE} \(process {pool._template.pid}\)"
+    os.kill(pool._processes.pid, signal.SIGSTOP)
+    process = rf"The process that starts the workers of {CUBE} \(process {pool._processes.pid}\)"
     with pytest.raises(EnvironmentWorkerError, match=rf"^{process} did not start within 0\.5 seconds"):
         pool.sizes()
     assert_nothing_is_left_of(pool)
@@ -95,7 +95,8 @@ def test_only_the_pools_own_waits_count(fault, monkeypatch):
     with begin() as pool:
         monkeypatch.setattr(environment_pool.time, "monotonic", lambda: next(hours))
         pool.step_async(SLOTS, np.zeros((2, 2), np.float32))
-        assert sorted(pool.step_wait(2)[0].tolist()) == [0, 1]
+        found = pool.step_wait(2)
+        assert found is not None and sorted(found[0].tolist()) == [0, 1]
         pool.reset(SLOTS, SLOTS)
         monkeypatch.undo()
 
@@ -104,7 +105,7 @@ def test_only_the_pools_own_waits_count(fault, monkeypatch):
 def test_closing_ends_what_is_stopped(fault, stopped):
     pool = begin()
     if stopped == "all":
-        os.killpg(pool._template.pid, signal.SIGSTOP)
+        os.killpg(pool._processes.pid, signal.SIGSTOP)
     else:
         os.kill(pool._pids[0], signal.SIGSTOP)
     pool.close(0.5)
@@ -175,6 +176,6 @@ def test_more_workers_than_the_system_has_room_for_are_one_sentence(monkeypatch)
     def refuses(*_, **__):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(environment_pool.subprocess, "Popen", refuses)
+    monkeypatch.setattr(subprocess, "Popen", refuses)
     with pytest.raises(EnvironmentWorkerError, match=f"2 workers of {CUBE} cannot be started .*; give fewer workers"):
         EnvironmentPool(CUBE, workers=2)

@@ -15,7 +15,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments import named
 from sorl.environments.interface import Environment
 from sorl.environments.serial import SerialEnvironments
-from sorl.evaluate import episodes as rollouts
+from sorl.evaluate import deciding, episodes as rollouts
 
 
 CHUNK = 3
@@ -85,7 +85,7 @@ def _played(side_by_side: int, scale: Any = 1.0) -> dict[int, np.ndarray]:
 @pytest.mark.parametrize("side_by_side", [1, 3, 7])
 def test_a_new_decision_is_made_at_every_third_step_of_an_episode(monkeypatch, side_by_side):
     monkeypatch.setattr(named, "OgbenchEnvironment", Echoing)
-    monkeypatch.setattr(rollouts, "MOST_ROWS", 2)  # so that episodes share rows
+    monkeypatch.setattr(deciding, "MOST_ROWS", 2)  # so that episodes share rows
     sent = _played(side_by_side)
     seeds = rollouts.episode_seeds(3, 7)
     assert [len(actions) for actions in sent.values()] == (2 + seeds % 5).tolist()

@@ -13,7 +13,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments import named
 from sorl.environments.pool import EnvironmentPool
 from sorl.environments.serial import SerialEnvironments
-from sorl.evaluate import episodes as rollouts
+from sorl.evaluate import deciding, episodes as rollouts
 from sorl.evaluate.episodes import episode_seeds, play
 
 from .made_up import CUBE, ECHO_TRACES, Scripted, echo, hand, identity
@@ -102,13 +102,16 @@ def test_noise_is_a_matter_of_seed_episode_and_own_step(scripted, monkeypatch):
 
 @pytest.mark.parametrize("side_by_side", [1, 3, 7])
 def test_an_episode_always_has_the_same_row_of_a_batch_of_one_size(scripted, monkeypatch, side_by_side):
-    def decide(actor, networks, normalisation, budget, key, episodes, steps, observations):
-        shown.append((episodes, steps))
-        return original(actor, networks, normalisation, budget, key, episodes, steps, observations)
+    def program(structure):
+        def run(leaves, key, episodes, steps, observations):
+            shown.append((episodes, steps))
+            return original(structure)(leaves, key, episodes, steps, observations)
 
-    shown, original = [], rollouts._decide
-    monkeypatch.setattr(rollouts, "_decide", decide)
-    monkeypatch.setattr(rollouts, "MOST_ROWS", 3)
+        return run
+
+    shown, original = [], deciding._program
+    monkeypatch.setattr(deciding, "_program", program)
+    monkeypatch.setattr(deciding, "MOST_ROWS", 3)
     environments = SerialEnvironments(CUBE, environments=side_by_side)
     evaluate_policy(echo(), environments, budget=Budget(3), episodes=7)
     assert {episodes.shape for episodes, _ in shown} == {(3,)}
@@ -117,8 +120,9 @@ def test_an_episode_always_has_the_same_row_of_a_batch_of_one_size(scripted, mon
 
 
 def test_rows_are_few_and_evenly_shared():
-    found = [rollouts.batch_rows(episodes) for episodes in (1, 16, 17, 20, 32, 50, 1000)]
+    found = [deciding.batch_rows(episodes) for episodes in (1, 16, 17, 20, 32, 50, 1000)]
     assert found == [1, 16, 9, 10, 16, 13, 16]
+    assert [deciding.batch_rows(50, candidates) for candidates in (2, 4, 8, 16, 100)] == [13, 13, 8, 4, 2]
 
 
 def test_episode_seeds_differ_and_do_not_depend_on_their_number():
@@ -135,12 +139,13 @@ def film_of(environments, episodes=5):
     return [np.stack(seen[episode]) for episode in range(episodes)]
 
 
-def test_workers_and_waves_give_what_one_process_gives(monkeypatch):
-    monkeypatch.setattr(rollouts, "MOST_ROWS", 2)  # so that episodes share rows
+def test_workers_threads_and_waves_give_what_one_process_gives(monkeypatch):
+    monkeypatch.setattr(deciding, "MOST_ROWS", 2)  # so that episodes share rows
     expected = film_of(SerialEnvironments(CUBE))
     lengths = {len(film) for film in expected}
     assert len(lengths) > 1 and min(lengths) < 200  # some reach the goal, at different times
-    for workers in (2, 5):
+    for workers, threads in ((2, 1), (5, 3)):
+        monkeypatch.setattr(rollouts, "deciding_threads", lambda _, threads=threads: threads)
         with EnvironmentPool(CUBE, workers=workers) as pool:
             found = film_of(pool)
         for one, other in zip(found, expected, strict=True):

@@ -2,13 +2,11 @@
 
 import contextlib
 import math
-import os
+import pickle
 import selectors
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from multiprocessing import Pipe
 from typing import Any
 
@@ -17,9 +15,9 @@ from jaxtyping import Float, Int
 
 from sorl.environments.interface import Outcome, SuccessTiming
 from sorl.environments.named import is_ogbench, module_directories, refuse_unplayable
+from sorl.environments.processes import PATIENCE, WorkerProcesses
 from sorl.environments.serial import SerialEnvironments
-from sorl.environments.worker import COMMAND, Failure, Started
-from sorl.system.worker_process import worker_command
+from sorl.environments.worker import Failure, Started
 
 
 DEFAULT_WORKERS = 50
@@ -32,11 +30,8 @@ STEP_TIMEOUT = 300.0
 START_TIMEOUT = 120.0
 """Minimum time-out in seconds for the start of the workers, which imports the simulator."""
 
-PATIENCE = 5.0
-"""Seconds that the processes have to end by themselves after the pool is closed; then they are killed."""
-
-_KILL_PATIENCE = 1.0
-"""Seconds that the template process has to kill the workers; then the whole process group is killed."""
+_WAKE = -1
+"""What the selector calls the pipe of `EnvironmentPool.wake`, which has no slot."""
 
 _SLICE = 0.2
 """Seconds of one wait; after each wait, time-outs are checked."""
@@ -49,14 +44,13 @@ class EnvironmentWorkerError(RuntimeError):
 class EnvironmentPool:
     """Environments in one worker process each, with the interface and the results of `SerialEnvironments`.
 
-    One process, the template, creates an environment (1 s, 170 MB) and forks itself into the workers (20 ms and 10 MB
-    each; creating an environment in each would take 1 s and 170 MB every time). Forking is safe because the template
-    has one thread: it is a separate program that imports neither the main program nor jax. More workers than cores do
-    no harm, because the operating system balances the load. All these processes form their own process group, so that
-    Ctrl-C in the terminal does not reach them; they end whenever this process ends, even if it is killed.
+    More workers than cores do no harm, because the operating system balances the load; see `WorkerProcesses`.
 
     If a worker fails, dies or does not answer within the time-out, the pool is closed and all its processes end.
     """
+
+    in_this_process = False
+    """As `SerialEnvironments.in_this_process`."""
 
     def __init__(
         self,
@@ -90,33 +84,22 @@ class EnvironmentPool:
         self._pids: dict[int, int] = {}  # process ids of the started workers, by slot
         self._under_way: set[int] = set()
         self._stale = [0] * workers  # number of pending answers to discard, by slot
-        self._ending = threading.Lock()
         # Start the processes; `_answer` reports those that fail later.
         try:
-            self._start(workers, success_timing, directories)
+            self._processes = WorkerProcesses(env_name, workers, success_timing, directories)
         except OSError as error:
             raise EnvironmentWorkerError(
                 f"{workers} workers of {env_name} cannot be started ({error.strerror}); give fewer workers."
             ) from error
 
-    def _start(self, workers: int, success_timing: SuccessTiming, directories: Sequence[str]) -> None:
-        pipes = [Pipe() for _ in range(workers)]
-        lifeline, self._lifeline = Pipe(duplex=False)
-        self._alive, alive = Pipe(duplex=False)
-        descriptors = [end.fileno() for end in (lifeline, alive, *(theirs for _, theirs in pipes))]
-        arguments = self.env_name, success_timing, *map(str, descriptors)
-        command, environment = worker_command(COMMAND, *arguments, search=directories)
-        # One thread and no renderer, because a process with threads or a display must not be forked.
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MUJOCO_GL": "disable"}
-        self._template = subprocess.Popen(
-            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment, process_group=0
-        )
-        for end in (lifeline, alive, *(theirs for _, theirs in pipes)):
-            end.close()
-        self._connections = [ours for ours, _ in pipes]
+        self._connections = self._processes.connections
         self._selector = selectors.DefaultSelector()
         for slot, connection in enumerate(self._connections):
             self._selector.register(connection, selectors.EVENT_READ, slot)
+        # Other threads end a wait through a pipe of its own, in which at most one message waits to be read.
+        self._woken, self._waker = Pipe(duplex=False)
+        self._selector.register(self._woken, selectors.EVENT_READ, _WAKE)
+        self._waking, self._awake = threading.Lock(), False
 
     def __len__(self) -> int:
         """As `SerialEnvironments.__len__`."""
@@ -142,11 +125,18 @@ class EnvironmentPool:
             self._send("step", slots.tolist(), [(action,) for action in actions])
             self._under_way.update(slots.tolist())
 
-    def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome]:
-        """As `SerialEnvironments.step_wait`."""
+    def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome] | None:
+        """As `SerialEnvironments.step_wait`, or, after `wake`, the steps that have finished by then (None: none)."""
         with self._usable():
             rows = self._answers(least)
-        return np.array(list(rows)), Outcome.of(list(rows.values()))
+        return (np.array(list(rows)), Outcome.of(list(rows.values()))) if rows else None
+
+    def wake(self) -> None:
+        """Ends the current wait of `step_wait`, or the next one; any thread may call it."""
+        with self._waking:
+            if not self._awake and not self._waker.closed:
+                self._waker.send_bytes(b"")
+                self._awake = True
 
     def abandon(self) -> None:
         """As `SerialEnvironments.abandon`; does not wait for the workers."""
@@ -163,36 +153,15 @@ class EnvironmentPool:
         """Ends the processes; kills those that have not ended after `patience` seconds. Closing twice does nothing."""
         if self.closed:
             return
-        try:
-            self._selector.close()
-            for connection in self._connections:
-                connection.close()
-            if patience:
-                self._lifeline.close()
-                self._await_end(patience)
-        finally:
-            self.kill()
-            self._lifeline.close()
-            self._alive.close()
+        self._selector.close()
+        with self._waking:
+            self._waker.close()
+            self._woken.close()
+        self._processes.end(patience)
 
     def kill(self) -> None:
-        """Kills all processes. Any thread may call it; a thread that waits for an answer then gets an error."""
-        with self._ending:
-            if self._template.returncode is not None:
-                return
-            with contextlib.suppress(OSError):  # the template kills and reaps the workers, unless it hangs
-                self._lifeline.send_bytes(b"kill")
-            self._await_end(_KILL_PATIENCE)
-            # The template has not been waited for, so its process id, also that of the group, cannot have been reused.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._template.pid, signal.SIGKILL)
-            self._await_end(PATIENCE)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._template.wait(PATIENCE)
-
-    def _await_end(self, patience: float) -> None:
-        with contextlib.suppress(OSError):
-            self._alive.poll(patience)  # the pipe closes when the last process has ended
+        """As `WorkerProcesses.kill`."""
+        self._processes.kill()
 
     def __enter__(self) -> "EnvironmentPool":
         return self
@@ -220,7 +189,7 @@ class EnvironmentPool:
     def _send(self, method: str, slots: list[int], arguments: list[tuple[Any, ...]]) -> None:
         for slot, own in zip(slots, arguments, strict=True):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the missing reply reports it
-                self._connections[slot].send((method, own))
+                self._connections[slot].send_bytes(pickle.dumps((method, own)))  # `send` takes 1.5 times as long
             if not self._stale[slot]:
                 self._since[slot] = self._waited
 
@@ -238,20 +207,29 @@ class EnvironmentPool:
         return answer
 
     def _answers(self, least: int) -> dict[int, Any]:
-        """Waits for at least `least` answers to steps, and **returns** all that have arrived, by slot."""
+        """Waits for `least` answers to steps or for `wake`, and **returns** all that have arrived, by slot."""
         answers: dict[int, Any] = {}
+        woken = False
         while True:
-            start, enough = time.monotonic(), len(answers) >= least
+            start, enough = time.monotonic(), woken or len(answers) >= least
             ready = {key.data for key, _ in self._selector.select(0 if enough else _SLICE)}
             self._count_wait(start)
             if enough and not ready:
                 return answers
-            for slot in ready:
+            if _WAKE in ready:
+                woken = True
+                self._read_wake()
+            for slot in ready - {_WAKE}:
                 answer = self._receive(slot)
                 if answer is not None:
                     answers[slot] = answer
                     self._under_way.discard(slot)
             self._refuse_overdue(self._under_way - ready)
+
+    def _read_wake(self) -> None:
+        with self._waking:
+            self._woken.recv_bytes()
+            self._awake = False
 
     def _receive(self, slot: int) -> Any | None:
         """Reads one message; **returns** the answer to the slot's last call, or None if the message is not that."""
@@ -289,7 +267,7 @@ class EnvironmentPool:
     def _name(self, slot: int) -> str:
         if slot in self._pids:
             return f"Worker {slot} of {self.env_name} (process {self._pids[slot]})"
-        return f"The process that starts the workers of {self.env_name} (process {self._template.pid})"
+        return f"The process that starts the workers of {self.env_name} (process {self._processes.pid})"
 
 
 Environments = SerialEnvironments | EnvironmentPool

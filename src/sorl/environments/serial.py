@@ -31,6 +31,9 @@ class SerialEnvironments:
         self._slots: list[Environment | None] = [None] * environments
         self._under_way: dict[int, np.ndarray] = {}
 
+    in_this_process = True
+    """Whether steps are simulated by this process, in `step_wait`."""
+
     def __len__(self) -> int:
         """The number of episodes that can be played in parallel."""
         return len(self._slots)
@@ -53,11 +56,19 @@ class SerialEnvironments:
         """Starts a step in each of `slots`, which must be idle; an episode that is done must be reset first."""
         self._under_way |= zip(slots.tolist(), actions, strict=True)
 
-    def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome]:
-        """Waits for at least `least` of the pending steps. **Returns:** the finished slots and their outcomes."""
+    def step_wait(self, least: int) -> tuple[Int[np.ndarray, " done"], Outcome] | None:
+        """Waits for at least `least` >= 1 of the pending steps.
+
+        **Returns:** the finished slots and their outcomes; None if nothing is pending.
+        """
+        if not self._under_way:
+            return None
         slots = list(self._under_way)
         steps = [self[slot].step(self._under_way.pop(slot)) for slot in slots]
         return np.array(slots), Outcome.of(steps)
+
+    def wake(self) -> None:
+        """Does nothing, because `step_wait` simulates instead of waiting."""
 
     def abandon(self) -> None:
         """Discards the results of the pending steps; their episodes must be reset."""

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import jax
 
 from sorl.config.options import TrainConfig
-from sorl.environments.pool import DEFAULT_WORKERS, PATIENCE, EnvironmentPool, Environments
+from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool, Environments
+from sorl.environments.processes import PATIENCE
 from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
 from sorl.policy import Policy
 from sorl.system.signals import Interrupted, Interruption

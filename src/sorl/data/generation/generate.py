@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import shutil
@@ -20,6 +19,7 @@ from sorl.data.generation.pool import WORKER_TIMEOUT, collect
 from sorl.data.generation.recipes import GeneratedSet
 from sorl.data.generation.shards import shard_path
 from sorl.environments.simulators import require_simulators
+from sorl.system.cores import available_cores
 from sorl.system.files import expanded, make_directory, named_errors
 from sorl.system.locks import exclusive
 
@@ -51,7 +51,7 @@ def generate(
     `OSError`, one sentence, if the directory cannot be written, and a `GenerationWorkerError` (a `RuntimeError`) if a
     worker fails, dies or hangs. Finished episodes are kept in every case, and the next call continues after them.
     """
-    workers = _cores() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"{workers} workers generate nothing; give at least 1.")
     if not worker_timeout > 0:
@@ -95,11 +95,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
