@@ -1,6 +1,7 @@
 """Inputs that cannot be used: each is refused in one sentence that says where, and what to do."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..data import test_minari
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 ENDS = ["terminal", "timeout", "terminal"]
 MAPPING = 'observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "e"\n'
 REWARD = [np.zeros(n, np.float32) for n in (4, 3, 5)]
@@ -115,6 +117,60 @@ def _features(path, **changes):
     (path / "meta/info.json").write_text(json.dumps(info))
 
 
+def _column(name, values):
+    """Replaces a column in the first file of a LeRobot set."""
+
+    def spoil(path):
+        file = path / "data/chunk-000/file-000.parquet"
+        table = parquet.read_table(file)
+        place = table.schema.get_field_index(name)
+        parquet.write_table(table.set_column(place, name, pa.array(values, table.schema.field(name).type)), file)
+
+    return spoil
+
+
+def _listed_again(path):
+    file = path / "meta/episodes.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, lines[1]]))
+
+
+def _without_data_of_the_last(path):
+    (path / "data/chunk-000/episode_000002.parquet").unlink()
+    info = json.loads((path / "meta/info.json").read_text())
+    (path / "meta/info.json").write_text(json.dumps(info | {"total_frames": 7}))
+
+
+def _no_width(file):
+    for number in range(3):
+        steps = len(file[f"data/demo_{number}/actions"])
+        _put(f"data/demo_{number}/actions", np.zeros((steps, 0)))(file)
+
+
+def _states_only(file):
+    for number in range(3):
+        demo = file[f"data/demo_{number}"]
+        demo["states"] = demo["obs/object"][:]
+        del demo["obs"]
+
+
+def _pipe(directory):
+    os.mkfifo(directory / "a.csv")
+    (directory / "a.toml").write_text(MAPPING)
+    return directory / "a.csv"
+
+
+def _two_formats(path):
+    (path / "data.json").write_text("{}")
+
+
+def _two_columns(directory):
+    table = pa.Table.from_arrays([pa.array([1.0, 2.0])] * 5, names=["x", "u", "u", "r", "e"])
+    parquet.write_table(table, directory / "a.parquet")
+    (directory / "a.toml").write_text(MAPPING)
+    return directory / "a.parquet"
+
+
 BAD = {
     "a NaN": (
         _d4rl(_number("observations", (5, 1), np.nan)),
@@ -205,6 +261,70 @@ BAD = {
     "a trajectory that is not closed": (
         _npz(terminals=np.zeros(6)),
         "row 5 is the last and not marked as an end; mark the last row of every trajectory",
+    ),
+    "no frame rate": (_lerobot(changes={"fps": 0}), "says fps 0; give a number of frames per second above 0"),
+    "another shape than described": (
+        _lerobot(
+            spoil=lambda path: _features(
+                path, **{"observation.state": {"dtype": "float32", "shape": [7], "names": None}}
+            )
+        ),
+        "observation.state of .. has 3 numbers in each step, but meta/info.json says 7",
+    ),
+    "a shape that is none": (
+        _lerobot(spoil=lambda path: _features(path, action={"dtype": "float32", "shape": ["2"], "names": None})),
+        "says shape ['2'] of action; fetch the data set again",
+    ),
+    "another number of episodes": (_lerobot(changes={"total_episodes": 4}), "lists 3 episodes, but .. says 4"),
+    "an episode that is listed twice": (_lerobot("v2.1", spoil=_listed_again), "lists episode 1 twice"),
+    "an episode without data": (
+        _lerobot("v2.0", spoil=_without_data_of_the_last),
+        "lists episode 2, but has no step of it; fetch the data set again",
+    ),
+    "no description of episodes": (
+        _lerobot(spoil=lambda path: shutil.rmtree(path / "meta/episodes")),
+        "has neither episodes/*/*.parquet nor episodes.jsonl",
+    ),
+    "frames out of order": (
+        _lerobot(spoil=_column("frame_index", [0, 2, 1, 3])),
+        "frame_index of .. is 1 in row 2, after 2 in the same episode 0; put the frames of each episode in order",
+    ),
+    "times that go back": (
+        _lerobot(spoil=_column("timestamp", [0.0, 0.5, 0.25, 0.75])),
+        "in row 2 (episode 0) is 0.25, which comes before the 0.5 of the last step",
+    ),
+    "a time that is none": (
+        _lerobot(spoil=_column("timestamp", [0.0, 0.5, np.nan, 0.75])),
+        "in row 2 (episode 0) is nan, which is not finite",
+    ),
+    "a directory of two formats": (_lerobot(spoil=_two_formats), "has data.json and meta/info.json, which are of diff"),
+    "a directory of no format": (lambda directory: _lerobot()(directory) / "meta", "is a directory without data.json"),
+    "an array in place of demonstrations": (_robomimic(_put("data", np.zeros(3))), "lacks the group data; it has data"),
+    "an array in place of observations": (_robomimic(_put("data/demo_0/obs", np.zeros((4, 3)))), "lacks the group obs"),
+    "simulator states only": (_robomimic(_states_only), "no observations; write them with robomimic's dataset_states_"),
+    "a group within itself": (
+        _robomimic(lambda file: file["data/demo_0/obs"].__setitem__("more", h5py.SoftLink("/data/demo_0/obs"))),
+        "has groups nested more than 16 deep; remove links of groups to themselves",
+    ),
+    "actions without columns": (_robomimic(_no_width), "actions of .. have no column; give at least one number"),
+    "flags of another shape": (
+        _robomimic(_put("data/demo_1/dones", np.zeros((3, 2)))),
+        "dones of demo_1 of .. has shape [3, 2]; give one number for each step",
+    ),
+    "a split of unknown demonstrations": (
+        _robomimic(lambda file: file.__setitem__("mask/valid", np.array([b"demo_9"]))),
+        "mask/valid of .. names 'demo_9', which is not in data",
+    ),
+    "an infinity in half precision": (
+        _d4rl(_put("rewards", np.array([0.0] * 11 + [np.inf], np.float16))),
+        "row 11 (episode 2): inf, which is not finite",
+    ),
+    "a pipe": (_pipe, "is a directory or a device; give a CSV file"),
+    "two columns of one name": (_two_columns, "has two columns named 'u'; give each another name"),
+    "an episode without number": (_csv("x,u,r,e\n1,2,3,0\n1,2,3,inf\n"), "e of .. is inf in row 1; number episodes by"),
+    "limits of another size": (
+        _csv("x,u,r,e\n1,2,3,0\n", MAPPING + "action_low = [-1, -1]\naction_high = [1, 1]\n"),
+        "action_low [-1.0, -1.0] and action_high [1.0, 1.0] of .. do not fit its 1 actions",
     ),
     "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
     "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),

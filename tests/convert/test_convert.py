@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -102,6 +103,18 @@ def test_a_trajectory_may_go_on_after_a_termination(tmp_path, source):
     assert [one.terminated.tolist() for one in found] == [[False, True, False, True], [False] * 3]
     data = load_logs(tmp_path / "out.npz", validation_fraction=0.0)
     assert np.asarray(data.train.masks)[np.asarray(data.train.starts)].tolist() == [1, 0, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out"])
+def test_the_sources_own_split_stays(tmp_path, source, name):
+    recording = dataclasses.replace(
+        _recording(_episodes([(True, False)] * 4), source), held_out=frozenset({"episode 1", "episode 2"})
+    )
+    assert "held out     2 episodes" in convert(recording, tmp_path / name, quiet=True).text()
+    assert Logs(tmp_path / name).recording().held_out == recording.held_out
+    data = load_logs(tmp_path / name)
+    assert data.provenance["validation"] == {"by": "the data's own split", "episodes": 2, "transitions": 3 + 5}
+    assert data.provenance["about"]["observation_names"] == ["o0", "o1", "o2"]
 
 
 def test_the_record_names_the_source_and_its_columns(tmp_path, source):

@@ -13,7 +13,7 @@ from .. import recorded_files
 pytest.importorskip("pyarrow")
 REWARDS = [np.array(one, np.float32) for one in ([0, 0, 0, 1], [0, 0.5, 0], [0, 0, 0, 0, 2])]
 DONE = [np.array([False] * (n - 1) + [end]) for n, end in ((4, True), (3, False), (5, True))]
-VERSIONS = ["v2.1", "v3.0"]
+VERSIONS = ["v2.0", "v2.1", "v3.0"]
 
 
 def _read(source):

@@ -174,6 +174,12 @@ def test_duplicates_saturation_and_noise(source):
     _warned(facts, "There are only 4 episodes")
 
 
+def test_a_command_of_two_values_is_neither_saturated_nor_jumping(source):
+    gripper = np.repeat([-1.0, 1.0], 15)[:, None]
+    facts = inspected(_recording(source, [_episode(n, _smooth(n), gripper) for n in range(3)]))
+    assert "a0 has two values only" in _warned(facts, "a0 ")
+
+
 def test_coverage_is_the_distance_to_other_episodes(source):
     grid = np.arange(31.0)[:, None]
     episodes = [_episode(number, grid + 0.5 * number) for number in range(2)]

@@ -31,6 +31,8 @@ class Converted:
     """Episodes that the source says were cut."""
     without_last_state: int = 0
     """Episodes whose state after the last step is unknown."""
+    held_out: list[int] = dataclasses.field(default_factory=list)
+    """The numbers of the episodes that the source itself keeps for validation."""
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def text(self) -> str:
@@ -47,6 +49,8 @@ class Converted:
             lines.append(("frame rate", f"{found.frame_rate:g} a second"))
         if found.left_out:
             lines.append(("left out", _listed(found.left_out)))
+        if self.held_out:
+            lines.append(("held out", f"{len(self.held_out):,} episodes by the source's own split"))
         if self.without_last_state:
             lines.append(("last state", f"unknown after {self.without_last_state:,} episodes"))
         if found.environment:
@@ -103,7 +107,7 @@ def _provenance(done: Converted) -> dict[str, Any]:
     recording = done.recording
     return {
         "source": "converted",
-        "about": recording.about(),
+        "about": {**recording.about(), **({"held_out": done.held_out} if done.held_out else {})},
         "converted_from": {"name": recording.path.name, **digest(recording.files, recording.path)},
         "counts": done.counts(),
         "notes": done.notes,
@@ -114,6 +118,8 @@ def _copy(recording: Recording, append: Callable[[LoggedEpisode], None], done: C
     with Progress(recording.steps or 0, quiet=quiet, unit="steps") as progress:
         for episode in checks.episodes(recording, done.notes):
             append(episode)
+            if episode.name in recording.held_out:
+                done.held_out.append(done.episodes)
             done.episodes += 1
             done.steps += len(episode.actions)
             done.terminated += bool(episode.terminated[-1])

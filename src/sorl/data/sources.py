@@ -7,7 +7,9 @@ from typing import Any
 
 from sorl.data.generation.source import Generated
 from sorl.data.hdf5.source import Hdf5
+from sorl.data.lerobot.meta import INFO as LEROBOT_INFO
 from sorl.data.lerobot.source import LeRobot
+from sorl.data.mapped.manifest import NAME
 from sorl.data.minari.source import Minari
 from sorl.data.ogbench.source import Ogbench
 from sorl.data.own_logs.source import Logs
@@ -43,10 +45,20 @@ USER_SOURCES: tuple[type[UserSource], ...] = (Hdf5, LeRobot, TableFile, Minari, 
 """The possible sources for `--data`; the first one whose `reads` accepts the path is used, and the last accepts all."""
 
 
+DIRECTORY_MARKS = (NAME, LEROBOT_INFO, str(minari_sets.METADATA))
+"""The file by which each format of directories is recognised."""
+
+
 def user_source(path: Path, columns: Path | None = None) -> type[UserSource]:
-    """The source that reads a path of `--data`; a file of `columns` says that it is a table."""
+    """The source that reads a path of `--data`; a file of `columns` says that it is a table.
+
+    Raises a `ValueError` for a directory in several layouts at once.
+    """
     if columns is not None:
         return TableFile
+    marks = [mark for mark in DIRECTORY_MARKS if (path / mark).is_file()]
+    if len(marks) > 1:
+        raise ValueError(f"{path} has {' and '.join(marks)}, which are of different formats; keep one of them.")
     return next(kind for kind in USER_SOURCES if kind.reads(path))
 
 

@@ -51,7 +51,9 @@ def _columns(facts: dict[str, Any]) -> Iterator[str]:
                     f"{name} looks like an angle in {column['angle']} that wraps ({column['wraps']:,} times); give its "
                     "sine and cosine instead."
                 )
-            elif column["largest_step"] > max(JUMPING * column["usual_step"], 0.5 * span):
+            elif column["at_low"] + column["at_high"] < 1 and column["largest_step"] > max(
+                JUMPING * column["usual_step"], 0.5 * span
+            ):
                 yield (
                     f"{name} jumps by {column['largest_step']:.4g} in {column['largest_step_at']} (usually "
                     f"{column['usual_step']:.2g}); check for lost steps, or a reset inside an episode."
@@ -132,7 +134,12 @@ def _actions(facts: dict[str, Any]) -> Iterator[str]:
         if column["constant"]:
             continue
         share = column["at_low"] + column["at_high"]
-        if share > SATURATED:
+        if share == 1:
+            yield (
+                f"{column['name']} has two values only, as an on-off command has, but a policy also gives values "
+                "between them; round to the nearer one where it acts."
+            )
+        elif share > SATURATED:
             yield (
                 f"{column['name']} is at a limit in {share:.0%} of the steps; if it was clipped, the policy cannot "
                 "learn what was meant: log the commands before clipping, or widen --data.action-low and "

@@ -87,7 +87,7 @@ def dimension_rows(dimensions: Sequence[dict[str, Any]]) -> list[list[str]]:
         [
             one["name"],
             *(f"{one[key]:.4g}" for key in ("low", "high", "mean", "deviation")),
-            f"{one['at_low'] + one['at_high']:.1%}",
+            f"{min(1.0, one['at_low'] + one['at_high']):.1%}",
             f"{one['smoothness']:.2f}",
             f"{one['noise']:.2g}",
             _remark(one),

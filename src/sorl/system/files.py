@@ -50,6 +50,24 @@ def named_errors(path: Path, deed: str = "written", remedy: str | None = None) -
         raise _in_a_sentence(error, path, deed, remedy) from error
 
 
+def refuse_special(path: Path, kind: str) -> None:
+    """Refuses what is no regular file, such as a directory, or a pipe, whose opening would block.
+
+    **Arguments:** `kind`, what the file should be, for the message, such as "CSV file".
+
+    Raises a `FileNotFoundError` if there is no file, and a `ValueError` for all else, each one sentence.
+    """
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}; give the {kind} of your data.") from None
+    except (OSError, ValueError) as error:  # a `ValueError` for a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ValueError(f"{path} cannot be read ({reason}); give a file that you may read.") from error
+    if not regular:
+        raise ValueError(f"{path} is a directory or a device; give a {kind}.")
+
+
 def make_directory(directory: Path, remedy: str | None = None, mode: int = 0o777) -> None:
     """Creates a directory and its missing parents; raises an `OSError`, one sentence, if that fails."""
     try:

@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sorl.system.files import refuse_special
+
 
 REAL_NUMBERS = "fiub"
+MOST_LEVELS = 16
 
 
 @contextmanager
@@ -14,8 +17,7 @@ def opened(path: Path) -> Iterator[Any]:
     """Opens a file for reading; raises a `ValueError`, one sentence, if it is damaged."""
     import h5py
 
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}; give the HDF5 file of your data.")
+    refuse_special(path, "HDF5 file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -53,8 +55,18 @@ def member(group: Any, key: str, where: str) -> Any:
             return None
         if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
             raise ValueError(f"{key} of {where} is a link to another file; store it in this one.")
-        group = group[name]
+        file, group = group.file, group[name]
+        if group.file != file:  # by way of a soft link
+            raise ValueError(f"{key} of {where} is a link to another file; store it in this one.")
     return group
+
+
+def group(parent: Any, key: str, where: str) -> Any:
+    """A group within a group, by its path; raises a `ValueError` if there is none, or an array in its place."""
+    found = member(parent, key, where)
+    if found is None or hasattr(found, "dtype"):
+        raise ValueError(f"{where} lacks the group {key}; it has {', '.join(parent)}.")
+    return found
 
 
 def is_vector(found: Any) -> bool:
@@ -64,6 +76,10 @@ def is_vector(found: Any) -> bool:
 
 def leaves(group: Any, where: str, prefix: str = "") -> dict[str, Any]:
     """All data sets below a group by their paths, in alphabetical order."""
+    if prefix.count("/") > MOST_LEVELS:
+        raise ValueError(
+            f"{where} has groups nested more than {MOST_LEVELS} deep; remove links of groups to themselves."
+        )
     found = {}
     for key in sorted(group):
         below = member(group, key, where)
@@ -76,4 +92,5 @@ def leaves(group: Any, where: str, prefix: str = "") -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     text = str(error.args[0]) if error.args else type(error).__name__
+    text = error.strerror or text if isinstance(error, OSError) else text
     return text.strip(" .'\"")[:200]

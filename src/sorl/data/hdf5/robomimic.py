@@ -31,8 +31,8 @@ def recording(
         demos = _demos(path, file, split)
         first = f"data/{demos[0]}"
         where = f"{path}, {first}"
-        demo = hdf5.member(file, first, str(path))
-        observed = hdf5.leaves(hdf5.member(demo, "obs", where) or {}, where)
+        demo = hdf5.group(file, first, str(path))
+        observed = _observed(demo, where)
         keys, left_out = chosen_keys(where, observation_keys, {k: hdf5.is_vector(v) for k, v in observed.items()})
         signal = rule.column_to_read(
             where, "rewards" if "rewards" in demo else None, "success" if "success" in demo else None
@@ -42,7 +42,7 @@ def recording(
         names = [name for key in keys for name in column_names(key, int(np.prod(observed[key].shape[1:])))]
         says_ends = "dones" in demo
         rate = _control_frequency(file)
-        held_out = [] if split else _mask(path, file, "valid")
+        held_out = [] if split or "mask" not in file else _mask(path, file, "valid")
         steps = sum(_steps(path, file, name) for name in demos)
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
@@ -65,9 +65,18 @@ def recording(
     )
 
 
+def _observed(demo: Any, where: str) -> dict[str, Any]:
+    """All observations of a demonstration by their keys."""
+    if "obs" not in demo and "states" in demo:
+        raise ValueError(
+            f"{where} has simulator states but no observations; write them with robomimic's dataset_states_to_obs.py."
+        )
+    return hdf5.leaves(hdf5.group(demo, "obs", where), where)
+
+
 def _demos(path: Path, file: Any, split: str | None) -> list[str]:
     """The names of the demonstrations, in the order of their numbers."""
-    every = sorted(hdf5.member(file, "data", str(path)), key=lambda name: (len(name), name))
+    every = list(hdf5.group(file, "data", str(path)))
     if split is None:
         chosen = every
     else:
@@ -75,9 +84,6 @@ def _demos(path: Path, file: Any, split: str | None) -> list[str]:
         if not chosen:
             masks = hdf5.member(file, "mask", str(path)) or {}
             raise ValueError(f"{path} has no split {split!r}; it has {', '.join(masks) or 'none'}.")
-        unknown = [name for name in chosen if name not in every]
-        if unknown:
-            raise ValueError(f"mask/{split} of {path} names {unknown[0]}, which is not in data; repair the list.")
     if not chosen:
         raise ValueError(f"{path} holds no demonstration in data; give a file with at least one.")
     return sorted(chosen, key=lambda name: (len(name), name))
@@ -88,14 +94,18 @@ def _mask(path: Path, file: Any, name: str) -> list[str]:
     found = hdf5.member(file, f"mask/{name}", str(path))
     if found is None:
         return []
-    if not hasattr(found, "dtype") or found.dtype.kind not in "SO":
+    if not hasattr(found, "dtype") or found.dtype.kind not in "SO" or len(found.shape or ()) != 1:
         raise ValueError(f"mask/{name} of {path} is no list of names; repair the list.")
-    return [entry.decode() if isinstance(entry, bytes) else str(entry) for entry in found[:]]
+    names = [entry.decode(errors="replace") if isinstance(entry, bytes) else str(entry) for entry in found[:]]
+    unknown = [one for one in names if one not in file["data"]]
+    if unknown:
+        raise ValueError(f"mask/{name} of {path} names {unknown[0]!r}, which is not in data; repair the list.")
+    return names
 
 
 def _episode(path: Path, file: Any, name: str, keys: Sequence[str], signal: str | None) -> LoggedEpisode:
     where = f"{path}, data/{name}"
-    demo = hdf5.member(file, f"data/{name}", str(path))
+    demo = hdf5.group(file, f"data/{name}", str(path))
     actions = hdf5.array(demo, "actions", where)[:]
     observations = joined(where, {key: hdf5.array(demo, f"obs/{key}", where)[:] for key in keys})
     after = {key: hdf5.member(demo, f"next_obs/{key}", where) for key in keys}
@@ -116,7 +126,7 @@ def _episode(path: Path, file: Any, name: str, keys: Sequence[str], signal: str 
 
 def _steps(path: Path, file: Any, name: str) -> int:
     where = f"{path}, data/{name}"
-    return len(hdf5.array(hdf5.member(file, f"data/{name}", str(path)), "actions", where))
+    return len(hdf5.array(hdf5.group(file, f"data/{name}", str(path)), "actions", where))
 
 
 def _refuse_discrete(where: str, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """The description of a LeRobot data set: `meta/info.json`, and the length of each episode."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from sorl.system.files import read_json
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 REMEDY = "fetch the data set again"
+INFO = "meta/info.json"
+"""The file by which a data set is recognised."""
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """The features that every data set has."""
 NUMBERS = re.compile(r"(float|u?int)\d+|bool")
@@ -30,7 +33,7 @@ class Info(NamedTuple):
 
 def read_info(directory: Path) -> Info:
     """Reads `meta/info.json`; raises a `ValueError` if it is damaged or of an unknown version."""
-    path = directory / "meta" / "info.json"
+    path = directory / INFO
     content = read_json(path, REMEDY)
     version = content.get("codebase_version")
     if version not in VERSIONS:
@@ -45,6 +48,12 @@ def read_info(directory: Path) -> Info:
         or not isinstance(frames, int)
     ):
         raise ValueError(f"{path} lacks features, fps, total_episodes or total_frames; {REMEDY}.")
+    if isinstance(fps, bool) or not 0 < fps < math.inf:
+        raise ValueError(f"{path} says fps {fps}; give a number of frames per second above 0.")
+    for name, one in features.items():
+        shape = one.get("shape") or [1]
+        if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(f"{path} says shape {shape!r} of {name}; {REMEDY}.")
     return Info(version, float(fps), features, episodes, frames, content.get("robot_type"))
 
 
@@ -71,27 +80,43 @@ def data_files(directory: Path) -> list[Path]:
 
 
 def meta_files(directory: Path) -> list[Path]:
-    """The files that say how long each episode is: version 3 in parquet, version 2 in `episodes.jsonl`."""
+    """The files that say how long each episode is: version 3 in parquet, version 2 in `episodes.jsonl`.
+
+    Raises a `FileNotFoundError` if there is none.
+    """
     lines = directory / "meta" / "episodes.jsonl"
-    return sorted((directory / "meta" / "episodes").glob("*/*.parquet"), key=_numbers) or ([lines] * lines.exists())
+    found = sorted((directory / "meta" / "episodes").glob("*/*.parquet"), key=_numbers) or ([lines] * lines.exists())
+    if not found:
+        raise FileNotFoundError(f"{directory / 'meta'} has neither episodes/*/*.parquet nor episodes.jsonl; {REMEDY}.")
+    return found
 
 
 def episode_lengths(files: Sequence[Path]) -> dict[int, int]:
-    """The number of steps of each episode by its index; raises a `ValueError` for damaged files."""
+    """The number of steps of each episode by its index.
+
+    Raises a `ValueError` for damaged files, and for an episode that is listed twice.
+    """
     lengths: dict[int, int] = {}
     for path in files:
-        try:
-            if path.suffix == ".jsonl":
-                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-                lengths |= {int(row["episode_index"]): int(row["length"]) for row in rows}
-            else:
-                lengths |= _lengths_in_parquet(path)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} does not say how long each episode is ({error}); {REMEDY}.") from error
+        for number, length in _listed(path):
+            if number in lengths:
+                raise ValueError(f"{path} lists episode {number} twice; {REMEDY}.")
+            lengths[number] = length
     return lengths
 
 
-def _lengths_in_parquet(path: Path) -> dict[int, int]:
+def _listed(path: Path) -> list[tuple[int, int]]:
+    """The index and the number of steps of each episode in one file."""
+    try:
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [(int(row["episode_index"]), int(row["length"])) for row in rows]
+        return _listed_in_parquet(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not say how long each episode is ({error}); {REMEDY}.") from error
+
+
+def _listed_in_parquet(path: Path) -> list[tuple[int, int]]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -99,7 +124,7 @@ def _lengths_in_parquet(path: Path) -> dict[int, int]:
         table = parquet.read_table(path, columns=["episode_index", "length"]).to_pydict()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
-    return dict(zip(table["episode_index"], table["length"], strict=True))
+    return [(int(number), int(length)) for number, length in zip(table["episode_index"], table["length"], strict=True)]
 
 
 def _numbers(path: Path) -> list[int]:

@@ -1,17 +1,18 @@
 """The data source of LeRobot's directories."""
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping as Named
 from typing import final
 
 from sorl.data.lerobot import meta
+from sorl.data.lerobot.frames import Frames
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import chosen_keys, column_names
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.source import RecordedSource
 from sorl.data.tables.mapping import Mapping
-from sorl.data.tables.parquet_table import ParquetTable
 from sorl.data.tables.recording import recording
 from sorl.system.files import expanded
 
@@ -29,7 +30,7 @@ class LeRobot(RecordedSource):
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
         """Whether the path is a directory with `meta/info.json`."""
-        return (path / "meta" / "info.json").is_file()
+        return (path / meta.INFO).is_file()
 
     def recording(self) -> Recording:
         """As `RecordedSource.recording`."""
@@ -50,26 +51,34 @@ class LeRobot(RecordedSource):
             episode="episode_index",
             time="timestamp" if "timestamp" in features else None,
         )
-        table = ParquetTable(path, files)
+        table = Frames(path, files)
         if table.rows != info.frames:
             raise ValueError(
                 f"{path} has {table.rows} steps in its parquet files, but meta/info.json says {info.frames}; "
                 f"{meta.REMEDY}."
             )
         found = recording(table, mapping, rule, f"LeRobot {info.version}", files)
+        _refuse_other_shapes(path, info, table.shapes([*keys, "action"]))
         lengths = meta.episode_lengths(meta_files)
+        if len(lengths) != info.episodes:
+            raise ValueError(
+                f"{path} lists {len(lengths)} episodes, but meta/info.json says {info.episodes}; {meta.REMEDY}."
+            )
 
         def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+            left = dict(lengths)
             for episode in found.read(notes):
-                _refuse_other_length(path, episode, lengths)
+                _refuse_other_length(path, episode, left)
                 yield _with_truncation(episode)
+            if left:
+                raise ValueError(f"{path} lists episode {min(left)}, but has no step of it; {meta.REMEDY}.")
 
         return dataclasses.replace(
             found,
             read=read,
             observation_names=_names(features, keys, found.observation_names),
             action_names=_names(features, ["action"], found.action_names),
-            files=(path / "meta" / "info.json", *meta_files, *files),
+            files=(path / meta.INFO, *meta_files, *files),
             frame_rate=info.fps,
             left_out=_left_out(info, keys, rule.column),
             details={**found.details, "observation_keys": keys, "robot": info.robot},
@@ -87,9 +96,19 @@ def _refuse_other_actions(path: pathlib.Path, info: meta.Info) -> None:
         )
 
 
-def _refuse_other_length(path: pathlib.Path, episode: LoggedEpisode, lengths: dict[int, int]) -> None:
-    expected = lengths.get(int(episode.name.removeprefix("episode ")))
-    if lengths and expected != len(episode.actions):
+def _refuse_other_shapes(path: pathlib.Path, info: meta.Info, found: Named[str, tuple[int, ...]]) -> None:
+    for name, shape in found.items():
+        size, expected = math.prod(shape[1:]), math.prod(info.features[name].get("shape") or [1])
+        if size != expected:
+            raise ValueError(
+                f"{name} of {path} has {size} numbers in each step, but meta/info.json says {expected}; {meta.REMEDY}."
+            )
+
+
+def _refuse_other_length(path: pathlib.Path, episode: LoggedEpisode, left: dict[int, int]) -> None:
+    """Takes an episode off the list of those that are left; raises a `ValueError` if its length is another."""
+    expected = left.pop(int(episode.name.removeprefix("episode ")), "no such episode")
+    if expected != len(episode.actions):
         raise ValueError(
             f"{path} has {len(episode.actions)} steps of {episode.name}, but its description says {expected}; "
             f"{meta.REMEDY}."

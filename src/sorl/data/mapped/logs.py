@@ -80,8 +80,9 @@ def read_directory(directory: pathlib.Path, *, in_memory: bool) -> Log:
 
 
 def origin(manifest: Manifest) -> dict[str, Any]:
-    """What identifies a data directory's content: its size in bytes, and its digest."""
-    return {"format": "data directory", "size": manifest.size, "sha256": manifest.sha256}
+    """What identifies a data directory's content, its size in bytes and its digest, and what is known of its source."""
+    found = {"format": "data directory", "size": manifest.size, "sha256": manifest.sha256}
+    return found | ({"about": manifest.provenance["about"]} if "about" in manifest.provenance else {})
 
 
 def _refuse_other_kinds(directory: pathlib.Path, arrays: Mapping[str, ArrayFile]) -> None:

@@ -124,6 +124,15 @@ def is_data_directory(path: pathlib.Path) -> bool:
     return (path / NAME).is_file()
 
 
+def refuse_other_directory(path: pathlib.Path) -> None:
+    """Raises a `ValueError`, one sentence, for a directory in none of the formats that are directories."""
+    if path.is_dir() and not is_data_directory(path):
+        raise ValueError(
+            f"{path} is a directory without {NAME}, and without LeRobot's meta/info.json or Minari's "
+            "data/metadata.json; give the directory that has one, or a single file."
+        )
+
+
 def read_manifest(directory: pathlib.Path) -> Manifest:
     """Reads `data.json`.
 

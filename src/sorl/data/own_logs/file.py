@@ -106,7 +106,7 @@ def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str
     missing = [name for name in REQUIRED if name not in stored]
     if missing:
         raise ValueError(
-            f"{path} lacks {', '.join(missing)}: it holds {', '.join(map(_with_suggestion, keys))}, but "
+            f"{path} lacks {', '.join(missing)}: it holds {', '.join(map(_with_suggestion, keys)) or 'no array'}, but "
             f"{', '.join(REQUIRED)} are needed; rename or add them."
         )
     return stored, unused

@@ -1,5 +1,6 @@
 """Loads a user's own logs: splits them by trajectories, scales them, and puts them where they stay."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,11 +12,12 @@ from sorl.data import records, summary
 from sorl.data.columns import Columns, columns, is_constant
 from sorl.data.loaded import LoadedData
 from sorl.data.mapped.logs import read_directory, size as mapped_size
-from sorl.data.mapped.manifest import is_data_directory
+from sorl.data.mapped.manifest import is_data_directory, refuse_other_directory
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
 from sorl.data.own_logs.placing import Placed, device_datasets, host_datasets, size_of
+from sorl.data.recorded.origin import held_out as held_out_numbers
 from sorl.data.residence import Chosen, Residence, choose
 from sorl.data.rewards import sparse
 from sorl.system.files import expanded, read_json
@@ -75,9 +77,10 @@ def load_logs(
     _refuse_bad_options(validation_fraction, observation_margin)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    refuse_other_directory(path)
     log, chosen = _read(path, residence)
     return load_log(
-        log,
+        _with_origin(log),
         validation_fraction=validation_fraction,
         seed=seed,
         observation_margin=observation_margin,
@@ -235,6 +238,16 @@ def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, 
         unused_keys=log.unused_keys,
         notes=log.notes,
     )
+
+
+def _with_origin(log: Log) -> Log:
+    """Logs with their origin; converted ones keep the source's own split."""
+    origin = _origin(log)
+    numbers, held_out = held_out_numbers(origin.get("about")), np.zeros(len(log.successors), np.bool_)
+    if not numbers or min(numbers) < 0 or max(numbers) >= len(held_out):
+        return dataclasses.replace(log, origin=origin)
+    held_out[numbers] = True
+    return dataclasses.replace(log, origin=origin, held_out=held_out)
 
 
 def _origin(log: Log) -> Mapping[str, Any]:

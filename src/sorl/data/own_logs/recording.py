@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sorl.data import checks, records
-from sorl.data.mapped.manifest import is_data_directory
+from sorl.data.mapped.manifest import is_data_directory, refuse_other_directory
 from sorl.data.mapped.recording import recording as directory_recording
 from sorl.data.own_logs.file import stored_names, whole_numbers_note
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
@@ -28,6 +28,7 @@ def recording(path: Path) -> Recording:
     path = expanded(path, "give its full name")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    refuse_other_directory(path)
     if is_data_directory(path):
         return directory_recording(path)
     table = NpzTable(path)

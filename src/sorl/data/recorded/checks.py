@@ -26,6 +26,7 @@ def episodes(recording: Recording, notes: list[str] | None = None) -> Iterator[L
         first = first or episode
         _refuse_another_kind(recording, episode, first)
         _refuse_bad_numbers(recording, episode)
+        _refuse_bad_times(recording, episode)
         yield episode
     if first is None:
         raise ValueError(f"{recording.path} holds no episode; give data with at least one.")
@@ -33,6 +34,8 @@ def episodes(recording: Recording, notes: list[str] | None = None) -> Iterator[L
 
 def _refuse_bad_shapes(recording: Recording, episode: LoggedEpisode) -> None:
     steps = len(episode.rewards)
+    if not max(steps, len(episode.actions)):
+        raise ValueError(f"{recording.path} has no step in {episode.name}; drop that episode.")
     found = {"observations": episode.observations, "actions": episode.actions, "rewards": episode.rewards}
     for key, array in found.items():
         if array.dtype.kind not in "fiub":
@@ -41,6 +44,8 @@ def _refuse_bad_shapes(recording: Recording, episode: LoggedEpisode) -> None:
             )
     wanted = len(recording.observation_names), len(recording.action_names)
     for key, size in zip(("observations", "actions"), wanted, strict=True):
+        if not size:
+            raise ValueError(f"{key} of {recording.path} have no column; give at least one number for each step.")
         if found[key].shape[1:] != (size,):
             raise ValueError(
                 f"{key} of {recording.path} in {episode.name} have shape {list(found[key].shape)}, but {size} columns "
@@ -56,8 +61,6 @@ def _refuse_bad_shapes(recording: Recording, episode: LoggedEpisode) -> None:
             f"{recording.path} has {len(episode.observations)} observations and {steps} actions in {episode.name}; "
             "give one observation before each action, and one after the last."
         )
-    if not steps:
-        raise ValueError(f"{recording.path} has no step in {episode.name}; drop that episode.")
 
 
 def _refuse_another_kind(recording: Recording, episode: LoggedEpisode, first: LoggedEpisode) -> None:
@@ -79,6 +82,8 @@ def _refuse_bad_numbers(recording: Recording, episode: LoggedEpisode) -> None:
     limits = {"observations": LARGEST, "actions": LARGEST_ACTION, "rewards": LARGEST_REWARD}
     for key, largest in limits.items():
         array: Shaped[np.ndarray, "..."] = getattr(episode, key)
+        if array.dtype.kind == "f":  # in half precision, a larger bound would be rounded to infinity
+            largest = min(largest, float(np.finfo(array.dtype).max))
         good = np.abs(array) <= largest
         if good.all():
             continue
@@ -89,3 +94,20 @@ def _refuse_bad_numbers(recording: Recording, episode: LoggedEpisode) -> None:
         if np.isfinite(number).all():
             raise ValueError(f"{where}, beyond {largest:g}, where training overflows; give them in a larger unit.")
         raise ValueError(f"{where}, which is not finite; repair or drop that episode.")
+
+
+def _refuse_bad_times(recording: Recording, episode: LoggedEpisode) -> None:
+    times = episode.times
+    if times is None:
+        return
+    good = np.isfinite(times)
+    good[1:] &= ~(times[1:] < times[:-1])  # also where either is NaN, which the line above refuses
+    if not good.all():
+        step = int(np.argmin(good))
+        told = (
+            "is not finite" if not np.isfinite(times[step]) else f"comes before the {times[step - 1]} of the last step"
+        )
+        raise ValueError(
+            f"The time of {recording.path} in {episode.place(step)} is {times[step]}, which {told}; put the steps of "
+            "each episode in the order of their times."
+        )

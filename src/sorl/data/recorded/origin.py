@@ -22,4 +22,11 @@ def with_origin(found: Recording, about: Any) -> Recording:
         frame_rate=float(rate) if isinstance(rate, int | float) else None,
         environment=about.get("environment"),
         reference_scores=(float(scores[0]), float(scores[1])) if isinstance(scores, list) else None,
+        held_out=frozenset(f"episode {number}" for number in held_out(about)),
     )
+
+
+def held_out(about: Any) -> list[int]:
+    """The numbers of the episodes that the source of converted data kept for validation."""
+    numbers = about.get("held_out") if isinstance(about, dict) else None
+    return [number for number in numbers if type(number) is int] if isinstance(numbers, list) else []

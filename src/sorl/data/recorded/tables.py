@@ -8,6 +8,8 @@ from jaxtyping import Bool, Shaped
 
 def flag(path: Path, key: str, values: Shaped[np.ndarray, "rows ..."], first_row: int) -> Bool[np.ndarray, " rows"]:
     """A column of zeros and ones as booleans; raises a `ValueError` with the first row that is neither."""
+    if values.size != len(values):
+        raise ValueError(f"{key} of {path} has shape {list(values.shape)}; give one number for each step.")
     values = values.reshape(len(values))
     clear = (values == 0) | (values == 1)
     if not clear.all():

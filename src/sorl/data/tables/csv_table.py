@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from sorl.system.files import named_errors, refuse_special
+
 
 BLOCK_ROWS = 8192
 FLAGS = {"true": "1", "false": "0"}
@@ -76,6 +78,6 @@ class CsvTable:
         return values
 
     def _open(self):
-        if not self.path.exists():
-            raise FileNotFoundError(f"There is no file {self.path}; give the CSV file of your data.")
-        return self.path.open(encoding="utf-8-sig", newline="")
+        refuse_special(self.path, "CSV file")
+        with named_errors(self.path, "read", "give a file that you may read"):
+            return self.path.open(encoding="utf-8-sig", newline="")

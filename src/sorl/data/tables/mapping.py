@@ -1,11 +1,13 @@
 """What the columns of a table are, from a small TOML file."""
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from sorl.system.entry import nearest
+from sorl.system.files import refuse_special
 
 
 LISTS = ("observations", "actions", "next_observations", "action_low", "action_high")
@@ -66,6 +68,8 @@ def read_mapping(path: Path) -> Mapping:
     Raises a `FileNotFoundError` if there is none, and a `ValueError`, one sentence, if it is no TOML file, or has
     unknown, missing or wrong entries.
     """
+    if path.exists():
+        refuse_special(path, "TOML file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -99,9 +103,17 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         listed = value if isinstance(value, list) else [value]
         if listed and all(isinstance(item, kind) and not isinstance(item, bool) for item in listed):
             return tuple(listed if kind is str else map(float, listed))
-    elif isinstance(value, kind) and not isinstance(value, bool) and (kind is str or value > 0):
+    elif isinstance(value, kind) and not isinstance(value, bool) and (kind is str or 0 < value < math.inf):
         return value if kind is str else float(value)
-    expected = "numbers" if kind is not str else "names of columns" if key in LISTS else "the name of a column"
+    expected = (
+        "a number above 0"
+        if key == "frame_rate"
+        else "numbers"
+        if kind is not str
+        else "names of columns"
+        if key in LISTS
+        else "the name of a column"
+    )
     raise ValueError(f"{key} of {path} is {value!r}; give {expected}.")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from sorl.system.files import refuse_special
+
 
 BATCH_ROWS = 16384
 BUFFER_BYTES = 1 << 20
@@ -20,6 +22,9 @@ class ParquetTable:
         self.path, self.files = path, tuple(files)
         with _opened(self.files[0]) as file:
             self.columns = list(file.schema_arrow.names)
+        twice = [name for name in self.columns if self.columns.count(name) > 1]
+        if twice:
+            raise ValueError(f"{path} has two columns named {twice[0]!r}; give each another name.")
         self.rows = 0
         for one in self.files:
             with _opened(one) as file:
@@ -50,8 +55,7 @@ def _opened(path: Path) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}; give the parquet file of your data.")
+    refuse_special(path, "parquet file")
     try:
         # Buffered, so that a row group of any size needs little memory.
         return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)

@@ -49,6 +49,7 @@ def recording(table: Table, mapping: Mapping, rule: RewardRule, form: str, files
             )
     shapes = table.shapes(used)
     _refuse_wrong_shapes(path, mapping, shapes)
+    _refuse_wrong_limits(path, mapping, len(_names(mapping.actions, shapes)))
     steps = shapes[used[0]][0] or None
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
@@ -88,6 +89,29 @@ def _refuse_wrong_shapes(path: Path, mapping: Mapping, shapes: Named[str, tuple[
         raise ValueError(f"The columns of {path} have rows: {counts}; give all the same number, at least one.")
 
 
+def _refuse_wrong_limits(path: Path, mapping: Mapping, size: int) -> None:
+    low, high = mapping.action_low, mapping.action_high
+    if low is None or high is None:
+        return
+    if len(low) != size or len(high) != size or not all(a <= b for a, b in zip(low, high, strict=True)):
+        raise ValueError(
+            f"action_low {list(low)} and action_high {list(high)} of {path} do not fit its {size} actions; give one "
+            "low and one high for each, low <= high."
+        )
+
+
+def _numbers(path: Path, name: str, values: Shaped[np.ndarray, "rows ..."], first: int) -> Shaped[np.ndarray, " rows"]:
+    """The column of episodes' numbers; raises a `ValueError` with the first row that has no whole number."""
+    values = values.reshape(-1)
+    with np.errstate(invalid="ignore"):
+        whole = values == np.floor(values) if values.dtype.kind == "f" else np.ones(len(values), np.bool_)
+    whole &= np.isfinite(values)
+    if not whole.all():
+        row = int(np.argmin(whole))
+        raise ValueError(f"{name} of {path} is {values[row]} in row {first + row}; number episodes by whole numbers.")
+    return values
+
+
 def _rows(
     path: Path, mapping: Mapping, signal: str | None, blocks: Iterator[dict[str, Shaped[np.ndarray, "rows ..."]]]
 ) -> Iterator[Rows]:
@@ -109,7 +133,7 @@ def _rows(
             ends=terminals | timeouts if mapping.episode is None else np.zeros(count, np.bool_),
             truncated=timeouts,
             successors=None if successors is None else joined(path, {name: block[name] for name in successors}),
-            episode=None if mapping.episode is None else block[mapping.episode].reshape(-1),
+            episode=None if mapping.episode is None else _numbers(path, mapping.episode, block[mapping.episode], first),
             times=None if mapping.time is None else block[mapping.time].reshape(-1),
         )
         first += count
