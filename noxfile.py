@@ -21,8 +21,10 @@ def _group(name: str) -> tuple[str, ...]:
 def _install(session: nox.Session, *groups: str) -> None:
     """The package with its simulators, of which one dependency cannot be installed on Python 3.13 and is not needed.
 
-    What is imported is compiled then: compiling every file of every package takes longer than to install them.
+    What is imported is compiled then: compiling every file of every package takes longer than to install them. The
+    compiled files are kept, whatever the machine's settings say: tests start hundreds of processes.
     """
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     packages = (package for group in groups for package in _group(group))
     session.install("--no-compile", "-e", ".[plots,ogbench]", *packages)
     if sys.version_info >= (3, 13):

@@ -1,6 +1,7 @@
 import gc
 import os
 import pathlib
+import threading
 
 
 # Before jax is imported: tests run on the CPU, and every product in full float32.
@@ -10,7 +11,7 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from jax._src import compiler  # noqa: E402  # public jax has no compiler options for all programs
+from jax._src import compiler, lru_cache  # noqa: E402  # public jax has no compiler options for all programs
 
 
 IN_HASTE = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
@@ -36,14 +37,31 @@ def pytest_collection(session):
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs_of_all_files(tmp_path_factory):
-    """Keeps compiled programs for the files that come later and the processes they start; never the user's own."""
+    """Keeps compiled programs for the files that come later, the other worker and the processes that tests start.
+
+    Never the user's own. The workers share a directory, and each has one more for the processes that it starts.
+    """
     from sorl.system.compilation import enable_cache  # not above: jaxtyping's hook comes before the package
 
+    own = tmp_path_factory.mktemp("programs")
+    shared = own if "PYTEST_XDIST_WORKER" not in os.environ else own.parents[1] / "programs"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        patch.setattr(lru_cache.LRUCache, "put", _put_whole)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(shared))
         enable_cache()
+        jax.jit(lambda: 0.0)()  # the first program decides the directory of this process
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(own))
         yield
+
+
+def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
+    """JAX writes an entry in place, and the other worker could read half of it."""
+    entry = pathlib.Path(cache.path) / f"{key}-cache"
+    if not entry.exists():
+        part = entry.with_name(f"{key}-{os.getpid()}-{threading.get_ident()}")
+        part.write_bytes(value)
+        part.replace(entry)
 
 
 @pytest.fixture(scope="session")
