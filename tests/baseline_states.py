@@ -35,6 +35,7 @@ def q_loss(critic: Any, batch: Any, next_q: Any) -> jax.Array:
     return jnp.mean((values_of(critic, batch.observation, batch.action) - target[:, None]) ** 2)
 
 
+@partial(jax.jit, static_argnames="learning_rate")
 def adam_step(gradient: Any, networks: Any, learning_rate: float) -> Any:
     """The networks after Adam's first step."""
     optimiser = optax.adam(learning_rate)
@@ -42,6 +43,7 @@ def adam_step(gradient: Any, networks: Any, learning_rate: float) -> Any:
     return jax.tree.map(jnp.add, networks, updates)
 
 
+@partial(jax.jit, static_argnames="rate")
 def average(new: Any, old: Any, rate: float) -> Any:
     """`rate * new + (1 - rate) * old`."""
     return jax.tree.map(lambda n, o: rate * n + (1 - rate) * o, new, old)

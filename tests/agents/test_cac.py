@@ -39,6 +39,7 @@ def example():
     return make_example(Cac(**SETTINGS), rows=3)
 
 
+@jax.jit
 def _clipped_adam(gradient, networks):
     chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01))
     updates, _ = chain.update(gradient, chain.init(networks))

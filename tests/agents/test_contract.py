@@ -101,8 +101,7 @@ def test_a_run_that_was_resumed_is_the_straight_run_bit_for_bit(name, runs, caps
     assert [row["step"] for row in read_metrics(parts)] == [4, 4, 7, 7, 8, 8, 12, 12]
     assert rows == in_parts[:2] + in_parts[4:]
     assert all(math.isfinite(value) for row in read_metrics(whole) for value in row.values())
-    agent = dataclasses.replace(synthetic.tiny(AGENTS[name]), **AGENTS[name].own_logs)
-    assert read_config(whole / "config.json").agent == agent
+    assert read_config(whole / "config.json").agent == _of_runs(name)
     for seed in (3, 0):
         one, other = (load_policy(run / f"policy-seed-{seed}.sorl") for run in (whole, parts))
         assert _same(_arrays(one.networks), _arrays(other.networks))
@@ -160,8 +159,13 @@ def test_vmapped_seeds_agree_with_mapped_ones_after_one_update(name, logs):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1e-3, np.abs(b).max()))
 
 
+def _of_runs(name) -> Any:
+    """The agent that the command line makes for logs, whose programs the tests of the library share."""
+    return dataclasses.replace(synthetic.tiny(AGENTS[name]), **AGENTS[name].own_logs)
+
+
 def _train(name, logs, updates, *, seeds, seed_mapping: loop.SeedMapping = "map"):
-    agent, dataset = synthetic.tiny(AGENTS[name]), load_logs(logs).train
+    agent, dataset = _of_runs(name), load_logs(logs).train
     state = loop.init(agent, dataset, seeds, batch_size=BATCH)
     sizes: dict[str, Any] = {"batch_size": BATCH, "log_interval": LOG_INTERVAL, "seed_mapping": seed_mapping}
     for count in updates:

@@ -18,8 +18,6 @@ from ..goldens import (
 )
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 # Eager evaluation compiles operation by operation, which is slow: at one precision, and not for whole chains of jumps.
 PRECISION_AND_MODE = [("f32", "jitted"), ("f64", "jitted"), ("f64", "eager")]
 WITH_STEPS = [(precision, steps) for precision in ("f32", "f64") for steps in (1, 2, 4, 8)]

@@ -12,8 +12,6 @@ from sorl.functional import shortcut
 from ..random_networks import OBSERVATION_SIZE, directional_derivatives, make_field
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 STEP_COUNTS = (1, 2, 4, 8)
 NOTHING = jnp.zeros(1)
 """An observation for fields that ignore it."""

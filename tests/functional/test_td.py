@@ -13,8 +13,6 @@ from sorl.functional import shortcut, td, verifiers
 from ..random_networks import directional_derivatives, make_batch, make_critic, make_field
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 Q = jnp.array([[1.0, 3.0], [-2.0, 4.0], [0.0, -6.0]])
 """Three examples, two heads."""
 

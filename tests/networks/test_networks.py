@@ -20,8 +20,6 @@ from sorl.networks import (
 from ..random_networks import make
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 PAPER_SIZES = (512, 512, 512, 512)
 
 
