@@ -28,7 +28,7 @@ def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, 
 
 def agent(**fields) -> Sorl:
     """SORL with networks small enough to compile in a second."""
-    return Sorl(**({"hidden_sizes": (16, 16), "critic_hidden_sizes": (16, 16), "backprop_steps": 2} | fields))
+    return Sorl(**({"hidden_sizes": (8,), "critic_hidden_sizes": (8,), "backprop_steps": 2} | fields))
 
 
 TINY: dict[str, Any] = {

@@ -45,7 +45,7 @@ PAGES = {
 
 TINY_TRAINING = (
     "--updates 4 --batch-size 8 --log-interval 2 --checkpoint-interval 4 --quiet --no-compilation-cache "
-    "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --agent.discretization-steps 2 --agent.backprop-steps 2"
+    "--agent.hidden-sizes 8 --agent.critic-hidden-sizes 8 --agent.discretization-steps 2 --agent.backprop-steps 1"
 ).split()
 TINY_OWN_AGENT = TINY_TRAINING[:-6]
 """Without the options of SORL."""

@@ -60,7 +60,7 @@ def record(path, env_id, controller, episodes):
 def train_on(logs, env, directory, agent, *words):
     words = ["--data", str(logs), "--env", env, *words, *synthetic.tiny_options(agent), "--run-dir", str(directory)]
     sizes = {"updates": 20, "batch-size": 16, "log-interval": 10, "checkpoint-interval": 10}
-    played = {"interval": 10, "episodes": 3, "final-episodes": 3, "workers": 2}
+    played = {"interval": 10, "episodes": 3, "final-episodes": 3, "workers": 1}
     sizes |= {f"evaluation.{name}": number for name, number in played.items()}
     numbers = [part for name, number in sizes.items() for part in (f"--{name}", str(number))]
     return train.main([*words, *numbers, "--quiet", "--no-compilation-cache"])
@@ -68,7 +68,8 @@ def train_on(logs, env, directory, agent, *words):
 
 def evaluated(directory, *words):
     """The rows of an evaluation."""
-    config = tyro.cli(evaluate.Config, args=[str(directory), "--no-compilation-cache", "--episodes", "4", *words])
+    few = ["--no-compilation-cache", "--episodes", "4", "--workers", "1"]
+    config = tyro.cli(evaluate.Config, args=[str(directory), *few, *words])
     evaluate.main(config)
     return json.loads(((config.out or directory) / "evaluation.json").read_text())["rows"]
 
@@ -120,8 +121,8 @@ def test_without_success_the_return_is_the_score_everywhere(pendulum, tmp_path, 
 
 
 def test_results_do_not_depend_on_the_number_of_workers(pendulum, tmp_path):
-    one, three = (evaluated(pendulum, "--out", str(tmp_path / n), "--workers", n) for n in ("1", "3"))
-    assert one[0]["returns"] == three[0]["returns"] and len(set(one[0]["returns"])) == 4
+    one, two = (evaluated(pendulum, "--out", str(tmp_path / n), "--workers", n) for n in ("1", "2"))
+    assert one[0]["returns"] == two[0]["returns"] and len(set(one[0]["returns"])) == 4
     # The policy acts in the environment's units, within what was logged.
     policy = load_policy(pendulum)
     assert np.all(np.abs(policy.normalisation.action_low) <= 2) and np.all(policy.normalisation.action_high <= 2)

@@ -144,7 +144,7 @@ def test_workers_threads_and_waves_give_what_one_process_gives(monkeypatch):
     expected = film_of(SerialEnvironments(CUBE))
     lengths = {len(film) for film in expected}
     assert len(lengths) > 1 and min(lengths) < 200  # some reach the goal, at different times
-    for workers, threads in ((2, 1), (5, 3)):
+    for workers, threads in ((2, 1), (3, 3)):
         monkeypatch.setattr(rollouts, "deciding_threads", lambda _, threads=threads: threads)
         with EnvironmentPool(CUBE, workers=workers) as pool:
             found = film_of(pool)
@@ -153,7 +153,7 @@ def test_workers_threads_and_waves_give_what_one_process_gives(monkeypatch):
 
 
 def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
-    with EnvironmentPool(CUBE, workers=8) as pool:
+    with EnvironmentPool(CUBE, workers=2) as pool:
         steady = evaluate_policy(hand(), pool, budget=Budget(noise_scale=0.0), episodes=8, seed=2)
         shaky = evaluate_policy(hand(), pool, budget=Budget(noise_scale=4.0), episodes=8, seed=2)
     np.testing.assert_array_equal(steady.episode_seeds, shaky.episode_seeds)

@@ -14,7 +14,8 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.page import STYLE, Page
-from sorl.report.runs import read_runs, scores
+from sorl.report.runs import read_runs
+from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
 

@@ -11,7 +11,8 @@ from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.config.population import Varied
 from sorl.report import __main__ as report
 from sorl.report.population import draw_score_against_value
-from sorl.report.runs import read_runs, scores
+from sorl.report.runs import read_runs
+from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
 from sorl.statistics.intervals import evaluation_rows, headline, table

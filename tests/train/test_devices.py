@@ -11,6 +11,7 @@ import pytest
 
 from sorl import load_policy
 from sorl.agents import Iql
+from sorl.train import __main__ as train
 from sorl.train.cli import parse
 from sorl.train.devices import DeviceOptions
 
@@ -47,7 +48,7 @@ def test_four_devices_equal_one_and_a_run_changes_them(tmp_path):
         assert found[name] == sentence
 
 
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(tmp_path, monkeypatch):
     synthetic.write_logs(tmp_path / "logs.npz")
     other = tmp_path / "other"  # the second process has neither the data nor the run
     other.mkdir()
@@ -64,12 +65,13 @@ def test_two_processes_equal_one(tmp_path):
             command, env=_environment(), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    alone = start(tmp_path, "--run-dir", "alone")
     first = start(tmp_path, "--run-dir", "two", "--distributed", f"{address},2,0")
     second = start(other, "--run-dir", "two", "--distributed", f"{address},2,1")
-    said = [process.communicate(timeout=500)[0] for process in (alone, first, second)]
-    assert [alone.returncode, first.returncode, second.returncode] == [0, 0, 0], "\n".join(said)
-    assert "Run directory" in said[1] and "Run directory" not in said[2] and not list(other.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*options, "--run-dir", "alone"]) == 0
+    said = [process.communicate(timeout=500)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], "\n".join(said)
+    assert "Run directory" in said[0] and "Run directory" not in said[1] and not list(other.iterdir())
     assert (tmp_path / "alone" / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
     for seed in (0, 5):
         assert load_policy(tmp_path / "two", seed).digest == load_policy(tmp_path / "alone", seed).digest

@@ -38,6 +38,17 @@ def fault(tmp_path, monkeypatch):
     return scripted_simulator.install(tmp_path / "simulator", monkeypatch, Task.parse(CUBE).gymnasium_id)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The rows of a run in which nothing goes wrong; they do not depend on whether evaluations overlap training."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    (place / "simulator").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        scripted_simulator.install(place / "simulator", patch, Task.parse(CUBE).gymnasium_id)
+        run(place / "run", configuration())
+    return read_metrics(place / "run")
+
+
 @pytest.fixture
 def once(fault, monkeypatch):
     """As `fault`, for one evaluation."""
@@ -110,20 +121,18 @@ def without(rows, step):
 @pytest.mark.parametrize(
     "kind, said", [("die", "died; give fewer workers"), ("fail", "failed: OSError: the simulator")]
 )
-def test_a_failed_evaluation_is_a_missing_row(once, saved, tmp_path, capsys, overlap, kind, said):
-    run(tmp_path / "undisturbed", configuration(overlap=overlap))
-    saved.clear()
+def test_a_failed_evaluation_is_a_missing_row(undisturbed, once, saved, tmp_path, capsys, overlap, kind, said):
     once.write_text(kind)
     ending = run(tmp_path / "run", configuration(overlap=overlap))
     assert saved == [0, 10, 40] and ending.step == 40
-    assert read_metrics(tmp_path / "run") == without(read_metrics(tmp_path / "undisturbed"), 10)
+    assert read_metrics(tmp_path / "run") == without(undisturbed, 10)
     recorded = json.loads((tmp_path / "run" / "failed_evaluations.json").read_text())
     assert recorded == {"10": ending.failed_evaluations[10]} and said in recorded["10"]
     (message,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert message.startswith("warning: the evaluation at update 10 failed and has no row: Worker ")
 
 
-def test_two_failures_in_a_row_stop_the_run_which_goes_on_later(fault, saved, tmp_path):
+def test_two_failures_in_a_row_stop_the_run_which_goes_on_later(undisturbed, fault, saved, tmp_path):
     fault.write_text("die")
     message = (
         r"The last 2 evaluations failed \(at update 20: .* died.*\), so the run stopped at update 20, which is saved"
@@ -134,8 +143,7 @@ def test_two_failures_in_a_row_stop_the_run_which_goes_on_later(fault, saved, tm
     fault.unlink()
     ending = run(tmp_path / "run", configuration(), resume=True)
     assert list(ending.failed_evaluations) == [10] and ending.step == 40
-    run(tmp_path / "undisturbed", configuration())
-    assert read_metrics(tmp_path / "run") == without(read_metrics(tmp_path / "undisturbed"), 10)
+    assert read_metrics(tmp_path / "run") == without(undisturbed, 10)
 
 
 def test_a_failure_that_is_played_again_from_before_is_forgotten(once, tmp_path):

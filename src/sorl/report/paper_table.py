@@ -9,7 +9,8 @@ from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun, scores, task_measure
+from sorl.report.runs import ReportedRun
+from sorl.report.scores import scores, task_measure
 from sorl.statistics.aggregates import Estimate, mean_over_tasks
 from sorl.statistics.measures import SUCCESS
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sorl.agents import Budget
 from sorl.agents.modules import module_option
 from sorl.agents.registry import word
@@ -21,7 +19,7 @@ from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
-from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
+from sorl.statistics.measures import Measure, measure_of
 from sorl.system.files import read_json, read_rows
 from sorl.train.value_range import Departure, departures
 
@@ -199,15 +197,6 @@ def _without_member(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "member"}
 
 
-def read_runtime(path: Path) -> dict[str, Any]:
-    """Reads a file written by `benchmarks/runtime.py`; raises a `ValueError` for any other file."""
-    remedy = "write it again with benchmarks/runtime.py"
-    found = read_json(path, remedy)
-    if missing := {"updates", "decisions", "machine", "settings", "command"} - found.keys():
-        raise ValueError(f"{path} has no {', '.join(sorted(missing))}; {remedy}.")
-    return found
-
-
 def _trained(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """The runs that made at least one update; prints a line for each other run."""
     found = []
@@ -250,29 +239,6 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
         ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)]))])
         for run, own in zip(runs, options, strict=True)
     ]
-
-
-def task_measure(runs: Sequence[ReportedRun], task: str) -> Measure:
-    """The measure by which all runs on a task are compared: success if all have it, else the return."""
-    return SUCCESS if all(run.measure == SUCCESS for run in runs if run.task == task) else RETURN
-
-
-def scores(runs: Sequence[ReportedRun]) -> dict[str, dict[str, np.ndarray]]:
-    """Each seed's score, the mean of its last three evaluations during training, by method and by task.
-
-    It is the success, or the return on tasks whose environment reports none.
-    """
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    measures = {run.task: task_measure(runs, run.task) for run in runs}
-    for run in runs:
-        judged = measures[run.task] == SUCCESS
-        seeds: dict[int, list[float]] = defaultdict(list)
-        for row in sorted(run.evaluations, key=lambda row: row["step"]):
-            score = row["successes"] / row["episodes"] if judged else row["return"]
-            seeds[row["training_seed"]].append(score)
-        for own in seeds.values():
-            found[run.method][run.task].append(float(np.mean(own[-3:])))
-    return {method: {task: np.array(own) for task, own in tasks.items()} for method, tasks in found.items()}
 
 
 def _agent(run: ReportedRun) -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,12 @@ from sorl.report.origins import add_origins
 from sorl.report.page import Page
 from sorl.report.paper_table import add_published
 from sorl.report.population import draw_score_against_value
-from sorl.report.runs import ReportedRun, read_runtime, scores, task_measure
+from sorl.report.runs import ReportedRun
+from sorl.report.scores import Scores, scores, task_measure
+from sorl.report.times import add_times
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
 from sorl.statistics.intervals import Interval, bootstrap_interval, headline, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
-
-
-Scores = dict[str, dict[str, np.ndarray]]
 
 
 class Report:
@@ -190,26 +188,7 @@ class Report:
 
     def times(self, files: Sequence[Path]) -> None:
         """Adds the times of updates and decisions, from files written by `benchmarks/runtime.py`."""
-        if not files:
-            return
-        self._page.section("Time")
-        for index, path in enumerate(files):
-            found = read_runtime(path)
-            panels = [
-                lambda axes, found=found: pictures.update_times(axes, found),
-                lambda axes, found=found: pictures.decision_times(axes, found),
-            ][: 2 if found["decisions"] else 1]
-            machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
-            settings = found["settings"]
-            sizes = f"{settings['layers']} hidden layers of {settings['width']} units, batch {settings['batch_size']}"
-            self._page.text(f"{settings['agent']}, {sizes}; {machine}.")
-
-            def draw(*axes: Any, panels: Any = panels) -> None:
-                for panel, one in zip(panels, axes, strict=True):
-                    panel(one)
-
-            self._draw(f"runtime-{index}", draw, columns=len(panels))
-            self._page.command([f"python {shlex.join(found['command'])}"])
+        add_times(self._page, files, self._draw)
 
     def film(self, steps: Sequence[int], episode: int, env: str | None) -> None:
         """Adds frames of an episode of the first run with an environment, or of the first that can be played in `env`.

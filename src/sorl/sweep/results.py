@@ -17,7 +17,8 @@ from sorl.agents.modules import import_modules
 from sorl.agents.shared.published import environment_of
 from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
-from sorl.report.runs import ReportedRun, read_runs, scores, task_measure
+from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.scores import scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
 from sorl.statistics.intervals import bootstrap_interval, evaluation_rows

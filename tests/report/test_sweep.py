@@ -1,0 +1,51 @@
+"""The page of a sweep is that of its runs, of those that have begun."""
+
+import dataclasses
+import shlex
+
+import pytest
+
+from sorl.agents import Bc, Rebrac
+from sorl.report import __main__ as report
+from sorl.sweep.grid import Grid, expand
+from sorl.sweep.plan import write_plan
+
+from .test_command import CUBE, make_run, read_page
+
+
+AGENTS = {"bc": Bc(), "rebrac": Rebrac()}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """The directory of a sweep of two agents, of which nothing has begun, and the directories of their runs."""
+    out = tmp_path / "a sweep"
+    runs = write_plan(out, grid := Grid(agents=tuple(AGENTS), envs=(CUBE,), seeds=(1,)), expand(grid), extend=False)
+    return out, {run.agent: out / run.directory for run in runs}
+
+
+def begin(directories, agent, success):
+    (directories[agent] / "config.json").unlink(missing_ok=True)
+    make_run(directories[agent], seeds=(1,), final=(success,), agent=AGENTS[agent])
+
+
+def test_the_page_of_a_sweep_holds_the_runs_that_have_begun(sweep, tmp_path):
+    directory, directories = sweep
+    with pytest.raises(ValueError, match=f"^No run of the sweep in {directory} has begun; continue it with python -m"):
+        report.main(report.Config((directory,), out=tmp_path / "report"))
+    begin(directories, "bc", 0.2)
+    _, words = read_page(report.main(report.Config((directory,), out=tmp_path / "report")))
+    assert "1 method on 1 task" in words and "rebrac" not in words
+    begin(directories, "rebrac", 0.8)
+    _, words = read_page(report.main(report.Config((directory,), out=tmp_path / "report")))
+    assert "2 methods on 1 task" in words and "0.200" in words and "0.800" in words
+    assert f"python -m sorl.report {shlex.quote(str(directory))}" in words
+
+
+def test_a_sweep_stands_beside_single_runs(sweep, tmp_path):
+    directory, directories = sweep
+    begin(directories, "bc", 0.2)
+    agent = dataclasses.replace(Bc(), learning_rate=1.0)
+    lone = make_run(tmp_path / "lone", seeds=(1,), final=(0.4,), agent=agent)
+    _, words = read_page(report.main(report.Config((directory, lone), out=tmp_path / "report")))
+    assert "2 methods on 1 task" in words and "bc, learning rate 1.0" in words
