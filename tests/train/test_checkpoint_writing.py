@@ -117,7 +117,7 @@ def test_a_process_killed_at_random_moments_leaves_whole_checkpoints(tmp_path):
     directory = tmp_path / "checkpoints"
     generator = np.random.default_rng(0)
     reached = []
-    for _ in range(8):
+    for _ in range(5):
         process = subprocess.Popen(
             [sys.executable, "-c", _SAVE_IN_A_LOOP, str(directory)],
             stdout=subprocess.PIPE,
