@@ -66,6 +66,13 @@ def test_vmapped_seeds_keep_the_switch_a_branch():
     assert programs["map"] == programs["vmap"] + 1
 
 
+def test_metric_sums_restart_at_each_multiple_of_the_log_interval():
+    fifth, sixth = train([5]), train([6])
+    lone_sixth = train([6], log_interval=1)
+    assert fifth.metric_sums["critic_loss"] > 0
+    np.testing.assert_array_equal(sixth.metric_sums["critic_loss"], lone_sixth.metric_sums["critic_loss"])
+
+
 def test_the_first_bad_step_is_the_step_not_the_chunk():
     dataset = synthetic.dataset()
     dataset = eqx.tree_at(lambda d: d.rewards, dataset, dataset.rewards.at[3].set(jnp.inf))
