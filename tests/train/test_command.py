@@ -209,8 +209,8 @@ def test_kill_9_and_resume_is_bit_identical(logs, tmp_path):
     """Real processes, killed at random moments, until one gets through."""
     generator = np.random.default_rng(0)
     common = [sys.executable, "-m", "sorl.train"]
-    start = [*common, "--data", str(logs), *SMALL, *TINY, "--updates", "2000", "--log-interval", "200"]
-    start += ["--checkpoint-interval", "300"]
+    start = [*common, *BC, "--data", str(logs), *TINY, "--updates", "20000", "--log-interval", "2000"]
+    start += ["--checkpoint-interval", "3000"]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     begin = time.monotonic()

@@ -210,7 +210,8 @@ def test_a_hung_worker_costs_a_row(once, tmp_path):
 @pytest.fixture
 def options(fault, tmp_path, monkeypatch):
     """The command line of a run of 10 updates in `tmp_path / "run"`."""
-    (tmp_path / "options.json").write_text(json.dumps(train.to_json(configuration(updates=10))))
+    small = configuration(updates=10, final_inference_steps=(1,), final_candidates=(1,))
+    (tmp_path / "options.json").write_text(json.dumps(train.to_json(small)))
     monkeypatch.setattr(train, "load_data", lambda config, normalisation=None: data())
     monkeypatch.setattr(train.summary, "text", lambda summary: "")
     return ["--config", str(tmp_path / "options.json"), "--run-dir", str(tmp_path / "run"), "--quiet"]
