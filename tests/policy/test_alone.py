@@ -12,8 +12,6 @@ from ..alone import run_alone
 from ..random_networks import make_policy
 
 
-pytestmark = pytest.mark.compiled_as_shipped
-
 ACT = """
 from pathlib import Path
 import jax
