@@ -154,8 +154,8 @@ def test_workers_threads_and_waves_give_what_one_process_gives(monkeypatch):
 
 def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
     with EnvironmentPool(CUBE, workers=2) as pool:
-        steady = evaluate_policy(hand(), pool, budget=Budget(noise_scale=0.0), episodes=8, seed=2)
-        shaky = evaluate_policy(hand(), pool, budget=Budget(noise_scale=4.0), episodes=8, seed=2)
+        steady = evaluate_policy(hand(), pool, budget=Budget(noise_scale=0.0), episodes=4, seed=2)
+        shaky = evaluate_policy(hand(), pool, budget=Budget(noise_scale=4.0), episodes=4, seed=2)
     np.testing.assert_array_equal(steady.episode_seeds, shaky.episode_seeds)
     assert steady.success is not None and shaky.success is not None
     assert steady.success.all() and not shaky.success.any()
@@ -163,7 +163,7 @@ def test_every_budget_meets_the_same_episodes_and_a_steady_hand_wins_them():
     # One is lost in each step but the last, which is judged on the goal reached before it.
     np.testing.assert_array_equal(steady.returns, 1.0 - steady.lengths)
     row = json.loads(json.dumps(steady.row()))
-    assert (row["success"], row["successes"], row["episodes"], row["noise_scale"]) == (1.0, 8, 8, 0.0)
+    assert (row["success"], row["successes"], row["episodes"], row["noise_scale"]) == (1.0, 4, 4, 0.0)
     assert (row["success_timing"], row["env"], row["seed"]) == ("pre", CUBE, 2)
     assert row["steps_per_second"] == pytest.approx(steady.lengths.sum() / row["seconds"])
     assert json.loads(json.dumps(steady.per_episode()))["lengths"] == steady.lengths.tolist()
