@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sorl import load_policy
-from sorl.agents import Iql
+from sorl.agents import Bc
 from sorl.train import __main__ as train
 from sorl.train.cli import parse
 from sorl.train.devices import DeviceOptions
@@ -56,7 +56,7 @@ def test_two_processes_equal_one(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     sizes = "--updates 20 --batch-size 8 --log-interval 10 --checkpoint-interval 10 --seeds 0 5"
-    options = ["agent:iql", *synthetic.tiny_options(Iql), "--data", "logs.npz", *sizes.split()]
+    options = ["agent:bc", *synthetic.tiny_options(Bc), "--data", "logs.npz", *sizes.split()]
     options += ["--quiet", "--no-compilation-cache"]
 
     def start(place: Path, *words: str) -> subprocess.Popen[str]:
