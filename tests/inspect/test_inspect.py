@@ -12,6 +12,7 @@ from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.inspect import __main__ as command
+from sorl.inspect.repeats import Repeats
 from sorl.inspect.report import inspected
 from sorl.inspect.sample import Reservoir, Steps
 from sorl.inspect.source import recording_of, recording_of_loaded
@@ -172,6 +173,19 @@ def test_duplicates_saturation_and_noise(source):
     _warned(facts, "a0 is at a limit in")
     _warned(facts, "a0 looks like independent noise")
     _warned(facts, "There are only 4 episodes")
+
+
+def test_repeated_steps_are_counted_exactly_or_from_a_share_of_them():
+    random = np.random.default_rng(0)
+    steps = random.integers(0, 800, (40, 50, 3)).astype(np.float32)
+    steps[20:] = steps[random.permutation(20)]  # the second half repeats the first
+    expected = 2000 - len(np.unique(steps.reshape(-1, 3), axis=0))
+    assert expected >= 1000
+    for most, error in ((2000, 0), (400, 250)):
+        repeats = Repeats(3, most)
+        for part in steps:
+            repeats.add(part[:, :2], part[:, 2:])
+        assert abs(repeats.count() - expected) <= error
 
 
 def test_a_command_of_two_values_is_neither_saturated_nor_jumping(source):

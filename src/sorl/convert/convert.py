@@ -50,7 +50,12 @@ class Converted:
         if found.left_out:
             lines.append(("left out", _listed(found.left_out)))
         if self.held_out:
-            lines.append(("held out", f"{len(self.held_out):,} episodes by the source's own split"))
+            lines.append(
+                (
+                    "held out",
+                    f"{len(self.held_out):,} episode{'s' * (len(self.held_out) > 1)} by the source's own split",
+                )
+            )
         if self.without_last_state:
             lines.append(("last state", f"unknown after {self.without_last_state:,} episodes"))
         if found.environment:

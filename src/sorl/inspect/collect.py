@@ -5,10 +5,11 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt64
+from jaxtyping import Float, Shaped
 
 from sorl.data.recorded import checks
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.inspect.repeats import Repeats
 from sorl.inspect.sample import Reservoir, Steps
 from sorl.inspect.tracker import Tracker
 
@@ -33,7 +34,7 @@ class Collected:
     truncated: Shaped[np.ndarray, " episodes"]
     has_last_state: Shaped[np.ndarray, " episodes"]
     duplicate_steps: int
-    """Steps whose observation and action are those of an earlier step."""
+    """Steps whose observation and action are those of an earlier step (see `Repeats`)."""
     duplicate_episodes: int
     intervals: Float[np.ndarray, " intervals"] | None
     """Seconds between steps, if the source has times."""
@@ -62,17 +63,17 @@ def collect(recording: Recording, advance: Callable[[int], None] = lambda steps:
     notes: list[str] = []
     observations, actions = Tracker(len(recording.observation_names)), Tracker(len(recording.action_names))
     reservoir = Reservoir(SAMPLED_STEPS)
-    hashes, digests, times, rows = [], [], [], []
-    weights = np.random.default_rng(0).integers(1, 2**63, 8 * (observations.low.size + actions.low.size), np.uint64) | 1
+    repeats = Repeats(observations.low.size + actions.low.size)
+    digests, times, rows = [], [], []
     for number, episode in enumerate(checks.episodes(recording, notes)):
         steps = len(episode.actions)
         observations.add(episode.observations, episode.name)
         actions.add(episode.actions, episode.name)
         reservoir.add(Steps(episode.observations[:steps], episode.actions, np.full(steps, number)))
-        hashes.append(_hashes(episode, weights))
+        repeats.add(episode.observations[:steps], episode.actions)
         digests.append(_digest(episode))
         if episode.times is not None:
-            times.append(np.diff(episode.times.astype(np.float64)))
+            times.append(np.diff(episode.times.astype(np.float64)).astype(np.float32))
         rows.append(episode._replace(observations=episode.observations[:0], actions=episode.actions[:0], times=None))
         advance(steps)
     known = [len(one.rewards) for one in rows]
@@ -87,22 +88,11 @@ def collect(recording: Recording, advance: Callable[[int], None] = lambda steps:
         terminated=np.concatenate([one.terminated for one in rows]),
         truncated=np.array([one.truncated for one in rows]),
         has_last_state=np.array([digest[1] for digest in digests]),
-        duplicate_steps=sum(known) - len(np.unique(np.concatenate(hashes))),
+        duplicate_steps=repeats.count(),
         duplicate_episodes=len(digests) - len({digest[0] for digest in digests}),
         intervals=np.concatenate(times) if times else None,
         notes=notes,
     )
-
-
-def _hashes(episode: LoggedEpisode, weights: UInt64[np.ndarray, " numbers"]) -> UInt64[np.ndarray, " steps"]:
-    """A hash of each step's observation and action: a sum of their bytes with random odd weights, modulo 2^64."""
-    parts = [episode.observations[: len(episode.actions)], episode.actions]
-    content = np.concatenate(
-        [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in parts], axis=1
-    )
-    mixed = (content.astype(np.uint64) + 1) * weights[: content.shape[1]]
-    mixed ^= mixed >> np.uint64(29)
-    return (mixed * np.uint64(0x9E3779B97F4A7C15)).sum(axis=1, dtype=np.uint64)
 
 
 def _digest(episode: LoggedEpisode) -> tuple[bytes, bool]:

@@ -86,7 +86,7 @@ def _device(platform: str) -> jax.Device:  # pyright: ignore[reportInvalidTypeFo
 
 def _description(policy: Policy) -> str:
     settings = [name for name in policy.provenance if name.startswith(SETTING)]
-    known = [name for name in ("env", "member", "seed", *settings, "step") if name in policy.provenance]
+    known = [name for name in ("env", "member", "seed", *settings, "step") if policy.provenance.get(name) is not None]
     origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
     steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
     chunk = f" for each of {policy.chunk} steps at once" if policy.chunk > 1 else ""
