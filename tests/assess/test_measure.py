@@ -32,6 +32,22 @@ def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
     assert found.data.held_out_episodes == 4 and one.own_value is None
 
 
+def test_an_action_that_is_constant_in_the_logs_counts_as_that_constant():
+    data = synthetic.dataset(trajectories=4, length=20, observation_size=2, action_size=2)
+    data = dataclasses.replace(data, actions=data.actions.at[:, 1].set(0))
+    found = []
+    for gain in (0.7, 0.0):
+        policy = linear_policy([[0.1, 0.0], [gain, 0.0]])
+        units = dataclasses.replace(
+            policy.normalisation, action_low=jnp.array([-1.0, 3]), action_high=jnp.array([1.0, 3])
+        )
+        policy = dataclasses.replace(policy, normalisation=units)
+        subject = Subject(policy, LoadedData(data, data, units, {}), data, 0.9, "as given")
+        options = FitOptions(updates=5, hidden_sizes=(8,), batch_size=8)
+        found.append(assess(subject, (Budget(1),), options, samples=1).budgets[0])
+    assert found[0] == found[1] and found[0].outside[1] == found[0].neighbour_distance[1] == 0
+
+
 def test_held_out_episodes_shorter_than_a_decision_are_refused():
     data = synthetic.dataset(trajectories=2, length=3, observation_size=2, action_size=1)
     policy = linear_policy(np.zeros((3, 2)), chunk=3)

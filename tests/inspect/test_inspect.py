@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.inspect import __main__ as command
+from sorl.inspect.collect import collect
 from sorl.inspect.repeats import Repeats
 from sorl.inspect.report import inspected
 from sorl.inspect.sample import Reservoir, Steps
@@ -95,6 +98,22 @@ def test_shares_at_the_limits_follow_new_limits():
         tracker.add(np.array(values)[:, None], "e")
     low, high = tracker.at_limits()
     assert (low[0], high[0]) == (1 / 8, 3 / 8)
+
+
+def test_episodes_that_were_read_leave_memory(source, monkeypatch):
+    monkeypatch.setattr("sorl.inspect.collect.SAMPLED_STEPS", 8)
+    made, alive = [], []
+
+    def read(notes):
+        for number in range(10):
+            observations = _smooth(number)
+            made.append(weakref.ref(observations))
+            yield _episode(number, observations)
+            del observations
+            alive.append(sum(one() is not None for one in made))
+
+    collect(dataclasses.replace(_recording(source, [_episode(0, _smooth(0))]), read=read))
+    assert len(alive) == 10 and max(alive) <= 3  # the first one, for its dtypes, and those that are being read
 
 
 def test_the_sample_gives_every_step_the_same_chance():

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor, critic_values
@@ -36,6 +36,12 @@ def decision_size(policy: Policy) -> int:
     return policy.chunk * policy.action_size
 
 
+def varying(policy: Policy) -> Bool[np.ndarray, " decision"]:
+    """Whether each number of a decision varied in the logs; a policy acts with the others as their constant, here 0."""
+    low, high = np.asarray(policy.normalisation.action_low), np.asarray(policy.normalisation.action_high)
+    return np.tile(low != high, policy.chunk)
+
+
 def sampled_actions(
     policy: Policy, observations: Float[Array, "rows observation"], budget: Budget, *, samples: int, seed: int
 ) -> Float[np.ndarray, "rows samples action"]:
@@ -48,7 +54,8 @@ def sampled_actions(
     def compute(rows, numbers):
         return _sampled(policy.actor, policy.networks, rows, numbers, key, budget, size=size, samples=samples)
 
-    return in_blocks(compute, observations, np.arange(len(observations), dtype=np.int32))
+    found = in_blocks(compute, observations, np.arange(len(observations), dtype=np.int32))
+    return np.where(varying(policy), found, np.float32(0))
 
 
 @partial(jax.jit, static_argnames=("size", "samples"))

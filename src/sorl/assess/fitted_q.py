@@ -10,11 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
-from sorl.assess.acting import decision_size, in_blocks
+from sorl.assess.acting import decision_size, in_blocks, varying
 from sorl.assess.trajectories import Trajectories, ValueScale, value_scale
 from sorl.data.transitions import Dataset, Transition, Window
 from sorl.functional import optimisation
@@ -70,6 +70,8 @@ class Problem(eqx.Module):
 
     actor: AbstractActor
     networks: PyTree
+    varying: Bool[Array, " action"]
+    """Whether each number of a decision varied in the logs; the others are 0."""
     budgets: tuple[Budget, ...]
     discount: float
     """gamma per step of the environment."""
@@ -123,7 +125,7 @@ def fit(
     Raises a `FloatingPointError` if the values are not finite.
     """
     scale = value_scale(Trajectories.of(dataset), discount)
-    problem = Problem(policy.actor, policy.networks, budgets, discount, scale)
+    problem = Problem(policy.actor, policy.networks, jnp.asarray(varying(policy)), budgets, discount, scale)
     key = jax.random.key(options.seed)
     state = _initial_state(dataset.observations.shape[1], decision_size(policy), 1 + len(budgets), options, key)
     chunk = min(CHUNK, math.ceil(options.updates / 5))  # `watch` sees the fit before its last fifth
@@ -192,7 +194,7 @@ def _next_actions(problem: Problem, batch: Transition, key: Key[Array, ""]) -> l
 
     def decide(budget, observation, own):
         draws = problem.actor.draw_action(size, budget, key=own)
-        return problem.actor.act(problem.networks, observation, draws, budget)
+        return jnp.where(problem.varying, problem.actor.act(problem.networks, observation, draws, budget), 0)
 
     return [jax.vmap(partial(decide, budget))(batch.next_observation, keys) for budget in problem.budgets]
 

@@ -51,19 +51,22 @@ class Config:
 def main(config: Config) -> Path:
     """Converts the data; **returns** the path written."""
     options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
+    out = expanded(config.out, "give its full name")
+    if not out.name:
+        raise ValueError(f"OUT is {config.out}, which is a directory that exists; give the name of a new one.")
     source = source_of(config.source, **options)
     if isinstance(source, Logs) and is_set(path := expanded(config.source, "give its full name")):
-        print(ogbench_set.convert(path, config.out))
-        return config.out
+        print(ogbench_set.convert(path, out))
+        return out
     recording = source.recording()
-    done = convert(recording, config.out, quiet=config.quiet)
+    done = convert(recording, out, quiet=config.quiet)
     for note in done.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(done.text())
-    place = shlex.quote(str(config.out))
+    place = shlex.quote(str(out))
     env = f" --env {shlex.quote(recording.environment)}" if recording.environment else ""
     print(f"Next:\n  python -m sorl.inspect {place}\n  python -m sorl.train --data {place}{env}")
-    return config.out
+    return out
 
 
 def command() -> None:

@@ -65,6 +65,7 @@ def collect(recording: Recording, advance: Callable[[int], None] = lambda steps:
     reservoir = Reservoir(SAMPLED_STEPS)
     repeats = Repeats(observations.low.size + actions.low.size)
     digests, times, rows = [], [], []
+    nothing = np.zeros((0, 0), np.float32)
     for number, episode in enumerate(checks.episodes(recording, notes)):
         steps = len(episode.actions)
         observations.add(episode.observations, episode.name)
@@ -74,7 +75,9 @@ def collect(recording: Recording, advance: Callable[[int], None] = lambda steps:
         digests.append(_digest(episode))
         if episode.times is not None:
             times.append(np.diff(episode.times.astype(np.float64)).astype(np.float32))
-        rows.append(episode._replace(observations=episode.observations[:0], actions=episode.actions[:0], times=None))
+        # Copies, because views would keep the whole episode in memory.
+        small = {"observations": nothing, "actions": nothing, "times": None}
+        rows.append(episode._replace(rewards=episode.rewards.copy(), terminated=episode.terminated.copy(), **small))
         advance(steps)
     known = [len(one.rewards) for one in rows]
     return Collected(
