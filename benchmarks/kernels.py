@@ -1,8 +1,8 @@
 """How many kernels does an update launch on a GPU, of which kinds, and from which lines? No GPU is needed.
 
 JAX's CUDA plugin compiles training's chunk for an H100, and the instructions in the body of its loop over updates are
-counted: each is one kernel (or one call of a library). Without a GPU the autotuner cannot choose how a product is
-computed, so cuBLAS computes all of them; a GPU may take other kernels for some.
+counted: each is one kernel (or one call of a library). A `conditional` is the switch between branches, for which the
+host waits; of the kernels of its branches, the mean is counted.
 """
 
 if __name__ == "__main__":
@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -56,7 +56,10 @@ class Config:
     agent: str = "Sorl"
     """Class name of the agent."""
     backprop_steps: int = 8
-    """M^BTT: the jump count of the Q loss and of the TD target; an agent without jumps ignores it."""
+    """M^BTT; an agent without jumps ignores it."""
+    jumps: Literal["drawn", "most"] = "drawn"
+    """Jump counts of the Q loss and of the TD target: `drawn`, the mean over the counts that training draws from;
+    `most`, M^BTT for both."""
     seeds: int = 1
     """Number of seeds, vmapped."""
     width: int = 512
@@ -84,6 +87,8 @@ class Kernel(NamedTuple):
     """What it is, such as `product` or `fusion (loop)`."""
     line: str
     """The line of the package's source that it was made from, such as `sorl/networks/layers.py:21`, or `unknown`."""
+    share: float = 1.0
+    """The share of updates that launch it, if all branches of a switch are equally probable."""
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -95,9 +100,9 @@ def main(config: Config) -> dict[str, Any]:
     found = {
         "command": sys.argv,
         "jax": jax.__version__,
-        "kernels": len(kernels),
-        "by_kind": dict(Counter(kernel.kind for kernel in kernels).most_common()),
-        "by_line": dict(Counter(kernel.line for kernel in kernels).most_common()),
+        "kernels": round(sum(kernel.share for kernel in kernels), 1),
+        "by_kind": totals((kernel.kind, kernel.share) for kernel in kernels),
+        "by_line": totals((kernel.line, kernel.share) for kernel in kernels),
     }
     before = {} if config.before is None else json.loads(config.before.read_text())
     show(found, before, config.lines)
@@ -106,20 +111,29 @@ def main(config: Config) -> dict[str, Any]:
     return found
 
 
+def totals(shares: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The sum of the shares of each name, largest first."""
+    sums = Counter[str]()
+    for name, share in shares:
+        sums[name] += share  # type: ignore[assignment]  # a counter of floats
+    return {name: round(share, 1) for name, share in sums.most_common()}
+
+
 def compiled(config: Config) -> str:
-    """The text of training's chunk, compiled for an H100; with M^BTT pinned, so that no other branch is in it."""
+    """The text of training's chunk, compiled for an H100."""
     # Only the shapes of the arguments matter; the state is made on the CPU.
     agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=config.backprop_steps)
-    agent = Pinned(agent) if hasattr(agent, "backprop_steps") else agent
+    agent = Pinned(agent) if config.jumps == "most" and hasattr(agent, "backprop_steps") else agent
     dataset = made_up_dataset(1000, 28, 5)
     state = loop.init(agent, dataset, tuple(range(config.seeds)), batch_size=config.batch_size)
-    chunk = partial(loop.train_steps, batch_size=config.batch_size, log_interval=1000, seed_mapping="vmap")
+    settings: Any = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": "vmap"}
+    chunk = partial(loop.train_steps, **settings, platform="cuda")
     arguments = jax.tree.map(jnp.asarray, (agent, state, dataset, jnp.int32(1)))
     sharding = jax.sharding.SingleDeviceSharding(target())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
     with jax.default_matmul_precision(config.matmul_precision):
         lowered = jax.jit(chunk, donate_argnums=1).trace(*shapes).lower(lowering_platforms=("cuda",))
-    text = lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False}).as_text()
+    text = lowered.compile(compiler_options=loop.COMPILER_OPTIONS).as_text()
     assert text is not None
     return text
 
@@ -153,11 +167,13 @@ def kernels_of_update(program: str) -> list[Kernel]:
     innermost = [kernels for kernels in found if not any(kernel.kind == "while" for kernel in kernels)]
     if not innermost:
         raise ValueError("The program has no loop; give the text of training's compiled chunk.")
-    return max(innermost, key=lambda kernels: sum(kernel.kind == "product" for kernel in kernels))
+    return max(innermost, key=lambda kernels: sum(kernel.share for kernel in kernels if kernel.kind == "product"))
 
 
-def _kernels(name: str, computations: dict[str, list[str]], lines: dict[int, str]) -> Iterator[Kernel]:
-    """The kernels that a computation launches, with those of the computations that it calls."""
+def _kernels(
+    name: str, computations: dict[str, list[str]], lines: dict[int, str], share: float = 1.0
+) -> Iterator[Kernel]:
+    """The kernels that a computation launches, with those of the computations that it calls and of its branches."""
     for instruction in computations[name]:
         match = re.match(r"(?:ROOT )?%[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\(", instruction)
         if match is None or (operation := match[1]) in _NO_KERNEL:
@@ -165,10 +181,16 @@ def _kernels(name: str, computations: dict[str, list[str]], lines: dict[int, str
         if operation == "call":
             called = re.search(r"to_apply=%([\w.-]+)", instruction)
             assert called is not None
-            yield from _kernels(called[1], computations, lines)
+            yield from _kernels(called[1], computations, lines, share)
             continue
+        if operation == "conditional":
+            branches = re.search(r"branch_computations=\{(.*?)\}", instruction)
+            assert branches is not None
+            names = re.findall(r"%([\w.-]+)", branches[1])
+            for branch in names:
+                yield from _kernels(branch, computations, lines, share / len(names))
         frame = re.search(r"stack_frame_id=(\d+)", instruction)
-        yield Kernel(_kind(operation, instruction), lines[int(frame[1])] if frame else "unknown")
+        yield Kernel(_kind(operation, instruction), lines[int(frame[1])] if frame else "unknown", share)
 
 
 def _kind(operation: str, instruction: str) -> str:

@@ -12,6 +12,7 @@ from sorl.agents import Sorl
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws, SorlState, consistency_levels
 from sorl.agents.sorl_released import SorlReleased
 from sorl.functional import optimisation, shortcut, td
+from sorl.system.accelerators import traced_for
 
 from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make_batch, make_critic, make_field
 
@@ -158,6 +159,21 @@ def test_each_loss_moves_its_own_network_alone(x64):
     moved, moved_metrics = update(agent, state, batch, for_critic, _shared(1, 2))
     assert moved_metrics["flow_matching_loss"] == metrics["flow_matching_loss"]
     assert moved_metrics["critic_loss"] != metrics["critic_loss"]
+
+
+@pytest.mark.parametrize("policy_steps", [1, 2])
+@pytest.mark.parametrize("valid", [None, jnp.asarray([1.0, 1, 0, 1, 1, 0])])
+def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, policy_steps, valid):
+    agent = Sorl(**SETTINGS)
+    batch = dataclasses.replace(make_batch(6, dtype=jnp.float64), valid=valid)
+    inputs = _state(agent), batch, double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))), _shared(2, policy_steps)
+
+    @jax.jit
+    def on_accelerator(*inputs):
+        with traced_for("cuda"):
+            return agent.update(*inputs)
+
+    _assert_close(on_accelerator(*inputs), update(agent, *inputs))
 
 
 def test_losses_are_those_of_the_update_at_the_present_parameters(x64):

@@ -68,6 +68,16 @@ def test_kernels_are_counted_in_the_innermost_loop_with_their_kinds_and_our_sour
     ]
 
 
+def test_of_the_branches_of_a_switch_the_mean_is_counted():
+    copy, switch = "  %c = f32[8]{0} copy(%s)\n", "conditional(%i, %y, %y), branch_computations={%commands, %fused_add}"
+    kernels = kernels_of_update(PROGRAM.replace(copy, f"  %c = f32[8]{{0}} {switch}\n"))
+    assert kernels[3:] == [
+        Kernel("fusion (loop)", "sorl/networks/layers.py:21", 0.5),
+        Kernel("add", "unknown", 0.5),
+        Kernel("conditional", "unknown"),
+    ]
+
+
 def test_a_program_without_a_loop_is_refused():
     with pytest.raises(ValueError, match="no loop"):
         kernels_of_update("ENTRY %main (p: f32[8]) -> f32[8] {\n  ROOT %p = f32[8]{0} parameter(0)\n}\n")

@@ -14,7 +14,7 @@ from sorl.agents import Fql, Iql
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.data import load_logs
 from sorl.runs import run as runs
-from sorl.train import feeding, loop
+from sorl.train import feeding, hyperparameters, loop
 from sorl.train.members import Members
 from sorl.train.session import Session
 from sorl.train.trainer import Trainer, initial
@@ -95,7 +95,7 @@ def test_residences_train_to_the_same_bits(logs):
 def test_seeds_at_once_and_members_with_own_discounts_are_the_same_bits_too(logs):
     config = _config(logs, agent=synthetic.tiny(Iql, n_step=3), updates=20, seed_mapping="vmap")
     agents = [dataclasses.replace(config.agent, discount=value) for value in (0.5, 0.9)]
-    own, states = loop.own_settings(agents), []
+    own, states = hyperparameters.own_settings(agents), []
     for place in PLACES[:2]:
         data = _loaded(logs, place).train
         state = loop.init(config.agent, data, (0, 5), own, batch_size=16)

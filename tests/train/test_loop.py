@@ -1,12 +1,14 @@
 """A chunk of training: what its program does, and what it refuses."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl.train import loop
+from sorl.train import hyperparameters, loop
 from sorl.train.validation import validation_losses
 
 from .. import synthetic
@@ -30,6 +32,20 @@ def test_inside_another_jit_train_steps_trains():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_the_program_for_an_accelerator_equals_that_for_a_cpu_up_to_rounding(seeds):
+    agent, dataset = synthetic.agent(), synthetic.dataset()
+    state = loop.init(agent, dataset, seeds, batch_size=BATCH)
+    settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "vmap"}
+    with jax.default_matmul_precision("highest"):
+        found, expected = (
+            jax.jit(partial(loop.train_steps, **settings, platform=platform))(agent, state, dataset, jnp.int32(2))
+            for platform in ("cuda", "cpu")
+        )
+    for one, other in zip(arrays(found), arrays(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_every_part_of_the_state_moves():
     before = loop.init(synthetic.agent(), synthetic.dataset(), (0,), batch_size=BATCH)
     moved = [not np.array_equal(a, b) for a, b in zip(arrays(before.agent), arrays(train([2]).agent), strict=True)]
@@ -37,8 +53,8 @@ def test_every_part_of_the_state_moves():
 
 
 def test_members_without_a_difference_have_no_own_settings():
-    assert loop.own_settings([synthetic.agent()] * 3) is None
-    own = loop.own_settings([synthetic.agent(q_coefficient=value) for value in (1.0, 2.0)])
+    assert hyperparameters.own_settings([synthetic.agent()] * 3) is None
+    own = hyperparameters.own_settings([synthetic.agent(q_coefficient=value) for value in (1.0, 2.0)])
     assert [leaf.tolist() for leaf in jax.tree.leaves(own)] == [[1.0, 2.0]]
 
 

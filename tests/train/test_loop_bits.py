@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sorl.agents import Iql
-from sorl.train import loop
+from sorl.train import hyperparameters, loop
 from sorl.train.validation import validation_losses
 
 from .. import synthetic
@@ -40,7 +40,7 @@ def test_mapped_members_are_bit_equal_to_lone_agents():
     """Fields that enter the losses, the optimiser, and the batches."""
     values = {"expectile": (0.6, 0.9), "learning_rate": (1e-3, 3e-4), "discount": (0.9, 0.99)}
     agents = [synthetic.tiny(Iql, **{name: own[index] for name, own in values.items()}) for index in range(2)]
-    dataset, seeds, own = synthetic.dataset(), (5, 0), loop.own_settings(agents)
+    dataset, seeds, own = synthetic.dataset(), (5, 0), hyperparameters.own_settings(agents)
     state = loop.init(agents[0], dataset, seeds, own, batch_size=BATCH)
     settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "map"}
     state = loop.run_chunk(agents[0], state, dataset, jnp.int32(20), own, **settings)

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from sorl.system.accelerators import on_accelerator
+
 
 Scalar = float | Float[Array, ""]
 
 _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+_SMALL = 2**14
 
 
 class AdamState(eqx.Module):
@@ -64,6 +67,10 @@ def norm(tree: Any) -> Float[Array, ""]:
     """The global norm: the Euclidean norm of all arrays of a pytree together."""
     import optax
 
+    if on_accelerator():
+        # One sum over all arrays, behind a barrier, because XLA would split it into two kernels for each.
+        rows = [jnp.sum(leaf * leaf, axis=-1) if leaf.size > _SMALL else leaf * leaf for leaf in jax.tree.leaves(tree)]
+        return jnp.sqrt(jnp.sum(jax.lax.optimization_barrier(jnp.concatenate([row.reshape(-1) for row in rows]))))
     return optax.tree.norm(tree)
 
 

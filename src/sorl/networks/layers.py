@@ -48,6 +48,12 @@ def layer_norm(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Ar
     return _layer_norm(x, norm.weight, norm.bias, norm.eps)
 
 
+def unit(x: Float[Array, "*batch in"], epsilon: float) -> Float[Array, "*batch in"]:
+    """Each example with mean 0 and variance 1 over its units; of this form XLA's GPU backend makes one kernel."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _layer_norm(
     x: Float[Array, "*batch in"], weight: Float[Array, " in"], bias: Float[Array, " in"], epsilon: float

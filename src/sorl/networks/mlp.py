@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from sorl.networks import layers
+from sorl.system.accelerators import on_accelerator
 
 
 LAYER_NORM_EPSILON = 1e-6
@@ -45,11 +46,37 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """Applies the network to one example, or to a batch of them."""
+        if on_accelerator() and self.norms:
+            return self._with_few_kernels(x)
         for index, layer in enumerate(self.layers[:-1]):
             x = layers.gelu(layers.affine(layer, x))
             if self.norms:
                 x = layers.layer_norm(self.norms[index], x)
         return layers.affine(self.layers[-1], x)
+
+    def _with_few_kernels(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """The network with layer norm on an accelerator, equal up to rounding."""
+        hidden = list(zip(self.layers[:-1], self.norms, strict=True))
+        # The vectors of all layers are repeated over the rows at once, so that one kernel sums all their gradients. In
+        # a network whose layers differ in width, those of each layer are.
+        sizes = [layer.out_features for layer, _ in hidden]
+        groups = [hidden] if len(set(sizes)) == 1 else [[pair] for pair in hidden]
+        repeated = (rows for group in groups for rows in _repeated(group, x.shape[:-1]))
+        for (layer, norm), (bias, scale, shift) in zip(hidden, repeated, strict=True):
+            activation = layers.gelu(x @ layer.weight.T + bias)
+            x = layers.unit(activation, norm.eps) * scale + shift
+        return layers.affine(self.layers[-1], x)
+
+
+def _repeated(
+    group: Sequence[tuple[eqx.nn.Linear, eqx.nn.LayerNorm]], batch: tuple[int, ...]
+) -> list[tuple[Float[Array, "*batch units"], ...]]:
+    """Bias, scale and shift of each layer, for each row of a batch."""
+    vectors = jnp.stack(jax.tree.leaves([(layer.bias, norm.weight, norm.bias) for layer, norm in group]))
+    count, units = vectors.shape
+    rows = jnp.broadcast_to(vectors.reshape(count, *(1 for _ in batch), units), (count, *batch, units))
+    each = [vector[0] for vector in jax.lax.split(rows, [1] * count)]
+    return [tuple(each[first : first + 3]) for first in range(0, count, 3)]
 
 
 def _linear(in_size: int, out_size: int, *, scale: float, key: Key[Array, ""]) -> eqx.nn.Linear:

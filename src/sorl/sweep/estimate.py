@@ -17,7 +17,7 @@ from sorl.data.transitions import Dataset
 from sorl.environments.serial import SerialEnvironments
 from sorl.sweep.grid import PlannedRun
 from sorl.sweep.table import duration
-from sorl.train import loop
+from sorl.train import hyperparameters, loop
 from sorl.train.trainer import initial
 
 
@@ -81,7 +81,7 @@ def cost_of(config: TrainConfig) -> Cost:
     dataset = _made_up(*_sizes(config))
     mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
     agent, state = config.shared_agent, initial(config, dataset)
-    own = loop.own_settings([member.agent for member in config.members.values()])
+    own = hyperparameters.own_settings([member.agent for member in config.members.values()])
     options: dict[str, Any] = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": mapping}
     start = time.perf_counter()
     with jax.default_matmul_precision(config.matmul_precision):

@@ -1,9 +1,12 @@
 """The random draws of updates, which depend only on (seed, step), and the batches that they choose."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
@@ -92,3 +95,21 @@ def validation_indices(batches: int, batch_size: int, transitions: int) -> Int[A
     """The transitions that the held-out batches begin at."""
     numbers = jnp.arange(batches, dtype=jnp.int32)
     return jax.vmap(lambda number: draw_indices(batch_size, transitions, key=validation_keys(number)[0]))(numbers)
+
+
+def separate(drawn: PyTree) -> tuple[PyTree, Callable[[PyTree, Int[Array, ""]], PyTree]]:
+    """Arrays of a tile's updates, and the function from them and the number of an update in the tile to its arrays."""
+    return drawn, lambda drawn, number: jax.tree.map(lambda leaf: leaf[number], drawn)
+
+
+def joined(drawn: PyTree) -> tuple[PyTree, Callable[[PyTree, Int[Array, ""]], PyTree]]:
+    """The same with all arrays of floats joined to one."""
+    floats, others = eqx.partition(drawn, lambda leaf: leaf.dtype == jnp.float32)
+    _, as_arrays = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], floats))
+    together = jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(floats)], axis=1)
+
+    def of_update(drawn: PyTree, number: Int[Array, ""]) -> PyTree:
+        row, others = jax.tree.map(lambda leaf: leaf[number], drawn)
+        return eqx.combine(as_arrays(row), others)
+
+    return (together, others), of_update

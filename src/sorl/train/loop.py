@@ -4,29 +4,39 @@ A member has a seed and may have hyper-parameters of its own. Random numbers dep
 length of a chunk, on logging, evaluation or resuming, or on which other members are trained.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
 from sorl.agents.shared.metrics import refuse_unusable
 from sorl.data.host import HostDataset
 from sorl.data.transitions import Dataset, Transition, Windows
-from sorl.train.draws import INIT, Batches, draw, draw_shared
+from sorl.system.accelerators import traced_for
+from sorl.train.draws import INIT, Batches, draw, draw_shared, joined, separate
+from sorl.train.hyperparameters import combined, single_precision
 
 
 SeedMapping = Literal["map", "vmap"]
 """`map`: one member after the other, bit-equal to training each alone; `vmap`: all at once, equal up to rounding."""
 
-COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
-"""Vector width of XLA's CPU loops in bits; the default is half of what such CPUs have. Other backends ignore it."""
+COMPILER_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_gpu_enable_triton_gemm": False,
+    "xla_gpu_dot_merger_threshold_mb": 0,
+}
+"""Options of XLA; each backend ignores those of others.
+
+- CPU: the vector width of loops in bits; the default is half of what such CPUs have.
+- GPU: cuBLAS computes all products, with biases and activations in the same kernels, which other ways of computing or
+  merging products would prevent.
+"""
 
 TILE = 16
 """Number of updates whose batches and random draws are made together; made one by one, they would take longer than the
@@ -50,16 +60,6 @@ class TrainState(eqx.Module):
 def default_seed_mapping() -> SeedMapping:
     """`map` on CPU, where it is bit-exact; `vmap` on accelerators, which a single small network cannot fill."""
     return "map" if jax.default_backend() == "cpu" else "vmap"
-
-
-def own_settings(agents: Sequence[AbstractAgent]) -> PyTree | None:
-    """The hyper-parameters in which the agents of a population's members differ.
-
-    **Returns:** an agent with an array [members] in each field in which they differ and None in the others; None if
-    they do not differ. Raises a `ValueError` if a static field differs.
-    """
-    own = jax.tree.map(lambda *values: np.asarray(values, np.float32) if len(set(values)) > 1 else None, *agents)
-    return own if jax.tree.leaves(own) else None
 
 
 def init(
@@ -103,7 +103,8 @@ class Carry(NamedTuple):
 
     agent: PyTree
     first_bad_step: Int[Array, ""]
-    metric_sums: dict[str, Float[Array, ""]]
+    metric_sums: Any
+    """By name, and within the loop over updates as the array that `_packed` makes of them."""
 
 
 def train_steps(
@@ -117,6 +118,7 @@ def train_steps(
     log_interval: int,
     seed_mapping: SeedMapping,
     mesh: Mesh | None = None,
+    platform: str | None = None,
 ) -> TrainState:
     """Makes `updates` updates of every member; it is pure and not jitted (`run_chunk` is the jitted form).
 
@@ -126,8 +128,10 @@ def train_steps(
     `own_settings`; `batch_size`, the number of transitions per batch; `log_interval`, the number of updates over which
     metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
     see `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch),
-    on which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device.
+    on which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device; `platform`,
+    for which the program is compiled (default: that of `mesh`, or JAX's default).
     """
+    default = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     start, end = state.step, state.step + updates
     # One program on each device for its own members: `shard_map` needs no collectives, where a loop over a sharded axis
     # would gather it. The axis of the batch stays with XLA, which sums the gradients over it.
@@ -136,6 +140,7 @@ def train_steps(
         batch_size=batch_size,
         log_interval=log_interval,
         seed_mapping=seed_mapping,
+        platform=platform or default,
         batch_axis=None if mesh is None or mesh.shape["batch"] == 1 else "batch",
     )
     if mesh is not None:
@@ -164,6 +169,7 @@ def _train_members(
     batch_size: int,
     log_interval: int,
     seed_mapping: SeedMapping,
+    platform: str,
     batch_axis: str | None,
 ) -> Carry:
     """Makes the updates of the members on one device, from step `start` to `end`.
@@ -177,8 +183,11 @@ def _train_members(
         data = source if isinstance(source, Dataset) else Batches(windows, source)
 
         def run(carry):
-            tile = partial(_one_tile, agent, key, data, start, end, batch_size, log_interval, batch_axis)
-            return jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, carry)
+            tile = partial(_one_tile, agent, key, data, start, end, batch_size, log_interval, platform, batch_axis)
+            # The sums of all metrics are one array, which one kernel updates.
+            packed = carry._replace(metric_sums=_packed(carry.metric_sums))
+            packed = jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, packed)
+            return packed._replace(metric_sums=dict(zip(sorted(carry.metric_sums), packed.metric_sums, strict=True)))
 
         # A member that became bad in an earlier chunk keeps the state of its last good checkpoint.
         good = carry.first_bad_step < 0
@@ -187,9 +196,14 @@ def _train_members(
         # No `cond` here: under vmap it would batch the step too, and so turn every switch into a select.
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), run(carry), carry)
 
-    # One member after the other, or all at once.
-    over_members = jax.lax.map if seed_mapping == "map" else (lambda f, x: jax.vmap(f)(x))
-    return over_members(one_member, members)
+    # One member after the other, or all at once; a single one without an axis, which would keep XLA's GPU backend from
+    # fusing biases and activations into the products.
+    if seed_mapping == "map":
+        return jax.lax.map(one_member, members)
+    if len(members[1]) == 1:
+        alone = one_member(jax.tree.map(lambda leaf: leaf[0], members))
+        return jax.tree.map(lambda leaf: leaf[None], alone)
+    return jax.vmap(one_member)(members)
 
 
 def _one_tile(
@@ -200,6 +214,7 @@ def _one_tile(
     end: Int[Array, ""],
     batch_size: int,
     log_interval: int,
+    platform: str,
     batch_axis: str | None,
     number: Int[Array, ""],
     carry: Carry,
@@ -214,15 +229,19 @@ def _one_tile(
         batches, draws = drawn
         drawn = jax.lax.with_sharding_constraint(batches, PartitionSpec(None, batch_axis)), draws
     shared = jax.vmap(lambda step: draw_shared(agent, step))(steps)
+    # A kernel for each array of an update costs an accelerator more than joining them once in a tile.
+    drawn, of_update = (joined if platform != "cpu" and batch_axis is None else separate)(drawn)
 
     def one_update(step: Int[Array, ""], carry: Carry) -> Carry:
         # Update all networks, and record the first update with a metric that is not finite.
-        (batch, draws), common = jax.tree.map(lambda leaf: leaf[step - first], (drawn, shared))
-        agent_state, metrics = _update(agent, carry.agent, batch, draws, common)
-        bad = (carry.first_bad_step < 0) & ~_all_finite(metrics)
+        batch, draws = of_update(drawn, step - first)
+        common = jax.tree.map(lambda leaf: leaf[step - first], shared)
+        agent_state, metrics = _update(agent, carry.agent, batch, draws, common, platform=platform)
+        values = _packed(metrics)
+        bad = (carry.first_bad_step < 0) & ~jnp.all(jnp.isfinite(values))
         # Add to the sums of the metrics, which restart at each multiple of the interval.
         fresh = step % log_interval == 0
-        sums = {name: jnp.where(fresh, 0, carry.metric_sums[name]) + metrics[name] for name in carry.metric_sums}
+        sums = jnp.where(fresh, 0, carry.metric_sums) + values
         return Carry(agent_state, jnp.where(bad, step, carry.first_bad_step), sums)
 
     return jax.lax.fori_loop(jnp.maximum(first, start), jnp.minimum(first + TILE, end), one_update, carry)
@@ -230,7 +249,7 @@ def _one_tile(
 
 run_chunk = jax.jit(
     train_steps,
-    static_argnames=("batch_size", "log_interval", "seed_mapping", "mesh"),
+    static_argnames=("batch_size", "log_interval", "seed_mapping", "mesh", "platform"),
     donate_argnames="state",
     compiler_options=COMPILER_OPTIONS,
 )
@@ -246,11 +265,6 @@ def of_member(states: PyTree, index: Int[Array, ""]) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
-def combined(agent: AbstractAgent, own: PyTree | None) -> AbstractAgent:
-    """The agent with the own settings of one member."""
-    return cast(AbstractAgent, eqx.combine(own, agent))
-
-
 @jax.jit
 def _stacked(states: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -261,24 +275,15 @@ def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: in
     return agent.init(observation_size, action_size, key=jax.random.fold_in(key, INIT))
 
 
-def single_precision(agent: AbstractAgent) -> AbstractAgent:
-    """Converts the agent's hyper-parameters to 32 bits, so that training is the same under JAX_ENABLE_X64.
-
-    As Python numbers they would get JAX's default types, and values computed only from them would have 64 bits.
-    """
-
-    def narrow(value):
-        floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
-        return jnp.asarray(value, jnp.float32 if floating else jnp.int32)
-
-    return jax.tree.map(narrow, agent)
-
-
 # Jitted separately so that it is traced only once, because its tracing is the longest part of the start.
-@jax.jit
-def _update(agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any) -> tuple[PyTree, PyTree]:
-    return agent.update(state, batch, draws, shared)
+@partial(jax.jit, static_argnames="platform")
+def _update(
+    agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any, *, platform: str = "cpu"
+) -> tuple[PyTree, PyTree]:
+    with traced_for(platform):
+        return agent.update(state, batch, draws, shared)
 
 
-def _all_finite(metrics: dict[str, Float[Array, ""]]) -> Bool[Array, ""]:
-    return jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+def _packed(metrics: dict[str, Float[Array, ""]]) -> Float[Array, " metrics"]:
+    """The values of the metrics as one array, in the order of their names."""
+    return jnp.stack([metrics[name] for name in sorted(metrics)])

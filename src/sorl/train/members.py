@@ -13,7 +13,7 @@ from sorl.data import LoadedData
 from sorl.data.host import HostDataset
 from sorl.data.transitions import Dataset
 from sorl.policy import Policy
-from sorl.train import loop
+from sorl.train import hyperparameters, loop
 from sorl.train.draws import Batches
 from sorl.train.feeding import validation_batches
 from sorl.train.validation import validation_losses
@@ -29,7 +29,7 @@ class Members:
         self._config, self._data = config, data
         self._held_out: Dataset | Batches | None = None
         self._places = {number: place for place, number in enumerate(config.members)}
-        self._own = loop.own_settings([member.agent for member in config.members.values()])
+        self._own = hyperparameters.own_settings([member.agent for member in config.members.values()])
 
     def bad(self, first_bad_steps: Int[np.ndarray, " members"]) -> dict[int, int]:
         """The first update with a non-finite loss of each member that had one, from `state.first_bad_step`."""

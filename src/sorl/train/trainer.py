@@ -14,7 +14,7 @@ from sorl.config.json_form import from_json, to_json
 from sorl.config.options import TrainConfig
 from sorl.data.host import HostDataset
 from sorl.data.transitions import Dataset
-from sorl.train import loop
+from sorl.train import hyperparameters, loop
 from sorl.train.devices import DeviceOptions, make_mesh, placed, shardings
 from sorl.train.draws import Batches
 from sorl.train.feeding import Feed
@@ -44,7 +44,7 @@ class Trainer:
         self._dataset, self._feed = dataset, None
         if hosts is not None and isinstance(dataset, HostDataset):
             raise ValueError("Several processes need their data on the device; give --data.residence device.")
-        self._own = loop.own_settings([member.agent for member in config.members.values()])
+        self._own = hyperparameters.own_settings([member.agent for member in config.members.values()])
         mapping = loop.default_seed_mapping() if config.seed_mapping == "auto" else config.seed_mapping
         lengths = {"batch_size": config.batch_size, "log_interval": config.log_interval}
         self._settings: dict[str, Any] = {**lengths, "seed_mapping": mapping, "mesh": mesh}
@@ -135,7 +135,10 @@ class Trainer:
 def initial(config: TrainConfig, dataset: Dataset | HostDataset) -> loop.TrainState:
     """The local state of a run before its first update."""
     members = config.members.values()
-    own, seeds = loop.own_settings([member.agent for member in members]), tuple(member.seed for member in members)
+    own, seeds = (
+        hyperparameters.own_settings([member.agent for member in members]),
+        tuple(member.seed for member in members),
+    )
     return loop.init(config.shared_agent, dataset, seeds, own, batch_size=config.batch_size)
 
 

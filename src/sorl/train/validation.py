@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PyTree
 from sorl.agents import AbstractAgent
 from sorl.data.transitions import Dataset
 from sorl.train.draws import Batches, sample, validation_keys
-from sorl.train.loop import TrainState, combined, single_precision
+from sorl.train.hyperparameters import combined, single_precision
+from sorl.train.loop import TrainState
 
 
 @partial(jax.jit, static_argnames=("batch_size", "batches"))

@@ -7,6 +7,9 @@ import jax
 from jaxtyping import Array, Int, PyTree
 
 
+_grad = partial(jax.grad, has_aux=True)
+
+
 def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tuple[int, ...]) -> PyTree:
     """`function(argument, k)` for k = `choices[index]`; all branches are compiled, and one runs."""
     branches = [partial(function, steps=steps) for steps in choices]
@@ -14,10 +17,10 @@ def one_of(function: Any, argument: PyTree, index: Int[Array, ""], choices: tupl
 
 
 def gradient_of_one(
-    loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...]
+    loss: Any, networks: PyTree, index: Int[Array, ""], choices: tuple[int, ...], *, grad: Any = _grad
 ) -> tuple[PyTree, PyTree]:
     """Gradient and auxiliary values of `loss(networks, k)` for k = `choices[index]`.
 
     The gradient is computed inside each branch; a gradient of the switch itself would store every branch's residuals.
     """
-    return one_of(lambda networks, steps: jax.grad(loss, has_aux=True)(networks, steps), networks, index, choices)
+    return one_of(lambda networks, steps: grad(loss)(networks, steps), networks, index, choices)
