@@ -26,7 +26,7 @@ from sorl.system.ranges import refuse_outside
 class Config:
     """Reports on recorded data: counts, ends, every dimension, rewards and values, duplicates, coverage, and warnings.
 
-    It reads each episode once and keeps some 30 bytes a step; histograms and nearest neighbours are of sampled steps.
+    It reads each episode once and keeps some 40 bytes a step; histograms and nearest neighbours are of sampled steps.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
