@@ -149,7 +149,10 @@ class TextbookChunks:
 
 
 def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_size: int = 256) -> Any:
-    """One compiled update, whose operations XLA counts exactly (inside a loop or a switch it would not).
+    """One update compiled for the CPU, whose operations XLA counts exactly (inside a loop or a switch it would not).
+
+    The count of the CPU's program serves for all devices: a GPU's takes minutes to compile, and hides its products in
+    calls of a library.
 
     **Arguments:** `seeds`, the number of seeds, vmapped if there is more than one; they share the jump counts.
     """
@@ -160,10 +163,12 @@ def one_update(agent: AbstractAgent, dataset: Dataset, *, seeds: int = 1, batch_
         return agent.update(agent_state, *drawn, loop.draw_shared(agent, jnp.int32(0)))
 
     grouped = jax.vmap(step, in_axes=(None, 0, 0, None))
-    alone = jax.tree.map(lambda leaf: leaf[0], (state.agent, state.keys))
+    members = state.agent, state.keys
     if seeds == 1:
-        return jax.jit(step).lower(agent, *alone, dataset).compile()
-    return jax.jit(grouped).lower(agent, state.agent, state.keys, dataset).compile()
+        grouped, members = step, jax.tree.map(lambda leaf: leaf[0], members)
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_cpu), (*members, dataset))
+    return jax.jit(grouped).lower(agent, *shapes).compile()
 
 
 def costs(compiled: Any) -> tuple[float, float]:
