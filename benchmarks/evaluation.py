@@ -1,4 +1,4 @@
-"""How much faster is an evaluation than a serial loop that decides for one observation at a time?"""
+"""How much faster is an evaluation than a serial loop, and how close to what the cores can simulate and decide?"""
 
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -16,20 +15,25 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 import tyro
+from ceilings import matmul_chain, seconds_of
 
 from sorl import Budget, Normalisation, Policy, Sorl, evaluate_policy, load_run
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool
+from sorl.evaluate.deciding import batch_rows
 from sorl.evaluate.episodes import episode_seeds
 from sorl.policy import decide
 from sorl.system import entry
+from sorl.system.cores import available_cores
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Plays episodes both ways in turns, in one process, and compares environment steps per second (policy included).
 
-    The serial loop plays some of the evaluation's own episodes, with the same policy, budget, seeds and noise.
+    The serial loop plays some of the evaluation's own episodes, with the same policy, budget, seeds and noise. The
+    ceiling is the rate at which all cores would do nothing but simulate (by the serial loop's simulation alone) and
+    multiply (the decision's FLOPs, at the speed of a chain of products with the rows and the width of an evaluation's).
     """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
@@ -48,10 +52,8 @@ class Config:
     """Number of times that each way is timed; the table shows medians."""
     workers: int | None = None
     """Processes that simulate one environment each; default: one per episode, at most fifty."""
-    width: int = 256
-    """Units of each hidden layer of freshly initialised networks."""
-    layers: int = 2
-    """Hidden layers of freshly initialised networks."""
+    network: str = "2x256"
+    """Hidden layers and units of freshly initialised networks, such as 4x512, the published size."""
     out: Path | None = None
     """JSON file for the figures; default: no file."""
 
@@ -66,16 +68,18 @@ def main(config: Config) -> list[dict[str, Any]]:
         ]
     machine = {
         "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "jax": jax.__version__,
         "platform": platform.platform(),
     }
     print(f"{environments.env}, {config.episodes} episodes; {machine}")
-    print(f"{'M^inf':>6} {'N':>4} {'steps/s':>9} {'serial steps/s':>15} {'ratio':>7} {'lowest':>7} {'highest':>8}")
+    heads = f"{'ratio':>7} {'lowest':>7} {'highest':>8} {'ceiling':>8} {'share':>6}"
+    print(f"{'M^inf':>6} {'N':>4} {'steps/s':>9} {'serial steps/s':>15} {heads}")
     for row in rows:
         print(
             f"{row['inference_steps']:>6} {row['candidates']:>4} {row['steps_per_second']:>9.0f} "
-            f"{row['serial_steps_per_second']:>15.0f} {row['ratio']:>7.2f} {row['lowest']:>7.2f} {row['highest']:>8.2f}"
+            f"{row['serial_steps_per_second']:>15.0f} {row['ratio']:>7.2f} {row['lowest']:>7.2f} "
+            f"{row['highest']:>8.2f} {row['ceiling']:>8.0f} {row['share']:>6.2f}"
         )
     if config.out is not None:
         settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
@@ -105,7 +109,8 @@ def _subject(config: Config) -> tuple[str, Policy]:
         if run.config.env is None:
             raise SystemExit(f"{config.run} was trained without an environment; give a run that has one.")
         return run.config.env, next(iter(run.chosen(None).values()))
-    agent = Sorl(hidden_sizes=(config.width,) * config.layers, critic_hidden_sizes=(config.width,) * config.layers)
+    layers, width = map(int, config.network.split("x"))
+    agent = Sorl(hidden_sizes=(width,) * layers, critic_hidden_sizes=(width,) * layers)
     sizes = OgbenchEnvironment(config.env, "pre").sizes()
     networks = jax.jit(lambda key: agent.policy(agent.init(*sizes, key=key)))(jax.random.key(0))
     return config.env, Policy(agent.actor, networks, Normalisation.identity(*sizes))
@@ -115,7 +120,10 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
     """Times the evaluation and the serial loop in turns at one budget, and **returns** their medians and ratio."""
     seeds = episode_seeds(0, config.episodes)
     _serial(environments, budget, seeds, [0], steps=2)  # compiles
-    found: dict[str, list[float]] = {"together": [], "serial": [], "length": []}
+    width = max(leaf.shape[-1] for leaf in jax.tree.leaves(environments.policy.networks) if leaf.ndim)
+    chain, chain_flops = matmul_chain(batch_rows(config.episodes, budget.candidates) * budget.candidates, width)
+    flops = _flops(environments, budget)
+    found: dict[str, list[float]] = {"together": [], "serial": [], "length": [], "ceiling": []}
     for turn in range(config.rounds):
         result = evaluate_policy(environments.policy, environments.pool, budget=budget, episodes=config.episodes)
         found["together"].append(result.steps_per_second)
@@ -123,7 +131,9 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
         first = turn * config.serial_episodes
         own = [episode % config.episodes for episode in range(first, first + config.serial_episodes)]
         found["serial"].append(_serial(environments, budget, seeds, own))
-    together, serial = (np.array(found[name]) for name in ("together", "serial"))
+        simulation = _simulation(environments, int(seeds[own[0]])) / available_cores()
+        found["ceiling"].append(1 / (simulation + flops * seconds_of(chain) / chain_flops))
+    together, serial, ceiling = (np.array(found[name]) for name in ("together", "serial", "ceiling"))
     # Ratios are taken within a round, so that slow changes of the machine's speed cancel.
     return {
         "inference_steps": budget.inference_steps,
@@ -133,6 +143,8 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
         "ratio": float(np.median(together / serial)),
         "lowest": float(np.min(together / serial)),
         "highest": float(np.max(together / serial)),
+        "ceiling": float(np.median(ceiling)),
+        "share": float(np.median(together / ceiling)),
         "rounds": found,
     }
 
@@ -156,6 +168,25 @@ def _serial(environments: Environments, budget: Budget, seeds: Any, episodes: li
             step += 1
         taken += step
     return taken / (time.perf_counter() - start)
+
+
+def _flops(environments: Environments, budget: Budget) -> float:
+    """XLA's count for one decision."""
+    policy, observation = environments.policy, np.zeros(environments.policy.observation_size, np.float32)
+    program = policy.actor, policy.networks, policy.normalisation, budget, jax.random.key(0)
+    cost = _decide_for_one.lower(*program, 0, 0, observation).compile().cost_analysis()
+    return float(cost["flops"])
+
+
+def _simulation(environments: Environments, seed: int, steps: int = 100) -> float:
+    """Seconds of one step of the simulator alone, with random actions."""
+    environment, random = environments.alone, np.random.default_rng(seed)
+    environment.reset(seed)
+    actions = random.uniform(-1, 1, (steps, environment.sizes()[1])).astype(np.float32)
+    start = time.perf_counter()
+    for action in actions:
+        environment.step(action)
+    return (time.perf_counter() - start) / steps
 
 
 def command() -> None:

@@ -58,11 +58,12 @@ def test_runtime_writes_its_rows_and_compares_files(tmp_path, monkeypatch, capsy
 def test_evaluation_is_compared_with_a_serial_loop_over_the_same_episodes(tmp_path, capsys):
     out = tmp_path / "evaluation.json"
     config = evaluation.Config(
-        inference_steps=(1,), candidates=(2,), episodes=2, serial_episodes=1, rounds=1, width=8, layers=1, out=out
+        inference_steps=(1,), candidates=(2,), episodes=2, serial_episodes=1, rounds=1, network="1x8", out=out
     )
     (row,) = evaluation.main(config)
     assert (row["inference_steps"], row["candidates"], row["rounds"]["length"]) == (1, 2, [200.0])
     assert row["ratio"] == row["steps_per_second"] / row["serial_steps_per_second"]
+    assert row["share"] == row["steps_per_second"] / row["ceiling"]
     assert json.loads(out.read_text())["rows"] == [row]
     assert "serial steps/s" in capsys.readouterr().out
 

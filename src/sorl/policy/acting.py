@@ -14,6 +14,10 @@ from sorl.agents.actors import AbstractActor
 from sorl.data.normalisation import Normalisation
 
 
+BLOCK_ROWS = 512
+"""Rows of a product (decisions times candidates) in a block of a large batch on a CPU, whose activations stay in the
+cache: 1,024 decisions among 8 candidates then take 0.57 of the time at 4 x 512, with the same bits."""
+
 Program = Callable[[tuple[Array, ...], np.ndarray, Array], Array]
 """Computes actions from `program_arrays`, a batch of observations and one random key."""
 
@@ -31,10 +35,33 @@ def decide(
 
     **Returns:** an action for each row, or, if the actor gives several actions per decision, a chunk of them.
     """
-    action_size = actor.actions_at_once * normalisation.action_low.shape[0]
-    with jax.enable_x64(False):  # float64 draws from the same key would differ
-        draws = jax.vmap(lambda key: actor.draw_action(action_size, budget, key=key))(keys)
-    return act(actor, networks, normalisation, observations, draws, budget)
+
+    def whole(observations, keys):
+        action_size = actor.actions_at_once * normalisation.action_low.shape[0]
+        with jax.enable_x64(False):  # float64 draws from the same key would differ
+            draws = jax.vmap(lambda key: actor.draw_action(action_size, budget, key=key))(keys)
+        return act(actor, networks, normalisation, observations, draws, budget)
+
+    if len(observations) * budget.candidates <= 2 * BLOCK_ROWS:
+        return whole(observations, keys)
+    in_blocks = functools.partial(_in_blocks, whole, max(1, BLOCK_ROWS // budget.candidates))
+    return jax.lax.platform_dependent(observations, keys, cpu=in_blocks, default=whole)
+
+
+def _in_blocks(
+    function: Callable[[Array, Array], Array],
+    rows: int,
+    observations: Float[Array, "batch observation"],
+    keys: Key[Array, " batch"],
+) -> Float[Array, "batch *chunk action"]:
+    """Applies a function of a batch to blocks of `rows` rows, one after the other, and to the rest."""
+    blocks = len(observations) // rows
+    full = [part[: blocks * rows].reshape(blocks, rows, *part.shape[1:]) for part in (observations, keys)]
+    found = jax.lax.map(lambda block: function(*block), tuple(full))
+    found = found.reshape(blocks * rows, *found.shape[2:])
+    if blocks * rows == len(observations):
+        return found
+    return jnp.concatenate([found, function(observations[blocks * rows :], keys[blocks * rows :])])
 
 
 def act(
