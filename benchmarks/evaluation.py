@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import tyro
 from ceilings import matmul_chain, seconds_of
+from updates import costs
 
 from sorl import Budget, Normalisation, Policy, Sorl, evaluate_policy, load_run
 from sorl.environments.ogbench import OgbenchEnvironment
@@ -174,8 +175,7 @@ def _flops(environments: Environments, budget: Budget) -> float:
     """XLA's count for one decision."""
     policy, observation = environments.policy, np.zeros(environments.policy.observation_size, np.float32)
     program = policy.actor, policy.networks, policy.normalisation, budget, jax.random.key(0)
-    cost = _decide_for_one.lower(*program, 0, 0, observation).compile().cost_analysis()
-    return float(cost["flops"])
+    return costs(_decide_for_one.lower(*program, 0, 0, observation).compile())[0]
 
 
 def _simulation(environments: Environments, seed: int, steps: int = 100) -> float:
