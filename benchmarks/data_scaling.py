@@ -80,9 +80,12 @@ def main(config: Config) -> tuple[list[Row], bool]:
     print(f"The sweep:\n  {shlex.join(['python', '-m', 'sorl.sweep', *config.words])}", flush=True)
     where = sweep.EngineOptions(jobs=config.jobs)
     described = sweep.Config(out=config.out, grid=config.grid, where=where, extend=True)
-    complete = sweep.carry_out(described, runs, config.words)
-    rows = summarised(finished(config.out.expanduser().absolute(), runs))
-    write(config, rows)
+    try:
+        complete = sweep.carry_out(described, runs, config.words)
+    finally:  # also if it is interrupted
+        rows = summarised(finished(config.out.expanduser().absolute(), runs))
+        if rows:
+            write(config, rows)
     return rows, complete
 
 
