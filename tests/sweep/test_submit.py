@@ -56,7 +56,8 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
     commands = tmp_path / "commands"
     commands.mkdir()
     scontrol = '#!/bin/sh\necho "$@" > "$REQUEUED"\n'
-    for name, text in {"sbatch": SBATCH.replace("PYTHON", sys.executable), "scontrol": scontrol}.items():
+    srun = '#!/bin/sh\nshift\nexec "$@"\n'  # in place of a real one, too
+    for name, text in {"sbatch": SBATCH.replace("PYTHON", sys.executable), "scontrol": scontrol, "srun": srun}.items():
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
