@@ -14,6 +14,7 @@ Scalar = float | Float[Array, ""]
 
 _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _SMALL = 2**14
+"""Largest array that `norm` takes whole on an accelerator; larger ones are first summed along their last axis."""
 
 
 class AdamState(eqx.Module):

@@ -135,10 +135,8 @@ class Trainer:
 def initial(config: TrainConfig, dataset: Dataset | HostDataset) -> loop.TrainState:
     """The local state of a run before its first update."""
     members = config.members.values()
-    own, seeds = (
-        hyperparameters.own_settings([member.agent for member in members]),
-        tuple(member.seed for member in members),
-    )
+    own = hyperparameters.own_settings([member.agent for member in members])
+    seeds = tuple(member.seed for member in members)
     return loop.init(config.shared_agent, dataset, seeds, own, batch_size=config.batch_size)
 
 
