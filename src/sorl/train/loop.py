@@ -278,7 +278,7 @@ def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: in
 # Jitted separately so that it is traced only once, because its tracing is the longest part of the start.
 @partial(jax.jit, static_argnames="platform")
 def _update(
-    agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any, *, platform: str
+    agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any, *, platform: str = "cpu"
 ) -> tuple[PyTree, PyTree]:
     with traced_for(platform):
         return agent.update(state, batch, draws, shared)
