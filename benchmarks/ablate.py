@@ -6,6 +6,7 @@ if __name__ == "__main__":
     entry.run("ablate", stopped="the same command continues with what is not finished")
 
 import dataclasses
+import json
 import math
 import shlex
 import subprocess
@@ -170,11 +171,26 @@ def on_cpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
         )
     )
     names = {words: name for name, words in config.agents.items()}
+    results = json.loads((config.out / form / "comparison.json").read_text())["rows"]
     rows = []
     for row in table:
         scores = {key: row[key] for key in ("headline", "headline_low", "headline_high", "seeds", "update_ms")}
-        rows.append({"variant": names[row["agent"]], "task": row["task"], "rewards": form} | scores)
+        scores["decision_ms"] = row["decision_ms"]
+        own = [each for each in results if (each["agent"], each["task"]) == (row["agent"], row["task"])]
+        grid = {"budgets": by_budget(own)}
+        rows.append({"variant": names[row["agent"]], "task": row["task"], "rewards": form} | scores | grid)
     return rows, []
+
+
+def by_budget(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Success after training at each evaluated budget, over the seeds of `results`, by names such as "4, 1"."""
+    counts: dict[str, list[int]] = {}
+    for row in results:
+        if row["kind"] == "after training":
+            found = counts.setdefault(f"{row['steps']}, {row['candidates']}", [0, 0])
+            found[0] += row["successes"]
+            found[1] += row["episodes"]
+    return {budget: successes / episodes for budget, (successes, episodes) in counts.items()}
 
 
 def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -266,22 +282,37 @@ def write(config: Config, rows: Sequence[dict[str, Any]]) -> None:
     protocol = f"level {config.level}, {config.common}; success is the mean of the last three evaluations"
     lines = [f"`python benchmarks/ablate.py --level {config.level}`: {protocol}.", ""]
     for task, form in dict.fromkeys((row["task"], row["rewards"]) for row in found):
-        lines += [f"{task}, {form} rewards", "", "| variant | success | 95 % interval | to Sorl | ms an update | |"]
-        lines.append("|---|---|---|---|---|---|")
         own = [row for row in found if (row["task"], row["rewards"]) == (task, form)]
-        for row in sorted(own, key=lambda row: -row["headline"]):
+        own.sort(key=lambda row: -row["headline"])
+        lines += [f"{task}, {form} rewards", ""]
+        lines += ["| variant | seeds | success | 95 % interval | to Sorl | ms an update | ms a decision | |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        for row in own:
             low, high = (row[f"headline_{end}"] for end in ("low", "high"))
             interval = "-" if low is None else f"{low:.2f} .. {high:.2f}"
-            cost = f"{row['update_ms']:.1f}" if "update_ms" in row else "-"
-            shown = f"| {row['variant']} | {row['headline']:.2f} | {interval} | {row['difference']:+.2f} | {cost} "
-            lines.append(f"{shown}| {row['decision']} |")
-        lines.append("")
+            costs = " | ".join(f"{row[key]:.2f}" if key in row else "-" for key in ("update_ms", "decision_ms"))
+            shown = f"| {row['variant']} | {row['seeds']} | {row['headline']:.2f} | {interval} "
+            lines.append(f"{shown}| {row['difference']:+.2f} | {costs} | {row['decision']} |")
+        lines += ["", *budget_lines(own)]
     text = "\n".join(lines).rstrip()
     print(text, flush=True)
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "ablate.json", {"protocol": protocol, "rows": found})
     with whole_file(config.out / "ablate.md") as file:
         file.write(f"{text}\n")
+
+
+def budget_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of success at each budget after training, where some variant was evaluated at more than one."""
+    budgets = list(dict.fromkeys(budget for row in rows for budget in row.get("budgets", ())))
+    if all(len(row.get("budgets", ())) < 2 for row in rows):
+        return []
+    lines = ["| success after training at M^inf, N | " + " | ".join(budgets) + " |", "|---|" + "---|" * len(budgets)]
+    for row in rows:
+        found = (row.get("budgets", {}).get(budget) for budget in budgets)
+        shown = " | ".join("-" if success is None else f"{success:.2f}" for success in found)
+        lines.append(f"| {row['variant']} | {shown} |")
+    return [*lines, ""]
 
 
 def command() -> int:

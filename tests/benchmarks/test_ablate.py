@@ -44,6 +44,23 @@ def test_a_variant_helps_or_hurts_where_the_intervals_do_not_overlap():
     assert found[1]["difference"] == pytest.approx(0.3)
 
 
+def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_several():
+    def result(successes, episodes, steps, kind="after training"):
+        return {"kind": kind, "steps": steps, "candidates": 1, "successes": successes, "episodes": episodes}
+
+    results = [result(1, 10, 1), result(2, 30, 1), result(5, 10, 4), result(9, 10, 4, "last three evaluations")]
+    assert ablate.by_budget(results) == {"1, 1": 0.075, "4, 1": 0.5}
+    rows = [{"variant": "Sorl", "budgets": {"1, 1": 0.075, "4, 1": 0.5}}, {"variant": "a", "budgets": {"4, 1": 1.0}}]
+    assert ablate.budget_lines(rows) == [
+        "| success after training at M^inf, N | 1, 1 | 4, 1 |",
+        "|---|---|---|",
+        "| Sorl | 0.07 | 0.50 |",
+        "| a | - | 1.00 |",
+        "",
+    ]
+    assert ablate.budget_lines(rows[1:]) == []
+
+
 def test_unknown_variants_are_refused():
     with pytest.raises(ValueError, match="There is no variant 'magic'; give some of Sorl, "):
         ablate.Config(variants=("magic",))
