@@ -55,6 +55,8 @@ class Config:
     """Approximate length of each chunk, in seconds."""
     memory_updates: int = 2000
     """Updates of the processes whose memory is measured, with small networks; 0: it is not measured."""
+    most_in_memory: int = 100_000_000
+    """Sets of more transitions than this are measured on disk alone."""
     out: Path | None = None
     """JSON file of all figures; a CSV file of the rows is written beside it."""
 
@@ -185,8 +187,8 @@ def memory(config: Config, path: Path) -> list[dict[str, Any]]:
     They are compared with those of an empty run: the same agent on a set of one episode.
     """
     empty = made_up(config, config.episode)
-    rows = []
-    for place, target in (("empty", empty), *((place, path) for place in PLACES)):
+    rows, places = [], PLACES if read_manifest(path).rows <= config.most_in_memory else ("disk",)
+    for place, target in (("empty", empty), *((place, path) for place in places)):
         command = [sys.executable, "-c", MEMORY, str(target), place.replace("empty", "device")]
         done = subprocess.run(
             [*command, str(config.memory_updates)], capture_output=True, text=True, cwd=Path(__file__).parent
