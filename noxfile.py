@@ -65,7 +65,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Static types of the package, the tests and the benchmarks."""
     _install(session, "tests", "typecheck")
-    session.run("pyright")
+    session.run("pyright", "--threads")
 
 
 @nox.session

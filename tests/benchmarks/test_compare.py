@@ -78,6 +78,22 @@ def make_run(member, successes=(0.0, 0.5, 0.6, 0.7), final=0.5):
     (directory / "attempt.json").write_text(json.dumps({"exit_code": 0, "peak_bytes": 3 * 2**20}))
 
 
+@pytest.fixture
+def free_of_cost(monkeypatch):
+    """Figures instead of measurements, which compile two agents."""
+    made_up = {"update_ms": 1.0, "decision_ms": 1.0, "state_bytes": 8}
+    monkeypatch.setattr(compare, "measure_costs", lambda _, members: {member.subject: made_up for member in members})
+
+
+def test_costs_are_those_of_fresh_networks(tmp_path):
+    settings = compare.Config(agents=("bc",), seeds=(1,), options="--agent.hidden-sizes 8", rounds=1, out=tmp_path)
+    (cost,) = compare.measure_costs(settings, compare.make_members(settings)).values()
+    assert cost["update_ms"] > 0 and cost["decision_ms"] > 0
+    # A layer of eight units, with Adam's moments, is a few kilobytes.
+    assert 0 < cost["state_bytes"] < 2**16
+
+
+@pytest.mark.usefixtures("free_of_cost")
 def test_the_table_of_finished_runs(tmp_path, capsys):
     settings = config(tmp_path, rounds=1)
     for member in compare.make_members(settings):
@@ -87,9 +103,7 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     assert better["headline"] == pytest.approx(0.6) and better["final"] == pytest.approx(0.6)
     assert (better["headline_low"], better["headline_high"]) == pytest.approx((0.6, 0.6))
     assert (better["final_low"], better["final_high"]) == pytest.approx((0.5, 0.7))
-    assert worse["steps"] == 1 and worse["update_ms"] > 0 and worse["decision_ms"] > 0
-    # Two hidden layers of eight: the field and its average, with Adam's moments, are a few kilobytes.
-    assert 0 < worse["state_bytes"] < 2**16
+    assert (worse["steps"], worse["update_ms"], worse["decision_ms"], worse["state_bytes"]) == (1, 1.0, 1.0, 8)
     output = capsys.readouterr()
     printed = output.out
     assert "4 of 4 runs finished" in output.err and "| `sorl` | 4, 1 | 0.60 | 0.60 .. 0.60 | 0.60 |" in printed
@@ -105,9 +119,8 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     assert json.loads((tmp_path / "comparison.json").read_text())["machine"]["jax"] == jax.__version__
 
 
-def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys, monkeypatch):
-    made_up = {"update_ms": 1.0, "decision_ms": 1.0, "state_bytes": 8}
-    monkeypatch.setattr(compare, "measure_costs", lambda _, members: {member.subject: made_up for member in members})
+@pytest.mark.usefixtures("free_of_cost")
+def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys):
     first = dataclasses.replace(config(tmp_path / "first", rounds=1), seeds=(1,))
     for member in compare.make_members(first):
         make_run(member, final=0.5)

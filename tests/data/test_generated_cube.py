@@ -8,7 +8,7 @@ from sorl.data import GeneratedSet, generate, load_ogbench
 from .generated import arrays_of, as_ogbench_loads
 
 
-EPISODES = 12
+EPISODES = 10
 
 
 @pytest.fixture(scope="module")
