@@ -1,5 +1,7 @@
 """The loop in the manner of the released code makes the updates of `SorlReleased`."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from sorl.agents.shared.shortcut_agent import SorlSharedDraws
 from sorl.data.transitions import Transition
 
 
-def test_the_loop_makes_the_released_updates_on_rows_of_the_data(capsys):
+def test_the_loop_makes_the_released_updates_on_rows_of_the_data():
     agent = updates.make_agent("SorlReleased", width=16, layers=2, backprop_steps=2)
     dataset = updates.made_up_dataset(100, 3, 2)
     loop = released.HostLoop(agent, dataset, batch_size=8, updates=2)
@@ -33,15 +35,28 @@ def test_the_loop_makes_the_released_updates_on_rows_of_the_data(capsys):
     np.testing.assert_allclose(other["policy"]["loss"], metrics["policy_loss"], rtol=1e-4)
     np.testing.assert_allclose(other["critic"]["loss"], metrics["critic_loss"], rtol=1e-4)
     assert int(adam[1][0].count) == 6  # two steps an update
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(loop()))
+    assert int(loop.adam[1][0].count) == 4
 
 
 def test_each_program_has_a_row(monkeypatch, tmp_path):
-    monkeypatch.setattr(released, "make_agent", lambda name, **_: updates.make_agent(name, **sizes))
+    monkeypatch.setattr(released, "HostLoop", lambda *_, **__: Idle())
+    monkeypatch.setattr(released, "Chunks", lambda *_, **__: Idle())
     monkeypatch.setattr(released, "one_update", lambda *_: None)  # another test counts its FLOPs
-    monkeypatch.setattr(released, "costs", lambda program: (3e9 if program is None else 5e9, 0.0))
-    sizes = {"width": 8, "layers": 1, "backprop_steps": 1}
-    config = released.Config(("1x8",), 1, updates=2, rounds=1, seconds=0.001, rows=50, out=tmp_path / "out.json")
+    monkeypatch.setattr(released, "costs", lambda _: (3e9, 0.0))
+    config = released.Config(("1x8",), rounds=1, seconds=0.001, rows=50, out=tmp_path / "out.json")
     rows = released.main(config)
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == rows
     assert [row["program"] for row in rows] == ["released manner", "SorlReleased", "Sorl"]
-    assert rows[0]["speed"] == 1 and all(row["update_ms"] > 0 for row in rows)
+    assert rows[0]["speed"] == 1 and all(row["update_ms"] > 0 and row["products_gflops"] > 0 for row in rows)
     assert [row["gflop"] for row in rows] == [5, 3, 3]
+
+
+class Idle:
+    """A program that does nothing."""
+
+    def __call__(self):
+        pass
+
+    def flops(self):
+        return 5e9
