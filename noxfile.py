@@ -63,9 +63,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Static types of the package, the tests and the benchmarks."""
-    _install(session, "tests", "typecheck")
-    session.run("pyright", "--threads")
+    """Static types of the package, the tests and the benchmarks, with the packages of the tests' environment."""
+    session.install(*_group("typecheck"))
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    # A second environment of the same packages would take longer to install than pyright takes.
+    session.run("nox", "--session", "tests", "--install-only")
+    python = os.path.join(".nox", "tests", "Scripts" if sys.platform == "win32" else "bin", "python")
+    session.run("pyright", "--threads", "--pythonpath", python)
 
 
 @nox.session
