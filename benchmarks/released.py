@@ -113,6 +113,7 @@ def update(agent: SorlReleased, networks: Any, adam: Any, batch: Any, draws: Any
         changes, adam = optimiser(agent).update(gradient, adam, own)
         return optax.apply_updates(own, changes), adam, statistics
 
+    own: Any
     own, adam, critic_metrics = step(td_loss, networks, adam, shared.target_steps)
     own, adam, policy_metrics = step(policy_loss, own, adam, shared.policy_steps)
     for name in ("field", "critic"):
@@ -127,7 +128,7 @@ class HostLoop:
     def __init__(self, agent: SorlReleased, dataset: Dataset, *, batch_size: int = 256, updates: int = 1):
         state = agent.init(*dataset.sizes, key=jax.random.key(0))
         self.networks = {name: getattr(state, name) for name in PARTS}
-        self.adam = optimiser(agent).init(self.networks)
+        self.adam: Any = optimiser(agent).init(self.networks)
         self.updates = updates
         self._agent, self._batch_size, self._key = agent, batch_size, jax.random.key(1)
         self._generator = np.random.default_rng(0)

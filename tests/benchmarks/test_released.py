@@ -1,6 +1,7 @@
 """The loop in the manner of the released code makes the updates of `SorlReleased`."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from sorl.data.transitions import Transition
 
 
 def test_the_loop_makes_the_released_updates_on_rows_of_the_data():
-    agent = updates.make_agent("SorlReleased", width=16, layers=2, backprop_steps=2)
+    agent: Any = updates.make_agent("SorlReleased", width=16, layers=2, backprop_steps=2)
     dataset = updates.made_up_dataset(100, 3, 2)
     loop = released.HostLoop(agent, dataset, batch_size=8, updates=2)
     start = agent.init(3, 2, key=jax.random.key(0))
@@ -24,8 +25,10 @@ def test_the_loop_makes_the_released_updates_on_rows_of_the_data():
     draws, shared = agent.draw(8, 2, key=jax.random.key(2)), SorlSharedDraws(jnp.int32(1), jnp.int32(0))
 
     state, networks, adam = start, loop.networks, loop.adam
+    metrics: Any = None
+    other: Any = None
     ours = jax.jit(agent.update)
-    theirs = jax.jit(lambda *state: released.update(agent, *state, batch, draws, shared))
+    theirs = jax.jit(lambda networks, adam: released.update(agent, networks, adam, batch, draws, shared))
     for _ in range(3):
         state, metrics = ours(state, whole, draws, shared)
         networks, adam, other = theirs(networks, adam)
