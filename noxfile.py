@@ -69,7 +69,7 @@ def typecheck(session: nox.Session) -> None:
     # A second environment of the same packages would take longer to install than pyright takes.
     session.run("nox", "--session", "tests", "--install-only")
     python = os.path.join(".nox", "tests", "Scripts" if sys.platform == "win32" else "bin", "python")
-    session.run("pyright", "--threads", "--pythonpath", python)
+    session.run("pyright", "--pythonpath", python)
 
 
 @nox.session
