@@ -53,7 +53,7 @@ def runs(logs, tmp_path_factory):
     def make(name: str) -> tuple[Path, Path]:
         whole, parts = place / f"{name}-whole", place / f"{name}-parts"
         common = ["--seeds", "3", "0", "--batch-size", str(BATCH), "--log-interval", str(LOG_INTERVAL)]
-        common += ["--checkpoint-interval", "50", "--quiet", "--no-compilation-cache"]  # a checkpoint at the end alone
+        common += ["--checkpoint-interval", "5", "--quiet", "--no-compilation-cache"]
         common += synthetic.tiny_options(AGENTS[name])
         start = [f"agent:{word(AGENTS[name])}", "--data", str(logs)]
         assert train.main([*start, "--run-dir", str(whole), "--updates", "12", *common]) == 0

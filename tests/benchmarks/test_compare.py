@@ -86,11 +86,13 @@ def free_of_cost(monkeypatch):
 
 
 def test_costs_are_those_of_fresh_networks(tmp_path):
-    settings = compare.Config(agents=("bc",), seeds=(1,), options="--agent.hidden-sizes 8", rounds=1, out=tmp_path)
-    (cost,) = compare.measure_costs(settings, compare.make_members(settings)).values()
-    assert cost["update_ms"] > 0 and cost["decision_ms"] > 0
-    # A layer of eight units, with Adam's moments, is a few kilobytes.
-    assert 0 < cost["state_bytes"] < 2**16
+    settings = config(tmp_path, rounds=1)
+    costs = compare.measure_costs(settings, compare.make_members(settings))
+    assert len(costs) == 2
+    for cost in costs.values():
+        assert cost["update_ms"] > 0 and cost["decision_ms"] > 0
+        # Layers of eight units, with their averages and Adam's moments, are a few kilobytes.
+        assert 0 < cost["state_bytes"] < 2**16
 
 
 @pytest.mark.usefixtures("free_of_cost")

@@ -70,7 +70,7 @@ def test_evaluation_is_compared_with_a_serial_loop_over_the_same_episodes(tmp_pa
 
 def test_growth_varies_one_quantity_at_a_time(tmp_path, capsys):
     out = tmp_path / "growth.json"
-    lines: Any = {"seeds": (1, 2), "batch_sizes": (4,), "widths": (8,), "backprop_steps": (1,), "rows": (50, 1000)}
+    lines: Any = {"seeds": (1, 2), "batch_sizes": (2, 4), "widths": (8,), "backprop_steps": (1, 2), "rows": (50, 1000)}
     usual: Any = {"usual_batch_size": 4, "usual_width": 8, "usual_backprop_steps": 1, "usual_rows": 50, "layers": 1}
     config = growth.Config(**lines, **usual, rounds=1, chunk_seconds=0.01, out=out)
     found = growth.main(config)

@@ -8,7 +8,7 @@ from sorl.data import GeneratedSet, generate, load_ogbench
 from .generated import arrays_of, as_ogbench_loads
 
 
-EPISODES = 10
+EPISODES = 12
 
 
 @pytest.fixture(scope="module")
