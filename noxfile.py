@@ -1,4 +1,4 @@
-"""The project's chores: `nox` runs lint, typecheck and tests; `nox -s docs` builds pages, `nox -s bench` measures."""
+"""The project's chores: `nox` runs lint, types and tests; `nox -s docs` builds pages, `nox -s bench` measures."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import nox
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -63,13 +63,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Static types of the package, the tests and the benchmarks, with the packages of the tests' environment."""
-    session.install(*_group("typecheck"))
-    session.env["PYTHONDONTWRITEBYTECODE"] = ""
-    # The same packages in a second environment would take half a minute more.
-    session.run("nox", "--envdir", ".nox", "--session", "tests", "--install-only")
-    python = os.path.join(".nox", "tests", "Scripts" if sys.platform == "win32" else "bin", "python")
-    session.run("pyright", "--pythonpath", python)
+    """Static types alone, which a test checks too."""
+    _install(session, "tests")
+    session.run("pyright")
 
 
 @nox.session

@@ -1,6 +1,7 @@
 """The file format of a policy: a sealed file with a JSON header and the networks in Equinox's serialisation."""
 
 import dataclasses
+import functools
 import io
 import math
 import os
@@ -245,8 +246,7 @@ def _refuse_absurd_sizes(header: dict[str, Any], payload_bytes: int) -> None:
 
 
 def _networks(actor: AbstractActor, sizes: tuple[int, int], payload: bytes) -> PyTree:
-    observation_size, action_size = sizes
-    template = actor.template(observation_size, actor.actions_at_once * action_size)
+    template = _template(actor, *sizes)
     described = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * np.dtype(np.float32).itemsize
     if described > len(payload):
         raise ValueError("its arrays are not those of the networks that its header describes")
@@ -258,6 +258,12 @@ def _networks(actor: AbstractActor, sizes: tuple[int, int], payload: bytes) -> P
     if stream.read(1):
         raise ValueError("something follows the last of its arrays")
     return networks
+
+
+@functools.lru_cache(maxsize=64)
+def _template(actor: AbstractActor, observation_size: int, action_size: int) -> PyTree:
+    """The structure of the networks; kept, because to trace them takes most of the time to load a small policy."""
+    return actor.template(observation_size, actor.actions_at_once * action_size)
 
 
 def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisation:
