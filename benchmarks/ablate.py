@@ -49,6 +49,8 @@ VARIANTS: dict[str, str] = {
     "one jump: teacher": "sorl-plus --agent.teacher-rate 0.02",
     "one jump: Q loss": "sorl-plus --agent.q-step-weights 4 1 1",
     "one jump: distillation": "sorl-plus --agent.distillation-coefficient 10",
+    "one jump: distillation 30": "sorl-plus --agent.distillation-coefficient 30",
+    "one jump: distillation 100": "sorl-plus --agent.distillation-coefficient 100",
     "blind critic": "sorl-plus --agent.no-critic-sees-steps",
     "three steps": "sorl-plus --agent.n-step 3",
     "chunks of five": "sorl-plus --agent.chunk 5",
@@ -175,7 +177,7 @@ def on_cpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
     rows = []
     for row in table:
         scores = {key: row[key] for key in ("headline", "headline_low", "headline_high", "seeds", "update_ms")}
-        scores["decision_ms"] = row["decision_ms"]
+        scores |= {"decision_ms": row["decision_ms"], "budget": f"{row['steps']}, {row['candidates']}"}
         own = [each for each in results if (each["agent"], each["task"]) == (row["agent"], row["task"])]
         grid = {"budgets": by_budget(own)}
         rows.append({"variant": names[row["agent"]], "task": row["task"], "rewards": form} | scores | grid)
@@ -255,7 +257,7 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
             }
             finished = (directory / "evaluation.json").exists()
             own = {"variant": name, "task": task, "rewards": form, "seeds": len(settings.seeds), "finished": finished}
-            return [own | scores]
+            return [own | scores | {"budget": f"{usual.inference_steps}, {usual.candidates}"}]
     return []
 
 
@@ -285,13 +287,13 @@ def write(config: Config, rows: Sequence[dict[str, Any]]) -> None:
         own = [row for row in found if (row["task"], row["rewards"]) == (task, form)]
         own.sort(key=lambda row: -row["headline"])
         lines += [f"{task}, {form} rewards", ""]
-        lines += ["| variant | seeds | success | 95 % interval | to Sorl | ms an update | ms a decision | |"]
-        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += ["| variant | M^inf, N | seeds | success | 95 % interval | to Sorl | ms an update | ms a decision | |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
         for row in own:
             low, high = (row[f"headline_{end}"] for end in ("low", "high"))
             interval = "-" if low is None else f"{low:.2f} .. {high:.2f}"
             costs = " | ".join(f"{row[key]:.2f}" if key in row else "-" for key in ("update_ms", "decision_ms"))
-            shown = f"| {row['variant']} | {row['seeds']} | {row['headline']:.2f} | {interval} "
+            shown = f"| {row['variant']} | {row['budget']} | {row['seeds']} | {row['headline']:.2f} | {interval} "
             lines.append(f"{shown}| {row['difference']:+.2f} | {costs} | {row['decision']} |")
         lines += ["", *budget_lines(own)]
     text = "\n".join(lines).rstrip()
