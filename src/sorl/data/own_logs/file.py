@@ -57,9 +57,13 @@ class Log:
 
     def has_outcome(self) -> Bool[np.ndarray, " rows"]:
         """Whether each row can be used for training: its next observation is known, or it terminated."""
-        known = np.ones(len(self.ends), np.bool_)
-        known[self.ends] = self.has_successor
-        return known | self.terminated
+        found = np.ones(len(self.ends), np.bool_)
+        found[self.ends] = self.last_has_outcome()
+        return found
+
+    def last_has_outcome(self) -> Bool[np.ndarray, " trajectories"]:
+        """Whether the last row of each trajectory can be used for training."""
+        return self.has_successor | self.terminated[self.ends]
 
 
 def read_log(path: pathlib.Path) -> Log:

@@ -228,7 +228,7 @@ def _actions(log: Log, train: Bool[np.ndarray, " rows"], limits: scales.Range) -
 
 def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, actions: Columns) -> dict[str, Any]:
     # Counted by trajectories: of a billion steps, each mask of rows is a gigabyte.
-    picked, without_outcome = train[log.ends], ~(log.has_successor | log.terminated[log.ends])
+    picked, without_outcome = train[log.ends], ~log.last_has_outcome()
     return summary.summarise(
         observations,
         actions,

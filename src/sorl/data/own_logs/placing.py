@@ -44,7 +44,7 @@ def host_datasets(
         lengths=log.lengths,
         final_observations=log.successors,
     )
-    all_steps = log.has_successor | log.terminated[log.ends]
+    all_steps = log.last_has_outcome()
     to_network = scales.observation_map(normalisation), scales.action_map(normalisation)
     return [HostDataset.of(rows, part[log.ends], all_steps, *to_network) for part in parts]
 
