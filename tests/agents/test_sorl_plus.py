@@ -21,7 +21,7 @@ from sorl.functional.verifiers import LowerBound, Mean, Min, Softmax
 from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.runs.metrics import read_metrics
 from sorl.system.files import read_json
-from sorl.train import __main__ as train, loop
+from sorl.train import __main__ as train, hyperparameters, loop
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.validation import validation_losses
 
@@ -362,6 +362,21 @@ def test_every_switch_trains_resumes_bit_for_bit_and_acts_alike_from_its_file(fi
     acted = policy(observations, key=jax.random.key(0))
     np.testing.assert_array_equal(loaded(observations, key=jax.random.key(0)), acted)
     assert np.all(np.abs(acted) <= 1) and np.all(np.isfinite(acted))
+
+
+def test_members_of_a_population_with_all_switches_are_their_lone_runs():
+    numbers = "cloning_weight", "target_pessimism", "q_loss_pessimism", "teacher_rate", "distillation_coefficient"
+    one = _agent(**({"backprop_steps": 1} | TOGETHER))
+    other = dataclasses.replace(one, **{name: getattr(one, name) / 2 for name in numbers})
+    own, dataset = hyperparameters.own_settings([one, other]), synthetic.dataset()
+    together = loop.init(one, dataset, (3, 3), own, batch_size=BATCH)
+    sizes: dict[str, Any] = {"batch_size": BATCH, "log_interval": 100, "seed_mapping": "map"}
+    together = loop.run_chunk(one, together, dataset, jnp.int32(6), own, **sizes)
+    for index, agent in enumerate((one, other)):
+        lone = _chunk(agent, loop.init(agent, dataset, (3,), batch_size=BATCH), 6)
+        for a, b in zip(*(jax.tree.leaves((s.agent, s.metric_sums)) for s in (together, lone)), strict=True):
+            np.testing.assert_array_equal(a[index], b[0])
+    assert not np.array_equal(*together.metric_sums["distillation_loss"])
 
 
 def test_all_switches_together_train_resume_evaluate_and_export_by_the_command_line(tmp_path):

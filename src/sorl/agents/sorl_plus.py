@@ -51,7 +51,8 @@ class SorlPlus(AbstractAgent):
 
     Differences from the sources: they train flows and one-step policies, and their candidates take ten Euler steps;
     here one shortcut model is policy and clone, and its candidates take k jumps. The Guided Flow Policy weights a flow
-    of its own, from which the policy is distilled.
+    of its own, from which the policy is distilled; its option to average the actions of both in the TD target has no
+    counterpart where both are one model.
 
     Logged as by `Sorl`: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`,
     `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`; and
