@@ -116,7 +116,7 @@ def evaluate_policy(
     """Plays `episodes` episodes and returns their results, which do not depend on the kind or number of environments.
 
     All budgets play the same episodes, so that they can be compared in pairs. The policy is compiled once for each
-    structure of actor and networks, budget and number of rows (`sorl.evaluate.episodes.batch_rows`).
+    structure of actor and networks, budget and number of rows (`sorl.evaluate.deciding.batch_rows`).
 
     **Arguments:** `policy`; `environments`, which nothing else may use at the same time; `budget` of each decision
     (default: the policy's own); `episodes`, at least 1; `seed` of the episodes; `stop`, an event with which another
