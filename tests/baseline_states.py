@@ -18,14 +18,14 @@ def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
     def settle(path, leaf, random):
         of_optimiser = any("optimiser" in str(entry) for entry in path)
         kind = dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-        return jnp.zeros(leaf.shape, kind) if of_optimiser else random
+        return jnp.asarray(np.zeros(leaf.shape), kind) if of_optimiser else random
 
     return jax.tree_util.tree_map_with_path(settle, template, fill(template, seed, dtype))
 
 
 def make_example(agent: Any, rows: int) -> tuple[Any, Any, Any, Any]:
     """The agent, a state, a batch of `rows` and draws for it, all in double precision."""
-    draws = double(agent.draw(rows, ACTION_SIZE, key=jax.random.key(0)))
+    draws = double(jax.jit(lambda key: agent.draw(rows, ACTION_SIZE, key=key))(jax.random.key(0)))
     return agent, random_state(agent), make_batch(rows, dtype=jnp.float64), draws
 
 

@@ -22,7 +22,9 @@ def fill(template: Any, seed: int, dtype: Any = jnp.float32, scale: float = 0.5)
 
 def double(tree: Any) -> Any:
     """The tree with its floating arrays in double precision: agents draw in single precision."""
-    return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return jax.tree.map(
+        lambda x: jnp.asarray(np.asarray(x, np.float64)) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
 
 def make_policy(agent: Any, observation_size: int, action_size: int, seed: int, scale: float = 0.5) -> Any:
@@ -55,7 +57,7 @@ def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32, discoun
         observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
         action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
         reward=jnp.asarray(-random.integers(0, 2, batch_size), dtype),
-        discount=discount * jnp.asarray(random.integers(0, 4, batch_size) > 0, dtype),
+        discount=jnp.asarray(discount * (random.integers(0, 4, batch_size) > 0), dtype),
         next_observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
         next_action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
     )
@@ -65,7 +67,7 @@ def directional_derivatives(function: Any, point: Any, gradient: Any, seed: int 
     """Along one random direction: `gradient`'s derivative, and the central finite difference of `function`."""
     random = np.random.default_rng(seed)
     direction = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), point)
-    along = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    along = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
     step = 1e-6
-    plus, minus = (jax.tree.map(lambda x, d, s=s: x + s * step * d, point, direction) for s in (1, -1))
+    plus, minus = (jax.tree.map(lambda x, d, s=s: np.asarray(x) + s * step * d, point, direction) for s in (1, -1))
     return float(along), float(function(plus) - function(minus)) / (2 * step)

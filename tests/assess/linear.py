@@ -51,5 +51,5 @@ def steps(observations, actions, rewards, masks, nexts, next_actions) -> Dataset
         actions=both(actions, next_actions),
         rewards=both(rewards, nothing),
         masks=both(masks, nothing + 1),
-        starts=2 * jnp.arange(len(rewards), dtype=jnp.int32),
+        starts=jnp.asarray(2 * np.arange(len(rewards)), jnp.int32),
     )

@@ -39,7 +39,7 @@ def test_a_two_state_chain(terminates, expected, shift):
     found = fit(policy, (Budget(1),), data, 0.5, SMALL)
     actions = np.full((2, 1, 1), 0.5, np.float32)
     for number in (BEHAVIOUR, 1):
-        values = found.values(number, data.observations[data.starts], actions)
+        values = found.values(number, np.asarray(data.observations)[data.starts], actions)
         assert values.shape == (2, 2)
         np.testing.assert_allclose(values, np.stack([np.add(expected, added)] * 2, axis=1), rtol=0.01)
 
@@ -61,7 +61,7 @@ def test_a_linear_gaussian_problem_at_two_budgets_and_for_the_behaviour():
     found = fit(policy, (Budget(1), Budget(2)), data, 0.9, options)
 
     places = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
-    observations = jnp.asarray(places[:, None], jnp.float32)
+    observations = places[:, None].astype(np.float32)
     # The behaviour acts uniformly in [-1, 1] whatever the state: gain 0, variance 1/3.
     cases = [(0.0, 1 / 3, random.uniform(-1, 1, (5, 500))), (-0.2, 0.01, None), (-0.4, 0.01, None)]
     for number, (gain, variance, actions) in enumerate(cases):
@@ -90,11 +90,11 @@ def test_chunks_of_two_actions_have_the_values_of_their_steps():
     rows = np.arange(4 * length)
     data = Dataset(
         observations=jnp.asarray(np.tile(np.stack([1 - odd, odd], axis=1), (4, 1)), jnp.float32),
-        actions=jnp.full((4 * length, 1), 0.5, jnp.float32),
+        actions=jnp.asarray(np.full((4 * length, 1), 0.5), jnp.float32),
         rewards=jnp.asarray(np.tile(1.0 + odd, 4), jnp.float32),
-        masks=jnp.ones(4 * length, jnp.float32),
+        masks=jnp.asarray(np.ones(4 * length), jnp.float32),
         starts=jnp.asarray(rows[rows % length < length - 1], jnp.int32),
     )
     found = fit(linear_policy(np.full((2, 2), 0.5), chunk=2), (Budget(1),), data, 0.5, SMALL)
-    values = found.values(1, jnp.eye(2), np.full((2, 1, 2), 0.5, np.float32)).mean(axis=1)
+    values = found.values(1, np.eye(2, dtype=np.float32), np.full((2, 1, 2), 0.5, np.float32)).mean(axis=1)
     np.testing.assert_allclose(values, [8 / 3, 10 / 3], rtol=0.01)

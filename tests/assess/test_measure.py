@@ -19,7 +19,7 @@ from .linear import linear_policy
 def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
     data = synthetic.dataset(trajectories=4, length=20, observation_size=2, action_size=1)
     # Each decision is the action 0.1 and then 0.3, in every state: a sequence 0.1, 0.3, 0.1, 0.3, ...
-    data = dataclasses.replace(data, observations=jnp.ones_like(data.observations))
+    data = dataclasses.replace(data, observations=jnp.asarray(np.ones((80, 2)), jnp.float32))
     policy = linear_policy([[0.1, 0.0], [0.3, 0.0]], chunk=2)
     subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
     found = assess(subject, (Budget(1),), FitOptions(updates=5, hidden_sizes=(8,), batch_size=8), samples=1)
@@ -34,7 +34,7 @@ def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
 
 def test_an_action_that_is_constant_in_the_logs_counts_as_that_constant():
     data = synthetic.dataset(trajectories=4, length=20, observation_size=2, action_size=2)
-    data = dataclasses.replace(data, actions=data.actions.at[:, 1].set(0))
+    data = dataclasses.replace(data, actions=jnp.asarray(np.asarray(data.actions) * [1, 0], jnp.float32))
     found = []
     for gain in (0.7, 0.0):
         policy = linear_policy([[0.1, 0.0], [gain, 0.0]])

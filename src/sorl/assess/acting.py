@@ -21,14 +21,18 @@ _ACTIONS = 2
 """The stream of the actions' noise; those of the fit with the same seed, in `sorl.assess.fitted_q`, are 0 and 1."""
 
 
-def in_blocks(compute: Callable[..., Array], *columns: Any) -> Shaped[np.ndarray, "rows ..."]:
-    """Calls `compute` with `BLOCK` rows of each column at a time, so that one program serves any number of rows."""
-    rows = len(columns[0])
+def in_blocks(compute: Callable[..., PyTree], *columns: Shaped[Array | np.ndarray, "rows ..."]) -> Any:
+    """Calls `compute` with `BLOCK` rows of each column at a time, so that one program serves any number of rows.
+
+    **Returns:** the arrays of `compute` on the host, with as many rows as the columns have.
+    """
+    rows, on_host = len(columns[0]), [np.asarray(column) for column in columns]
     found = []
     for start in range(0, rows, BLOCK):
         places = np.minimum(np.arange(start, start + BLOCK), rows - 1)
-        found.append(np.asarray(compute(*(column[places] for column in columns)))[: rows - start])
-    return np.concatenate(found)
+        block = compute(*(column[places] for column in on_host))
+        found.append(jax.tree.map(lambda leaf, rest=rows - start: np.asarray(leaf)[:rest], block))
+    return jax.tree.map(lambda *blocks: np.concatenate(blocks), *found)
 
 
 def decision_size(policy: Policy) -> int:
@@ -43,7 +47,12 @@ def varying(policy: Policy) -> Bool[np.ndarray, " decision"]:
 
 
 def sampled_actions(
-    policy: Policy, observations: Float[Array, "rows observation"], budget: Budget, *, samples: int, seed: int
+    policy: Policy,
+    observations: Float[Array | np.ndarray, "rows observation"],
+    budget: Budget,
+    *,
+    samples: int,
+    seed: int,
 ) -> Float[np.ndarray, "rows samples action"]:
     """Independent decisions of a policy in each state; those of a row depend on the seed and its number only.
 
@@ -80,12 +89,13 @@ def _sampled(
 
 def own_values(
     policy: Policy,
-    observations: Float[Array, "rows observation"],
+    observations: Float[Array | np.ndarray, "rows observation"],
     actions: Float[np.ndarray, "rows samples action"],
     budget: Budget,
 ) -> Float[np.ndarray, "rows heads"] | None:
     """The values of the policy's own critic, averaged over the actions of each row; None if it holds no critic."""
-    if critic_values(policy.actor, policy.networks, observations[:1], jnp.asarray(actions[:1, 0]), budget) is None:
+    of_one = observations[:1], actions[:1, 0]
+    if jax.eval_shape(critic_values, policy.actor, policy.networks, *of_one, budget) is None:
         return None
 
     def compute(rows, own):

@@ -1,7 +1,6 @@
 """How far a policy's actions are from the logged ones: prediction, neighbours, range and smoothness."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -22,7 +21,7 @@ _QUERIES = 256
 
 def mean_energy_score(actions: Float[np.ndarray, "rows samples size"], logged: Float[np.ndarray, "rows size"]) -> float:
     """The mean energy score of the policy's samples against the logged action of each state."""
-    scores = in_blocks(_energy_scores, jnp.asarray(actions), jnp.asarray(logged))
+    scores = in_blocks(_energy_scores, actions, logged)
     return float(scores.mean(dtype=np.float64))
 
 

@@ -96,12 +96,11 @@ class Fitted(eqx.Module):
     def values(
         self,
         number: int,
-        observations: Float[Array, "rows observation"],
+        observations: Float[Array | np.ndarray, "rows observation"],
         actions: Float[np.ndarray, "rows samples action"],
     ) -> Float[np.ndarray, "rows heads"]:
         """Q of each row, averaged over its actions, in the units of the rewards."""
-        critic = jax.tree.map(lambda leaf: leaf[number], self.targets)
-        standardised = in_blocks(lambda rows, own: _mean_values(critic, rows, own), observations, actions)
+        standardised = in_blocks(lambda rows, own: _mean_values(self.targets, number, rows, own), observations, actions)
         return self.scale.centre + self.scale.scale * standardised.astype(np.float64)
 
 
@@ -127,7 +126,8 @@ def fit(
     scale = value_scale(Trajectories.of(dataset), discount)
     problem = Problem(policy.actor, policy.networks, jnp.asarray(varying(policy)), budgets, discount, scale)
     key = jax.random.key(options.seed)
-    state = _initial_state(dataset.observations.shape[1], decision_size(policy), 1 + len(budgets), options, key)
+    sizes = dataset.observations.shape[1], decision_size(policy)
+    state = _initial_state(*sizes, options.hidden_sizes, options.heads, 1 + len(budgets), key)
     chunk = min(CHUNK, math.ceil(options.updates / 5))  # `watch` sees the fit before its last fifth
     for done in range(0, options.updates, chunk):
         updates = min(chunk, options.updates - done)
@@ -135,19 +135,25 @@ def fit(
         rates = jnp.float32(options.learning_rate), jnp.float32(options.target_rate)
         state = _run(problem, state, dataset, key, counts, rates, batch_size=options.batch_size)
         watch(done + updates, updates, Fitted(state.targets, scale))
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.targets)):
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.targets)):
         raise FloatingPointError("The fitted values are not finite; give a lower --fit.learning-rate.")
     return Fitted(state.targets, scale)
 
 
+@partial(jax.jit, static_argnums=range(5))
 def _initial_state(
-    observation_size: int, action_size: int, policies: int, options: FitOptions, key: Key[Array, ""]
+    observation_size: int,
+    action_size: int,
+    hidden_sizes: tuple[int, ...],
+    heads: int,
+    policies: int,
+    key: Key[Array, ""],
 ) -> FitState:
     critic: Any = CriticEnsemble(
         observation_size,
         action_size,
-        options.hidden_sizes,
-        heads=options.heads,
+        hidden_sizes,
+        heads=heads,
         sees_steps=False,
         key=jax.random.fold_in(key, _INIT),
     )
@@ -216,8 +222,12 @@ def _loss(
 
 @jax.jit
 def _mean_values(
-    critic: CriticEnsemble, observations: Float[Array, "rows observation"], actions: Float[Array, "rows samples action"]
+    critics: CriticEnsemble,
+    number: Int[Array, ""],
+    observations: Float[Array, "rows observation"],
+    actions: Float[Array, "rows samples action"],
 ) -> Float[Array, "rows heads"]:
+    critic = jax.tree.map(lambda leaf: leaf[number], critics)
     rows, samples, _ = actions.shape
     flat = critic(jnp.repeat(observations, samples, axis=0), actions.reshape(rows * samples, -1))
     return jnp.mean(flat.reshape(rows, samples, -1), axis=1)

@@ -2,15 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from sorl.agents import Budget
 from sorl.assess import distance
-from sorl.assess.acting import own_values, sampled_actions
+from sorl.assess.acting import in_blocks, own_values, sampled_actions
 from sorl.assess.critic_sanity import calibrate
 from sorl.assess.fitted_q import BEHAVIOUR, FitOptions, Fitted, fit
 from sorl.assess.record import Assessment, AtBudget, Behaviour, Calibration, DataFacts, PolicyFacts, Value
@@ -18,7 +18,7 @@ from sorl.assess.subject import Subject
 from sorl.assess.trajectories import Returns, Trajectories, returns_to_go, spread_out
 from sorl.assess.trust import notes
 from sorl.config.json_form import to_json
-from sorl.data.transitions import Transition, Window
+from sorl.data.transitions import Dataset, Window
 from sorl.policy import Policy
 from sorl.statistics.intervals import bootstrap_interval
 
@@ -27,7 +27,7 @@ class States(NamedTuple):
     """Some held-out transitions, with the policy's actions in their states at each budget."""
 
     numbers: Int[np.ndarray, " states"]
-    observations: Float[Array, "states observation"]
+    observations: Float[np.ndarray, "states observation"]
     logged: Float[np.ndarray, "states decision"]
     """The logged decision; of a chunk that the trajectory's end cuts, the last action repeated."""
     whole: Float[np.ndarray, " states"]
@@ -40,13 +40,13 @@ class States(NamedTuple):
         cls, subject: Subject, budgets: tuple[Budget, ...], numbers: Int[np.ndarray, " states"], samples: int, seed: int
     ) -> "States":
         """Acts in the states of these transitions."""
-        batch = _transitions(subject, numbers)
+        batch = _transitions(subject, subject.held_out, numbers)
         observations, whole = batch.observation, batch.valid
         return cls(
             numbers,
             observations,
-            np.asarray(batch.action),
-            np.ones(len(numbers)) if whole is None else np.asarray(whole),
+            batch.action,
+            np.ones(len(numbers)) if whole is None else whole,
             [sampled_actions(subject.policy, observations, each, samples=samples, seed=seed) for each in budgets],
         )
 
@@ -111,9 +111,13 @@ def assess(
     return dataclasses.replace(result, notes=tuple(notes(result)))
 
 
-def _transitions(subject: Subject, numbers: Int[np.ndarray, " chosen"]) -> Transition:
+def _transitions(subject: Subject, dataset: Dataset, numbers: Int[np.ndarray, " chosen"]) -> Any:
+    """The `Transition`s of these numbers, of the length of a decision, as numpy arrays."""
     window = Window(chunk=subject.policy.chunk)
-    return subject.held_out.take(jnp.asarray(numbers, jnp.int32), window, subject.discount)
+    return in_blocks(lambda block: _taken(dataset, block, window, subject.discount), numbers.astype(np.int32))
+
+
+_taken = jax.jit(Dataset.take, static_argnums=2)
 
 
 def _values(fitted: Fitted, states: States, number: int) -> Float[np.ndarray, " states"]:
@@ -131,19 +135,16 @@ def _value(fitted: Fitted, first: States, judged: States, number: int, earlier: 
 
 def _whole_returns(subject: Subject, trajectories: Trajectories, fitted: Fitted) -> Float[np.ndarray, " transitions"]:
     """The returns from each held-out transition; beyond a time-out they count the behaviour's fitted value."""
-    after = _transitions(subject, trajectories.last)
-    values = fitted.values(BEHAVIOUR, after.next_observation, np.asarray(after.next_action)[:, None]).mean(axis=1)
+    after = _transitions(subject, subject.held_out, trajectories.last)
+    values = fitted.values(BEHAVIOUR, after.next_observation, after.next_action[:, None]).mean(axis=1)
     return returns_to_go(trajectories, subject.discount).filled(values[trajectories.owner])
 
 
 def _near_actions(subject: Subject, judged: States) -> Float[np.ndarray, "states neighbours decision"]:
     """The logged decisions in the training states nearest to each judged state."""
     train = subject.data.train
-    batch = train.take(
-        jnp.asarray(spread_out(len(train), distance.MOST_LOGGED), jnp.int32), Window(chunk=subject.policy.chunk), 1.0
-    )
-    near = distance.near_states(np.asarray(judged.observations), np.asarray(batch.observation))
-    return np.asarray(batch.action)[near]
+    batch = _transitions(subject, train, spread_out(len(train), distance.MOST_LOGGED))
+    return batch.action[distance.near_states(judged.observations, batch.observation)]
 
 
 def _behaviour(
@@ -206,8 +207,8 @@ def _sequences(
         if length < 4:
             continue
         most -= length
-        batch = _transitions(subject, first + np.arange(0, length, chunk))
-        actions = np.asarray(batch.action)
+        batch = _transitions(subject, subject.held_out, first + np.arange(0, length, chunk))
+        actions = batch.action
         if budget is not None:
             actions = sampled_actions(subject.policy, batch.observation, budget, samples=1, seed=seed + 2)
         found.append(actions.reshape(-1, size)[:length])
