@@ -39,14 +39,18 @@ def test_bc_takes_the_step_of_half_the_squared_distance():
     agent, batch = Bc(hidden_sizes=(5,), learning_rate=0.01), make_batch(BATCH, dtype=jnp.float64)
     state = random_state(agent)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(actor):
         return jnp.mean(_cloning_losses(actor, batch))
 
+    expected, gradient = loss(state.actor)
     new, metrics = jax.jit(Bc.update)(agent, state, batch, (), ())
-    assert_close(new.actor, adam_step(jax.grad(loss)(state.actor), state.actor, 0.01))
-    assert metrics["policy_loss"] == pytest.approx(float(loss(state.actor)))
+    assert_close(new.actor, adam_step(gradient, state.actor, 0.01))
+    assert metrics["policy_loss"] == pytest.approx(float(expected))
     assert set(metrics) == {"policy_loss", "policy_grad_norm"}
-    assert agent.losses(state, batch, (), ())["policy_loss"] == pytest.approx(float(loss(state.actor)))
+    losses = jax.jit(Bc.losses)(agent, state, batch, (), ())
+    assert losses["policy_loss"] == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("agent", [Bc(hidden_sizes=(5,)), Iql(**SETTINGS)])
@@ -64,18 +68,20 @@ def test_they_act_on_the_mean_unless_told_otherwise(agent):
 
 def test_bc_with_a_learned_deviation_finds_that_of_the_data():
     agent = Bc(hidden_sizes=(8,), learned_std=True, learning_rate=0.02)
-    batch = make_batch(200, dtype=jnp.float64)
-    noise = jnp.asarray(np.random.default_rng(0).standard_normal((200, 2)))
-    batch = jax.tree.map(lambda leaf: jnp.zeros_like(leaf), batch)
-    batch = type(batch)(**{**vars(batch), "action": jnp.array([[0.2, -0.3]]) + jnp.array([[0.1, 0.3]]) * noise})
+    batch = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape)), make_batch(200, dtype=jnp.float64))
+    noise = np.random.default_rng(0).standard_normal((200, 2))
+    action = np.array([0.2, -0.3]) + np.array([0.1, 0.3]) * noise
+    batch = type(batch)(**{**vars(batch), "action": jnp.asarray(action)})
 
     @jax.jit
     def train(state):
-        return jax.lax.fori_loop(0, 400, lambda _, s: agent.update(s, batch, (), ())[0], state)
+        actor = jax.lax.fori_loop(0, 400, lambda _, s: agent.update(s, batch, (), ())[0], state).actor
+        return jnp.exp(actor.log_std), actor.mean(jnp.zeros(3))
 
-    actor = train(double(agent.init(3, 2, key=jax.random.key(0)))).actor
-    np.testing.assert_allclose(jnp.exp(actor.log_std), batch.action.std(axis=0), rtol=0.02)
-    np.testing.assert_allclose(actor.mean(jnp.zeros(3)), batch.action.mean(axis=0), atol=0.01)
+    init = jax.jit(lambda key: agent.init(3, 2, key=key))
+    deviation, mean = train(double(init(jax.random.key(0))))
+    np.testing.assert_allclose(deviation, action.std(axis=0), rtol=0.02)
+    np.testing.assert_allclose(mean, action.mean(axis=0), atol=0.01)
 
 
 @jax.jit
@@ -89,16 +95,22 @@ def _policy_loss(actor, weight, batch):
     return jnp.mean(weight * _cloning_losses(actor, batch))
 
 
+@jax.jit
+def _weight(value, q, batch):
+    return jnp.minimum(jnp.exp(2 * (q - jnp.stack([value(x) for x in batch.observation]))), 100.0)
+
+
 def test_iql_weighs_by_the_new_value_and_the_target_critic_from_before():
     agent, batch = Iql(**SETTINGS), make_batch(BATCH, dtype=jnp.float64)
     state = random_state(agent)
     new, metrics = update(agent, state, batch, (), ())
     old = state.values
-    q = jnp.min(values_of(old.target_critic, batch.observation, batch.action), axis=1)
-    value = adam_step(jax.grad(_value_loss)(old.value, q, batch), old.value, 0.01)
-    weight = jnp.minimum(jnp.exp(2 * (q - jnp.stack([value(x) for x in batch.observation]))), 100.0)
+    q = np.min(values_of(old.target_critic, batch.observation, batch.action), axis=1)
+    value = adam_step(jax.jit(jax.grad(_value_loss))(old.value, q, batch), old.value, 0.01)
+    weight = _weight(value, q, batch)
     assert_close(new.values.value, value)
-    assert_close(new.actor, adam_step(jax.grad(_policy_loss)(state.actor, weight, batch), state.actor, 0.01))
+    gradient = jax.jit(jax.grad(_policy_loss))(state.actor, weight, batch)
+    assert_close(new.actor, adam_step(gradient, state.actor, 0.01))
     assert_close(new.values.target_critic, average(new.values.critic, old.target_critic, 0.1))
     assert metrics["advantage_weight_mean"] == pytest.approx(float(weight.mean()))
     assert metrics["policy_loss"] == pytest.approx(float(_policy_loss(state.actor, weight, batch)))
@@ -122,8 +134,8 @@ def test_losses_are_those_of_the_update_at_the_present_parameters():
     agent, batch = Iql(**SETTINGS), make_batch(BATCH, dtype=jnp.float64)
     state = random_state(agent)
     losses = jax.jit(Iql.losses)(agent, state, batch, (), ())
-    q = jnp.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
-    weight = jnp.minimum(jnp.exp(2 * (q - jnp.stack([state.values.value(x) for x in batch.observation]))), 100.0)
+    q = np.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
+    weight = _weight(state.values.value, q, batch)
     assert losses["policy_loss"] == pytest.approx(float(_policy_loss(state.actor, weight, batch)))
     assert losses["value_loss"] == pytest.approx(float(_value_loss(state.values.value, q, batch)))
     _, metrics = update(agent, state, batch, (), ())

@@ -11,6 +11,7 @@ import pytest
 from sorl import Fql, Ifql, Sorl, SorlPlus, SorlReleased, Window, load_policy
 from sorl.agents import AGENTS
 from sorl.config.options import read_config
+from sorl.data.transitions import Dataset
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train, loop
 
@@ -31,16 +32,14 @@ def test_what_reaches_beyond_a_trajectorys_end_changes_no_loss(agent_class):
     dataset = synthetic.dataset(trajectories=4, length=8)
     # Four windows at the beginning of a trajectory, and four that reach beyond its end.
     indices = jnp.array([0, 1, 7, 8, 5, 6, 12, 13], jnp.int32)
-    batch = dataset.take(indices, agent.window, 0.9)
+    batch = jax.jit(Dataset.take, static_argnums=2)(dataset, indices, agent.window, 0.9)
     assert batch.valid is not None and batch.valid.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
-    made_up = (batch.valid == 0)[:, None]
-    other = dataclasses.replace(
-        batch,
-        action=jnp.where(made_up, 1 - batch.action, batch.action),
-        reward=jnp.where(made_up[:, 0], 100.0, batch.reward),
-        next_observation=jnp.where(made_up, -batch.next_observation, batch.next_observation),
-    )
-    state = agent.init(4, 3 * 2, key=jax.random.key(0))
+    action, reward, after = (np.array(leaf) for leaf in (batch.action, batch.reward, batch.next_observation))
+    # The last four are made up.
+    action[4:], reward[4:], after[4:] = 1 - action[4:], 100.0, -after[4:]
+    changes = {"action": action, "reward": reward, "next_observation": after}
+    other = dataclasses.replace(batch, **{name: jnp.asarray(leaf) for name, leaf in changes.items()})
+    state = jax.jit(lambda key: agent.init(4, 3 * 2, key=key))(jax.random.key(0))
     losses = jax.jit(_losses)
     found, expected = losses(agent, state, other), losses(agent, state, batch)
     assert found == expected
@@ -68,17 +67,17 @@ def test_every_agent_that_learns_values_takes_n_steps(name):
 def test_n_step_returns_reach_the_td_target():
     """With a discount of 0.5 and rewards of 1, the targets of untrained values differ in what is bootstrapped."""
     dataset = dataclasses.replace(synthetic.dataset(2, 40), rewards=jnp.ones(80), masks=jnp.ones(80))
-    indices = jnp.arange(30, dtype=jnp.int32)
 
     def target(n_step):
         agent = synthetic.tiny(AGENTS["Iql"], n_step=n_step, discount=0.5)
         state = agent.init(4, 2, key=jax.random.key(0))
-        batch = dataset.take(indices, agent.window, 0.5)
+        batch = dataset.take(jnp.arange(30, dtype=jnp.int32), agent.window, 0.5)
         value = jnp.mean(jax.vmap(state.values.value)(batch.next_observation))
         losses = agent.losses(state, batch, (), ())
         return losses["target_q_mean"] - 0.5**n_step * value
 
-    np.testing.assert_allclose([target(1), target(3)], [1.0, 1.75], rtol=1e-5)
+    found = jax.jit(lambda: [target(1), target(3)])()
+    np.testing.assert_allclose(found, [1.0, 1.75], rtol=1e-5)
 
 
 def test_chunks_and_n_steps_are_learned_through_the_command_line(tmp_path):

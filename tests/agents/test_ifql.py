@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Budget, Ifql
+from sorl import Budget, Ifql, Transition
 from sorl.agents.shared import implicit_values as implicit
 
 from ..baseline_states import adam_step, assert_close, average, euler, flow_errors, make_example, q_loss, values_of
-from ..random_networks import ACTION_SIZE, double, make_batch
+from ..random_networks import ACTION_SIZE, double
 
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -66,12 +66,13 @@ def test_an_update_steps_the_value_then_the_critic_and_the_flow_beside_them(exam
     agent, state, batch, draws = example
     new, _ = update(agent, state, batch, draws, ())
     old = state.values
-    value = adam_step(jax.grad(_value_loss)(old.value, old.target_critic, batch), old.value, 0.01)
+    value = adam_step(jax.jit(jax.grad(_value_loss))(old.value, old.target_critic, batch), old.value, 0.01)
     assert_close(new.values.value, value)
-    critic = adam_step(jax.grad(_critic_loss)(old.critic, value, batch), old.critic, 0.01)
+    critic = adam_step(jax.jit(jax.grad(_critic_loss))(old.critic, value, batch), old.critic, 0.01)
     assert_close(new.values.critic, critic)
     assert_close(new.values.target_critic, average(critic, old.target_critic, 0.1))
-    assert_close(new.field, adam_step(jax.grad(_flow_loss)(state.field, batch, draws), state.field, 0.01))
+    gradient = jax.jit(jax.grad(_flow_loss))(state.field, batch, draws)
+    assert_close(new.field, adam_step(gradient, state.field, 0.01))
 
 
 def test_it_acts_with_the_best_of_its_candidates_by_the_lower_head(example):
@@ -80,26 +81,26 @@ def test_it_acts_with_the_best_of_its_candidates_by_the_lower_head(example):
     assert (usual.inference_steps, usual.candidates) == (3, 4)
     observation = batch.observation[0]
     noise = double(agent.actor.draw_action(ACTION_SIZE, usual, key=jax.random.key(2)))
-    candidates = euler(state.field, [observation] * 4, noise, 3)
-    q = jnp.min(values_of(state.values.critic, [observation] * 4, candidates), axis=1)
-    chosen = agent.actor.act(agent.policy(state), observation, noise, usual)
-    np.testing.assert_allclose(chosen, candidates[jnp.argmax(q)], rtol=1e-12)
-    alone = agent.actor.act(agent.policy(state), observation, noise[:1], Budget(3))
+    candidates = np.asarray(euler(state.field, [observation] * 4, noise, 3))
+    q = np.min(values_of(state.values.critic, [observation] * 4, candidates), axis=1)
+    act = jax.jit(agent.actor.act, static_argnums=3)
+    chosen = act(agent.policy(state), observation, noise, usual)
+    np.testing.assert_allclose(chosen, candidates[np.argmax(q)], rtol=1e-12)
+    alone = act(agent.policy(state), observation, noise[:1], Budget(3))
     np.testing.assert_allclose(alone, candidates[0], rtol=1e-12)
 
 
 def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
     """Terminal transitions of one state and two actions: Q learns the rewards, V their expectile."""
     agent = Ifql(hidden_sizes=(4,), critic_hidden_sizes=(32,), learning_rate=0.01, target_rate=0.2, expectile=0.8)
-    batch = make_batch(8, dtype=jnp.float64)
-    sides = jnp.repeat(jnp.array([-0.5, 0.5]), 4)
-    batch = type(batch)(
-        observation=jnp.zeros((8, 3)),
-        action=jnp.stack([sides, sides], axis=1),
-        reward=jnp.where(sides > 0, 1.0, 0.0),
-        discount=jnp.zeros(8),
-        next_observation=jnp.zeros((8, 3)),
-        next_action=jnp.zeros((8, 2)),
+    sides = np.repeat([-0.5, 0.5], 4)
+    batch = Transition(
+        observation=jnp.asarray(np.zeros((8, 3))),
+        action=jnp.asarray(np.stack([sides, sides], axis=1)),
+        reward=jnp.asarray(np.where(sides > 0, 1.0, 0.0)),
+        discount=jnp.asarray(np.zeros(8)),
+        next_observation=jnp.asarray(np.zeros((8, 3))),
+        next_action=jnp.asarray(np.zeros((8, 2))),
     )
 
     @jax.jit
@@ -109,9 +110,10 @@ def test_the_value_of_a_known_state_becomes_the_expectile_of_its_rewards():
             rates: Any = {"learning_rate": agent.learning_rate, "target_rate": agent.target_rate}
             return implicit.step(values, batch, q, expectile=agent.expectile, **rates)[0]
 
-        return jax.lax.fori_loop(0, 500, one, values)
+        values = jax.lax.fori_loop(0, 500, one, values)
+        return jax.vmap(values.critic)(batch.observation, batch.action), values.value(jnp.zeros(3))
 
-    values = train(double(implicit.init(3, 2, (32,), 2, key=jax.random.key(0))))
-    q = jax.vmap(values.critic)(batch.observation, batch.action)
+    init = jax.jit(lambda key: implicit.init(3, 2, (32,), 2, key=key))
+    q, value = train(double(init(jax.random.key(0))))
     np.testing.assert_allclose(q, np.stack([batch.reward] * 2, axis=1), atol=0.01)
-    assert values.value(jnp.zeros(3)) == pytest.approx(0.8, abs=0.02)
+    assert value == pytest.approx(0.8, abs=0.02)

@@ -58,6 +58,10 @@ def _actor_loss(actor, critic, batch):
     return -jnp.mean(q) / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) + 0.7 * jnp.mean(distance)
 
 
+critic_gradient = jax.jit(jax.grad(_critic_loss))
+actor_gradient = jax.jit(jax.grad(_actor_loss))
+
+
 def test_losses_are_those_worked_out_row_by_row(example):
     agent, state, batch, draws = example
     losses = jax.jit(Rebrac.losses)(agent, state, batch, draws, _at(0))
@@ -68,8 +72,9 @@ def test_losses_are_those_worked_out_row_by_row(example):
 def test_the_noise_of_the_target_is_limited(example):
     agent, state, batch, _ = example
     # 0.5 z beyond 0.6 is 0.6: noise of 1.2 and of 50 are the same.
+    losses_of = jax.jit(Rebrac.losses)
     losses = [
-        agent.losses(state, batch, RebracDraws(jnp.full((6, ACTION_SIZE), z)), _at(0))["critic_loss"]
+        losses_of(agent, state, batch, RebracDraws(jnp.full((6, ACTION_SIZE), z)), _at(0))["critic_loss"]
         for z in (1.2, 50.0, 0.4)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -78,9 +83,9 @@ def test_the_noise_of_the_target_is_limited(example):
 def test_an_even_update_steps_the_critic_then_the_actor_then_both_averages(example):
     agent, state, batch, draws = example
     new, metrics = update(agent, state, batch, draws, _at(1))  # the second update
-    gradient = jax.grad(_critic_loss)(state.critic, state, batch, draws.target_noise)
+    gradient = critic_gradient(state.critic, state, batch, draws.target_noise)
     critic = adam_step(gradient, state.critic, 0.01)
-    actor = adam_step(jax.grad(_actor_loss)(state.actor, critic, batch), state.actor, 0.01)
+    actor = adam_step(actor_gradient(state.actor, critic, batch), state.actor, 0.01)
     assert_close(new.critic, critic)
     assert_close(new.actor, actor)
     assert_close(new.target_critic, average(critic, state.target_critic, 0.1))
@@ -95,7 +100,7 @@ def test_an_odd_update_leaves_the_actor_and_the_averages_alone(example):
     for name in kept:
         for a, b in zip(jax.tree.leaves(getattr(new, name)), jax.tree.leaves(getattr(state, name)), strict=True):
             np.testing.assert_array_equal(a, b)
-    gradient = jax.grad(_critic_loss)(state.critic, state, batch, draws.target_noise)
+    gradient = critic_gradient(state.critic, state, batch, draws.target_noise)
     assert_close(new.critic, adam_step(gradient, state.critic, 0.01))
     # The actor's metrics are those of its last step.
     assert all(metrics[name] == state.policy_metrics[name] for name in state.policy_metrics)
@@ -110,7 +115,7 @@ def test_momentum_between_turns_is_one_adam_over_all_updates(example):
     for step in range(5):
         new, _ = update(agent, state, batch, draws, _at(step))
         turn = step % 2 == 1
-        gradient = jax.grad(_actor_loss)(state.actor, new.critic, batch)
+        gradient = actor_gradient(state.actor, new.critic, batch)
         gradient = jax.tree.map(lambda g, turn=turn: turn * np.asarray(g), gradient)
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
         variance = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, variance, gradient)
@@ -161,7 +166,7 @@ def test_it_acts_by_its_squashed_mean(example):
 
 def test_seeds_that_share_the_step_run_one_branch(example):
     agent, state, batch, draws = example
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
+    states = jax.tree.map(lambda leaf: np.stack([leaf] * 3), state)
     traced = jax.make_jaxpr(jax.vmap(lambda s, d, h: agent.update(s, batch, d, h), in_axes=(0, None, None)))(
         states, draws, _at(0)
     )

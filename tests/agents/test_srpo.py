@@ -60,6 +60,11 @@ def _model_loss(model, batch, draws, kept):
     return jnp.mean(jnp.stack(errors))
 
 
+@jax.jit
+def _actions(actor, batch):
+    return [jnp.tanh(actor.mlp(x)) for x in batch.observation]
+
+
 def _surrogate(actor, state, batch, draws):
     """Row by row: the policy's action times the direction that it is to leave, which is held fixed."""
     terms = []
@@ -76,7 +81,7 @@ def _surrogate(actor, state, batch, draws):
 def test_phase_one_trains_the_model_and_in_turn_the_values_and_never_the_policy(example):
     agent, state, batch, draws = example
     loss, gradient = jax.jit(jax.value_and_grad(_model_loss))(state.model, batch, draws, draws.kept)
-    q = jnp.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
+    q = np.min(values_of(state.values.target_critic, batch.observation, batch.action), axis=1)
     values, _ = jax.jit(implicit.step)(state.values, batch, q, expectile=0.8, learning_rate=0.01, target_rate=0.1)
     for step, expected in ((6, state.values), (7, values)):
         new, metrics = update(agent, state, batch, draws, _at(step))
@@ -91,7 +96,7 @@ def test_phase_one_trains_the_model_and_in_turn_the_values_and_never_the_policy(
 def test_phase_two_trains_the_policy_alone_and_begins_after_the_last_update_of_phase_one(example):
     agent, state, batch, draws = example
     gradient = jax.jit(jax.grad(_surrogate))(state.actor, state, batch, draws)
-    actions = [jnp.tanh(state.actor.mlp(x)) for x in batch.observation]
+    actions = _actions(state.actor, batch)
     q = values_of(state.values.target_critic, batch.observation, actions)
     # Its learning rate is whole at its first update, and half in the middle of its decay.
     for step, rate in ((8, 0.01), (13, 0.005)):
@@ -157,8 +162,9 @@ def test_normalised_guidance_of_a_flat_critic_is_0(example):
     _, state, batch, draws = example
     flat = eqx.tree_at(lambda s: s.values.target_critic, state, _LinearCritic(jnp.zeros((2, 2))))
     action = jnp.zeros((3, 2))
-    found = Srpo(**SETTINGS, normalise_guidance=True)._direction(flat, action, batch, draws)[0]
-    np.testing.assert_array_equal(found, Srpo(**SETTINGS)._direction(flat, action, batch, draws)[0])
+    agents = Srpo(**SETTINGS, normalise_guidance=True), Srpo(**SETTINGS)
+    found, expected = jax.jit(lambda: [agent._direction(flat, action, batch, draws)[0] for agent in agents])()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_losses_hold_both_phases_without_dropout(example):
@@ -167,7 +173,7 @@ def test_losses_hold_both_phases_without_dropout(example):
     assert losses["noise_prediction_loss"] == pytest.approx(
         float(jax.jit(_model_loss)(state.model, batch, draws, None))
     )
-    actions = [jnp.tanh(state.actor.mlp(x)) for x in batch.observation]
+    actions = _actions(state.actor, batch)
     q = values_of(state.values.target_critic, batch.observation, actions)
     assert losses["policy_q_mean"] == pytest.approx(float(q.mean()))
     assert set(state.metrics) - set(losses) == {
@@ -188,7 +194,7 @@ def test_it_acts_by_its_squashed_mean(example):
 
 def test_seeds_that_share_the_step_run_one_phase(example):
     agent, state, batch, draws = example
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state)
+    states = jax.tree.map(lambda leaf: np.stack([leaf] * 3), state)
     traced = jax.make_jaxpr(jax.vmap(lambda s, h: agent.update(s, batch, draws, h), in_axes=(0, None)))(states, _at(0))
     assert sum(equation.primitive.name == "cond" for equation in traced.eqns) == 1
 

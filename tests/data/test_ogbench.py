@@ -14,7 +14,7 @@ import pytest
 from sorl.data import GeneratedSet, Task, load_ogbench, records
 from sorl.data.mapped.npz_parts import map_set
 from sorl.data.ogbench import load as room, splits
-from sorl.data.transitions import Window
+from sorl.data.transitions import Dataset, Window
 from sorl.environments.simulators import quiet
 from sorl.system.files import write_json
 from tests.broken_npz import BROKEN
@@ -62,12 +62,12 @@ def test_transitions_are_ogbenchs_own(tmp_path):
     _, train, validation = loaded
     for ours, theirs in ((data.train, train), (data.validation, validation)):
         assert ours is not None
-        batch = ours.take(jnp.arange(len(ours)), Window(), 1.0)
+        batch = jax.jit(lambda ours: ours.take(jnp.arange(len(ours)), Window(), 1.0))(ours)
         limit = np.float32(1 - 1e-5)
         np.testing.assert_array_equal(batch.observation, theirs["observations"])
         np.testing.assert_array_equal(batch.action, np.clip(theirs["actions"], -limit, limit))
         np.testing.assert_array_equal(batch.next_observation, theirs["next_observations"])
-        np.testing.assert_array_equal(batch.next_action, ours.actions[ours.starts + 1])
+        np.testing.assert_array_equal(batch.next_action, np.asarray(ours.actions)[np.asarray(ours.starts) + 1])
         np.testing.assert_array_equal(batch.reward, theirs["rewards"])
         np.testing.assert_array_equal(batch.discount, theirs["masks"])
 
@@ -260,6 +260,7 @@ def mapped(tmp_path):
 
 def test_data_directories_are_what_their_files_are(mapped):
     files, directories = mapped
+    gather = jax.jit(Dataset.gather, static_argnums=2)
     expected = load_ogbench(ENV, data_dir=files)
     device, host, disk = (
         load_ogbench(ENV, data_dir=directories, residence=place) for place in ("device", "host", "disk")
@@ -273,8 +274,7 @@ def test_data_directories_are_what_their_files_are(mapped):
             assert known is not None and own is not None
             indices = np.arange(len(known), dtype=np.int32)
             for window in (Window(), Window(3, 2)):
-                with jax.disable_jit():
-                    whole = known.gather(jnp.asarray(indices), window)
+                whole = gather(known, indices, window)
                 for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(own.gather(indices, window)), strict=True):
                     np.testing.assert_array_equal(one, two)
     assert disk.residence.residence == "disk"

@@ -36,15 +36,19 @@ def _save(path, **changes):
 
 def _transitions(data, dataset):
     """The data set's transitions in the user's units."""
+    return jax.tree.map(np.asarray, _in_units(data.normalisation, dataset))
+
+
+@jax.jit
+def _in_units(units, dataset):
     batch = dataset.take(jnp.arange(len(dataset)), Window(), 1.0)
-    units = data.normalisation
     return {
-        "observation": np.asarray(batch.observation * units.observation_scale[None] + units.observation_mean[None]),
-        "action": np.asarray(units.environment_action(batch.action)),
-        "reward": np.asarray(batch.reward),
-        "mask": np.asarray(batch.discount),
-        "next_action": np.asarray(units.environment_action(batch.next_action)),
-        "next": np.asarray(batch.next_observation * units.observation_scale[None] + units.observation_mean[None]),
+        "observation": batch.observation * units.observation_scale[None] + units.observation_mean[None],
+        "action": units.environment_action(batch.action),
+        "reward": batch.reward,
+        "mask": batch.discount,
+        "next_action": units.environment_action(batch.next_action),
+        "next": batch.next_observation * units.observation_scale[None] + units.observation_mean[None],
     }
 
 

@@ -15,7 +15,7 @@ EPISODES, ROWS = np.arange(12), 4
 @pytest.fixture(scope="module")
 def batch():
     agent = Sorl(hidden_sizes=(16, 16), critic_hidden_sizes=(16, 16))
-    networks = agent.policy(agent.init(3, 2, key=jax.random.key(0)))
+    networks = jax.jit(lambda key: agent.policy(agent.init(3, 2, key=key)))(jax.random.key(0))
     policy = Policy(agent.actor, networks, Normalisation.identity(3, 2), budget=Budget(2, 8))
     return Batch.of(policy, ROWS, seed=1)
 

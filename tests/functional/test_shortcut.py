@@ -25,8 +25,8 @@ def maybe_jit(request):
 def _linear_field():
     """The exact average velocity of da/dt = A a + b, and where its flow takes `action` from time 0 to 1."""
     # A = V diag(rates) V^-1, so that exp(A h) needs no more than exp(rates h).
-    rates, vectors, drift = jnp.array([-1.0, 0.5]), jnp.array([[1.0, 2.0], [-0.5, 1.0]]), jnp.array([0.4, -0.7])
-    inverse = jnp.linalg.inv(vectors)
+    rates, vectors, drift = np.array([-1.0, 0.5]), np.array([[1.0, 2.0], [-0.5, 1.0]]), np.array([0.4, -0.7])
+    inverse = np.linalg.inv(vectors)
     fixed_point = -vectors @ (inverse @ drift / rates)
 
     def growth(step):
@@ -47,8 +47,9 @@ def _timed_field(observation, action, time, log2_steps):
 
 def _queries(log2_steps):
     """Noise and times for self-consistency at a step of 2^-log2_steps."""
-    times = jnp.arange(2**log2_steps) / 2**log2_steps
-    return jnp.linspace(-1, 1, 2 * len(times)).reshape(-1, 2), times, jnp.full(len(times), float(log2_steps))
+    times = np.arange(2**log2_steps) / 2**log2_steps
+    noise, levels = np.linspace(-1, 1, 2 * len(times)).reshape(-1, 2), np.full(len(times), float(log2_steps))
+    return jnp.asarray(noise), jnp.asarray(times), jnp.asarray(levels)
 
 
 @pytest.mark.parametrize("log2_steps", [0, 1, 2])
@@ -64,7 +65,7 @@ def test_exact_average_velocities_are_self_consistent(x64, log2_steps):
     def teacher_off_by_a_tenth(observation, action, time, log2_steps):
         return timed_field(observation, action, time, log2_steps) + 0.1
 
-    loss = shortcut.self_consistency_loss(timed_field, teacher_off_by_a_tenth, *example)
+    loss = jax.jit(lambda: shortcut.self_consistency_loss(timed_field, teacher_off_by_a_tenth, *example))()
     assert loss == pytest.approx(0.01, rel=1e-9)
 
 
@@ -204,6 +205,7 @@ def test_flow_matching_is_least_at_the_conditional_mean_velocity(x64):
     noise, action, time = np.meshgrid([-1.0, 1.0], [MEAN - DEVIATION, MEAN + DEVIATION], np.arange(8) / 8)
     columns = [jnp.asarray(x.reshape(-1, 1)) for x in (noise, action)]
 
+    @jax.jit
     @jax.value_and_grad
     def loss(offsets):
         def field(observation, action, time, log2_steps):
@@ -343,8 +345,10 @@ def test_a_re_noised_chain_by_hand():
 def test_a_chain_of_one_jump_is_a_sample_in_one_step_and_batches_are_rows():
     field, observations = make_field(), jnp.asarray(np.random.default_rng(0).normal(size=(4, OBSERVATION_SIZE)))
     noise = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 2)))
-    one = shortcut.renoised_sample(field, observations, noise[:1], 8)
-    np.testing.assert_array_equal(one, shortcut.sample(field, observations, noise[0], 1))
-    batch = shortcut.renoised_sample(field, observations, noise, 8)
-    rows = [shortcut.renoised_sample(field, x, z, 8) for x, z in zip(observations, noise.swapaxes(0, 1), strict=True)]
-    np.testing.assert_allclose(batch, jnp.stack(rows), atol=1e-6)
+    renoised_sample = jax.jit(lambda x, z: shortcut.renoised_sample(field, x, z, 8))
+    one = renoised_sample(observations, noise[:1])
+    sample = jax.jit(lambda x, z: shortcut.sample(field, x, z, 1))
+    np.testing.assert_array_equal(one, sample(observations, noise[0]))
+    batch = renoised_sample(observations, noise)
+    rows = [renoised_sample(x, z) for x, z in zip(observations, noise.swapaxes(0, 1), strict=True)]
+    np.testing.assert_allclose(batch, np.stack(rows), atol=1e-6)

@@ -116,7 +116,7 @@ def test_every_agent_that_chooses_by_q_heeds_a_verifier(name):
     budget = Budget(agent.actor.budgets.usual.inference_steps, 3)
     draws = 0.3 * agent.actor.draw_action(2, budget, key=jax.random.key(0))  # so that few actions are clipped
     networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
-    candidates = jnp.stack([_act(agent, networks, draws[i : i + 1], 1) for i in range(3)])
+    candidates = jax.jit(jax.vmap(lambda own: _act(agent, networks, own, 1)))(draws[:, None])
     assert len(np.unique(candidates, axis=0)) == 3
 
     class Critic:
@@ -124,9 +124,9 @@ def test_every_agent_that_chooses_by_q_heeds_a_verifier(name):
             return Q[jnp.argmin(jnp.sum((candidates - action[None]) ** 2, axis=-1))]
 
     object.__setattr__(networks, "critic", Critic())
-    for verifier, chosen in ((Mean(), 2), (Min(), 1), (LowerBound(1.0), 1), (LowerBound(0.05), 2)):
-        action = _act(agent, networks, draws, 3, verifier)
-        np.testing.assert_allclose(action, candidates[chosen], rtol=1e-5, atol=1e-6)
+    verifiers, chosen = (Mean(), Min(), LowerBound(1.0), LowerBound(0.05)), [2, 1, 1, 2]
+    actions = jax.jit(lambda draws: [_act(agent, networks, draws, 3, verifier) for verifier in verifiers])(draws)
+    np.testing.assert_allclose(actions, np.asarray(candidates)[chosen], rtol=1e-5, atol=1e-6)
 
 
 def _act(agent, networks, draws, candidates, verifier=None):
