@@ -1,5 +1,6 @@
 """Every policy's own critic can be asked, at any budget, for the values of actions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ ACTIONS = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (5, 2)), jnp.float
 def test_values_have_a_column_for_each_head_if_the_policy_holds_a_critic(name):
     agent = synthetic.tiny(AGENTS[name])
     networks = make_policy(agent, 3, 2, seed=0)
-    values = critic_values(agent.actor, networks, OBSERVATIONS, ACTIONS, agent.actor.budgets.usual)
+    values = jax.jit(critic_values)(agent.actor, networks, OBSERVATIONS, ACTIONS, agent.actor.budgets.usual)
     if isinstance(networks, GeneratorAndCritic):
         assert values is not None and values.shape == (5, agent.actor.critic_heads)
     else:

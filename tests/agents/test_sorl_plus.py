@@ -165,9 +165,13 @@ def test_candidates_and_rows_can_be_in_any_order():
     assert losses(agent, state, batch, turned, shared)["critic_loss"] == found["critic_loss"]
     # The rows of equal step sizes, with their draws: 0 and 1, 2 and 3, 4 and 5.
     order = jnp.array([1, 0, 3, 2, 5, 4])
-    rows = jax.tree.map(lambda x: x[order], (batch, dataclasses.replace(draws, target_noise=draws.flow_noise)))
-    moved = dataclasses.replace(rows[1], target_noise=draws.target_noise[:, order])
-    for name, value in losses(agent, state, rows[0], moved, shared).items():
+
+    @jax.jit
+    def in_order(batch, draws):
+        rows = jax.tree.map(lambda x: x[order], (batch, dataclasses.replace(draws, target_noise=draws.flow_noise)))
+        return rows[0], dataclasses.replace(rows[1], target_noise=draws.target_noise[:, order])
+
+    for name, value in losses(agent, state, *in_order(batch, draws), shared).items():
         assert value == pytest.approx(float(found[name]), rel=2e-5), name
 
 
@@ -261,11 +265,17 @@ def test_distillation_is_the_error_of_one_jump_against_the_teachers_many():
     state = dataclasses.replace(state, target_field=make_field(3, hidden_sizes=(8,)))
     draws, batch = agent.draw(6, ACTION_SIZE, key=jax.random.key(1)), make_batch(6)
     found = jax.jit(SorlPlus.losses)(agent, state, batch, draws, SorlSharedDraws(jnp.int32(0), jnp.int32(0)))
-    action = draws.policy_noise
-    for step in range(4):
-        action = action + state.target_field(batch.observation, action, jnp.float32(step / 4), jnp.float32(2)) / 4
-    one = draws.policy_noise + state.field(batch.observation, draws.policy_noise, jnp.float32(0), jnp.float32(0))
-    assert found["distillation_loss"] == pytest.approx(float(jnp.mean((one - jnp.clip(action, -1, 1)) ** 2)), rel=1e-5)
+
+    @jax.jit
+    def expected(teacher, field):
+        action = draws.policy_noise
+        for step in range(4):
+            action = action + teacher(batch.observation, action, jnp.float32(step / 4), jnp.float32(2)) / 4
+        one = draws.policy_noise + field(batch.observation, draws.policy_noise, jnp.float32(0), jnp.float32(0))
+        return jnp.mean((one - jnp.clip(action, -1, 1)) ** 2)
+
+    loss = expected(state.target_field, state.field)
+    assert found["distillation_loss"] == pytest.approx(float(loss), rel=1e-5)
     parts = 10 * found["flow_matching_loss"] + 10 * found["self_consistency_loss"] + 100 * found["q_loss"]
     assert found["policy_loss"] == pytest.approx(float(parts + 2 * found["distillation_loss"]), rel=1e-5)
 
