@@ -100,7 +100,7 @@ def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Arra
     For a single row, XLA's CPU backend needs each layer's transposed matrix. It would transpose the stored one at every
     call, which takes longer than the product.
     """
-    return tuple(_transposed(leaf) for leaf in jax.tree.leaves((networks, normalisation)))
+    return _all_transposed(jax.tree.leaves((networks, normalisation)))
 
 
 @functools.cache
@@ -117,6 +117,11 @@ def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
         return decide(actor, networks, normalisation, observations, keys, budget)
 
     return run
+
+
+@jax.jit
+def _all_transposed(arrays: list[Array]) -> tuple[Array, ...]:
+    return tuple(map(_transposed, arrays))
 
 
 def _transposed(array: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, PyTree
 
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
@@ -55,11 +55,15 @@ class Members:
     def restored(self, state: loop.TrainState, earlier: loop.TrainState, members: Iterable[int]) -> loop.TrainState:
         """The state in which the networks of some members are those of an earlier state."""
         places = jnp.asarray([self._places[number] for number in members])
-        agent = jax.tree.map(lambda now, then: now.at[places].set(then[places]), state.agent, earlier.agent)
-        return dataclasses.replace(state, agent=agent)
+        return dataclasses.replace(state, agent=_with_members(state.agent, earlier.agent, places))
 
     def policy(self, number: int, state: loop.TrainState) -> Policy:
         """The policy of a member."""
         agent = self._config.members[number].agent
         networks = loop.of_member(agent.policy(state.agent), jnp.int32(self._places[number]))
         return Policy(agent.actor, networks, self._data.normalisation)
+
+
+@jax.jit
+def _with_members(now: PyTree, earlier: PyTree, places: Int[Array, " members"]) -> PyTree:
+    return jax.tree.map(lambda one, other: one.at[places].set(other[places]), now, earlier)
