@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, fill, make_batch
+from .random_networks import ACTION_SIZE, OBSERVATION_SIZE, array, double, fill, make_batch
 
 
 def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
@@ -18,7 +18,7 @@ def random_state(agent: Any, seed: int = 0, dtype: Any = jnp.float64) -> Any:
     def settle(path, leaf, random):
         of_optimiser = any("optimiser" in str(entry) for entry in path)
         kind = dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-        return jnp.asarray(np.zeros(leaf.shape), kind) if of_optimiser else random
+        return array(np.zeros(leaf.shape), kind) if of_optimiser else random
 
     return jax.tree_util.tree_map_with_path(settle, template, fill(template, seed, dtype))
 

@@ -14,17 +14,20 @@ from sorl.networks import CriticEnsemble, ShortcutField
 OBSERVATION_SIZE, ACTION_SIZE = 3, 2
 
 
+def array(values: Any, dtype: Any) -> jax.Array:
+    """The values as an array of JAX; of values in another precision `jnp.asarray` compiles a program for each shape."""
+    return jax.device_put(np.asarray(values, dtype))
+
+
 def fill(template: Any, seed: int, dtype: Any = jnp.float32, scale: float = 0.5) -> Any:
     """The template with every array drawn from N(0, scale^2)."""
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(scale * random.standard_normal(leaf.shape), dtype), template)
+    return jax.tree.map(lambda leaf: array(scale * random.standard_normal(leaf.shape), dtype), template)
 
 
 def double(tree: Any) -> Any:
     """The tree with its floating arrays in double precision: agents draw in single precision."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(np.asarray(x, np.float64)) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
+    return jax.tree.map(lambda x: array(x, jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def make_policy(agent: Any, observation_size: int, action_size: int, seed: int, scale: float = 0.5) -> Any:
@@ -54,12 +57,12 @@ def make_batch(batch_size: int, seed: int = 2, dtype: Any = jnp.float32, discoun
     """Transitions of one step, with rewards of -1 and 0, about a quarter of them terminal."""
     random = np.random.default_rng(seed)
     return Transition(
-        observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
-        action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
-        reward=jnp.asarray(-random.integers(0, 2, batch_size), dtype),
-        discount=jnp.asarray(discount * (random.integers(0, 4, batch_size) > 0), dtype),
-        next_observation=jnp.asarray(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
-        next_action=jnp.asarray(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
+        observation=array(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
+        action=array(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
+        reward=array(-random.integers(0, 2, batch_size), dtype),
+        discount=array(discount * (random.integers(0, 4, batch_size) > 0), dtype),
+        next_observation=array(random.standard_normal((batch_size, OBSERVATION_SIZE)), dtype),
+        next_action=array(random.uniform(-1, 1, (batch_size, ACTION_SIZE)), dtype),
     )
 
 

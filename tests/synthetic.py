@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from sorl.agents import AbstractAgent, Sorl
 from sorl.data.transitions import Dataset
+
+from .random_networks import array
 
 
 def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, action_size: int = 2) -> Dataset:
@@ -18,11 +19,11 @@ def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, 
     masks[::2, -2] = 0.0
     starts = np.arange(rows).reshape(trajectories, length)[:, :-1].reshape(-1)
     return Dataset(
-        observations=jnp.asarray(generator.normal(size=(rows, observation_size)), jnp.float32),
-        actions=jnp.asarray(generator.uniform(-1, 1, (rows, action_size)), jnp.float32),
-        rewards=jnp.asarray(generator.normal(size=rows), jnp.float32),
-        masks=jnp.asarray(masks.reshape(-1)),
-        starts=jnp.asarray(starts, jnp.int32),
+        observations=array(generator.normal(size=(rows, observation_size)), np.float32),
+        actions=array(generator.uniform(-1, 1, (rows, action_size)), np.float32),
+        rewards=array(generator.normal(size=rows), np.float32),
+        masks=array(masks.reshape(-1), np.float32),
+        starts=array(starts, np.int32),
     )
 
 

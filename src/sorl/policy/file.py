@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -252,12 +251,16 @@ def _networks(actor: AbstractActor, sizes: tuple[int, int], payload: bytes) -> P
         raise ValueError("its arrays are not those of the networks that its header describes")
     stream = io.BytesIO(payload)
     try:
-        networks = eqx.tree_deserialise_leaves(stream, template)
+        networks = eqx.tree_deserialise_leaves(stream, template, filter_spec=_next_array)
     except Exception as error:  # equinox, numpy or the allocator raised it, with a message that does not help the user
         raise ValueError("its arrays are not those of the networks that its header describes") from error
     if stream.read(1):
         raise ValueError("something follows the last of its arrays")
     return networks
+
+
+def _next_array(stream: io.BytesIO, leaf: Any) -> jax.Array:
+    return jax.device_put(np.load(stream))  # equinox's own compiles a program for each shape
 
 
 @functools.lru_cache(maxsize=64)
@@ -271,7 +274,7 @@ def _normalisation(sizes: tuple[int, int], units: dict[str, Any]) -> Normalisati
     if unknown:
         raise ValueError(f"the normalisation has the unknown {unknown[0]!r}, perhaps of a newer version of sorl")
     arrays = {name: np.asarray(values, np.float32) for name, values in units.items()}
-    normalisation = Normalisation(**{name: jnp.asarray(array) for name, array in arrays.items()})
+    normalisation = Normalisation(**{name: jax.device_put(array) for name, array in arrays.items()})
     observation_size, action_size = sizes
     if any(
         array.shape != (action_size if name.startswith("action") else observation_size,)
