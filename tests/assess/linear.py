@@ -11,6 +11,8 @@ from sorl.agents import Budget, Budgets
 from sorl.agents.actors import AbstractActor
 from sorl.data.transitions import Dataset
 
+from ..random_networks import array
+
 
 class LinearActor(AbstractActor):
     """Acts with gain @ x + deviation * noise; with n inference steps the gain is n times as large."""
@@ -34,7 +36,7 @@ class LinearActor(AbstractActor):
 
 def linear_policy(gain, deviation: float = 0.0, chunk: int = 1, **fields) -> Policy:
     """The policy of a gain [action, observation], in networks' units."""
-    gain = jnp.asarray(gain, jnp.float32)
+    gain = array(gain, np.float32)
     units = Normalisation.identity(gain.shape[1], gain.shape[0] // chunk)
     return Policy(LinearActor(deviation, chunk), gain, units, **fields)
 
@@ -43,7 +45,7 @@ def steps(observations, actions, rewards, masks, nexts, next_actions) -> Dataset
     """A data set of single transitions, each a trajectory of its own."""
 
     def both(first, second):
-        return jnp.asarray(np.stack([first, second], axis=1).reshape(-1, *np.shape(first)[1:]), jnp.float32)
+        return array(np.stack([first, second], axis=1).reshape(-1, *np.shape(first)[1:]), np.float32)
 
     nothing = np.zeros(len(rewards))
     return Dataset(
@@ -51,5 +53,5 @@ def steps(observations, actions, rewards, masks, nexts, next_actions) -> Dataset
         actions=both(actions, next_actions),
         rewards=both(rewards, nothing),
         masks=both(masks, nothing + 1),
-        starts=jnp.asarray(2 * np.arange(len(rewards)), jnp.int32),
+        starts=array(2 * np.arange(len(rewards)), np.int32),
     )

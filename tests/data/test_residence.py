@@ -132,7 +132,7 @@ def test_gathering_on_the_host_equals_gathering_on_the_device(
     device, disk = (load_logs(path, validation_fraction=0.0, residence=place) for place in ("device", "disk"))
     indices = np.array(picked, np.int32) % len(device.train)
     behind, added = _behind_zeros(device.train)
-    expected = _on_device(behind, jnp.asarray(np.resize(indices, 7) + added), window)
+    expected = _on_device(behind, np.resize(indices, 7) + added, window)
     found = disk.train.gather(indices, window)
     for one, two in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(one[: len(indices)], two)
@@ -146,7 +146,7 @@ def _behind_zeros(dataset, rows=30):
 
     def padded(leaf, increase=0):
         widths = [(rows - len(leaf), 0)] + [(0, 0)] * (leaf.ndim - 1)
-        return jnp.asarray(np.pad(np.asarray(leaf) + increase, widths))
+        return jax.device_put(np.pad(np.asarray(leaf) + increase, widths))
 
     leaves = {name: padded(leaf) for name, leaf in vars(dataset).items() if name != "starts"}
     starts = padded(dataset.starts, increase=rows - len(dataset.rewards))
