@@ -100,7 +100,7 @@ def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Arra
     For a single row, XLA's CPU backend needs each layer's transposed matrix. It would transpose the stored one at every
     call, which takes longer than the product.
     """
-    return _all_transposed(jax.tree.leaves((networks, normalisation)))
+    return tuple(_turned_on_host(leaf) for leaf in jax.tree.leaves((networks, normalisation)))
 
 
 @functools.cache
@@ -119,9 +119,11 @@ def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
     return run
 
 
-@jax.jit
-def _all_transposed(arrays: list[Array]) -> tuple[Array, ...]:
-    return tuple(map(_transposed, arrays))
+def _turned_on_host(array: Array) -> Array:
+    """The transposed matrix on the array's device, without a program to compile for each shape."""
+    if array.ndim < 2:
+        return array
+    return jax.device_put(np.ascontiguousarray(np.swapaxes(np.asarray(array), -1, -2)), array.sharding)
 
 
 def _transposed(array: Array) -> Array:
