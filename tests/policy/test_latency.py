@@ -112,8 +112,12 @@ def test_without_scores_the_most_steps_with_one_candidate_and_why():
 
 
 def test_a_method_that_is_best_of_n_keeps_its_n_where_it_fits():
-    options = [_option(5, 1, 0.5), _option(5, 32, 2.0)]
-    assert choose(options, 1.0, "a chip").budget.name == "M5N1"
+    options = [_option(1, 1, 0.3), _option(1, 32, 1.0), _option(5, 1, 0.5), _option(5, 32, 2.0)]
+    alone = choose(options, 1.0, "a chip")
+    assert alone.budget.name == "M5N1"
+    assert alone.reason.endswith("so few candidates, because none with the 32 of its method fits.")
+    # Fewer steps before fewer candidates.
+    assert choose(options, 2.0, "a chip").budget.name == "M1N32"
     plan = choose(options, 4.0, "a chip")
     assert plan.budget.name == "M5N32"
     assert plan.reason.endswith("this is the largest that its method uses (this policy carries no scores).")

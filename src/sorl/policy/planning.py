@@ -102,7 +102,8 @@ def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mappi
 
 
 def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
-    """The option with the best score that fits the limit with the margin; without scores, the one with the most steps.
+    """The option with the best score that fits the limit with the margin; without scores, the one with the most steps
+    among those with the most candidates, since a method that acts with the best of N is worse with one.
 
     An option with a negative `difference` (worse than one step and one candidate, since best of N can hurt) is chosen
     only if no other one fits. Among equally good options the cheapest is chosen.
@@ -125,7 +126,7 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     reason = (
         f"{budget_words(best.budget)}: {best.milliseconds:.3g} ms at the 95th percentile on {device}, within {limit:g} "
         f"ms with a margin of {MARGIN:g}; of {len(options)} budgets {len(fitting)} fit, and this is "
-        f"{_merit(best, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
+        f"{_merit(best, options, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
     )
     return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
 
@@ -139,12 +140,14 @@ def _rank(option: Option) -> tuple[float | int, ...]:
     """Sort key of an option; the lowest is the best."""
     if option.score is not None:
         return -option.score[_measure(option.score).name], option.milliseconds
-    return -option.budget.inference_steps, -option.budget.candidates
+    return -option.budget.candidates, -option.budget.inference_steps
 
 
-def _merit(option: Option, passed_over: int) -> str:
-    score = option.score
-    if score is None and option.budget.candidates == 1:
+def _merit(option: Option, options: Sequence[Option], passed_over: int) -> str:
+    score, most = option.score, max(each.budget.candidates for each in options)
+    if score is None and option.budget.candidates < most:
+        return f"the largest with so few candidates, because none with the {most} of its method fits"
+    if score is None and most == 1:
         return (
             "the largest trained number of steps, with one candidate, because best of N lowered success wherever it "
             "was measured with the default settings and this policy carries no scores"

@@ -17,7 +17,8 @@ from sorl.system import entry
 
 BEST_OF_N = (
     "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every "
-    "budget measured; sorl.scaling measures their effect on this run, as paired differences."
+    "budget measured; sorl.scaling measures their effect on this run, as paired differences. agent:sorl-plus "
+    "--agent.backup-candidates 4 --agent.no-use-q-loss trains for them."
 )
 
 
@@ -40,7 +41,8 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
         "Next:",
         *(f"  {command}" for command in next_commands(config, directory)),
     ]
-    if config.env is not None and config.agent.actor.budgets.other_candidates:
+    budgets = config.agent.actor.budgets
+    if config.env is not None and budgets.other_candidates and budgets.usual.candidates == 1:
         lines.append(BEST_OF_N)
     print("\n".join(lines))
     if failure is not None:
