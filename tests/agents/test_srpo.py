@@ -163,7 +163,7 @@ def test_normalised_guidance_of_a_flat_critic_is_0(example):
     flat = eqx.tree_at(lambda s: s.values.target_critic, state, _LinearCritic(jnp.zeros((2, 2))))
     action = jnp.zeros((3, 2))
     agents = Srpo(**SETTINGS, normalise_guidance=True), Srpo(**SETTINGS)
-    found, expected = jax.jit(lambda: [agent._direction(flat, action, batch, draws)[0] for agent in agents])()
+    found, expected = jax.jit(lambda s: [agent._direction(s, action, batch, draws)[0] for agent in agents])(flat)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -54,3 +54,12 @@ def test_held_out_episodes_shorter_than_a_decision_are_refused():
     subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
     with pytest.raises(ValueError, match="held-out episode has 2 transitions, and a decision of the policy has 3"):
         assess(subject, (Budget(1),), FitOptions(updates=1))
+
+
+def test_judged_states_that_all_end_within_a_decision_are_refused_before_the_fit():
+    data = synthetic.dataset(trajectories=2, length=3, observation_size=2, action_size=1)
+    data = dataclasses.replace(data, starts=data.starts[1:])  # one transition, and then two
+    policy = linear_policy(np.zeros((2, 2)), chunk=2)
+    subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
+    with pytest.raises(ValueError, match="None of the 1 judged states is followed by the 2 actions of a decision"):
+        assess(subject, (Budget(1),), FitOptions(updates=1), states=1)

@@ -138,7 +138,7 @@ def test_gathering_on_the_host_equals_gathering_on_the_device(
         np.testing.assert_array_equal(one[: len(indices)], two)
 
 
-def _behind_zeros(dataset, rows=30):
+def _behind_zeros(dataset, rows=35):
     """The data set behind rows and starts of 0, as many of each as make `rows`, and the number of starts added.
 
     So one program gathers from data of any size.

@@ -120,7 +120,9 @@ def test_a_method_that_is_best_of_n_keeps_its_n_where_it_fits():
     assert choose(options, 2.0, "a chip").budget.name == "M1N32"
     plan = choose(options, 4.0, "a chip")
     assert plan.budget.name == "M5N32"
-    assert plan.reason.endswith("this is the largest that its method uses (this policy carries no scores).")
+    assert plan.reason.endswith(
+        "this is the most steps that fit with the 32 candidates of its method (this policy carries no scores)."
+    )
 
 
 def _score(option):

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from sorl import load_policy
-from sorl.agents import Fql, Sorl, SorlReleased
+from sorl.agents import Fql, Ifql, Sorl, SorlPlus, SorlReleased
 from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.runs import directory as run_directory
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train
-from sorl.train.summary import next_commands
+from sorl.train.summary import BEST_OF_N, hints, next_commands
 
 from .. import synthetic
 
@@ -241,6 +241,13 @@ def test_kill_9_and_resume_is_bit_identical(logs, tmp_path):
 def test_the_quickstart_is_what_the_default_configuration_claims():
     assert TrainConfig().env == presets.QUICKSTART_ENV
     assert presets.quickstart().data.episodes == 100
+
+
+def test_the_hint_on_best_of_n_is_for_agents_that_act_with_one_candidate(tmp_path):
+    assert hints(presets.quickstart()) == [BEST_OF_N]
+    assert hints(presets.own_logs(tmp_path / "logs.npz")) == []
+    for agent in (Ifql(), SorlPlus(backup_candidates=4)):
+        assert hints(dataclasses.replace(presets.quickstart(), agent=agent)) == []
 
 
 def test_next_commands_work_where_they_are_printed(tmp_path):

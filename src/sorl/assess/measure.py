@@ -69,7 +69,8 @@ def assess(
     **Arguments:** `states`, at most how many held-out states judge actions and critics; `samples`, actions drawn in
     each; `advance`, which is called while the critics are fitted, with the number of updates since its last call.
 
-    Raises a `ValueError` if no held-out episode is as long as a decision of the policy.
+    Raises a `ValueError` if no held-out episode is as long as a decision of the policy, or if no judged state is
+    followed by so many actions.
     """
     trajectories = Trajectories.of(subject.held_out)
     longest, chunk = int((trajectories.last - trajectories.first).max()) + 1, subject.policy.chunk
@@ -81,6 +82,11 @@ def assess(
     seed = options.seed
     first = States.of(subject, budgets, trajectories.first, 4 * samples, seed)
     judged = States.of(subject, budgets, spread_out(len(trajectories.starts), states), samples, seed + 1)
+    if not judged.whole.any():
+        raise ValueError(
+            f"None of the {len(judged.numbers)} judged states is followed by the {chunk} actions of a decision; judge "
+            "more states (--states)."
+        )
     # Fit the critics, and keep the values before the last fifth of the updates.
     earlier: list[Float[np.ndarray, " policies"]] = []
 

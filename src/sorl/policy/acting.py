@@ -119,11 +119,12 @@ def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
     return run
 
 
-def _turned_on_host(array: Array) -> Array:
-    """The transposed matrix on the array's device, without a program to compile for each shape."""
+def _turned_on_host(array: Array | np.ndarray) -> Array | np.ndarray:
+    """The transposed matrix, without a program to compile for each shape; on the array's device if that is fixed."""
     if array.ndim < 2:
         return array
-    return jax.device_put(np.ascontiguousarray(np.swapaxes(np.asarray(array), -1, -2)), array.sharding)
+    turned = np.ascontiguousarray(np.swapaxes(np.asarray(array), -1, -2))
+    return jax.device_put(turned, array.sharding if getattr(array, "committed", False) else None)
 
 
 def _transposed(array: Array) -> Array:

@@ -102,11 +102,11 @@ def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mappi
 
 
 def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
-    """The option with the best score that fits the limit with the margin; without scores, the one with the most steps
-    among those with the most candidates, since a method that acts with the best of N is worse with one.
+    """The option with the best score that fits the limit with the margin.
 
     An option with a negative `difference` (worse than one step and one candidate, since best of N can hurt) is chosen
-    only if no other one fits. Among equally good options the cheapest is chosen.
+    only if no other one fits. Among equally good options the cheapest is chosen. Without scores, it is the option with
+    the most candidates and, among these, the most steps: a method that acts with the best of N is worse with one.
 
     **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device`, for the text.
 
@@ -153,7 +153,7 @@ def _merit(option: Option, options: Sequence[Option], passed_over: int) -> str:
             "was measured with the default settings and this policy carries no scores"
         )
     if score is None:
-        return "the largest that its method uses (this policy carries no scores)"
+        return f"the most steps that fit with the {most} candidates of its method (this policy carries no scores)"
     name = _measure(score).name
     found = f"{name} {score[name]:.3g} ({score[f'{name}_low']:.3g} .. {score[f'{name}_high']:.3g})"
     if score["difference"] < 0:

@@ -40,10 +40,8 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
         *(f"  {command}" for command in next_commands(config, directory)),
+        *hints(config),
     ]
-    budgets = config.agent.actor.budgets
-    if config.env is not None and budgets.other_candidates and budgets.usual.candidates == 1:
-        lines.append(BEST_OF_N)
     print("\n".join(lines))
     if failure is not None:
         print(
@@ -53,6 +51,13 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
             file=sys.stderr,
         )
     return failure is None
+
+
+def hints(config: TrainConfig) -> list[str]:
+    """What to know before the next commands: that of best of N, for agents that can use it and do not by themselves."""
+    budgets = config.agent.actor.budgets
+    mentioned = config.env is not None and budgets.other_candidates and budgets.usual.candidates == 1
+    return [BEST_OF_N] if mentioned else []
 
 
 def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
