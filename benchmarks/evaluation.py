@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import tyro
 from ceilings import matmul_chain, seconds_of
+from simulation import Simulators
 from updates import costs
 
 from sorl import Budget, Normalisation, Policy, Sorl, evaluate_policy, load_run
@@ -33,8 +34,8 @@ class Config:
     """Plays episodes both ways in turns, in one process, and compares environment steps per second (policy included).
 
     The serial loop plays some of the evaluation's own episodes, with the same policy, budget, seeds and noise. The
-    ceiling is the rate at which all cores would do nothing but simulate (by the serial loop's simulation alone) and
-    multiply (the decision's FLOPs, at the speed of a chain of products with the rows and the width of an evaluation's).
+    ceiling is the rate at which all cores would do nothing but simulate (each by itself, all at once) and multiply (the
+    decision's FLOPs, at the speed of a chain of products with the rows and the width of an evaluation's).
     """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
@@ -89,18 +90,20 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 
 class Environments:
-    """A pool of workers for the evaluation, and an environment in this process for the serial loop."""
+    """A pool of workers for the evaluation, an environment in this process for the serial loop, and bare simulators."""
 
     def __init__(self, config: Config):
         self.env, self.policy = _subject(config)
         self.pool = EnvironmentPool(self.env, workers=min(config.workers or DEFAULT_WORKERS, config.episodes))
         self.alone = OgbenchEnvironment(self.env, "pre")
+        self.simulators = Simulators(self.env, available_cores())
 
     def __enter__(self) -> "Environments":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.pool.close()
+        self.simulators.close()
 
 
 def _subject(config: Config) -> tuple[str, Policy]:
@@ -132,7 +135,7 @@ def _compare(config: Config, environments: Environments, budget: Budget) -> dict
         first = turn * config.serial_episodes
         own = [episode % config.episodes for episode in range(first, first + config.serial_episodes)]
         found["serial"].append(_serial(environments, budget, seeds, own))
-        simulation = _simulation(environments, int(seeds[own[0]])) / available_cores()
+        simulation = environments.simulators.seconds_of_a_step(int(seeds[own[0]])) / available_cores()
         found["ceiling"].append(1 / (simulation + flops * seconds_of(chain) / chain_flops))
     together, serial, ceiling = (np.array(found[name]) for name in ("together", "serial", "ceiling"))
     # Ratios are taken within a round, so that slow changes of the machine's speed cancel.
@@ -176,17 +179,6 @@ def _flops(environments: Environments, budget: Budget) -> float:
     policy, observation = environments.policy, np.zeros(environments.policy.observation_size, np.float32)
     program = policy.actor, policy.networks, policy.normalisation, budget, jax.random.key(0)
     return costs(_decide_for_one.lower(*program, 0, 0, observation).compile())[0]
-
-
-def _simulation(environments: Environments, seed: int, steps: int = 100) -> float:
-    """Seconds of one step of the simulator alone, with random actions."""
-    environment, random = environments.alone, np.random.default_rng(seed)
-    environment.reset(seed)
-    actions = random.uniform(-1, 1, (steps, environment.sizes()[1])).astype(np.float32)
-    start = time.perf_counter()
-    for action in actions:
-        environment.step(action)
-    return (time.perf_counter() - start) / steps
 
 
 def command() -> None:

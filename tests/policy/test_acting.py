@@ -31,7 +31,7 @@ def test_matrices_are_transposed_and_stay_where_they_are():
     free = jax.device_put(np.arange(6, dtype=np.float32).reshape(2, 3))
     bound, heads = jax.device_put(free, device), np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     units = Normalisation.identity(3, 2)
-    arrays = acting.program_arrays({"a": free, "b": bound, "c": heads, "d": free[0]}, units)
+    arrays = acting.program_arrays({"a": free, "b": bound, "c": heads, "d": heads[0, 0]}, units)
     np.testing.assert_array_equal(arrays[0], [[0, 3], [1, 4], [2, 5]])
     np.testing.assert_array_equal(arrays[2], heads.swapaxes(1, 2))
     np.testing.assert_array_equal(arrays[3], [0, 1, 2])

@@ -119,11 +119,11 @@ def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
     return run
 
 
-def _turned_on_host(array: Array | np.ndarray) -> Array | np.ndarray:
+def _turned_on_host(array: Any) -> Array:
     """The transposed matrix, without a program to compile for each shape; on the array's device if that is fixed."""
-    if array.ndim < 2:
+    if array.ndim < 2 and isinstance(array, Array):
         return array
-    turned = np.ascontiguousarray(np.swapaxes(np.asarray(array), -1, -2))
+    turned = np.ascontiguousarray(np.swapaxes(array, -1, -2) if array.ndim > 1 else array)
     return jax.device_put(turned, array.sharding if getattr(array, "committed", False) else None)
 
 
