@@ -16,7 +16,8 @@ class Simulators:
     def __init__(self, env: str, cores: int):
         self._cores = cores
         spawn = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads
-        self._processes = ProcessPoolExecutor(cores, mp_context=spawn, initializer=_create, initargs=(env,))
+        given = env, spawn.Barrier(cores)
+        self._processes = ProcessPoolExecutor(cores, mp_context=spawn, initializer=_create, initargs=given)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -24,20 +25,17 @@ class Simulators:
 
     def seconds_of_a_step(self, seed: int, steps: int = 200) -> float:
         """Seconds in which one core makes a step while the others do too."""
-        self._together(seed, 1)  # all have started
-        return float(np.mean(self._together(seed, steps)))
-
-    def _together(self, seed: int, steps: int) -> list[float]:
-        given = [self._processes.submit(_simulate, seed + number, steps) for number in range(self._cores)]
-        return [future.result() for future in given]
+        found = [self._processes.submit(_simulate, seed + number, steps) for number in range(self._cores)]
+        return float(np.mean([future.result() for future in found]))
 
 
 _environment: Any = None
+_all_ready: Any = None
 
 
-def _create(env: str) -> None:
-    global _environment
-    _environment = OgbenchEnvironment(env, "pre")
+def _create(env: str, all_ready: Any) -> None:
+    global _environment, _all_ready
+    _environment, _all_ready = OgbenchEnvironment(env, "pre"), all_ready
 
 
 def _simulate(seed: int, steps: int) -> float:
@@ -45,6 +43,7 @@ def _simulate(seed: int, steps: int) -> float:
     random = np.random.default_rng(seed)
     _environment.reset(seed)
     actions = random.uniform(-1, 1, (steps, _environment.sizes()[1])).astype(np.float32)
+    _all_ready.wait()
     start = time.perf_counter()
     for action in actions:
         _environment.step(action)
