@@ -161,12 +161,14 @@ def test_each_loss_moves_its_own_network_alone(x64):
     assert moved_metrics["critic_loss"] != metrics["critic_loss"]
 
 
-@pytest.mark.parametrize("policy_steps", [1, 2])
+@pytest.mark.parametrize("target_steps, policy_steps", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("td_gradient_to_policy", [False, True])
 @pytest.mark.parametrize("valid", [None, jnp.asarray([1.0, 1, 0, 1, 1, 0])])
-def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, policy_steps, valid):
-    agent = Sorl(**SETTINGS)
+def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, target_steps, policy_steps, td_gradient_to_policy, valid):
+    agent = Sorl(**SETTINGS, td_gradient_to_policy=td_gradient_to_policy)
     batch = dataclasses.replace(make_batch(6, dtype=jnp.float64), valid=valid)
-    inputs = _state(agent), batch, double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0))), _shared(2, policy_steps)
+    draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
+    inputs = _state(agent), batch, draws, _shared(target_steps, policy_steps)
 
     @jax.jit
     def on_accelerator(*inputs):

@@ -42,6 +42,30 @@ def test_the_gradient_by_applications_is_that_of_the_loss(x64):
     _close((applications.as_network(field, slopes), metrics), expected)
 
 
+def test_a_first_application_can_be_made_before(x64):
+    field = make(ShortcutField, 3, 2, (4, 4, 5), dtype=jnp.float64)
+    random = np.random.default_rng(1)
+    observation, action = jnp.asarray(random.normal(size=(6, 3))), jnp.asarray(random.normal(size=(6, 2)))
+
+    def loss(field):
+        velocity = field(observation[:4], action[:4], jnp.zeros(4), jnp.ones(4))
+        other = field(observation[:4], velocity, jnp.ones(4), jnp.ones(4))
+        return jnp.sum(velocity**3) + jnp.sum(other**2), velocity
+
+    @jax.jit
+    def gradient(field):
+        # Of more rows than the loss applies the field to first.
+        first = applications.applied(field, observation, action, jnp.zeros(6), jnp.ones(6))
+        return applications.grad(loss, first=first)(field)
+
+    slopes, velocity = gradient(field)
+    _close((applications.as_network(field, slopes), velocity), jax.jit(jax.grad(loss, has_aux=True))(field))
+    # The other applications alone are computed.
+    other = jax.tree.map(jnp.zeros_like, field)
+    first = applications.applied(field, observation, action, jnp.zeros(6), jnp.ones(6))
+    np.testing.assert_array_equal(applications.grad(loss, first=first)(other)[1], velocity)
+
+
 @pytest.mark.parametrize("sizes", [(4, 4), (4, 3)])
 @pytest.mark.parametrize("batch", [(), (5,)])
 def test_a_critic_on_an_accelerator_equals_that_on_cpu(x64, sizes, batch):

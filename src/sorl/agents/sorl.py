@@ -9,10 +9,12 @@ from sorl.agents.actors import GeneratorAndCritic, ShortcutActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import shortcut_agent, sorl_settings
+from sorl.agents.shared.first_jumps import FirstJumps
 from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlSharedDraws, SorlState
-from sorl.agents.shared.shortcut_losses import critic_gradient, policy_gradient
+from sorl.agents.shared.shortcut_losses import critic_gradient, first_jumps_at_once, policy_gradient
 from sorl.data.transitions import Transition
 from sorl.functional import shortcut, verifiers
+from sorl.system.accelerators import on_accelerator
 from sorl.system.ranges import refuse_outside
 
 
@@ -114,12 +116,13 @@ class Sorl(AbstractAgent):
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, Metrics]:
         """One critic step, one policy step, and the moving averages, in this order."""
+        first = first_jumps_at_once(self, state, batch, draws, shared) if on_accelerator() else None
         return shortcut_agent.update(
             self,
             state,
-            lambda: self._critic_gradient(state, batch, draws, shared.target_steps),
+            lambda: self._critic_gradient(state, batch, draws, shared.target_steps, first),
             lambda critic: policy_gradient(
-                self, state.field, state.target_field, critic, batch, draws, shared.policy_steps
+                self, state.field, state.target_field, critic, batch, draws, shared.policy_steps, first=first
             ),
             teacher_rate=self.target_rate,
         )
@@ -136,10 +139,18 @@ class Sorl(AbstractAgent):
         """The field (its moving average if `act_with_average` is set) and the critic."""
         return GeneratorAndCritic(state.target_field if self.act_with_average else state.field, state.critic)
 
-    def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
+    def _critic_gradient(
+        self,
+        state: SorlState,
+        batch: Transition,
+        draws: SorlDraws,
+        index: Int[Array, ""],
+        first: FirstJumps | None = None,
+    ):
         """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_action(field, steps: int):
+            field = field if first is None else first.known_to_target(field)
             return shortcut.sample(field, batch.next_observation, draws.target_noise, steps)
 
         return critic_gradient(self, state, batch, next_action, index, aggregation=self.q_aggregation)

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from sorl.system.accelerators import on_accelerator
@@ -13,8 +14,6 @@ from sorl.system.accelerators import on_accelerator
 Scalar = float | Float[Array, ""]
 
 _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
-_SMALL = 2**14
-"""Largest array that `norm` takes whole on an accelerator; larger ones are first summed along their last axis."""
 
 
 class AdamState(eqx.Module):
@@ -43,7 +42,7 @@ def step(
     """
     import optax
 
-    length = norm(gradient)
+    gradient, length = _with_norm(gradient)
     # Multiply by one factor; optax's clip divides every entry, and XLA then stores the quotients as arrays.
     factor = jnp.where(length < max_grad_norm, 1.0, max_grad_norm / length)
     clipped = jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, gradient)
@@ -66,13 +65,19 @@ def _without_bias(average: PyTree, decay: float, count: Int[Array, "*seeds"], dt
 
 def norm(tree: Any) -> Float[Array, ""]:
     """The global norm: the Euclidean norm of all arrays of a pytree together."""
+    return _with_norm(tree)[1]
+
+
+def _with_norm(tree: Any) -> tuple[PyTree, Float[Array, ""]]:
+    """The pytree, and its `norm`."""
     import optax
 
-    if on_accelerator():
-        # One sum over all arrays, behind a barrier, because XLA would split it into two kernels for each.
-        rows = [jnp.sum(leaf * leaf, axis=-1) if leaf.size > _SMALL else leaf * leaf for leaf in jax.tree.leaves(tree)]
-        return jnp.sqrt(jnp.sum(jax.lax.optimization_barrier(jnp.concatenate([row.reshape(-1) for row in rows]))))
-    return optax.tree.norm(tree)
+    if not on_accelerator():
+        return tree, optax.tree.norm(tree)
+    # As one array behind a barrier, so that XLA makes one sum and, for all arrays of one shape, one step of Adam.
+    together, as_tree = ravel_pytree(tree)
+    together = jax.lax.optimization_barrier(together)
+    return as_tree(together), jnp.sqrt(jnp.sum(together * together))
 
 
 def moving_average(online: Any, average: Any, rate: Scalar) -> PyTree:

@@ -22,23 +22,41 @@ Rows = list[list[Float[Array, "_ _"]]]
 """Arrays [rows, units], one for each application and layer."""
 
 
+class Application(NamedTuple):
+    """What enters and leaves the layers of an MLP in one application."""
+
+    inputs: list[Float[Array, "_ _"]]
+    outputs: list[Float[Array, "_ _"]]
+    """Before the activation; the last is the MLP's output."""
+
+
 class Slopes(NamedTuple):
-    """The gradients of layers of the same sizes, stacked: [layers, out, in] and [layers, out]."""
+    """The gradients of layers with inputs of the same size, stacked; zeros in place of outputs that a layer lacks."""
 
-    weight: Float[Array, "_ _ _"]
-    bias: Float[Array, "_ _"]
+    weight: Float[Array, "layers out in"]
+    bias: Float[Array, "layers out"]
 
 
-def grad(loss: Callable[..., tuple[Array, PyTree]]) -> Callable[..., tuple[list[Slopes], PyTree]]:
+def applied(network: Any, *inputs: Float[Array, "rows _"] | Float[Array, " rows"]) -> Application:
+    """Applies a network as for `grad`, which can take the result for the first application that a loss makes."""
+    noted = _Applications(network.mlp)
+    eqx.tree_at(lambda n: n.mlp, network, noted)(*inputs)
+    return Application(noted.inputs[0], noted.outputs[0])
+
+
+def grad(
+    loss: Callable[..., tuple[Array, PyTree]], *, first: Application | None = None
+) -> Callable[..., tuple[list[Slopes], PyTree]]:
     """`jax.grad(loss, has_aux=True)` for a network that consists of an `mlp` without layer norm, such as a field.
 
-    `loss` may use the network only by calling it, on batches with one leading axis. The gradient is that of
-    `as_network`, which is best called outside of branches: a branch would copy the parts of stacked arrays.
+    `loss` may use the network only by calling it, on batches with one leading axis. With `first`, the first call is not
+    computed: its rows are the first ones of that application. The gradient is that of `as_network`, which is best
+    called outside of branches: a branch would copy the parts of stacked arrays.
     """
 
     def gradient(network: Any, *arguments: Any) -> tuple[list[Slopes], PyTree]:
         def run(zeros: Rows | None) -> tuple[Array, tuple[PyTree, Rows, Rows]]:
-            noted = _Applications(network.mlp, zeros)
+            noted = _Applications(network.mlp, zeros, first)
             value, aux = loss(eqx.tree_at(lambda n: n.mlp, network, noted), *arguments)
             return value, (aux, noted.inputs, noted.outputs)
 
@@ -56,47 +74,79 @@ def as_network(network: Any, gradient: list[Slopes]) -> Any:
     layers = list(network.mlp.layers)
     for group, slopes in zip(_alike(network.mlp), gradient, strict=True):
         for index, weight, bias in zip(group, slopes.weight, slopes.bias, strict=True):
-            layers[index] = eqx.tree_at(lambda l: (l.weight, l.bias), layers[index], (weight, bias))
+            units = layers[index].out_features
+            layers[index] = eqx.tree_at(lambda l: (l.weight, l.bias), layers[index], (weight[:units], bias[:units]))
     return eqx.tree_at(lambda n: n.mlp.layers, network, tuple(layers))
 
 
 class _Applications:
     """Takes the place of an MLP: applies it with constant parameters, and notes what enters and leaves its layers."""
 
-    def __init__(self, mlp: MLP, zeros: Rows | None):
+    def __init__(self, mlp: MLP, zeros: Rows | None = None, first: Application | None = None):
         assert not mlp.norms
         self.inputs: Rows = []
         self.outputs: Rows = []
         self._mlp = jax.lax.stop_gradient(mlp)
         self._zeros = zeros
+        self._first = first
 
     def __call__(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
         added = None if self._zeros is None else self._zeros[len(self.inputs)]
-        inputs, outputs = [x], []
-        for index, layer in enumerate(self._mlp.layers):
-            x = layers.affine(layer, inputs[-1])
-            if added is not None:
-                x = x + added[index]
-            outputs.append(x)
-            inputs.append(layers.gelu(x))
-        self.inputs.append(inputs[:-1])
+        if self._first is not None and not self.inputs:
+            inputs, outputs = jax.tree.map(lambda rows: rows[: len(x)], self._first)
+            weights = [layer.weight for layer in self._mlp.layers]
+            output = outputs[-1] if added is None else _known_output(added, outputs, weights)
+        else:
+            inputs, outputs = self._apply(x, added)
+            output = outputs[-1]
+        self.inputs.append(inputs)
         self.outputs.append(outputs)
-        return outputs[-1]
+        return output
+
+    def _apply(self, x: Float[Array, "rows in"], added: list[Float[Array, "_ _"]] | None) -> Application:
+        inputs, outputs = [], []
+        for index, layer in enumerate(self._mlp.layers):
+            inputs.append(x)
+            output = layers.affine(layer, x)
+            outputs.append(output if added is None else output + added[index])
+            x = layers.gelu(outputs[-1])
+        return Application(inputs, outputs)
+
+
+@jax.custom_jvp
+def _known_output(
+    zeros: list[Float[Array, "_ _"]], outputs: list[Float[Array, "_ _"]], weights: list[Float[Array, "_ _"]]
+) -> Float[Array, "rows out"]:
+    """The last of an application's `outputs`, as a function of the zeros that are added to each of them."""
+    return outputs[-1]
+
+
+@_known_output.defjvp
+def _known_output_derivative(primals, tangents):
+    (_, outputs, weights), (added, _, _) = primals, tangents
+    tangent = added[0]
+    for output, weight, own in zip(outputs[:-1], weights[1:], added[1:], strict=True):
+        tangent = (tangent * layers.gelu_slope(output)) @ weight.T + own
+    return outputs[-1], tangent
 
 
 def _alike(mlp: MLP) -> list[list[int]]:
-    """The indices of the layers of the same sizes, which share one batched product."""
-    groups = defaultdict[tuple[int, ...], list[int]](list)
+    """The indices of the layers with inputs of the same size, which share one batched product."""
+    groups = defaultdict[int, list[int]](list)
     for index, layer in enumerate(mlp.layers):
-        groups[layer.weight.shape].append(index)
+        groups[layer.in_features].append(index)
     return list(groups.values())
 
 
 def _slopes(inputs: Rows, slopes: Rows, group: list[int]) -> Slopes:
     """The gradients of a group's parameters, from what entered its layers and the gradients of what left them."""
     entered, slope = (
-        jnp.stack([jnp.concatenate([rows[index] for rows in noted]) for index in group]) for noted in (inputs, slopes)
+        [jnp.concatenate([rows[index] for rows in noted]) for index in group] for noted in (inputs, slopes)
     )
+    # Zeros make the outputs as many as those of the widest layer, so that the layers share a product.
+    most = max(rows.shape[1] for rows in slope)
+    entered = jnp.stack(entered)
+    slope = jnp.stack([jnp.pad(rows, ((0, 0), (0, most - rows.shape[1]))) for rows in slope])
     # Behind a barrier, because XLA would sum the rows of each application by themselves.
     slope = jax.lax.optimization_barrier(slope)
     return Slopes(jnp.einsum("lro,lri->loi", slope, entered), jnp.sum(slope, axis=1))

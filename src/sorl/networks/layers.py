@@ -33,11 +33,15 @@ def _gelu_derivative(primals, tangents):
     (x,), (tangent,) = primals, tangents
     # From x alone, behind a barrier, so that XLA does not find the forward pass's tanh and keep it for the gradient: a
     # second tanh is cheaper than an array written in one pass over memory and read in another.
-    kept = jax.lax.optimization_barrier(x)
-    square = kept * kept
-    tanh = jnp.tanh(_GELU_SLOPE * (kept + _GELU_CUBIC * (kept * square)))
+    return gelu(x), tangent * gelu_slope(jax.lax.optimization_barrier(x))
+
+
+def gelu_slope(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The derivative of `gelu`."""
+    square = x * x
+    tanh = jnp.tanh(_GELU_SLOPE * (x + _GELU_CUBIC * (x * square)))
     inner = _GELU_SLOPE * (1 + 3 * _GELU_CUBIC * square)
-    return gelu(x), tangent * (0.5 * (1 + tanh) + 0.5 * kept * (1 - tanh * tanh) * inner)
+    return 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * inner
 
 
 def layer_norm(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Array, "*batch in"]:
@@ -52,6 +56,25 @@ def unit(x: Float[Array, "*batch in"], epsilon: float) -> Float[Array, "*batch i
     """Each example with mean 0 and variance 1 over its units; of this form XLA's GPU backend makes one kernel."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def unit_of_gelu(
+    product: Float[Array, "*batch in"], bias: Float[Array, "*batch in"], epsilon: float
+) -> Float[Array, "*batch in"]:
+    """`unit(gelu(product + bias), epsilon)`, of which the derivative keeps the product alone."""
+    return unit(gelu(product + bias), epsilon)
+
+
+@unit_of_gelu.defjvp
+def _unit_of_gelu_derivative(epsilon, primals, tangents):
+    product, bias = primals
+    # Behind a barrier, from the product, which is in memory in any case: the rest is computed again.
+    x = jax.lax.optimization_barrier(product) + bias
+    activation = jax.nn.gelu(x, approximate=True)
+    tangent = (tangents[0] + tangents[1]) * gelu_slope(x)
+    _, tangent = jax.jvp(lambda a: unit(a, epsilon), (activation,), (tangent,))
+    return unit_of_gelu(product, bias, epsilon), tangent
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -63,8 +63,7 @@ class MLP(eqx.Module):
         groups = [hidden] if len(set(sizes)) == 1 else [[pair] for pair in hidden]
         repeated = (rows for group in groups for rows in _repeated(group, x.shape[:-1]))
         for (layer, norm), (bias, scale, shift) in zip(hidden, repeated, strict=True):
-            activation = layers.gelu(x @ layer.weight.T + bias)
-            x = layers.unit(activation, norm.eps) * scale + shift
+            x = layers.unit_of_gelu(x @ layer.weight.T, bias, norm.eps) * scale + shift
         return layers.affine(self.layers[-1], x)
 
 

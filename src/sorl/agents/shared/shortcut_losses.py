@@ -1,15 +1,17 @@
 """The losses of a shortcut policy and its critic, in the order of the docstring of `Sorl`."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from sorl.agents.shared import first_jumps
 from sorl.agents.shared.branches import gradient_of_one, one_of
-from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlState, consistency_levels
+from sorl.agents.shared.first_jumps import FirstJumps, first_query, with_first_known
+from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlSharedDraws, SorlState, consistency_levels
 from sorl.data.transitions import Transition
 from sorl.functional import shortcut, td, verifiers
 from sorl.functional.means import mean_over
@@ -163,11 +165,14 @@ def policy_gradient(
     batch: Transition,
     draws: SorlDraws,
     index: Int[Array, ""],
+    *,
+    first: FirstJumps | None = None,
 ) -> tuple[PyTree, Metrics]:
     """The gradient of the policy's loss: flow matching + self-consistency + Q loss, each times its coefficient.
 
     **Arguments:** `agent`, for its coefficients and step counts; `teacher`, the field that gives the self-consistency
-    targets; `critic`, the critic of the Q loss; `index` in `agent.step_counts` of the jump count of the Q loss.
+    targets; `critic`, the critic of the Q loss; `index` in `agent.step_counts` of the jump count of the Q loss;
+    `first`, what `first_jumps_at_once` gave (None: it is computed if it is needed).
     """
 
     def cloning_loss(field):
@@ -180,7 +185,11 @@ def policy_gradient(
         return agent.q_coefficient * loss, metrics
 
     if on_accelerator():
-        return _policy_gradient_at_once(agent, field, teacher, batch, draws, weighted_q_loss, index)
+        if first is None:
+            cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps)
+            policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, index)
+            first = first_jumps.apply(field, cloning, policy, None)
+        return _policy_gradient_at_once(agent, field, batch, first, weighted_q_loss, index)
     # Two gradients are added, so that only the Q loss runs in the branch of the drawn jump count.
     cloning_gradient, (cloning, metrics) = jax.grad(cloning_loss, has_aux=True)(field)
     q_gradient, q_metrics = gradient_of_one(weighted_q_loss, field, index, agent.step_counts)
@@ -188,12 +197,21 @@ def policy_gradient(
     return jax.tree.map(jnp.add, cloning_gradient, q_gradient), metrics
 
 
+def first_jumps_at_once(
+    agent: Any, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
+) -> FirstJumps:
+    """The field's application to the queries of the cloning losses and to the first jumps of Q loss and TD target."""
+    cloning = cloning_queries(state.target_field, batch, draws, agent.discretization_steps)
+    policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, shared.policy_steps)
+    target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, shared.target_steps)
+    return first_jumps.apply(state.field, cloning, policy, None if agent.td_gradient_to_policy else target)
+
+
 def _policy_gradient_at_once(
     agent: Any,
     field: ShortcutField,
-    teacher: ShortcutField,
     batch: Transition,
-    draws: SorlDraws,
+    first: FirstJumps,
     weighted_q_loss: Callable[..., tuple[Float[Array, ""], Metrics]],
     index: Int[Array, ""],
 ) -> tuple[PyTree, Metrics]:
@@ -202,29 +220,19 @@ def _policy_gradient_at_once(
     The whole loss is in the branch of the drawn jump count, so that all applications of the field share the products of
     the parameters' gradients.
     """
-    queries = cloning_queries(teacher, batch, draws, agent.discretization_steps)
 
     def loss(field, steps: int):
-        # One application of the field for all queries and for the first jump of the Q loss.
-        start = shortcut.Query(
-            batch.observation,
-            draws.policy_noise,
-            jnp.zeros_like(batch.reward),
-            jnp.full_like(batch.reward, math.log2(steps)),
-            jnp.zeros_like(batch.action),
-        )
-        together = jax.tree.map(lambda *rows: jnp.concatenate(rows), *queries, start)
-        velocity = field(together.observation, together.action, together.time, together.log2_steps)
-        *_, first = jnp.split(velocity, 3)
-        errors = jnp.mean((velocity - together.velocity) ** 2, axis=-1).reshape(3, -1)[:2]
+        queries = first.of_policy()
+        velocity = field(queries.observation, queries.action, queries.time, queries.log2_steps)
+        errors = jnp.mean((velocity - queries.velocity) ** 2, axis=-1).reshape(3, -1)[:2]
         flow_matching, self_consistency = jax.vmap(lambda errors: mean_over(errors, batch.valid))(errors)
-        known = [first]
-        of_q, metrics = weighted_q_loss(lambda *inputs: known.pop() if known else field(*inputs), steps)
+        of_q, metrics = weighted_q_loss(with_first_known(field, jnp.split(velocity, 3)[2]), steps)
         cloning = (
             agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
         )
         losses = {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency}
         return cloning + of_q, metrics | losses | {"policy_loss": cloning + of_q}
 
-    gradient, metrics = gradient_of_one(loss, field, index, agent.step_counts, grad=applications.grad)
+    grad = partial(applications.grad, first=first.applied)
+    gradient, metrics = gradient_of_one(loss, field, index, agent.step_counts, grad=grad)
     return applications.as_network(field, gradient), metrics
