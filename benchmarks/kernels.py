@@ -184,9 +184,12 @@ def _kernels(
             yield from _kernels(called[1], computations, lines, share)
             continue
         if operation == "conditional":
-            branches = re.search(r"branch_computations=\{(.*?)\}", instruction)
+            # By an index, or by a predicate.
+            branches = re.search(
+                r"branch_computations=\{(.*?)\}|true_computation=.*?false_computation=\S+", instruction
+            )
             assert branches is not None
-            names = re.findall(r"%([\w.-]+)", branches[1])
+            names = re.findall(r"%([\w.-]+)", branches[0])
             for branch in names:
                 yield from _kernels(branch, computations, lines, share / len(names))
         frame = re.search(r"stack_frame_id=(\d+)", instruction)

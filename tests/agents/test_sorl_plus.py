@@ -1,6 +1,7 @@
 """Each switch of `SorlPlus` by hand: its parts, and how it acts."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -16,9 +17,10 @@ from sorl.data.transitions import Window
 from sorl.functional import optimisation
 from sorl.functional.verifiers import LowerBound, Mean, Softmax
 from sorl.networks import CriticEnsemble, ShortcutField
+from sorl.system.accelerators import traced_for
 
 from .. import synthetic
-from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, make, make_batch, make_field, make_policy
+from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make, make_batch, make_field, make_policy
 from .plus import plus
 
 
@@ -28,6 +30,32 @@ def _state(agent: Any) -> SorlState:
     field = make(ShortcutField, *sizes, seed=0)
     critic = make(CriticEnsemble, *sizes, seed=1, sees_steps=agent.critic_sees_steps)
     return SorlState(field, field, critic, critic, optimisation.init(field), optimisation.init(critic))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"one_jump_share": 0.5, "q_loss_pessimism": 0.5},
+        {"backup_candidates": 2},
+        {"backup_inference_steps": 2},
+        {"cloning_weight": 0.1, "distillation_coefficient": 1.0},
+        {"renoise": 2},
+    ],
+)
+def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, fields):
+    agent = plus(**({"backprop_steps": 1} | fields))
+    inputs = double((_state(agent), make_batch(6), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))))
+    shared = agent.draw_shared(jnp.int32(0), key=jax.random.key(0))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def update(platform: str, *inputs: Any) -> Any:
+        with traced_for(platform):
+            return agent.update(*inputs, shared)
+
+    one, other = (update(platform, *inputs) for platform in ("cuda", "cpu"))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_a_backup_with_four_candidates_costs_at_most_1_6_times_as_much(monkeypatch):

@@ -73,13 +73,15 @@ def _same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize(
     "fields", [{}, {"td_gradient_to_policy": True}, {"chunk": 2, "n_step": 3, "critic_sees_steps": False}]
 )
-def test_with_all_switches_off_its_program_is_that_of_sorl(fields):
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_with_all_switches_off_its_program_is_that_of_sorl(fields, platform):
     """The same text: so the same bits after any number of updates, and the same number of operations."""
     dataset = synthetic.dataset()
 
     def program(agent: Any) -> str:
         state = jax.eval_shape(lambda: loop.init(agent, dataset, (0, 1), batch_size=BATCH))
-        run = functools.partial(loop.train_steps, batch_size=BATCH, log_interval=50, seed_mapping="map")
+        settings: dict[str, Any] = {"batch_size": BATCH, "log_interval": 50, "seed_mapping": "map"}
+        run = functools.partial(loop.train_steps, **settings, platform=platform)
         return jax.jit(run).lower(agent, state, dataset, jnp.int32(3)).as_text()
 
     assert program(plus(**fields)) == program(synthetic.tiny(Sorl, **fields))

@@ -68,8 +68,12 @@ def test_kernels_are_counted_in_the_innermost_loop_with_their_kinds_and_our_sour
     ]
 
 
-def test_of_the_branches_of_a_switch_the_mean_is_counted():
-    copy, switch = "  %c = f32[8]{0} copy(%s)\n", "conditional(%i, %y, %y), branch_computations={%commands, %fused_add}"
+@pytest.mark.parametrize(
+    "branches",
+    ["branch_computations={%commands, %fused_add}", "true_computation=%commands, false_computation=%fused_add"],
+)
+def test_of_the_branches_of_a_switch_the_mean_is_counted(branches):
+    copy, switch = "  %c = f32[8]{0} copy(%s)\n", f"conditional(%i, %y, %y), {branches}, metadata={{}}"
     kernels = kernels_of_update(PROGRAM.replace(copy, f"  %c = f32[8]{{0}} {switch}\n"))
     assert kernels[3:] == [
         Kernel("fusion (loop)", "sorl/networks/layers.py:21", 0.5),

@@ -12,11 +12,13 @@ from sorl.agents.actors import GeneratorAndCritic, RenoisedActor, actor_of
 from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import plus_losses, plus_settings, shortcut_agent, sorl_settings
+from sorl.agents.shared.first_jumps import FirstJumps
 from sorl.agents.shared.settings import MAX_STEPS, SHARE
 from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlSharedDraws, SorlState
-from sorl.agents.shared.shortcut_losses import critic_gradient
+from sorl.agents.shared.shortcut_losses import critic_gradient, first_jumps_at_once
 from sorl.data.transitions import Transition
 from sorl.functional import verifiers
+from sorl.system.accelerators import on_accelerator
 from sorl.system.ranges import MAX_NUMBER, refuse_outside
 
 
@@ -196,11 +198,19 @@ class SorlPlus(AbstractAgent):
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, Metrics]:
         """One critic step, one policy step, and the moving averages, in this order."""
+        first = None
+        if on_accelerator() and plus_losses.has_policy_loss_of_sorl(self):
+            plain_target = self.backup_candidates == 1 and self.backup_inference_steps is None
+            first = first_jumps_at_once(
+                self, state, batch, draws, shared, one_jump_share=self.one_jump_share, plain_target=plain_target
+            )
         return shortcut_agent.update(
             self,
             state,
-            lambda: self._critic_gradient(state, batch, draws, shared.target_steps),
-            lambda critic: plus_losses.policy_gradient(self, state, critic, batch, draws, shared.policy_steps),
+            lambda: self._critic_gradient(state, batch, draws, shared.target_steps, first),
+            lambda critic: plus_losses.policy_gradient(
+                self, state, critic, batch, draws, shared.policy_steps, first=first
+            ),
             teacher_rate=self.target_rate if self.teacher_rate is None else self.teacher_rate,
         )
 
@@ -214,10 +224,18 @@ class SorlPlus(AbstractAgent):
         """The field (its moving average if `act_with_average` is set) and the critic."""
         return GeneratorAndCritic(state.target_field if self.act_with_average else state.field, state.critic)
 
-    def _critic_gradient(self, state: SorlState, batch: Transition, draws: SorlDraws, index: Int[Array, ""]):
+    def _critic_gradient(
+        self,
+        state: SorlState,
+        batch: Transition,
+        draws: SorlDraws,
+        index: Int[Array, ""],
+        first: FirstJumps | None = None,
+    ):
         """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_actions(field, steps: int):
+            field = field if first is None else first.known_to_target(field)
             return plus_losses.sample(self, field, batch.next_observation, draws.target_noise, steps)
 
         return critic_gradient(

@@ -33,7 +33,8 @@ def _gelu_derivative(primals, tangents):
     (x,), (tangent,) = primals, tangents
     # From x alone, behind a barrier, so that XLA does not find the forward pass's tanh and keep it for the gradient: a
     # second tanh is cheaper than an array written in one pass over memory and read in another.
-    return gelu(x), tangent * gelu_slope(jax.lax.optimization_barrier(x))
+    slope = gelu_slope(jax.lax.optimization_barrier(x))
+    return gelu(x), tangent * slope
 
 
 def gelu_slope(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

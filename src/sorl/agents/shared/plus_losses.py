@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from sorl.agents.shared import shortcut_losses
 from sorl.agents.shared.branches import gradient_of_one, one_of
+from sorl.agents.shared.first_jumps import FirstJumps
 from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlState
-from sorl.agents.shared.shortcut_losses import cloning_losses
 from sorl.data.transitions import Transition
 from sorl.functional import guidance, shortcut, td, verifiers
 from sorl.networks import CriticEnsemble, ShortcutField
@@ -22,7 +23,7 @@ def aggregation(pessimism: Any, otherwise: verifiers.Aggregation) -> verifiers.A
 
 def sample(
     agent: Any,
-    field: ShortcutField,
+    field: shortcut.Field,
     observation: Float[Array, "batch observation"],
     noise: Float[Array, "*leading batch action"],
     steps: int,
@@ -47,15 +48,42 @@ class PolicyValues(NamedTuple):
     """The value by the online critic, as the Q loss aggregates its heads."""
 
 
+def has_policy_loss_of_sorl(agent: Any) -> bool:
+    """Whether the policy's loss has the terms of that of `Sorl`, for the same actions."""
+    alone = agent.cloning_weight is None and agent.distillation_coefficient is None
+    return agent.use_q_loss and not agent.renoise and alone
+
+
 def policy_gradient(
-    agent: Any, state: SorlState, critic: CriticEnsemble, batch: Transition, draws: SorlDraws, index: Int[Array, ""]
+    agent: Any,
+    state: SorlState,
+    critic: CriticEnsemble,
+    batch: Transition,
+    draws: SorlDraws,
+    index: Int[Array, ""],
+    *,
+    first: FirstJumps | None = None,
 ) -> tuple[PyTree, Metrics]:
     """The gradient of the policy's loss, and its metrics.
 
     The loss is flow matching + self-consistency + distillation + Q loss, each times its coefficient.
 
-    **Arguments:** `critic`, the critic of the Q loss; `index` in `agent.step_counts` of its jump count.
+    **Arguments:** `critic`, the critic of the Q loss; `index` in `agent.step_counts` of its jump count; `first`, for a
+    loss like that of `Sorl`, as for `shortcut_losses.policy_gradient`.
     """
+    if has_policy_loss_of_sorl(agent):
+        return shortcut_losses.policy_gradient(
+            agent,
+            state.field,
+            state.target_field,
+            critic,
+            batch,
+            draws,
+            index,
+            one_jump_share=agent.one_jump_share,
+            aggregation=aggregation(agent.q_loss_pessimism, "mean"),
+            first=first,
+        )
 
     def of_q():
         return q_gradient(agent, state.field, critic, batch, draws, index)
@@ -102,7 +130,7 @@ def cloning_loss(
     weight: Float[Array, " batch"] | None,
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Metrics]]:
     """Flow matching, self-consistency and distillation, each times its coefficient; the loss again, and its parts."""
-    flow_matching, self_consistency = cloning_losses(
+    flow_matching, self_consistency = shortcut_losses.cloning_losses(
         field,
         teacher,
         batch,

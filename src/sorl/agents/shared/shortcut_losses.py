@@ -149,11 +149,13 @@ def q_loss(
     observation: Float[Array, "batch observation"],
     noise: Float[Array, "batch action"],
     steps: int,
+    *,
+    aggregation: verifiers.Aggregation | verifiers.HeadsToValue = "mean",
 ) -> tuple[Float[Array, ""], Metrics]:
     """-mean Q(x, F_k(x, z), k) / mean |Q|, for k = `steps` jumps from the noise z."""
     action = shortcut.sample(field, observation, noise, steps)
     q = critic(observation, action, jnp.asarray(float(steps), action.dtype))
-    loss = td.policy_q_loss(q)
+    loss = td.policy_q_loss(q, aggregation=aggregation)
     return loss, {"q_loss": loss, "policy_q_mean": jnp.mean(q)}
 
 
@@ -166,27 +168,32 @@ def policy_gradient(
     draws: SorlDraws,
     index: Int[Array, ""],
     *,
+    one_jump_share: float | None = None,
+    aggregation: verifiers.Aggregation | verifiers.HeadsToValue = "mean",
     first: FirstJumps | None = None,
 ) -> tuple[PyTree, Metrics]:
     """The gradient of the policy's loss: flow matching + self-consistency + Q loss, each times its coefficient.
 
     **Arguments:** `agent`, for its coefficients and step counts; `teacher`, the field that gives the self-consistency
-    targets; `critic`, the critic of the Q loss; `index` in `agent.step_counts` of the jump count of the Q loss;
-    `first`, what `first_jumps_at_once` gave (None: it is computed if it is needed).
+    targets; `critic`, the critic of the Q loss, and the `aggregation` of its heads; `index` in `agent.step_counts` of
+    the jump count of the Q loss; `one_jump_share`, as for `consistency_levels`; `first`, what `first_jumps_at_once`
+    gave (None: it is computed if it is needed).
     """
 
     def cloning_loss(field):
-        flow_matching, self_consistency = cloning_losses(field, teacher, batch, draws, agent.discretization_steps)
+        flow_matching, self_consistency = cloning_losses(
+            field, teacher, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share
+        )
         loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
         return loss, (loss, {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency})
 
     def weighted_q_loss(field, steps: int):
-        loss, metrics = q_loss(field, critic, batch.observation, draws.policy_noise, steps)
+        loss, metrics = q_loss(field, critic, batch.observation, draws.policy_noise, steps, aggregation=aggregation)
         return agent.q_coefficient * loss, metrics
 
     if on_accelerator():
         if first is None:
-            cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps)
+            cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share)
             policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, index)
             first = first_jumps.apply(field, cloning, policy, None)
         return _policy_gradient_at_once(agent, field, batch, first, weighted_q_loss, index)
@@ -198,13 +205,28 @@ def policy_gradient(
 
 
 def first_jumps_at_once(
-    agent: Any, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
+    agent: Any,
+    state: SorlState,
+    batch: Transition,
+    draws: SorlDraws,
+    shared: SorlSharedDraws,
+    *,
+    one_jump_share: float | None = None,
+    plain_target: bool = True,
 ) -> FirstJumps:
-    """The field's application to the queries of the cloning losses and to the first jumps of Q loss and TD target."""
-    cloning = cloning_queries(state.target_field, batch, draws, agent.discretization_steps)
+    """The field's application to the queries of the cloning losses and to the first jumps of Q loss and TD target.
+
+    **Arguments:** `one_jump_share`, as for `consistency_levels`; `plain_target`, whether the TD target is the value of
+    one action by the drawn number of jumps; if not, or if it has a gradient, its first jump is not among these.
+    """
+    cloning = cloning_queries(
+        state.target_field, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share
+    )
     policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, shared.policy_steps)
-    target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, shared.target_steps)
-    return first_jumps.apply(state.field, cloning, policy, None if agent.td_gradient_to_policy else target)
+    target = None
+    if plain_target and not agent.td_gradient_to_policy:
+        target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, shared.target_steps)
+    return first_jumps.apply(state.field, cloning, policy, target)
 
 
 def _policy_gradient_at_once(
