@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -12,9 +13,10 @@ from sorl.agents import Sorl
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws, SorlState, consistency_levels
 from sorl.agents.sorl_released import SorlReleased
 from sorl.functional import optimisation, shortcut, td
+from sorl.networks import CriticEnsemble, ShortcutField
 from sorl.system.accelerators import traced_for
 
-from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make_batch, make_critic, make_field
+from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make, make_batch, make_critic, make_field
 
 
 SETTINGS: dict[str, Any] = {
@@ -45,6 +47,13 @@ METRICS = {
 # One compiled program for all tests that update: settings are arguments.
 update = jax.jit(Sorl.update)
 losses_of = jax.jit(Sorl.losses)
+
+
+def _uneven_state() -> SorlState:
+    sizes: Any = OBSERVATION_SIZE, ACTION_SIZE, (5, 7, 5)
+    fields = [make(ShortcutField, *sizes, seed=seed, dtype=jnp.float64) for seed in (0, 4)]
+    critics = [make(CriticEnsemble, *sizes, seed=seed, dtype=jnp.float64, heads=2) for seed in (1, 5)]
+    return SorlState(*fields, *critics, optimisation.init(fields[0]), optimisation.init(critics[0]))
 
 
 def _state(agent):
@@ -161,21 +170,34 @@ def test_each_loss_moves_its_own_network_alone(x64):
     assert moved_metrics["critic_loss"] != metrics["critic_loss"]
 
 
-@pytest.mark.parametrize("target_steps, policy_steps", [(2, 1), (1, 2)])
-@pytest.mark.parametrize("td_gradient_to_policy", [False, True])
-@pytest.mark.parametrize("valid", [None, jnp.asarray([1.0, 1, 0, 1, 1, 0])])
-def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, target_steps, policy_steps, td_gradient_to_policy, valid):
+VALID = jnp.asarray([1.0, 1, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "target_steps, policy_steps, alone, valid, td_gradient_to_policy",
+    [
+        (2, 1, True, None, False),
+        (1, 2, True, VALID, False),
+        (2, 2, False, None, False),
+        (1, 1, False, VALID, True),
+        (2, 2, True, None, True),
+    ],
+)
+def test_the_update_on_an_accelerator_equals_that_on_cpu(
+    x64, target_steps, policy_steps, alone, valid, td_gradient_to_policy
+):
+    # Layers of different widths, with biases other than zero, and averages other than the networks.
     agent = Sorl(**SETTINGS, td_gradient_to_policy=td_gradient_to_policy)
     batch = dataclasses.replace(make_batch(6, dtype=jnp.float64), valid=valid)
     draws = double(agent.draw(6, ACTION_SIZE, key=jax.random.key(0)))
-    inputs = _state(agent), batch, draws, _shared(target_steps, policy_steps)
+    inputs = _uneven_state(), batch, draws, _shared(target_steps, policy_steps)
 
-    @jax.jit
-    def on_accelerator(*inputs):
-        with traced_for("cuda"):
+    @functools.partial(jax.jit, static_argnums=0)
+    def updated(platform, *inputs):
+        with traced_for(platform, alone=alone):
             return agent.update(*inputs)
 
-    _assert_close(on_accelerator(*inputs), update(agent, *inputs))
+    _assert_close(updated("cuda", *inputs), updated("cpu", *inputs))
 
 
 def test_losses_are_those_of_the_update_at_the_present_parameters(x64):

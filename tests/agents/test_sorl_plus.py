@@ -24,32 +24,40 @@ from ..random_networks import ACTION_SIZE, OBSERVATION_SIZE, double, make, make_
 from .plus import plus
 
 
+SIZES: Any = (OBSERVATION_SIZE, ACTION_SIZE, (8,))
+
+
 def _state(agent: Any) -> SorlState:
     """A state as `init` makes it, from numpy's generator: nothing to compile."""
-    sizes = OBSERVATION_SIZE, ACTION_SIZE, (8,)
-    field = make(ShortcutField, *sizes, seed=0)
-    critic = make(CriticEnsemble, *sizes, seed=1, sees_steps=agent.critic_sees_steps)
+    field = make(ShortcutField, *SIZES, seed=0)
+    critic = make(CriticEnsemble, *SIZES, seed=1, sees_steps=agent.critic_sees_steps)
     return SorlState(field, field, critic, critic, optimisation.init(field), optimisation.init(critic))
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"one_jump_share": 0.5, "q_loss_pessimism": 0.5},
-        {"backup_candidates": 2},
-        {"backup_inference_steps": 2},
-        {"cloning_weight": 0.1, "distillation_coefficient": 1.0},
-        {"renoise": 2},
+        {"one_jump_share": 0.5, "q_loss_pessimism": 0.5, "q_step_weights": (0.0, 1.0)},
+        {"backup_candidates": 2, "backprop_steps": 1},
+        {"backup_inference_steps": 2, "td_gradient_to_policy": True},
+        {"cloning_weight": 0.1, "distillation_coefficient": 1.0, "backprop_steps": 1},
+        {"renoise": 2, "backprop_steps": 1},
     ],
 )
 def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, fields):
-    agent = plus(**({"backprop_steps": 1} | fields))
-    inputs = double((_state(agent), make_batch(6), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))))
+    agent = plus(**({"backprop_steps": 2} | fields))
+    averages = {
+        "target_field": make(ShortcutField, *SIZES, seed=2),
+        "target_critic": make(CriticEnsemble, *SIZES, seed=3),
+    }
+    state = dataclasses.replace(_state(agent), **averages)
+    inputs = double((state, make_batch(6), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))))
     shared = agent.draw_shared(jnp.int32(0), key=jax.random.key(0))
+    assert shared.policy_steps == len(agent.step_counts) - 1
 
     @functools.partial(jax.jit, static_argnums=0)
     def update(platform: str, *inputs: Any) -> Any:
-        with traced_for(platform):
+        with traced_for(platform, alone=True):
             return agent.update(*inputs, shared)
 
     one, other = (update(platform, *inputs) for platform in ("cuda", "cpu"))

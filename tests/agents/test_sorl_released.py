@@ -12,6 +12,7 @@ from sorl.agents.actors import GeneratorAndCritic
 from sorl.agents.shared.shortcut_agent import SorlDraws, SorlSharedDraws
 from sorl.agents.sorl_released import SorlReleased, SorlReleasedState
 from sorl.functional import optimisation
+from sorl.system.accelerators import traced_for
 
 from .. import released_numpy as released
 from ..goldens import assert_close, named_arrays
@@ -81,7 +82,13 @@ def _our_draws(draws):
     return ours, SorlSharedDraws(jnp.array(index[draws.q_k]), jnp.array(index[draws.td_k]))
 
 
-def test_three_updates_equal_the_numpy_transcription(x64):
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_three_updates_equal_the_numpy_transcription(x64, platform):
+    @jax.jit
+    def update(agent, *inputs):
+        with traced_for(platform, alone=True):
+            return agent.update(*inputs)
+
     agent = SorlReleased(backprop_steps=2, q_aggregation="min", **SETTINGS)
     state, batch = _state(agent), make_batch(BATCH_SIZE, dtype=jnp.float64)
     networks = {
@@ -96,7 +103,7 @@ def test_three_updates_equal_the_numpy_transcription(x64):
         "next_obs": np.asarray(batch.next_observation),
     }
     # The agent is an argument: its settings are arrays inside, as in training.
-    update, adam, random = jax.jit(SorlReleased.update), released.Adam(), np.random.default_rng(0)
+    adam, random = released.Adam(), np.random.default_rng(0)
     for td_k, q_k in ((2, 1), (1, 2), (2, 2)):
         draws = _numpy_draws(random, td_k, q_k)
         before = networks

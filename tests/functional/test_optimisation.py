@@ -19,9 +19,9 @@ def _arrays(seed: int, *, scale: float = 1.0) -> dict[str, jax.Array]:
     return {name: jnp.asarray(scale * random.normal(size=size)) for name, size in (("a", 3), ("b", (3, 6000)))}
 
 
-@functools.partial(jax.jit, static_argnames="platform")
-def _step(gradient: Any, state: Any, networks: Any, *, platform: str = "cpu") -> Any:
-    with traced_for(platform):
+@functools.partial(jax.jit, static_argnames=("platform", "alone"))
+def _step(gradient: Any, state: Any, networks: Any, *, platform: str = "cpu", alone: bool = False) -> Any:
+    with traced_for(platform, alone=alone):
         return optimisation.step(gradient, state, networks, learning_rate=0.1, max_grad_norm=50.0)
 
 
@@ -40,14 +40,14 @@ def by_optax():
         return networks, norms
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda"])
-def test_steps_are_those_of_optax(x64, by_optax, platform):
+@pytest.mark.parametrize("platform, alone", [("cpu", False), ("cuda", False), ("cuda", True)])
+def test_steps_are_those_of_optax(x64, by_optax, platform, alone):
     expected, norms = by_optax
     assert norms[0] < 50 < norms[1]
     networks = _arrays(0)
     state = optimisation.init(networks)
     for (seed, scale), norm in zip(((1, 0.1), (2, 1.0)), norms, strict=True):
-        networks, state, length = _step(_arrays(seed, scale=scale), state, networks, platform=platform)
+        networks, state, length = _step(_arrays(seed, scale=scale), state, networks, platform=platform, alone=alone)
         assert length == pytest.approx(float(norm), rel=1e-12)
     for name, array in expected.items():
         np.testing.assert_allclose(networks[name], array, rtol=1e-9, atol=1e-12)

@@ -7,7 +7,7 @@ import pytest
 
 from sorl.functional import shortcut
 from sorl.networks import CriticEnsemble, ShortcutField, applications
-from sorl.system.accelerators import on_accelerator, traced_for
+from sorl.system.accelerators import bound_by_kernels, on_accelerator, traced_for
 
 from ..random_networks import make
 
@@ -24,9 +24,15 @@ def test_only_programs_for_accelerators_get_their_forms():
         with traced_for("cpu"):
             assert not on_accelerator()
     assert not on_accelerator()
+    for alone in (False, True):
+        with traced_for("cuda", alone=alone):
+            assert bound_by_kernels() == alone
+        with traced_for("cpu", alone=alone):
+            assert not bound_by_kernels()
 
 
-def test_the_gradient_by_applications_is_that_of_the_loss(x64):
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_gradient_by_applications_is_that_of_the_loss(x64, alone):
     field = make(ShortcutField, 3, 2, (4, 4, 5), dtype=jnp.float64)
     random = np.random.default_rng(1)
     observation, noise = jnp.asarray(random.normal(size=(6, 3))), jnp.asarray(random.normal(size=(6, 2)))
@@ -37,9 +43,14 @@ def test_the_gradient_by_applications_is_that_of_the_loss(x64):
         alone = field(observation[:4], noise[:4], jnp.ones(4), jnp.zeros(4))
         return scale * jnp.sum(jumps**3) + jnp.sum(alone**2), {"jumps": jumps}
 
-    expected = jax.jit(jax.grad(loss, has_aux=True))(field, 0.5)
-    slopes, metrics = jax.jit(applications.grad(loss))(field, 0.5)
-    _close((applications.as_network(field, slopes), metrics), expected)
+    @jax.jit
+    def gradient(field):
+        with traced_for("cuda", alone=alone):
+            slopes, metrics = applications.grad(loss)(field, 0.5)
+            return applications.as_network(field, slopes), metrics
+
+    # Alone, the layers with four inputs share a product, though one has four outputs and one five.
+    _close(gradient(field), jax.jit(jax.grad(loss, has_aux=True))(field, 0.5))
 
 
 def test_a_first_application_can_be_made_before(x64):
@@ -60,7 +71,7 @@ def test_a_first_application_can_be_made_before(x64):
 
     slopes, velocity = gradient(field)
     _close((applications.as_network(field, slopes), velocity), jax.jit(jax.grad(loss, has_aux=True))(field))
-    # The other applications alone are computed.
+    # The first one is not computed: it does not change with the network.
     other = jax.tree.map(jnp.zeros_like, field)
     first = applications.applied(field, observation, action, jnp.zeros(6), jnp.ones(6))
     np.testing.assert_array_equal(applications.grad(loss, first=first)(other)[1], velocity)

@@ -150,7 +150,7 @@ class Sorl(AbstractAgent):
         """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_action(field, steps: int):
-            field = field if first is None else first.known_to_target(field)
+            field = field if first is None else first.for_target(field)
             return shortcut.sample(field, batch.next_observation, draws.target_noise, steps)
 
         return critic_gradient(self, state, batch, next_action, index, aggregation=self.q_aggregation)

@@ -235,7 +235,7 @@ class SorlPlus(AbstractAgent):
         """The gradient of the TD loss for the critic, and for the policy if `td_gradient_to_policy` is set."""
 
         def next_actions(field, steps: int):
-            field = field if first is None else first.known_to_target(field)
+            field = field if first is None else first.for_target(field)
             return plus_losses.sample(self, field, batch.next_observation, draws.target_noise, steps)
 
         return critic_gradient(

@@ -5,18 +5,19 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
-from sorl.system.accelerators import on_accelerator
+from sorl.system.accelerators import bound_by_kernels, on_accelerator
 
 
 Scalar = float | Float[Array, ""]
 
 _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
-_SMALL = 2**14
-"""Largest array whose squares many seeds' norms take whole; larger ones are first summed along their last axis."""
+_SMALL_ARRAY = 2**14
+"""Largest array whose squares a norm takes whole; larger ones are first summed along their last axis."""
+_SMALL_NETWORK = 2**22
+"""Largest number of parameters of which the gradient is joined to one array."""
 
 
 class AdamState(eqx.Module):
@@ -75,30 +76,18 @@ def _with_norm(tree: Any) -> tuple[PyTree, Float[Array, ""]]:
     """The pytree, and its `norm`."""
     import optax
 
-    return _joined_with_norm(tree) if on_accelerator() else (tree, optax.tree.norm(tree))
-
-
-@custom_vmap
-def _joined_with_norm(tree: Any) -> tuple[PyTree, Float[Array, ""]]:
-    """The same for an accelerator, in one array: one sum and, for all arrays of one shape, one step of Adam.
-
-    Behind a barrier, because XLA would take the array apart again.
-    """
-    together, as_tree = ravel_pytree(tree)
-    together = jax.lax.optimization_barrier(together)
-    return as_tree(together), jnp.sqrt(jnp.sum(together * together))
-
-
-@_joined_with_norm.def_vmap
-def _of_many_with_norms(size: int, batched: Any, tree: Any) -> tuple[Any, Any]:
-    """The same for the gradients of `size` seeds, which take longer to copy to one array than it saves."""
-
-    def norm_of_one(tree):
-        rows = [jnp.sum(leaf * leaf, axis=-1) if leaf.size > _SMALL else leaf * leaf for leaf in jax.tree.leaves(tree)]
-        return jnp.sqrt(jnp.sum(jax.lax.optimization_barrier(jnp.concatenate([row.reshape(-1) for row in rows]))))
-
-    norms = jax.vmap(norm_of_one, in_axes=(jax.tree.map(lambda each: 0 if each else None, batched[0]),))(tree)
-    return (tree, norms), (batched[0], True)
+    if not on_accelerator():
+        return tree, optax.tree.norm(tree)
+    # On an accelerator one sum over all arrays, behind a barrier, because XLA would make several kernels for each. One
+    # array for all of them also makes one step of Adam for all of one shape, but has to be written and read.
+    leaves = jax.tree.leaves(tree)
+    if bound_by_kernels() and sum(leaf.size for leaf in leaves) <= _SMALL_NETWORK:
+        together, as_tree = ravel_pytree(tree)
+        together = jax.lax.optimization_barrier(together)
+        return as_tree(together), jnp.sqrt(jnp.sum(together * together))
+    rows = [jnp.sum(leaf * leaf, axis=-1) if leaf.size > _SMALL_ARRAY else leaf * leaf for leaf in leaves]
+    squares = jax.lax.optimization_barrier(jnp.concatenate([row.reshape(-1) for row in rows]))
+    return tree, jnp.sqrt(jnp.sum(squares))
 
 
 def moving_average(online: Any, average: Any, rate: Scalar) -> PyTree:

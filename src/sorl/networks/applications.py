@@ -1,4 +1,4 @@
-"""The gradient of a network that a loss applies several times, with one product per layer for all applications.
+"""The gradient of a network that a loss applies several times, with one product for all applications of alike layers.
 
 Automatic differentiation makes one product and one sum over rows for each layer of each application, and adds them. On
 an accelerator, where small kernels cost about the same whatever their size, it is faster to differentiate with respect
@@ -16,10 +16,15 @@ from jaxtyping import Array, Float, PyTree
 
 from sorl.networks import layers
 from sorl.networks.mlp import MLP
+from sorl.system.accelerators import bound_by_kernels
 
 
 Rows = list[list[Float[Array, "_ _"]]]
 """Arrays [rows, units], one for each application and layer."""
+
+
+_SMALL = 2**18
+"""Largest number of weights of a layer with which a narrower one shares a product, with zeros in place of weights."""
 
 
 class Application(NamedTuple):
@@ -49,9 +54,11 @@ def grad(
 ) -> Callable[..., tuple[list[Slopes], PyTree]]:
     """`jax.grad(loss, has_aux=True)` for a network that consists of an `mlp` without layer norm, such as a field.
 
-    `loss` may use the network only by calling it, on batches with one leading axis. With `first`, the first call is not
-    computed: its rows are the first ones of that application. The gradient is that of `as_network`, which is best
-    called outside of branches: a branch would copy the parts of stacked arrays.
+    `loss` may use the network only by calling it, on batches with one leading axis. The gradient is that of
+    `as_network`, which is best called outside of branches: a branch would copy the parts of stacked arrays.
+
+    **Arguments:** `first`, the application that the loss makes first, which is then not computed again. It must be that
+    of the same network to the same inputs, or to more rows than the loss needs, which follow these.
     """
 
     def gradient(network: Any, *arguments: Any) -> tuple[list[Slopes], PyTree]:
@@ -93,6 +100,7 @@ class _Applications:
     def __call__(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
         added = None if self._zeros is None else self._zeros[len(self.inputs)]
         if self._first is not None and not self.inputs:
+            assert len(x) <= len(self._first.inputs[0])
             inputs, outputs = jax.tree.map(lambda rows: rows[: len(x)], self._first)
             weights = [layer.weight for layer in self._mlp.layers]
             output = outputs[-1] if added is None else _known_output(added, outputs, weights)
@@ -117,7 +125,10 @@ class _Applications:
 def _known_output(
     zeros: list[Float[Array, "_ _"]], outputs: list[Float[Array, "_ _"]], weights: list[Float[Array, "_ _"]]
 ) -> Float[Array, "rows out"]:
-    """The last of an application's `outputs`, as a function of the zeros that are added to each of them."""
+    """The last of an application's `outputs`, as a function of the zeros that are added to each of them.
+
+    The outputs themselves and the `weights` are constants: derivatives with respect to them are dropped.
+    """
     return outputs[-1]
 
 
@@ -131,10 +142,15 @@ def _known_output_derivative(primals, tangents):
 
 
 def _alike(mlp: MLP) -> list[list[int]]:
-    """The indices of the layers with inputs of the same size, which share one batched product."""
-    groups = defaultdict[int, list[int]](list)
+    """The indices of the layers that share one batched product: those of the same sizes.
+
+    Where kernels count, those with inputs of the same size, if the operations that this adds take no longer than one.
+    """
+    widest = max(layer.out_features for layer in mlp.layers)
+    padded = bound_by_kernels() and widest**2 <= _SMALL
+    groups = defaultdict[Any, list[int]](list)
     for index, layer in enumerate(mlp.layers):
-        groups[layer.in_features].append(index)
+        groups[layer.in_features if padded else layer.weight.shape].append(index)
     return list(groups.values())
 
 
@@ -143,7 +159,7 @@ def _slopes(inputs: Rows, slopes: Rows, group: list[int]) -> Slopes:
     entered, slope = (
         [jnp.concatenate([rows[index] for rows in noted]) for index in group] for noted in (inputs, slopes)
     )
-    # Zeros make the outputs as many as those of the widest layer, so that the layers share a product.
+    # Zeros make the outputs as many as those of the widest layer of the group.
     most = max(rows.shape[1] for rows in slope)
     entered = jnp.stack(entered)
     slope = jnp.stack([jnp.pad(rows, ((0, 0), (0, most - rows.shape[1]))) for rows in slope])

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 
 
 _accelerator = ContextVar("accelerator", default=False)
+_alone = ContextVar("alone", default=False)
 
 
 def on_accelerator() -> bool:
@@ -13,14 +14,25 @@ def on_accelerator() -> bool:
     return _accelerator.get()
 
 
+def bound_by_kernels() -> bool:
+    """Whether few kernels matter more than few operations: one seed alone on one accelerator.
+
+    The kernels of small networks take about the same time whatever their size; those of many seeds do not.
+    """
+    return _accelerator.get() and _alone.get()
+
+
 @contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
+def traced_for(platform: str, *, alone: bool = False) -> Iterator[None]:
     """Formulas that are traced in this context get the form for a platform, such as `cpu` or `cuda`.
 
-    A function under `jax.jit` that uses it needs the platform as a static argument, because JAX traces it only once.
+    **Arguments:** `alone`, whether the program updates one seed on one device.
+
+    A function under `jax.jit` that uses it needs both as static arguments, because JAX traces it only once.
     """
-    token = _accelerator.set(platform != "cpu")
+    accelerator, one = _accelerator.set(platform != "cpu"), _alone.set(alone)
     try:
         yield
     finally:
-        _accelerator.reset(token)
+        _accelerator.reset(accelerator)
+        _alone.reset(one)

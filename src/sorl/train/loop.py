@@ -177,13 +177,16 @@ def _train_members(
     **Arguments:** `source`, the data, or if `members` have gathered windows, the first update of these.
     """
 
+    alone = batch_axis is None and (seed_mapping == "map" or len(members[1]) == 1)
+
     def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None, Any]) -> Carry:
         carry, key, mine, windows = argument
         agent = combined(common, mine)
         data = source if isinstance(source, Dataset) else Batches(windows, source)
 
         def run(carry):
-            tile = partial(_one_tile, agent, key, data, start, end, batch_size, log_interval, platform, batch_axis)
+            settings = batch_size, log_interval, platform, batch_axis, alone
+            tile = partial(_one_tile, agent, key, data, start, end, *settings)
             # The sums of all metrics are one array, which one kernel updates.
             packed = carry._replace(metric_sums=_packed(carry.metric_sums))
             packed = jax.lax.fori_loop(start // TILE, -(-end // TILE), tile, packed)
@@ -216,6 +219,7 @@ def _one_tile(
     log_interval: int,
     platform: str,
     batch_axis: str | None,
+    alone: bool,
     number: Int[Array, ""],
     carry: Carry,
 ) -> Carry:
@@ -236,7 +240,7 @@ def _one_tile(
         # Update all networks, and record the first update with a metric that is not finite.
         batch, draws = of_update(drawn, step - first)
         common = jax.tree.map(lambda leaf: leaf[step - first], shared)
-        agent_state, metrics = _update(agent, carry.agent, batch, draws, common, platform=platform)
+        agent_state, metrics = _update(agent, carry.agent, batch, draws, common, platform=platform, alone=alone)
         values = _packed(metrics)
         bad = (carry.first_bad_step < 0) & ~jnp.all(jnp.isfinite(values))
         # Add to the sums of the metrics, which restart at each multiple of the interval.
@@ -276,11 +280,18 @@ def _init_member(agent: AbstractAgent, key: Key[Array, ""], observation_size: in
 
 
 # Jitted separately so that it is traced only once, because its tracing is the longest part of the start.
-@partial(jax.jit, static_argnames="platform")
+@partial(jax.jit, static_argnames=("platform", "alone"))
 def _update(
-    agent: AbstractAgent, state: Any, batch: Transition, draws: Any, shared: Any, *, platform: str = "cpu"
+    agent: AbstractAgent,
+    state: Any,
+    batch: Transition,
+    draws: Any,
+    shared: Any,
+    *,
+    platform: str = "cpu",
+    alone: bool = False,
 ) -> tuple[PyTree, PyTree]:
-    with traced_for(platform):
+    with traced_for(platform, alone=alone):
         return agent.update(state, batch, draws, shared)
 
 

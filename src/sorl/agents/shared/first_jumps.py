@@ -1,11 +1,11 @@
-"""One application of the field for all that an update of SORL needs of it first, for accelerators.
+"""One application of the field to all rows that need it before anything else in an update of SORL, for accelerators.
 
-These are the cloning losses, the first jump of the Q loss and that of the TD target. On an accelerator, the kernels of
-one application to all their rows take hardly longer than those of each one alone.
+These are the rows of the cloning losses, of the first jump of the Q loss and of that of the TD target. The kernels of
+one application to all of them take hardly longer than those of each one alone.
 """
 
+import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +15,21 @@ from sorl.functional import shortcut
 from sorl.networks import ShortcutField, applications
 
 
-class FirstJumps(NamedTuple):
-    """The queries, in blocks of one row for each transition of the batch, and the field's application to them.
+@dataclasses.dataclass(frozen=True)
+class FirstJumps:
+    """The field's application to three or four blocks of rows, each with a row for each transition of the batch."""
 
-    The blocks are flow matching, self-consistency, the Q loss's first jump and, if it has no gradient, the TD target's.
-    """
-
-    queries: shortcut.Query
+    policy: shortcut.Query
+    """The queries of the policy's loss, [3 x batch, ...]: flow matching, self-consistency, the Q loss's first jump."""
     applied: applications.Application
-    batch_size: int
+    """To these queries and, if `with_target`, to those of the TD target in a fourth block."""
+    with_target: bool
 
-    def of_policy(self) -> shortcut.Query:
-        """The queries of the policy's loss: all but the TD target's."""
-        return jax.tree.map(lambda rows: rows[: 3 * self.batch_size], self.queries)
-
-    def known_to_target(self, field: ShortcutField) -> shortcut.Field:
-        """The field for the jumps of the TD target: with a known first velocity, unless that needs a gradient."""
-        velocity = self.applied.outputs[-1][3 * self.batch_size :]
-        return with_first_known(field, velocity) if len(velocity) else field
+    def for_target(self, field: ShortcutField) -> shortcut.Field:
+        """The same field, for the jumps of the TD target: if its first jump is among the rows, with that known."""
+        # Within the branch of a number of jumps: a slice from outside of it would be a copy.
+        velocity = self.applied.outputs[-1][len(self.policy.time) :]
+        return with_first_known(field, velocity) if self.with_target else field
 
 
 def apply(
@@ -41,11 +38,18 @@ def apply(
     policy: shortcut.Query,
     target: shortcut.Query | None,
 ) -> FirstJumps:
-    """Applies the field to the queries of the cloning losses, the Q loss and the TD target (None: not to these)."""
-    blocks = [*cloning, policy] if target is None else [*cloning, policy, target]
-    queries = jax.tree.map(lambda *rows: jnp.concatenate(rows), *blocks)
+    """Applies the field to the queries of the cloning losses, and of the first jumps of the Q loss and the TD target.
+
+    `target` is None if the TD target's first jump is not to be computed here.
+    """
+    of_policy = _joined(*cloning, policy)
+    queries = of_policy if target is None else _joined(of_policy, target)
     applied = applications.applied(field, queries.observation, queries.action, queries.time, queries.log2_steps)
-    return FirstJumps(queries, applied, len(policy.time))
+    return FirstJumps(of_policy, applied, with_target=target is not None)
+
+
+def _joined(*queries: shortcut.Query) -> shortcut.Query:
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *queries)
 
 
 def first_query(

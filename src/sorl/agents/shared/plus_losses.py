@@ -49,7 +49,7 @@ class PolicyValues(NamedTuple):
 
 
 def has_policy_loss_of_sorl(agent: Any) -> bool:
-    """Whether the policy's loss has the terms of that of `Sorl`, for the same actions."""
+    """Whether the policy's loss is that of `Sorl`: no more terms, no weights of rows, and plain jumps."""
     alone = agent.cloning_weight is None and agent.distillation_coefficient is None
     return agent.use_q_loss and not agent.renoise and alone
 

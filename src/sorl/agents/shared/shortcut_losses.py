@@ -16,7 +16,7 @@ from sorl.data.transitions import Transition
 from sorl.functional import shortcut, td, verifiers
 from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, ShortcutField, applications
-from sorl.system.accelerators import on_accelerator
+from sorl.system.accelerators import bound_by_kernels, on_accelerator
 
 
 NextAction = Callable[..., Float[Array, "*candidates batch action"]]
@@ -152,7 +152,7 @@ def q_loss(
     *,
     aggregation: verifiers.Aggregation | verifiers.HeadsToValue = "mean",
 ) -> tuple[Float[Array, ""], Metrics]:
-    """-mean Q(x, F_k(x, z), k) / mean |Q|, for k = `steps` jumps from the noise z."""
+    """-mean Q(x, F_k(x, z), k) / mean |Q|, for k = `steps` jumps from the noise z, Q the `aggregation` of the heads."""
     action = shortcut.sample(field, observation, noise, steps)
     q = critic(observation, action, jnp.asarray(float(steps), action.dtype))
     loss = td.policy_q_loss(q, aggregation=aggregation)
@@ -217,14 +217,15 @@ def first_jumps_at_once(
     """The field's application to the queries of the cloning losses and to the first jumps of Q loss and TD target.
 
     **Arguments:** `one_jump_share`, as for `consistency_levels`; `plain_target`, whether the TD target is the value of
-    one action by the drawn number of jumps; if not, or if it has a gradient, its first jump is not among these.
+    one action by the drawn number of jumps. If it is not, or has a gradient, its first jump is not computed here; nor
+    is it where the copies of the other rows would take longer than its kernels: for many seeds, or on many devices.
     """
     cloning = cloning_queries(
         state.target_field, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share
     )
     policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, shared.policy_steps)
     target = None
-    if plain_target and not agent.td_gradient_to_policy:
+    if plain_target and not agent.td_gradient_to_policy and bound_by_kernels():
         target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, shared.target_steps)
     return first_jumps.apply(state.field, cloning, policy, target)
 
@@ -244,7 +245,7 @@ def _policy_gradient_at_once(
     """
 
     def loss(field, steps: int):
-        queries = first.of_policy()
+        queries = first.policy
         velocity = field(queries.observation, queries.action, queries.time, queries.log2_steps)
         errors = jnp.mean((velocity - queries.velocity) ** 2, axis=-1).reshape(3, -1)[:2]
         flow_matching, self_consistency = jax.vmap(lambda errors: mean_over(errors, batch.valid))(errors)
