@@ -233,7 +233,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
         settings, (observation_size, action_size) = member.config, sizes[member.task]
         dataset = made_up_dataset(10_000, observation_size, action_size)
         chunks[name] = Chunks(settings.agent, dataset, batch_size=settings.batch_size, updates=50)
-        fresh = settings.agent.init(observation_size, action_size, key=jax.random.key(0))
+        fresh = settings.agent.init(observation_size, settings.agent.window.chunk * action_size, key=jax.random.key(0))
         normalisation = Normalisation.identity(observation_size, action_size)
         policies[name] = Policy(settings.agent.actor, settings.agent.policy(fresh), normalisation)
         budgets[name] = settings.budgets(final=False)[0]

@@ -86,7 +86,7 @@ def free_of_cost(monkeypatch):
 
 
 def test_costs_are_those_of_fresh_networks(tmp_path):
-    settings = config(tmp_path, rounds=1)
+    settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("fql", "sorl --agent.chunk 2"))
     costs = compare.measure_costs(settings, compare.make_members(settings))
     assert len(costs) == 2
     for cost in costs.values():
