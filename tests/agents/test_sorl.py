@@ -53,7 +53,14 @@ def _uneven_state() -> SorlState:
     sizes: Any = OBSERVATION_SIZE, ACTION_SIZE, (5, 7, 5)
     fields = [make(ShortcutField, *sizes, seed=seed, dtype=jnp.float64) for seed in (0, 4)]
     critics = [make(CriticEnsemble, *sizes, seed=seed, dtype=jnp.float64, heads=2) for seed in (1, 5)]
-    return SorlState(*fields, *critics, optimisation.init(fields[0]), optimisation.init(critics[0]))
+    return SorlState(
+        field=fields[0],
+        target_field=fields[1],
+        critic=critics[0],
+        target_critic=critics[1],
+        field_optimiser=optimisation.init(fields[0]),  # pyright: ignore[reportArgumentType]
+        critic_optimiser=optimisation.init(critics[0]),  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _state(agent):

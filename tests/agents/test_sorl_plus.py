@@ -51,14 +51,15 @@ def test_the_update_on_an_accelerator_equals_that_on_cpu(x64, fields):
         "target_critic": make(CriticEnsemble, *SIZES, seed=3),
     }
     state = dataclasses.replace(_state(agent), **averages)
-    inputs = double((state, make_batch(6), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))))
+    inputs: Any = double((state, make_batch(6), agent.draw(6, ACTION_SIZE, key=jax.random.key(0))))
     shared = agent.draw_shared(jnp.int32(0), key=jax.random.key(0))
     assert shared.policy_steps == len(agent.step_counts) - 1
 
     @functools.partial(jax.jit, static_argnums=0)
     def update(platform: str, *inputs: Any) -> Any:
         with traced_for(platform, alone=True):
-            return agent.update(*inputs, shared)
+            state, batch, draws = inputs
+            return agent.update(state, batch, draws, shared)
 
     one, other = (update(platform, *inputs) for platform in ("cuda", "cpu"))
     assert jax.tree.structure(one) == jax.tree.structure(other)

@@ -81,7 +81,7 @@ def as_network(network: Any, gradient: list[Slopes]) -> Any:
     layers = list(network.mlp.layers)
     for group, slopes in zip(_alike(network.mlp), gradient, strict=True):
         for index, weight, bias in zip(group, slopes.weight, slopes.bias, strict=True):
-            units = layers[index].out_features
+            units = len(layers[index].weight)
             layers[index] = eqx.tree_at(lambda l: (l.weight, l.bias), layers[index], (weight[:units], bias[:units]))
     return eqx.tree_at(lambda n: n.mlp.layers, network, tuple(layers))
 
@@ -146,7 +146,7 @@ def _alike(mlp: MLP) -> list[list[int]]:
 
     Where kernels count, those with inputs of the same size, if the operations that this adds take no longer than one.
     """
-    widest = max(layer.out_features for layer in mlp.layers)
+    widest = max(len(layer.weight) for layer in mlp.layers)
     padded = bound_by_kernels() and widest**2 <= _SMALL
     groups = defaultdict[Any, list[int]](list)
     for index, layer in enumerate(mlp.layers):
