@@ -116,14 +116,14 @@ class Sorl(AbstractAgent):
         self, state: SorlState, batch: Transition, draws: SorlDraws, shared: SorlSharedDraws
     ) -> tuple[SorlState, Metrics]:
         """One critic step, one policy step, and the moving averages, in this order."""
-        first = first_jumps_at_once(self, state, batch, draws, shared) if on_accelerator() else None
+        steps = shared.policy_steps, shared.target_steps
+        networks = state.field, state.target_field
+        first = first_jumps_at_once(self, *networks, batch, draws, *steps) if on_accelerator() else None
         return shortcut_agent.update(
             self,
             state,
             lambda: self._critic_gradient(state, batch, draws, shared.target_steps, first),
-            lambda critic: policy_gradient(
-                self, state.field, state.target_field, critic, batch, draws, shared.policy_steps, first=first
-            ),
+            lambda critic: policy_gradient(self, *networks, critic, batch, draws, shared.policy_steps, first=first),
             teacher_rate=self.target_rate,
         )
 

@@ -200,10 +200,10 @@ class SorlPlus(AbstractAgent):
         """One critic step, one policy step, and the moving averages, in this order."""
         first = None
         if on_accelerator() and plus_losses.has_policy_loss_of_sorl(self):
-            plain_target = self.backup_candidates == 1 and self.backup_inference_steps is None
-            first = first_jumps_at_once(
-                self, state, batch, draws, shared, one_jump_share=self.one_jump_share, plain_target=plain_target
-            )
+            plain = self.backup_candidates == 1 and self.backup_inference_steps is None
+            steps = shared.policy_steps, shared.target_steps if plain else None
+            networks = state.field, state.target_field
+            first = first_jumps_at_once(self, *networks, batch, draws, *steps, one_jump_share=self.one_jump_share)
         return shortcut_agent.update(
             self,
             state,

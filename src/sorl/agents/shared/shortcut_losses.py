@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from sorl.agents.shared import first_jumps
 from sorl.agents.shared.branches import gradient_of_one, one_of
 from sorl.agents.shared.first_jumps import FirstJumps, first_query, with_first_known
-from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlSharedDraws, SorlState, consistency_levels
+from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlState, consistency_levels
 from sorl.data.transitions import Transition
 from sorl.functional import shortcut, td, verifiers
 from sorl.functional.means import mean_over
@@ -193,9 +193,7 @@ def policy_gradient(
 
     if on_accelerator():
         if first is None:
-            cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share)
-            policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, index)
-            first = first_jumps.apply(field, cloning, policy, None)
+            first = first_jumps_at_once(agent, field, teacher, batch, draws, index, None, one_jump_share=one_jump_share)
         return _policy_gradient_at_once(agent, field, batch, first, weighted_q_loss, index)
     # Two gradients are added, so that only the Q loss runs in the branch of the drawn jump count.
     cloning_gradient, (cloning, metrics) = jax.grad(cloning_loss, has_aux=True)(field)
@@ -206,28 +204,28 @@ def policy_gradient(
 
 def first_jumps_at_once(
     agent: Any,
-    state: SorlState,
+    field: ShortcutField,
+    teacher: ShortcutField,
     batch: Transition,
     draws: SorlDraws,
-    shared: SorlSharedDraws,
+    policy_steps: Int[Array, ""],
+    target_steps: Int[Array, ""] | None,
     *,
     one_jump_share: float | None = None,
-    plain_target: bool = True,
 ) -> FirstJumps:
     """The field's application to the queries of the cloning losses and to the first jumps of Q loss and TD target.
 
-    **Arguments:** `one_jump_share`, as for `consistency_levels`; `plain_target`, whether the TD target is the value of
-    one action by the drawn number of jumps. If it is not, or has a gradient, its first jump is not computed here; nor
-    is it where the copies of the other rows would take longer than its kernels: for many seeds, or on many devices.
+    **Arguments:** `teacher` and `one_jump_share`, as for `policy_gradient`; `policy_steps` and `target_steps`, indices
+    in `agent.step_counts` of the jump counts of Q loss and TD target (None: the target's first jump is not computed
+    here). If the target has a gradient, its first jump is not computed here either; nor is it where the copies of the
+    other rows would take longer than its kernels: for many seeds, or on many devices.
     """
-    cloning = cloning_queries(
-        state.target_field, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share
-    )
-    policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, shared.policy_steps)
+    cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share)
+    policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, policy_steps)
     target = None
-    if plain_target and not agent.td_gradient_to_policy and bound_by_kernels():
-        target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, shared.target_steps)
-    return first_jumps.apply(state.field, cloning, policy, target)
+    if target_steps is not None and not agent.td_gradient_to_policy and bound_by_kernels():
+        target = first_query(batch.next_observation, draws.target_noise, agent.step_counts, target_steps)
+    return first_jumps.apply(field, cloning, policy, target)
 
 
 def _policy_gradient_at_once(
