@@ -176,7 +176,6 @@ def _train_members(
 
     **Arguments:** `source`, the data, or if `members` have gathered windows, the first update of these.
     """
-
     alone = batch_axis is None and (seed_mapping == "map" or len(members[1]) == 1)
 
     def one_member(argument: tuple[Carry, Key[Array, ""], PyTree | None, Any]) -> Carry:
@@ -204,8 +203,8 @@ def _train_members(
     if seed_mapping == "map":
         return jax.lax.map(one_member, members)
     if len(members[1]) == 1:
-        alone = one_member(jax.tree.map(lambda leaf: leaf[0], members))
-        return jax.tree.map(lambda leaf: leaf[None], alone)
+        found = one_member(jax.tree.map(lambda leaf: leaf[0], members))
+        return jax.tree.map(lambda leaf: leaf[None], found)
     return jax.vmap(one_member)(members)
 
 
