@@ -68,8 +68,8 @@ class Config:
     """Hidden layers of policy and critics."""
     batch_size: int = 256
     """Transitions of one update."""
-    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "tensorfloat32"
-    """Precision of the factors in matrix products, as in `sorl.train`."""
+    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16", "BF16_BF16_F32"] = "tensorfloat32"
+    """Precision of the factors in matrix products, as in `sorl.train`, or JAX's name of products in bfloat16."""
     lines: int = 20
     """Number of source lines to print, those with the most kernels first."""
     out: Path | None = None
