@@ -1,12 +1,16 @@
 """`--agent-module`: modules and files that register agents, and what is no such module."""
 
 import sys
+from typing import Any
 
 import pytest
 
 from sorl.agents import AGENTS, Bc, Sorl
 from sorl.agents.modules import import_modules, module_option
 from sorl.agents.registry import register
+from sorl.config.json_form import to_json
+from sorl.system.files import write_json
+from sorl.train.cli import parse
 
 from .. import own_agent
 
@@ -61,6 +65,29 @@ def test_agents_that_every_command_knows_need_no_option():
         __module__ = "library.agents"
 
     assert module_option(OfALibrary) == " --agent-module library.agents"
+
+
+def test_an_agent_derived_from_another_has_its_settings_and_its_own_runs(tmp_path):
+    @register
+    class Derived(Sorl):
+        """Sorl under another name, with an option more."""
+
+        rate: float = 0.5
+
+    @register
+    class DerivedAgain(Derived):
+        """Derived from an agent that is derived."""
+
+    plain: Any = parse(["agent:sorl"])[0].agent
+    assert plain.q_coefficient != Sorl().q_coefficient  # the quickstart's settings
+    for word, kind in {"derived": Derived, "derived-again": DerivedAgain}.items():
+        config = parse([f"agent:{word}", "--agent.rate", "0.25"])[0]
+        agent: Any = config.agent
+        assert type(agent) is kind and agent.rate == 0.25
+        assert (agent.q_coefficient, agent.hidden_sizes) == (plain.q_coefficient, plain.hidden_sizes)
+        write_json(tmp_path / "config.json", to_json(config))
+        assert parse(["--config", str(tmp_path / "config.json")])[0].agent == agent
+    assert parse(["agent:sorl"])[0].agent == plain and list(AGENTS)[-2:] == ["Derived", "DerivedAgain"]
 
 
 def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatch):

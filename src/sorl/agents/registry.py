@@ -90,7 +90,9 @@ def any_agent() -> Any:
     """The union of all registered agents, from which the command line creates its subcommands."""
     import tyro
 
-    members = (Annotated[kind, tyro.conf.subcommand(name=word(kind))] for kind in _agents.values())
+    # tyro takes the first class that a default is an instance of, so an agent derived from another comes before it.
+    kinds = sorted(_agents.values(), key=lambda kind: -sum(issubclass(kind, other) for other in _agents.values()))
+    members = (Annotated[kind, tyro.conf.subcommand(name=word(kind))] for kind in kinds)
     return Union[tuple(members)]  # noqa: UP007
 
 
