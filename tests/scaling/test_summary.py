@@ -46,9 +46,9 @@ def test_one_seed_is_compared_episode_by_episode():
 
 def test_several_seeds_are_compared_seed_by_seed():
     one, two = summarise_grid([record(1, 1, [[0, 0], [1, 1]]), record(2, 1, [[1, 0], [1, 1]])])
-    # Seeds gain 1/2 and 0; their resampled means are 0, 1/4, 1/4, 1/2.
-    assert (two["difference"], two["difference_low"], two["difference_high"]) == (0.25, 0.0, 0.5)
-    assert (two["success"], two["interval"]) == (0.75, "bootstrap")
+    # Seeds gain 1/2 and 0: a standard error of 1/4, and with two seeds 12.7 of them.
+    assert (two["difference"], two["difference_low"], two["difference_high"]) == (0.25, -1.0, 1.0)
+    assert (two["success"], two["interval"]) == (0.75, "student")
     assert (one["seeds"], one["episodes"], one["return"], one["length"]) == (2, 2, -15.0, 30.0)
 
 

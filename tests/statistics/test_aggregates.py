@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
+from sorl.statistics.aggregates import interquartile_mean, mean_over_tasks, probability_of_improvement
+from sorl.statistics.intervals import student_interval
 
 
 def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
@@ -32,6 +33,22 @@ def test_seeds_are_resampled_within_their_task():
 def test_the_interval_of_two_seeds_is_that_of_their_four_resamples():
     # The mean of two draws from {0, 1} is 0, 1/2, 1/2 or 1: beyond 2.5 % at both ends.
     assert interquartile_mean([np.array([0.0, 1.0])]) == pytest.approx((0.5, 0.0, 1.0))
+
+
+def test_the_mean_over_tasks_has_the_interval_of_welch():
+    one = np.array([0.4, 0.45, 0.5])
+    assert mean_over_tasks([one]) == pytest.approx((0.45, *student_interval(one)))
+    # Two tasks that vary alike have twice the degrees of freedom, 4 (2.776), and 1/sqrt(2) of the error.
+    half = 2.776 * 0.05 / 3**0.5 / 2**0.5
+    assert mean_over_tasks([one, one + 0.2]) == pytest.approx((0.55, 0.55 - half, 0.55 + half), abs=1e-4)
+    # A task without variation halves the error of the other and adds no freedom: 4.303 with 2.
+    half = 4.303 * 0.05 / 3**0.5 / 2
+    assert mean_over_tasks([one, np.full(3, 0.65)]) == pytest.approx((0.55, 0.55 - half, 0.55 + half), abs=1e-4)
+
+
+def test_the_mean_over_tasks_is_a_possible_success_and_certain_without_variation():
+    assert mean_over_tasks([np.array([0.0, 1.0])]) == (0.5, 0.0, 1.0)
+    assert mean_over_tasks([np.array([0.25]), np.array([0.75])]) == (0.5, 0.5, 0.5)
 
 
 def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():

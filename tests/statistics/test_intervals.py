@@ -10,6 +10,7 @@ from sorl.statistics.intervals import (
     evaluation_rows,
     headline,
     paired_difference,
+    student_interval,
     success_interval,
     summarise,
     table,
@@ -57,10 +58,46 @@ def test_bootstrap_approaches_the_normal_interval_of_many_seeds():
     np.testing.assert_allclose(bootstrap_interval(values), expected, atol=5e-4)
 
 
+def test_students_interval_is_that_of_the_tables():
+    # Standard error 1; the quantiles of t with 1 and 2 degrees of freedom are 12.706 and 4.303.
+    assert student_interval(np.array([4.0, 6.0])) == pytest.approx((5 - 12.706, 5 + 12.706), abs=5e-4)
+    three = np.array([5 - 3**0.5, 5.0, 5 + 3**0.5])
+    assert student_interval(three) == pytest.approx((5 - 4.303, 5 + 4.303), abs=5e-4)
+    assert student_interval(np.array([0.0, 2.0]), confidence=0.5) == pytest.approx((0, 2))  # Cauchy's quartiles
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_students_interval_of_few_seeds_has_the_mean_as_often_as_it_says_and_the_bootstrap_has_not(seeds):
+    scores = np.random.default_rng(0).normal(0.5, 0.1, (2000, seeds))
+    student, bootstrap = (
+        np.array([interval(own) for own in scores]) for interval in (student_interval, coarse_bootstrap)
+    )
+    covered = [np.mean((ends[:, 0] <= 0.5) & (0.5 <= ends[:, 1])) for ends in (student, bootstrap)]
+    assert covered[0] == pytest.approx(0.95, abs=0.015)
+    assert covered[1] < {2: 0.55, 3: 0.8, 8: 0.92}[seeds]
+
+
+def coarse_bootstrap(values):
+    resampled = values[np.random.default_rng(0).integers(0, len(values), (400, len(values)))].mean(axis=1)
+    return np.quantile(resampled, [0.025, 0.975])
+
+
 def test_interval_is_over_episodes_for_one_seed_and_over_seeds_for_several():
     assert success_interval(np.array([81]), np.array([263])) == (81 / 263, *wilson_interval(81, 263), "wilson")
-    several = success_interval(np.array([10, 30]), np.array([50, 50]))
-    assert several == pytest.approx((0.4, 0.2, 0.6, "bootstrap"))
+    apart = success_interval(np.array([19, 21, 20]), np.array([50, 50, 50]))
+    assert apart == pytest.approx((0.4, *wilson_interval(60, 150), "student"))
+    further = success_interval(np.array([15, 25, 20]), np.array([50, 50, 50]))
+    assert further == pytest.approx((0.4, 0.4 - 4.303 * 0.1 / 3**0.5, 0.4 + 4.303 * 0.1 / 3**0.5, "student"), abs=1e-4)
+
+
+def test_seeds_that_agree_or_differ_by_much_have_an_interval_of_possible_successes():
+    assert success_interval(np.array([50, 50]), np.array([50, 50])) == (
+        1.0,
+        wilson_interval(100, 100)[0],
+        1.0,
+        "student",
+    )
+    assert success_interval(np.array([10, 30]), np.array([50, 50])) == (0.4, 0.0, 1.0, "student")
 
 
 def row(step, seed, successes, inference_steps=4, **others):
@@ -90,7 +127,7 @@ def test_headline_treats_each_budget_and_each_seed_on_its_own():
     four, one = headline(rows)
     assert (four["inference_steps"], four["seeds"], four["steps"]) == (4, 2, [1, 2, 3, 4])
     assert four["success"] == pytest.approx((0.6 + 0.2) / 2)
-    assert (four["success_low"], four["success_high"]) == pytest.approx((0.2, 0.6))
+    assert (four["success_low"], four["success_high"], four["interval"]) == (0.0, 1.0, "student")
     assert (one["inference_steps"], one["steps"], one["success"]) == (1, [4], 0.9)
 
 
@@ -122,11 +159,12 @@ def test_without_success_the_score_is_the_return_of_the_seeds_or_of_a_lone_seeds
     assert (lone["success"], lone["success_low"], lone["success_high"]) == (None, None, None)
     assert (lone["return"], lone["return_low"], lone["return_high"]) == (-15.0, -19.0, -13.0)
     (several,) = summarise([returned(1, 0, -10.0, -90.0, 90.0), returned(1, 1, -30.0, -90.0, 90.0)])
-    assert (several["return"], several["return_low"], several["return_high"]) == (-20.0, -30.0, -10.0)
+    half = 12.706 * 10
+    assert (several["return_low"], several["return_high"]) == pytest.approx((-20 - half, -20 + half), abs=5e-3)
     title, line, _, footer = table([lone, several]).splitlines()
     assert title.split() == ["M^inf", "N", "return", "95", "%", "interval", "length", "steps/s"]
     assert line.split() == ["4", "1", "-15", "-19", "..", "-13", "100.0", "1000"]
-    assert footer == "95 % interval: bootstrap over episodes, bootstrap over training seeds."
+    assert footer == "95 % interval: Student's t over training seeds, bootstrap over episodes."
 
 
 def test_one_row_without_success_makes_all_be_judged_by_the_return():
@@ -177,10 +215,15 @@ def test_paired_difference_is_over_episodes_for_one_seed_and_over_seeds_for_seve
     found = paired_difference(np.array([[True, True, True, True]]), reference)
     assert found == (0.5, *bootstrap_interval(np.array([0.0, 1.0, 1.0, 0.0])))
     assert (found.difference_low, found.difference_high) == (0.0, 1.0)
-    # Seeds differ by 1/2 and -1/4; of their resamples one in four is either twice.
+    # Seeds differ by 1/2 and -1/4: a standard error of 3/8 with one degree of freedom.
     both = np.array([[True, True, True, True], [True, False, False, False]])
     found = paired_difference(both, np.concatenate([reference, reference]))
-    assert found == pytest.approx((0.125, -0.25, 0.5))
+    assert found == (0.125, -1.0, 1.0)
+    found = paired_difference(100.0 * both, 100.0 * np.concatenate([reference, reference]))
+    assert found == pytest.approx((12.5, 12.5 - 12.706 * 37.5, 12.5 + 12.706 * 37.5), abs=0.01)
+    # Seeds that agree are not certain: their eight differences are 0, 1, 1, 0, twice.
+    found = paired_difference(np.ones((2, 4), bool), np.concatenate([reference, reference]))
+    assert found == (0.5, *bootstrap_interval(np.array([0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0])))
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.randoms(use_true_random=False))

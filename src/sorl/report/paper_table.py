@@ -22,7 +22,7 @@ EPISODES = 50
 COLUMNS = ("environment", "method", "published", "here", "95 % interval", "tasks", "seeds", "protocol")
 EXPLANATION = (
     "Published: mean success over the five tasks of an environment and eight seeds. Here: the mean, over the tasks run "
-    "and their seeds, of the last three evaluations during training; the 95 % interval is a bootstrap over the seeds "
+    "and their seeds, of the last three evaluations during training; the 95 % interval is Student's t over the seeds "
     f"of each task. The protocol says what differs from the papers'; only where it is {PAPER!r} are the numbers "
     "comparable."
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sorl.report.runs import ReportedRun
+from sorl.statistics.intervals import Row
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
 
 
@@ -18,19 +19,30 @@ def task_measure(runs: Sequence[ReportedRun], task: str) -> Measure:
     return SUCCESS if all(run.measure == SUCCESS for run in runs if run.task == task) else RETURN
 
 
+def last_evaluations(runs: Sequence[ReportedRun]) -> dict[str, dict[str, list[list[Row]]]]:
+    """The last three evaluations during training of each seed, by method and by task."""
+    found: dict[str, dict[str, list[list[Row]]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        seeds: dict[int, list[Row]] = defaultdict(list)
+        for row in sorted(run.evaluations, key=lambda row: row["step"]):
+            seeds[row["training_seed"]].append(row)
+        if seeds:
+            found[run.method][run.task] += [own[-3:] for own in seeds.values()]
+    return {method: dict(tasks) for method, tasks in found.items()}
+
+
 def scores(runs: Sequence[ReportedRun]) -> Scores:
     """Each seed's score, the mean of its last three evaluations during training, by method and by task.
 
     It is the success, or the return on tasks whose environment reports none.
     """
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     measures = {run.task: task_measure(runs, run.task) for run in runs}
-    for run in runs:
-        judged = measures[run.task] == SUCCESS
-        seeds: dict[int, list[float]] = defaultdict(list)
-        for row in sorted(run.evaluations, key=lambda row: row["step"]):
-            score = row["successes"] / row["episodes"] if judged else row["return"]
-            seeds[row["training_seed"]].append(score)
-        for own in seeds.values():
-            found[run.method][run.task].append(float(np.mean(own[-3:])))
-    return {method: {task: np.array(own) for task, own in tasks.items()} for method, tasks in found.items()}
+    return {
+        method: {task: np.array([_score(rows, measures[task]) for rows in seeds]) for task, seeds in tasks.items()}
+        for method, tasks in last_evaluations(runs).items()
+    }
+
+
+def _score(rows: Sequence[Row], measure: Measure) -> float:
+    judged = measure == SUCCESS
+    return float(np.mean([row["successes"] / row["episodes"] if judged else row["return"] for row in rows]))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sorl.report import pictures
 from sorl.report.assessments import add_assessments
 from sorl.report.grid import add_grid
@@ -17,10 +15,10 @@ from sorl.report.page import Page
 from sorl.report.paper_table import add_published
 from sorl.report.population import draw_score_against_value
 from sorl.report.runs import ReportedRun
-from sorl.report.scores import Scores, scores, task_measure
+from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
-from sorl.statistics.intervals import Interval, bootstrap_interval, headline, score_interval
+from sorl.statistics.intervals import Interval, headline, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 
 
@@ -30,6 +28,7 @@ class Report:
     def __init__(self, page: Page, runs: Sequence[ReportedRun], directory: Path):
         self._page, self._runs, self._directory = page, runs, directory
         self._scores: Scores = scores(runs)
+        self._last = last_evaluations(runs)
         self._taken: Counter[str] = Counter()
         self._tasks = list(dict.fromkeys(run.task for run in runs))
         self._measures = {task: task_measure(runs, task) for task in self._tasks}
@@ -56,7 +55,7 @@ class Report:
             return
         self._page.text(
             "Success of the evaluations during training, at each run's first budget; the mean over training seeds. "
-            "The band is a 95 % interval: a bootstrap over seeds, or Wilson's interval over the episodes of a single "
+            "The band is a 95 % interval: Student's t over seeds, or Wilson's interval over the episodes of a single "
             f"seed.{self._about_returns()}"
         )
         for task in self._tasks:
@@ -72,8 +71,8 @@ class Report:
             return
         self._page.text(
             "A run's score is the mean success of its last three evaluations during training, never that of its best "
-            "checkpoint. 95 % intervals are bootstraps over training seeds, or Wilson's intervals over the episodes of "
-            f"a single seed.{self._about_returns()}"
+            "checkpoint. 95 % intervals are Student's t over training seeds, or Wilson's over the episodes of a single "
+            f"seed.{self._about_returns()}"
         )
         rows = []
         for task in self._tasks:
@@ -248,18 +247,10 @@ class Report:
 
     def _task_intervals(self, task: str) -> dict[str, Interval]:
         """Each method's success on a task with its interval, the best method first."""
-        found = {}
-        for method, own in self._scores.items():
-            if task in own:
-                found[method] = self._interval(method, task, own[task])
+        found = {
+            method: score_interval(own[task], self._measures[task]) for method, own in self._last.items() if task in own
+        }
         return dict(sorted(found.items(), key=lambda item: -item[1].mean))
-
-    def _interval(self, method: str, task: str, scores: np.ndarray) -> Interval:
-        if len(scores) > 1:
-            return Interval(float(scores.mean()), *bootstrap_interval(scores), "bootstrap")
-        (run,) = [run for run in self._runs if (run.method, run.task) == (method, task) and run.evaluations]
-        last = sorted(run.evaluations, key=lambda row: row["step"])[-3:]
-        return score_interval([last], self._measures[task])
 
     def _draw(self, name: str, draw: Callable[..., None], **sizes: Any) -> None:
         path = pictures.save(self._directory / f"{self._file_name(name)}.png", draw, **sizes)

@@ -18,7 +18,7 @@ _BLOCK_VALUES = 1 << 23
 
 INTERVALS = {
     "wilson": "Wilson's over episodes",
-    "bootstrap": "bootstrap over training seeds",
+    "student": "Student's t over training seeds",
     "episodes": "bootstrap over episodes",
 }
 """The method of an interval, in words."""
@@ -48,8 +48,8 @@ class Interval(NamedTuple):
     """None if the interval is not known."""
     high: float | None
     interval: str
-    """The method: `wilson` (successes) or `episodes` (bootstrap of returns) over the episodes of one seed, or
-    `bootstrap` over seeds."""
+    """The method: `wilson` (successes) or `episodes` (bootstrap of returns) over the episodes of one seed, or `student`
+    over seeds."""
 
     def fields(self, measure: Measure) -> dict[str, Any]:
         """The fields of a row: `success`, `success_low`, `success_high` and `interval`.
@@ -83,10 +83,12 @@ def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> 
 def bootstrap_interval(
     values: Float[np.ndarray, " values"], confidence: float = 0.95, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values, such as the scores of training seeds.
+    """Percentile bootstrap interval of the mean of many independent values, such as the returns of episodes.
 
-    **Arguments:** `values`, one score per seed (or one number per episode); `confidence` in (0, 1); `seed`, that of the
-    resampling, which makes tables reproducible.
+    Of few values it is too narrow: that of two, their range, has their mean in half of all cases (`student_interval`).
+
+    **Arguments:** `values`, one number for each episode; `confidence` in (0, 1); `seed`, that of the resampling, which
+    makes tables reproducible.
 
     **Returns:** the lowest and the highest mean.
     """
@@ -99,18 +101,44 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def student_interval(values: Float[np.ndarray, " seeds"], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of a few independent values, such as the scores of training seeds.
+
+    If the values vary normally, it holds their mean in `confidence` of all cases, however few they are.
+
+    **Arguments:** `values`, at least two; `confidence` in (0, 1).
+
+    **Returns:** the lowest and the highest mean. Source: Student, "The probable error of a mean" (1908).
+    """
+    half = student_width(len(values) - 1, confidence) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def student_width(freedom: float | int, confidence: float) -> float:
+    """The half-width of Student's t interval in standard errors, for `freedom` degrees of freedom."""
+    from scipy import special  # takes a fraction of a second, and one seed does not need it
+
+    return float(special.stdtrit(freedom, (1 + confidence) / 2))
+
+
 def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndarray, " seeds"]) -> Interval:
-    """Mean success with its 95 % interval: Wilson's over the episodes of a single seed, else a bootstrap over seeds.
+    """Mean success with its 95 % interval: Wilson's over the episodes of a single seed, else Student's over seeds.
 
     With several seeds, the variation is that between seeds: more episodes of one policy say nothing about the next
-    training run.
+    training run. But seeds may agree by chance, so the interval is at least as wide as Wilson's over all episodes.
 
     **Arguments:** `successes` and `episodes`, one count for each training seed.
     """
     rates = successes / episodes
+    over_episodes = wilson_interval(int(successes.sum()), int(episodes.sum()))
     if len(rates) == 1:
-        return Interval(float(rates[0]), *wilson_interval(int(successes[0]), int(episodes[0])), "wilson")
-    return Interval(float(rates.mean()), *bootstrap_interval(rates), "bootstrap")
+        return Interval(float(rates[0]), *over_episodes, "wilson")
+    low, high = _wider(student_interval(rates), over_episodes)
+    return Interval(float(rates.mean()), max(0.0, low), min(1.0, high), "student")
+
+
+def _wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interval:
@@ -126,7 +154,7 @@ def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interv
         return success_interval(*map(np.array, counts))
     means = np.array([np.mean([row["return"] for row in own]) for own in by_seed])
     if len(by_seed) > 1:
-        return Interval(float(means.mean()), *bootstrap_interval(means), "bootstrap")
+        return Interval(float(means.mean()), *student_interval(means), "student")
     ends = [[row.get(key) for row in by_seed[0]] for key in ("return_low", "return_high")]
     low, high = (None if None in values else float(np.mean(values)) for values in ends)  # type: ignore[arg-type]
     return Interval(float(means[0]), low, high, "episodes")
@@ -143,15 +171,20 @@ class Difference(NamedTuple):
 def paired_difference(
     scores: Shaped[np.ndarray, "seeds episodes"], reference: Shaped[np.ndarray, "seeds episodes"]
 ) -> Difference:
-    """The difference of scores between two budgets on the same episodes, with its 95 % bootstrap interval.
+    """The difference of scores between two budgets on the same episodes, with its 95 % interval.
 
-    Scores are successes (booleans) or returns. The bootstrap is over the episodes of a single training seed, else over
-    seeds, as in `success_interval`; if all values are equal, the interval has no width. Pairing removes the variation
-    that both budgets share, so the interval is narrower than that of the difference of two independent scores.
+    Scores are successes (booleans) or returns. The interval is a bootstrap over the episodes of a single training seed,
+    else Student's over seeds, and at least as wide as the bootstrap over all episodes; if all values are equal, it has
+    no width. Pairing removes the variation that both budgets share, so the interval is narrower than that of the
+    difference of two independent scores.
     """
     differences = scores.astype(float) - reference
-    values = differences[0] if len(differences) == 1 else differences.mean(axis=1)
-    return Difference(float(values.mean()), *bootstrap_interval(values))
+    low, high = bootstrap_interval(differences.ravel())
+    if len(differences) > 1:
+        low, high = _wider(student_interval(differences.mean(axis=1)), (low, high))
+    if scores.dtype == bool:
+        low, high = max(-1.0, low), min(1.0, high)
+    return Difference(float(differences.mean()), low, high)
 
 
 def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 1.0) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from sorl.agents.shared.published import environment_of
 from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.runs import ReportedRun, read_runs
-from sorl.report.scores import scores, task_measure
+from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
+from sorl.statistics import intervals
 from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
-from sorl.statistics.intervals import bootstrap_interval, evaluation_rows
-from sorl.statistics.measures import SUCCESS
+from sorl.statistics.intervals import evaluation_rows, score_interval
+from sorl.statistics.measures import SUCCESS, Measure
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states
 from sorl.system import entry
@@ -116,16 +117,16 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     """The tables of `results.md`, as lines of Markdown."""
     if not any(run.evaluations for run in runs):
         return ["", "No finished run was evaluated while it trained, so there is no score."]
-    found = scores(runs)
+    found, last = scores(runs), last_evaluations(runs)
     lines = []
     if beside := paper_rows(runs):
         lines += ["", "## Beside the published scores", "", EXPLANATION, ""]
         lines += _markdown(COLUMNS, [row.cells() for row in beside])
     lines += ["", "## Each task", ""]
     per_task = [
-        [task, method, task_measure(runs, task).text(float(own.mean())), _interval(own), f"{len(own)}"]
-        for method, tasks in found.items()
-        for task, own in tasks.items()
+        [task, method, *_score(seeds, task_measure(runs, task)), f"{len(seeds)}"]
+        for method, tasks in last.items()
+        for task, seeds in tasks.items()
     ]
     lines += _markdown(["task", "method", "score", "95 % interval over seeds", "seeds"], sorted(per_task))
     # Over all tasks only methods that were run on all of them can be compared, and only by success.
@@ -145,11 +146,10 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     return lines
 
 
-def _interval(own: Any) -> str:
-    if len(own) < 2:
-        return "-"
-    low, high = bootstrap_interval(own)
-    return f"{low:.3f} .. {high:.3f}"
+def _score(seeds: Sequence[Sequence[intervals.Row]], measure: Measure) -> tuple[str, str]:
+    """The mean over seeds and its interval, if there are several."""
+    found = score_interval(seeds, measure)
+    return measure.text(found.mean), measure.range(found.low, found.high) if len(seeds) > 1 else "-"
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
