@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         SorlReleased as SorlReleased,
         Srpo as Srpo,
     )
-    from sorl.agents.registry import register as register_agent  # noqa: F401
+    from sorl.agents.registry import register as register_agent, register_actor as register_actor  # noqa: F401
     from sorl.config.options import TrainConfig as TrainConfig
     from sorl.data import LoadedData as LoadedData, load_logs as load_logs, load_ogbench as load_ogbench
     from sorl.data.normalisation import Normalisation as Normalisation
@@ -81,6 +81,7 @@ _HOMES = {
     "load_ogbench": "data",
     "load_policy": "policy",
     "load_run": "runs.run",
+    "register_actor": "agents",
     "register_agent": "agents:register",
     "run_chunk": "train.loop",
     "train_steps": "train.loop",

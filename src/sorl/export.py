@@ -79,6 +79,8 @@ def main(config: Config) -> None:
 def _refuse_options_of_another_format(config: Config) -> None:
     if config.format == "onnx" and (config.with_loader or config.platforms != ("cpu", "cuda")):
         raise ValueError("--with-loader and --platforms are for StableHLO; leave them out with --format onnx.")
+    if config.format == "stablehlo" and config.out is not None and config.out.suffix == ".onnx":
+        raise ValueError(f"--out {config.out} is the name of an ONNX file; add --format onnx, or give another name.")
     if config.format == "stablehlo" and config.names is not None:
         raise ValueError("--names is for the contract of an ONNX file; add --format onnx.")
 

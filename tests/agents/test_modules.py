@@ -47,6 +47,14 @@ def test_a_path_is_quoted(tmp_path):
     assert module_option(AGENTS["Mine"]) == f" --agent-module '{path}'"
 
 
+def test_a_file_in_a_directory_named_as_the_package_keeps_its_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sorl.ext").mkdir()
+    own_agent.write(tmp_path / "sorl.ext")
+    import_modules(["sorl.ext/my_agents.py"])
+    assert module_option(AGENTS["Mine"]) == " --agent-module sorl.ext/my_agents.py"
+
+
 def test_agents_that_every_command_knows_need_no_option():
     assert module_option(Sorl) == ""
 
@@ -73,6 +81,7 @@ def test_an_agent_derived_from_another_has_its_settings_and_its_own_runs(tmp_pat
         """Sorl under another name, with an option more."""
 
         rate: float = 0.5
+        discount: float = 0.5
 
     @register
     class DerivedAgain(Derived):
@@ -84,6 +93,9 @@ def test_an_agent_derived_from_another_has_its_settings_and_its_own_runs(tmp_pat
         config = parse([f"agent:{word}", "--agent.rate", "0.25"])[0]
         agent: Any = config.agent
         assert type(agent) is kind and agent.rate == 0.25
+        assert agent.discount == 0.5 != plain.discount  # a new default is kept, in every preset
+        published: Any = parse([f"agent:{word}", "--env", "cube-single-play-singletask-task2-v0"])[0].agent
+        assert published.discount == 0.5
         assert (agent.q_coefficient, agent.hidden_sizes) == (plain.q_coefficient, plain.hidden_sizes)
         write_json(tmp_path / "config.json", to_json(config))
         assert parse(["--config", str(tmp_path / "config.json")])[0].agent == agent
@@ -95,6 +107,7 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
     own_agent.write(tmp_path, stem="json")
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "broken.py").write_text("x = 1\ny = z\n")
+    (tmp_path / "unclosed.py").write_text("x = 1\ny = (\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('done')\n")
     (tmp_path / "needs.py").write_text("import a_module_that_is_missing\n")
     own_agent.write(tmp_path, name="Sorl", stem="another_sorl")
@@ -105,6 +118,7 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
         "json.py": "json.py has the name of a module already, .*; rename the file",
         "empty.py": "empty.py registers no agent; call sorl.register_agent",
         "broken.py": r"broken.py cannot be imported: NameError: name 'z' is not defined \(line 2 of broken.py\); mend",
+        "unclosed.py": r"unclosed.py cannot be imported: SyntaxError: .* \(line 2 of unclosed.py\); mend it",
         "leaves": "leaves cannot be imported: SystemExit: done",
         "needs": "needs cannot be imported: ModuleNotFoundError: No module named 'a_module_that_is_missing'",
         "another_sorl.py": "cannot be imported: ValueError: There is an agent Sorl already, of the module sorl.agents",

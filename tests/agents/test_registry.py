@@ -1,13 +1,26 @@
 """The registry: what may be registered, how it is named, and what happens to names that it lacks."""
 
+import dataclasses
 import importlib.metadata
 from typing import Any
 
+import equinox as eqx
 import pytest
 
 import sorl
 from sorl.agents import AGENTS, Bc, Sorl
-from sorl.agents.registry import UnknownAgent, find, load_entry_points, register, word
+from sorl.agents.actors import ShortcutActor, actor_of
+from sorl.agents.registry import (
+    UnknownAgent,
+    find,
+    find_actor,
+    load_entry_points,
+    published_success,
+    register,
+    word,
+)
+from sorl.config import presets
+from sorl.train.cli import parse
 
 from .. import own_agent
 
@@ -59,6 +72,53 @@ def test_what_is_no_finished_agent_is_refused():
         register(Needy)
     with pytest.raises(ValueError, match="quickstart of the agent Mine sets learning_rat, which is no hyper-parameter"):
         register(_class("Mine", quickstart={"learning_rat": 1.0}))
+
+
+def test_fields_that_files_or_compiled_updates_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match="Mine has a field named type, where files have its class; give it another"):
+        register(_class("Mine", type=1.0, __annotations__={"type": float}))
+    for value in ("x", True):
+        with pytest.raises(ValueError, match=r"The agent Mine has kind = .*; declare it as eqx.field\(static=True"):
+            register(_class("Mine", kind=value, __annotations__={"kind": type(value)}))
+
+
+class OtherActor(ShortcutActor):
+    """An actor under another name."""
+
+
+class TwoActors(Sorl):
+    """Chooses between two actors by a setting."""
+
+    other: bool = eqx.field(static=True, default=False)
+
+    @property
+    def actor(self) -> ShortcutActor:
+        return actor_of(OtherActor if self.other else ShortcutActor, self)
+
+
+def test_an_actor_that_settings_choose_is_registered_or_refused_before_training():
+    register(TwoActors)
+    config = presets.quickstart(agent=TwoActors)
+    with pytest.raises(ValueError, match="TwoActors has the actor OtherActor with these settings, which is not regist"):
+        dataclasses.replace(config, agent=TwoActors(other=True))
+    assert sorl.register_actor(OtherActor) is OtherActor
+    assert find_actor("OtherActor", "here") is OtherActor
+    assert dataclasses.replace(config, agent=TwoActors(other=True)).agent == TwoActors(other=True)
+    with pytest.raises(ValueError, match="<class 'int'> is no actor; register a class that is derived from"):
+        sorl.register_actor(int)
+    with pytest.raises(ValueError, match="The actor OtherActor of the module .* has the name of another, of the mod"):
+        sorl.register_actor(type("OtherActor", (ShortcutActor,), {}))
+
+
+def test_a_derived_agent_has_the_published_settings_and_not_the_score():
+    task = "cube-single-play-singletask-task2-v0"
+    assert published_success(Sorl, task) == 97 and published_success(_class("Mine"), task) is None
+    derived = type("Mine", (Sorl,), {})
+    assert published_success(derived, task) is None and derived.published.of_task(task) is not None
+    register(derived)
+    source = parse(["agent:mine", "--env", task])[2]
+    assert "the published ones of Sorl for cube-single-play;" in source
+    assert "(published success 97 %)" in parse(["agent:sorl", "--env", task])[2]
 
 
 def test_names_that_exist_are_refused():

@@ -8,13 +8,16 @@ import random
 import warnings
 from typing import Any
 
+import equinox as eqx
 import jax
 import pytest
 
-from sorl.agents import AGENTS, Budget, Rebrac, Sorl
+from sorl.agents import AGENTS, Bc, Budget, Rebrac, Sorl, register
 from sorl.config import presets
 from sorl.config.json_form import agent_from_json, from_json, to_json
 from sorl.config.options import TrainConfig, read_config
+
+from .. import own_agent
 
 
 def _write(directory, values):
@@ -60,6 +63,28 @@ def test_agents_and_budgets_lack_fields_too():
         assert agent_from_json(values, "the header") == Rebrac()
     with pytest.warns(UserWarning, match="the budget does not have noise_scale"):
         assert from_json(Budget, _without(to_json(Budget()), "noise_scale"), "the budget") == Budget()
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """A part of an agent's settings."""
+
+    rate: float = 1.0
+
+
+class WithPart(Bc):
+    """An agent whose settings have a part, or none."""
+
+    inner: Inner | None = eqx.field(static=True, default=Inner())
+
+
+def test_a_part_may_be_missing_or_an_object():
+    with own_agent.forgotten_afterwards():
+        register(WithPart)
+        for agent in (WithPart(), WithPart(inner=None), WithPart(inner=Inner(2.0))):
+            assert agent_from_json(to_json(agent), "the header") == agent
+        with pytest.raises(ValueError, match="inner is 3; expected an object with the fields of Inner or null"):
+            agent_from_json(to_json(WithPart()) | {"inner": 3}, "the header")
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -196,6 +196,8 @@ def test_options_of_the_other_format_are_refused(tmp_path):
         export.main(export.Config(tmp_path, format="onnx", with_loader=True))
     with pytest.raises(ValueError, match="add --format onnx"):
         export.main(export.Config(tmp_path, names=tmp_path))
+    with pytest.raises(ValueError, match="m.onnx is the name of an ONNX file; add --format onnx, or give another name"):
+        export.main(export.Config(tmp_path, out=tmp_path / "m.onnx"))
 
 
 @pytest.mark.parametrize(

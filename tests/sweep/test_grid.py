@@ -5,14 +5,16 @@ import json
 
 import pytest
 
-from sorl.agents import PAPERS_METHODS
+from sorl.agents import AGENTS, PAPERS_METHODS
 from sorl.config import presets
 from sorl.config.options import read_config
 from sorl.environments.names import matching
 from sorl.runs.sweeps import read_plan
-from sorl.sweep import __main__ as sweep, run
+from sorl.sweep import __main__ as sweep, results, run
 from sorl.sweep.grid import Grid, expand, settings_digest, with_joined_options
 from sorl.sweep.plan import CONFIG, read_grid, write_plan
+
+from .. import own_agent
 
 
 TASK = "cube-single-play-singletask-task1-v0"
@@ -87,7 +89,7 @@ def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
             "There is no option --agent.larning-rate \\(do you mean '--agent.le",
         ),
         ({"set": (("agent.learning-rate", "fast"),)}, "--agent.learning-rate: 'fast' is not a number"),
-        ({"seeds": (0, 1, 0)}, "Two runs of the sweep are bc on cube.*, seed 0; give each"),
+        ({"set": (("updates", "10", "10"),)}, "Two runs of the sweep are bc on cube.*, updates 10, seed 0; give"),
         ({"options": "--data 'my logs.npz"}, r"cannot be split into words \(no closing quotation\); quote them"),
         ({"options": "--seeds 3 --run-dir x"}, "leave directories, configurations, environments and seeds out"),
     ],
@@ -104,11 +106,47 @@ def test_what_does_not_exist_is_refused_with_the_nearest_name(change, message):
         ({"set": (("seeds", "1"),)}, "--set seeds is set by the sweep itself"),
         ({"agents": ()}, "at least one agent and one seed"),
         ({"group": 0}, "group is 0"),
+        ({"seeds": (0, 1, 0), "group": 2}, "The seeds are 0 1 0; give each once"),
+        ({"set": ((),)}, "--set has no option; name it without dashes before its values"),
+        ({"set": (("agent.rate", "1"), ("updates", "1"), ("agent.rate", "2"))}, "--set agent.rate is given more than"),
+        ({"set": (("batch_size", "1"), ("batch-size", "2"))}, "--set batch-size is given more than once"),
     ],
 )
 def test_a_grid_without_runs_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def test_two_values_of_the_same_setting_are_refused():
+    with pytest.raises(ValueError, match="updates 10, seed 0 and .*updates 010, seed 0 have the same settings; give"):
+        expand(dataclasses.replace(SMALL, set=(("updates", "10", "010"),)))
+
+
+def test_values_of_options_that_are_no_switches_may_be_true_and_false():
+    runs = expand(dataclasses.replace(SMALL, set=(("evaluation.overlap", "None", "True", "False"),)))
+    assert [run.config.evaluation.overlap for run in runs] == [None, True, False]
+    runs = expand(dataclasses.replace(SMALL, set=(("data.sparse-rewards", "True", "False"),)))
+    assert [run.config.data.sparse_rewards for run in runs] == [True, False]
+
+
+def test_a_file_does_not_choose_which_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module, file = own_agent.write(tmp_path).name, tmp_path / "grid.toml"
+    file.write_text(f'agents = ["mine"]\nenvs = ["{TASK}"]\nagent_module = ["{module}"]\n')
+    with pytest.raises(ValueError, match=f"grid.toml has runs of {module}; add --agent-module {module} if that code"):
+        run.parse(["--config", str(file)])
+    with own_agent.forgotten_afterwards():
+        grid = run.parse(["--config", str(file), "--agent-module", module]).grid
+        assert grid.agent_module == (module,) and grid.agents == ("mine",)
+        write_plan(tmp_path / "sweep", grid, expand(grid), extend=False)
+        write_plan(tmp_path / "sweep", grid, expand(grid), extend=False)
+        with pytest.raises(ValueError, match=f"sweep.json has runs of {module}; add --agent-module {module} if that"):
+            write_plan(tmp_path / "sweep", SMALL, expand(SMALL), extend=True)
+    # Its results import nothing either, from wherever they are asked for.
+    monkeypatch.chdir("/")
+    assert "no score" in results.write_results(tmp_path / "sweep") and "Mine" not in AGENTS
+    words = [str(tmp_path / "sweep"), "--agent-module", str(tmp_path / module)]
+    assert results.parse(words).own_agents.agent_module == (words[-1],)
 
 
 def test_the_digest_of_settings_does_not_depend_on_seeds_and_places():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sorl import load_policy
-from sorl.agents import Iql
+from sorl.agents import Bc, Iql
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, read_config
-from sorl.config.population import Varied
+from sorl.config.population import Varied, varying_fields
 from sorl.data import load_logs
 from sorl.policy import bad_seeds
 from sorl.runs import run as runs
@@ -140,6 +140,19 @@ def test_a_population_is_resumed_as_if_never_stopped(tmp_path, data, trained):
 def test_what_makes_no_population_is_one_sentence(words, refusal):
     with pytest.raises(ValueError, match=refusal):
         parse(["--population", *words])
+
+
+class WithWeights(Bc):
+    """An agent with a float, a float or None, and several floats."""
+
+    rate: float = 1.0
+    late: float | None = None
+    weights: tuple[float, ...] = (1.0, 2.0)
+
+
+def test_single_floats_vary_and_tuples_do_not():
+    assert {"agent.rate", "agent.late"} < {*varying_fields(WithWeights)}
+    assert "agent.weights" not in varying_fields(WithWeights)
 
 
 def test_the_command_line_makes_every_combination():

@@ -12,7 +12,7 @@ from sorl.agents.ifql import Ifql as Ifql
 from sorl.agents.interface import AbstractAgent as AbstractAgent
 from sorl.agents.iql import Iql as Iql
 from sorl.agents.rebrac import Rebrac as Rebrac
-from sorl.agents.registry import AGENTS as AGENTS, register as register
+from sorl.agents.registry import AGENTS as AGENTS, register as register, register_actor as register_actor
 from sorl.agents.sorl import Sorl as Sorl
 from sorl.agents.sorl_plus import SorlPlus as SorlPlus
 from sorl.agents.sorl_released import SorlReleased as SorlReleased

@@ -47,7 +47,8 @@ def import_modules(names: Sequence[str]) -> None:
 def module_option(agent_class: type[AbstractAgent]) -> str:
     """The option ` --agent-module ..` that a printed command needs in order to find the agent, or an empty string."""
     name = _options.get(agent_class.__name__, agent_class.__module__)
-    if name.partition(".")[0] in ("sorl", "__main__") or is_installed(agent_class):
+    package = agent_class.__module__.partition(".")[0]
+    if package in ("sorl", "__main__") or is_installed(agent_class):
         return ""
     return f" --agent-module {shlex.quote(name)}"
 
@@ -77,8 +78,9 @@ def _imported(name: str) -> ModuleType:
             ) from error
         if isinstance(error, _OtherFile):
             raise ValueError(str(error)) from None
+        reason = error.msg if isinstance(error, SyntaxError) else error
         raise ValueError(
-            f"--agent-module {name} cannot be imported: {type(error).__name__}: {error} ({_place(error)}); mend it."
+            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({_place(error)}); mend it."
         ) from error
 
 
@@ -94,6 +96,8 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The line and file of the innermost frame of the traceback."""
+    """The line and file of the innermost frame of the traceback, or of a syntax error."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"line {error.lineno} of {os.path.basename(error.filename)}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"line {frame.lineno} of {os.path.basename(frame.filename)}"

@@ -11,13 +11,14 @@ import re
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union, cast
 
 from sorl.agents.actors import ACTORS, AbstractActor
 from sorl.agents.interface import AbstractAgent
 
 
 Agent = TypeVar("Agent", bound=type)
+Actor = TypeVar("Actor", bound=type)
 
 ENTRY_POINTS = "sorl.agents"
 """The group of entry points through which installed packages provide agents."""
@@ -46,9 +47,44 @@ def register(agent_class: Agent) -> Agent:
             f"{agent_class.__module__}.{name} another name."
         )
     make: Any = agent_class
-    _register_actor(type(make().actor), agent_class)
+    _refuse_untrainable_values(make())
+    register_actor(type(make().actor))
     _agents[name] = agent_class
     return agent_class
+
+
+def register_actor(actor_class: Actor) -> Actor:
+    """Makes an actor known to every command and policy file; usable as a decorator.
+
+    Registering an agent registers the actor of its default settings, so only an agent whose settings choose between
+    classes of actors needs this. Raises a `ValueError`, one sentence, if the class is no actor or its name is taken.
+    """
+    _refuse_other_classes(actor_class)
+    known = ACTORS.get(actor_class.__name__, actor_class)
+    if known is not actor_class and not _is_defined_again(actor_class, known):
+        raise ValueError(
+            f"The actor {actor_class.__name__} of the module {actor_class.__module__} has the name of another, of the "
+            f"module {known.__module__}; give it another name."
+        )
+    _refuse_field_named_type(actor_class)
+    ACTORS[actor_class.__name__] = cast(type[AbstractActor], actor_class)
+    return actor_class
+
+
+def refuse_unknown_actor(agent: AbstractAgent) -> None:
+    """Raises a `ValueError`, one sentence, if a registered agent has an actor whose policies could not be read."""
+    actor = type(agent.actor).__name__
+    if type(agent).__name__ in _agents and actor not in ACTORS:
+        raise ValueError(
+            f"{type(agent).__name__} has the actor {actor} with these settings, which is not registered, so that its "
+            f"policy could not be read; call sorl.register_actor on it."
+        )
+
+
+def published_success(agent_class: type[AbstractAgent], env: str) -> int | None:
+    """The published success in percent; None without one, and for an agent derived from the one that has it."""
+    settings = agent_class.published.of_task(env) if "published" in vars(agent_class) else None
+    return None if settings is None else settings.success
 
 
 def word(agent_class: type[AbstractAgent]) -> str:
@@ -126,17 +162,6 @@ _installed: set[str] = set()
 """Names of the agents that these entry points registered."""
 
 
-def _register_actor(actor: type[AbstractActor], agent_class: type[AbstractAgent]) -> None:
-    """Registers an actor by the name of its class, which policy files store; several agents may share an actor."""
-    known = ACTORS.get(actor.__name__, actor)
-    if known is not actor and not _is_defined_again(actor, known):
-        raise ValueError(
-            f"The actor {actor.__name__} of the agent {agent_class.__name__} has the name of another, of the module "
-            f"{known.__module__}; give it another name."
-        )
-    ACTORS[actor.__name__] = actor
-
-
 def _refuse_unfinished(agent_class: Any) -> None:
     if not (inspect.isclass(agent_class) and issubclass(agent_class, AbstractAgent)):
         raise ValueError(f"{agent_class!r} is no agent; register a class that is derived from sorl.AbstractAgent.")
@@ -150,6 +175,7 @@ def _refuse_unfinished(agent_class: Any) -> None:
     ]
     if required:
         raise ValueError(f"The agent {name} has no default for {', '.join(required)}; give each hyper-parameter one.")
+    _refuse_field_named_type(agent_class)
     known = {field.name for field in dataclasses.fields(agent_class)}
     presets = {"quickstart": agent_class.quickstart, "own_logs": agent_class.own_logs}
     presets |= {f"published[{env!r}]": settings.fields for env, settings in agent_class.published.settings.items()}
@@ -158,6 +184,27 @@ def _refuse_unfinished(agent_class: Any) -> None:
             raise ValueError(
                 f"{preset} of the agent {name} sets {', '.join(unknown)}, which is no hyper-parameter; give one of "
                 f"{', '.join(sorted(known))}."
+            )
+
+
+def _refuse_other_classes(actor_class: Any) -> None:
+    if not (inspect.isclass(actor_class) and issubclass(actor_class, AbstractActor)):
+        raise ValueError(f"{actor_class!r} is no actor; register a class that is derived from sorl.AbstractActor.")
+
+
+def _refuse_field_named_type(kind: Any) -> None:
+    if "type" in {field.name for field in dataclasses.fields(kind)}:
+        raise ValueError(f"{kind.__name__} has a field named type, where files have its class; give it another name.")
+
+
+def _refuse_untrainable_values(agent: AbstractAgent) -> None:
+    """Refuses hyper-parameters that would be arrays in the compiled update and cannot be."""
+    for field in dataclasses.fields(agent):
+        value = getattr(agent, field.name)
+        if isinstance(value, str | bool) and not field.metadata.get("static"):
+            raise ValueError(
+                f"The agent {type(agent).__name__} has {field.name} = {value!r}, which the compiled update cannot take "
+                "as a number; declare it as eqx.field(static=True, default=..)."
             )
 
 

@@ -177,6 +177,8 @@ def _may_be(hint: Any, value: Any) -> bool:
         return isinstance(value, str) and "\0" not in value
     if hint is AbstractVerifier:
         return isinstance(value, str)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
     return hint in (int, str, bool) and type(value) is hint
 
 
@@ -195,6 +197,8 @@ def _words(hint: Any) -> str:
         return "a verifier such as 'min' or 'softmax0.5'"
     if hint in plain:
         return plain[hint]
+    if dataclasses.is_dataclass(hint):
+        return f"an object with the fields of {getattr(hint, '__name__', hint)}"
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(repr, arguments))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sorl.agents import AbstractAgent, Budget, Sorl
-from sorl.agents.registry import any_agent
+from sorl.agents.registry import any_agent, refuse_unknown_actor
 from sorl.config.json_form import ABSENT, from_json
 from sorl.config.population import Member, Population, members
 from sorl.data.recorded.rewards import RewardRule
@@ -207,6 +207,7 @@ class TrainConfig:
         if (size := len(self.seeds) * math.prod(len(varied.values) for varied in self.population)) > MAX_SEEDS:
             raise ValueError(f"population and seeds make {size} members; give at most {MAX_SEEDS}.")
         _ = self.members  # raises if the population is invalid
+        refuse_unknown_actor(self.agent)
         refuse_outside(
             self,
             updates=(1, MAX_COUNT),

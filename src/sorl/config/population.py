@@ -98,8 +98,7 @@ def varying_fields(agent_class: type[AbstractAgent]) -> list[str]:
     return [
         f"{PREFIX}{field.name}"
         for field in dataclasses.fields(agent_class)
-        if not field.metadata.get("static")
-        and (hints[field.name] is float or float in typing.get_args(hints[field.name]))
+        if not field.metadata.get("static") and (hints[field.name] is float or hints[field.name] == float | None)
     ]
 
 

@@ -1,6 +1,8 @@
 """Complete configurations: the papers' settings for each environment, the quickstart, and settings for own logs."""
 
 import dataclasses
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def own_logs(
     `quickstart`, networks and number of updates are those of the quickstart, but the weights of the losses remain those
     for own logs.
     """
-    fields: dict[str, Any] = dict(agent.own_logs)
+    fields = _preset(agent, "own_logs", agent.own_logs)
     sizes: Any = {}
     evaluation = EvaluationConfig(interval=agent.published.evaluation_interval)
     if quickstart:
@@ -76,13 +78,21 @@ def own_logs(
 
 def _published_fields(env: str, agent: type[AbstractAgent]) -> dict[str, Any]:
     settings = agent.published.of_task(env)
-    return {} if settings is None else dict(settings.fields)
+    return {} if settings is None else _preset(agent, "published", settings.fields)
 
 
 def _small(agent: type[AbstractAgent]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(agent)}
     networks = {name: sizes for name, sizes in QUICKSTART_NETWORKS.items() if name in known}
-    return networks | dict(agent.quickstart)
+    return networks | _preset(agent, "quickstart", agent.quickstart)
+
+
+def _preset(agent: type[AbstractAgent], name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's hyper-parameters without those that the agent, derived from the one that has it, defines anew."""
+    kinds = list(agent.__mro__)
+    later = kinds[: next(place for place, kind in enumerate(kinds) if name in vars(kind))]
+    anew = {field for kind in later for field in inspect.get_annotations(kind)}
+    return {field: value for field, value in fields.items() if field not in anew}
 
 
 def _short_evaluation(agent: AbstractAgent) -> EvaluationConfig:

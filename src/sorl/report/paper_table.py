@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sorl.agents.registry import published_success
 from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.json_form import to_json
@@ -60,8 +61,8 @@ def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
         for environment in dict.fromkeys(map(environment_of, judged)):
             own = [tasks[task] for task in judged if environment_of(task) == environment]
             of_method = [run for run in runs if run.method == method and environment_of(run.task) == environment]
-            settings = type(of_method[0].config.agent).published.settings.get(environment)
-            success = None if settings is None or settings.success is None else settings.success / 100
+            percent = published_success(type(of_method[0].config.agent), environment)
+            success = None if percent is None else percent / 100
             tags = dict.fromkeys(protocol(run.config, run.versions.get("data") or {}) for run in of_method)
             sizes = len(own), min(map(len, own))
             found.append(PaperRow(environment, method, success, mean_over_tasks(own), *sizes, " / ".join(tags)))

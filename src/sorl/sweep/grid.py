@@ -8,10 +8,11 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import tyro
 
+from sorl.agents import AbstractAgent
 from sorl.agents.modules import import_modules
 from sorl.agents.shared.published import ENVIRONMENTS, environment_of
 from sorl.config.json_form import to_json
@@ -64,7 +65,15 @@ class Grid:
         refuse_outside(self, group=(1, 1024))
         if not self.agents or not self.seeds:
             raise ValueError("A sweep needs at least one agent and one seed; give --agents and --seeds.")
-        for name, *values in self.set:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"The seeds are {' '.join(map(str, self.seeds))}; give each once.")
+        names = [words[0].replace("_", "-") for words in self.set if words]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"--set {twice[0]} is given more than once; give all of its values behind one.")
+        for words in self.set:
+            name, values = (words[0], words[1:]) if words else ("", ())
+            if not name:
+                raise ValueError("--set has no option; name it without dashes before its values: agent.chunk 1 5.")
             if not values:
                 raise ValueError(f"--set {name} has no value; give one or more, such as --set updates 1000 2000.")
             if name in OWN:
@@ -107,6 +116,7 @@ def expand(grid: Grid) -> list[PlannedRun]:
     # Tasks of one environment and seeds share all other options, which take a while to parse.
     parsed: dict[Any, _Parsed] = {}
     runs: dict[str, PlannedRun] = {}
+    equal: dict[Any, PlannedRun] = {}
     for seeds, env, agent, choice in itertools.product(groups, envs, agents, choices):
         kind = agent, None if env is None else environment_of(env), choice
         if kind not in parsed:
@@ -119,6 +129,9 @@ def expand(grid: Grid) -> list[PlannedRun]:
                 f"Two runs of the sweep are {planned.run.title}; give each agent, environment, seed and value once."
             )
         runs[planned.run.directory] = planned
+        other = equal.setdefault((agent, json.dumps(to_json(planned.config))), planned)
+        if other is not planned:
+            raise ValueError(f"{other.run.title} and {planned.run.title} have the same settings; give each value once.")
     return list(runs.values())
 
 
@@ -175,7 +188,8 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
     name, *own = _split(agent)
     words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *_split(grid.options)]
     for option, value in values.items():
-        words += _option(option, value)
+        switch = _is_switch(option, agent_words()[f"agent:{name}"])
+        words += _option(option, value) if switch else [f"--{option}", *_split(value)]
     modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
     config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
     logging = {name: getattr(options, name) for name in ("tensorboard", "wandb", "compilation_cache")}
@@ -206,6 +220,14 @@ def _option(name: str, value: str | None) -> list[str]:
         *path, last = name.split(".")
         return [f"--{'.'.join([*path, last if value in ('True', 'true') else f'no-{last}'])}"]
     return [f"--{name}", *_split(value)]
+
+
+def _is_switch(option: str, agent: type[AbstractAgent]) -> bool:
+    """Whether an option is turned on by its name and off by `no-`; options that no configuration has may be."""
+    hint: Any = TrainConfig
+    for part in option.replace("-", "_").split("."):
+        hint = agent if part == "agent" else get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
+    return hint in (None, bool)
 
 
 def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRun:

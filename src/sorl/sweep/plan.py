@@ -1,24 +1,53 @@
 """The plan of a sweep: read from a file, written into its directory, and compared with the plan that is there."""
 
 import dataclasses
+import itertools
 import json
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from sorl.config.changes import changes
 from sorl.config.json_form import from_json, to_json
 from sorl.config.options import read_config
+from sorl.config.own_agents import OwnAgents
 from sorl.runs.run import config_path
 from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
 from sorl.sweep.grid import Grid, PlannedRun
+from sorl.system import entry
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.train.resuming import FREE
 
 
 CONFIG = "planned.json"
 """The file in a run directory with the options that the run is started with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridFile:
+    """The options on which the defaults of a sweep's other options depend."""
+
+    config: Path | None = None
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
+
+
+def grid_of_file(words: Sequence[str], prog: str, otherwise: Grid) -> Grid:
+    """The grid of the file that `--config` names on a command line, or `otherwise`.
+
+    Raises a `ValueError`, one sentence, as `read_grid` does, and for a file with modules of agents that the command
+    line does not name: a file must not choose which code runs.
+    """
+    words = [word for word in words if word not in ("-h", "--help")]
+    found, _ = entry.read(GridFile, words, prog=prog, add_help=False)
+    if found.config is None:
+        return otherwise
+    grid = read_grid(found.config)
+    _refuse_modules(found.config, set(grid.agent_module) - set(found.own_agents.agent_module))
+    return dataclasses.replace(grid, agent_module=())
 
 
 def read_grid(path: Path) -> Grid:
@@ -72,6 +101,12 @@ def check_plan(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, extend: boo
     return before
 
 
+def _refuse_modules(file: Path, modules: set[str]) -> None:
+    if modules:
+        words = shlex.join([word for name in sorted(modules) for word in ("--agent-module", name)])
+        raise ValueError(f"{file} has runs of {', '.join(sorted(modules))}; add {words} if that code may run.")
+
+
 def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a file with `set` as a list of lists of words."""
     table = values.get("set")
@@ -95,6 +130,8 @@ def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, 
     if changed and not extend:
         named = ", ".join(f"{name} was {before.get(name)!r} and is {wanted[name]!r}" for name in changed)
         raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add these runs.")
+    named = {name for run in old for word, name in itertools.pairwise(run.words) if word == "--agent-module"}
+    _refuse_modules(out / PLAN, named - set(grid.agent_module))
     new = {planned.run.directory: planned.run for planned in runs}
     trained = {(run.agent, run.env, str(run.settings), seed): run for run in new.values() for seed in run.seeds}
     for run in old:

@@ -6,6 +6,7 @@ Nothing in them depends on when, where or in how many attempts the runs were tra
 import csv
 import dataclasses
 import itertools
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from sorl.agents.modules import import_modules
 from sorl.agents.shared.published import environment_of
+from sorl.config.own_agents import OwnAgents
 from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.runs import ReportedRun, read_runs
@@ -54,12 +55,12 @@ class Config:
 
     sweep: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Directory of the sweep."""
+    own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
 
 
 def write_results(out: Path) -> str:
     """Writes both files; **returns** the text of `results.md`, and prints it."""
-    grid, runs = read_plan(out)
-    import_modules(grid.get("agent_module", ()))
+    runs = read_plan(out)[1]
     # A run whose losses all became non-finite at once has nothing to report, and is left out.
     planned = {out / run.directory: run for run in runs}
     finished = [
@@ -74,7 +75,8 @@ def write_results(out: Path) -> str:
     text = "\n".join([f"{counts(read_states(out, runs)).partition(',')[0]}.", *_tables(read)])
     with whole_file(out / TEXT) as file:
         file.write(f"{text}\n")
-    print(f"{text}\nWrote {out / CSV} and {TEXT}; for a page: python -m sorl.report {out}")
+    modules = "".join(dict.fromkeys(run.module_option for run in read))
+    print(f"{text}\nWrote {out / CSV} and {TEXT}; for a page: python -m sorl.report {shlex.quote(str(out))}{modules}")
     return text
 
 
@@ -164,4 +166,6 @@ def parse(words: Sequence[str]) -> Config:
 
 def command() -> None:
     """Runs the command line."""
-    write_results(parse(sys.argv[2:]).sweep.expanduser().absolute())
+    config = parse(sys.argv[2:])
+    config.own_agents.load()
+    write_results(config.sweep.expanduser().absolute())

@@ -15,7 +15,7 @@ from sorl.agents.registry import word
 from sorl.sweep.drive import drive
 from sorl.sweep.engines.interface import Engine
 from sorl.sweep.grid import PAPER, Grid, PlannedRun, expand, with_joined_options
-from sorl.sweep.plan import check_plan, read_grid, write_plan
+from sorl.sweep.plan import check_plan, grid_of_file, write_plan
 from sorl.system import entry
 from sorl.system.locks import exclusive
 from sorl.system.ranges import refuse_outside
@@ -133,18 +133,9 @@ def parse(words: Sequence[str]) -> Config:
         grid = Grid(agents=methods, envs=(PAPER,), seeds=tuple(range(8)), group=8, preset="paper")
         default = Config(Path("runs/paper"), grid=grid)
     words = with_joined_options(words[1:] if words[:1] in (["paper"], ["run"]) else words)
-    found, _ = entry.read(_File, [one for one in words if one not in ("-h", "--help")], prog=PROG, add_help=False)
-    if found.config is not None:
-        default = dataclasses.replace(default, grid=read_grid(found.config))
+    default = dataclasses.replace(default, grid=grid_of_file(words, PROG, default.grid))
     description = f"{inspect.getdoc(Config)}\n\n{entry.EXIT_CODES}"
     return entry.parse(Config, words, prog=PROG, description=description, default=default)
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """The option on which the defaults of the others depend."""
-
-    config: Path | None = None
 
 
 def command() -> int:

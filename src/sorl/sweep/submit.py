@@ -15,7 +15,7 @@ import tyro
 from sorl.runs.sweeps import SweepRun
 from sorl.sweep.drive import attempt
 from sorl.sweep.grid import Grid, expand, with_joined_options
-from sorl.sweep.plan import read_grid, write_plan
+from sorl.sweep.plan import grid_of_file, write_plan
 from sorl.sweep.table import counts, read_states
 from sorl.system import entry
 from sorl.system.files import make_directory, whole_file
@@ -176,16 +176,7 @@ def _log_path(directory: Path) -> str:
 def parse(words: Sequence[str]) -> Config:
     """Parses the words behind `python -m sorl.sweep submit`."""
     words = with_joined_options(words)
-    found, _ = entry.read(_File, [one for one in words if one not in ("-h", "--help")], prog=PROG, add_help=False)
-    grid = Grid() if found.config is None else read_grid(found.config)
-    return entry.parse(Config, [*words], prog=PROG, default=Config(grid=grid))
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """The option on which the defaults of the others depend."""
-
-    config: Path | None = None
+    return entry.parse(Config, words, prog=PROG, default=Config(grid=grid_of_file(words, PROG, Grid())))
 
 
 def command() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sorl.agents import AGENTS, AbstractAgent, Sorl
-from sorl.agents.registry import load_entry_points, word
+from sorl.agents.registry import load_entry_points, published_success, word
 from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.changes import changes
@@ -211,8 +211,14 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         return config, f"the agent's own; no table has settings of {agent.__name__} for {task}; {judged}."
     if settings.success is None:
         return config, f"the package's own of {agent.__name__} for {environment_of(task)}, not published; {judged}."
-    score = f" (published success {settings.success} %)"
-    return config, f"the published ones of {agent.__name__} for {environment_of(task)}{score}; {judged}."
+    success = published_success(agent, task)
+    score = "" if success is None else f" (published success {success} %)"
+    return config, f"the published ones of {_owner(agent)} for {environment_of(task)}{score}; {judged}."
+
+
+def _owner(agent: type[AbstractAgent]) -> str:
+    """The name of the agent that has the published settings, from which others may be derived."""
+    return next(kind.__name__ for kind in agent.__mro__ if "published" in vars(kind))
 
 
 def _defaults_of_logs(
@@ -226,7 +232,7 @@ def _defaults_of_logs(
         config = dataclasses.replace(presets.paper(env, agent), data=DataConfig(path=path))
         return (
             config,
-            f"the published ones of {agent.__name__} for {environment_of(env)}, which were tuned on its own data.",
+            f"the published ones of {_owner(agent)} for {environment_of(env)}, which were tuned on its own data.",
         )
     small = ", small networks, few updates" if preset == "quickstart" else ""
     where = "there is no environment to evaluate in" if env is None else f"evaluated in {env}"

@@ -21,6 +21,7 @@ from sorl.data.transitions import Dataset, Transition, Windows
 from sorl.system.accelerators import traced_for
 from sorl.train.draws import INIT, Batches, draw, draw_shared, joined, separate
 from sorl.train.hyperparameters import combined, single_precision
+from sorl.train.own_code import errors_of, refuse_unusable_losses
 
 
 SeedMapping = Literal["map", "vmap"]
@@ -78,17 +79,22 @@ def init(
     observation_size, action_size = dataset.sizes[0], agent.window.chunk * dataset.sizes[1]
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     # Without vmap, because the same program for any number of seeds gives the same bits.
-    one_by_one = [
-        _init_member(combined(agent, of_member(own, jnp.int32(index))), key, observation_size, action_size)
-        for index, key in enumerate(keys)
-    ]
+    with errors_of(agent, "init"):
+        one_by_one = [
+            _init_member(combined(agent, of_member(own, jnp.int32(index))), key, observation_size, action_size)
+            for index, key in enumerate(keys)
+        ]
     states = _stacked(one_by_one)
     step = jnp.int32(0)
     data = Batches.like(dataset, agent.window, batch_size) if isinstance(dataset, HostDataset) else dataset
-    drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, data)
-    shared = jax.eval_shape(draw_shared, agent, step)
-    _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
+    with errors_of(agent, "draw"):
+        drawn = jax.eval_shape(partial(draw, batch_size=batch_size), agent, keys[0], step, data)
+    with errors_of(agent, "draw_shared"):
+        shared = jax.eval_shape(draw_shared, agent, step)
+    with errors_of(agent, "update"):
+        _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
     refuse_unusable(type(agent).__name__, metrics)
+    refuse_unusable_losses(agent, one_by_one[0], *drawn, shared)
     return TrainState(
         agent=states,
         step=step,

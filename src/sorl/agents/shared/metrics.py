@@ -35,15 +35,17 @@ def described(own: Mapping[str, str], metric: str) -> str:
     return own.get(metric) or SHARED.get(metric, UNDESCRIBED)
 
 
-def refuse_unusable(agent: str, metrics: Mapping[str, Any]) -> None:
+def refuse_unusable(agent: str, metrics: Mapping[str, Any], method: str = "update") -> None:
     """Raises a `ValueError`, one sentence, for a metric that is no scalar float and so has no mean to log.
 
-    **Arguments:** the name of the agent's class; by name, what its `update` returns, arrays or only their shapes and
-    types.
+    **Arguments:** the name of the agent's class; by name, what its `method` returns, arrays or only their shapes and
+    types, at least one.
     """
+    if not metrics:
+        raise ValueError(f"{agent}.{method} returns no metric; let it return at least one scalar float by name.")
     for name, metric in metrics.items():
         if metric.shape or not jnp.issubdtype(metric.dtype, jnp.floating):
             raise ValueError(
                 f"The metric {name} of {agent} is an array of shape {list(metric.shape)} and type {metric.dtype}; "
-                "let update return scalar floats."
+                f"let {method} return scalar floats."
             )

@@ -1,0 +1,51 @@
+"""Errors of an agent that is not of this package: told as such, with the line in its file."""
+
+import contextlib
+import inspect
+import os
+import traceback
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+
+from sorl.agents import AbstractAgent
+from sorl.agents.shared.metrics import refuse_unusable
+
+
+@contextlib.contextmanager
+def errors_of(agent: AbstractAgent, method: str) -> Iterator[None]:
+    """Turns an error of a user's agent into a `ValueError`, one sentence; errors of this package's agents stay."""
+    try:
+        yield
+    except Exception as error:  # the user's code may raise anything
+        if not is_own(agent):
+            raise
+        reason = " ".join(str(error).split())
+        shown = reason if len(reason) <= 300 else f"{reason[:300]}.."
+        raise ValueError(
+            f"{type(agent).__name__}.{method} failed with {type(error).__name__}: {shown} ({_place(agent, error)}); "
+            "mend it."
+        ) from error
+
+
+def refuse_unusable_losses(agent: AbstractAgent, state: Any, *arguments: Any) -> None:
+    """Raises a `ValueError` if the `losses` of a user's agent fail or are no scalar floats; others are tested."""
+    if is_own(agent):
+        with errors_of(agent, "losses"):
+            found = jax.eval_shape(partial(type(agent).losses, agent), state, *arguments)
+        refuse_unusable(type(agent).__name__, found, "losses")
+
+
+def is_own(agent: AbstractAgent) -> bool:
+    """Whether the agent is a user's own."""
+    return type(agent).__module__.partition(".")[0] != "sorl"
+
+
+def _place(agent: AbstractAgent, error: Exception) -> str:
+    """The innermost line in the file of the agent's class, or of all if none is in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = inspect.getsourcefile(type(agent))
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    return f"line {frame.lineno} of {os.path.basename(frame.filename)}"
