@@ -231,7 +231,7 @@ def _refusal(box: str, prog: str) -> str:
     words: list[str] = []
     # The title is part of the frame; without Unicode it is a line of its own with a rule below it.
     for line in box.splitlines()[1 if "╭" in box else 2 :]:
-        if line.strip("│ ").startswith(("──", "---")):
+        if line.strip("│ ").startswith(("──", "---", "╰")):
             break
         words += line.strip("│ ").split()
     text = " ".join(words)
@@ -240,7 +240,7 @@ def _refusal(box: str, prog: str) -> str:
     text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
     text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
     text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
-    text = re.sub(r"no type matching .*? could be instantiated from (.*?)\. Got errors:.*", r"\1 does not fit", text)
+    text = re.sub(r"no type matching (.*?) could be instantiated from (.*?)\. Got errors:.*", r"\2 is no \1", text)
     text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
     text = re.sub(r"(\d) values\b", r"\1", text)
     text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
