@@ -80,7 +80,7 @@ def _imported(name: str) -> ModuleType:
             raise ValueError(str(error)) from None
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise ValueError(
-            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({_place(error)}); mend it."
+            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({place(error)}); mend it."
         ) from error
 
 
@@ -95,9 +95,10 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
         raise _OtherFile(f"--agent-module {name} has the name of a module already, {origin}; rename the file.")
 
 
-def _place(error: BaseException) -> str:
-    """The line and file of the innermost frame of the traceback, or of a syntax error."""
+def place(error: BaseException, file: str | None = None) -> str:
+    """The innermost line of a traceback, in `file` if any is in it, or the line of a syntax error; with its file."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"line {error.lineno} of {os.path.basename(error.filename)}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     return f"line {frame.lineno} of {os.path.basename(frame.filename)}"

@@ -2,8 +2,6 @@
 
 import contextlib
 import inspect
-import os
-import traceback
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import jax
 
 from sorl.agents import AbstractAgent
+from sorl.agents.modules import place
 from sorl.agents.shared.metrics import refuse_unusable
 
 
@@ -24,9 +23,9 @@ def errors_of(agent: AbstractAgent, method: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         shown = reason if len(reason) <= 300 else f"{reason[:300]}.."
+        where = place(error, inspect.getsourcefile(type(agent)))
         raise ValueError(
-            f"{type(agent).__name__}.{method} failed with {type(error).__name__}: {shown} ({_place(agent, error)}); "
-            "mend it."
+            f"{type(agent).__name__}.{method} failed with {type(error).__name__}: {shown} ({where}); mend it."
         ) from error
 
 
@@ -41,11 +40,3 @@ def refuse_unusable_losses(agent: AbstractAgent, state: Any, *arguments: Any) ->
 def is_own(agent: AbstractAgent) -> bool:
     """Whether the agent is a user's own."""
     return type(agent).__module__.partition(".")[0] != "sorl"
-
-
-def _place(agent: AbstractAgent, error: Exception) -> str:
-    """The innermost line in the file of the agent's class, or of all if none is in it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    file = inspect.getsourcefile(type(agent))
-    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-    return f"line {frame.lineno} of {os.path.basename(frame.filename)}"
