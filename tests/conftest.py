@@ -1,6 +1,7 @@
 import gc
 import os
 import pathlib
+import signal
 import threading
 
 
@@ -16,6 +17,9 @@ from jax._src import compiler, lru_cache  # noqa: E402  # public jax has no comp
 
 IN_HASTE = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 """With these options XLA compiles a small program in two fifths of the CPU time."""
+
+# A shell that starts a command in the background may let it ignore Ctrl-C, and so all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Traces are many small objects that live long: Python's own thresholds would look through all of them again and again.
 gc.set_threshold(50_000, 20, 50)
