@@ -110,6 +110,7 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
     (tmp_path / "unclosed.py").write_text("x = 1\ny = (\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('done')\n")
     (tmp_path / "needs.py").write_text("import a_module_that_is_missing\n")
+    (tmp_path / "misspelt.py").write_text("import sorl\n\nsorl.register()\n")
     own_agent.write(tmp_path, name="Sorl", stem="another_sorl")
     for name, message in {
         "missing.py": "names missing.py, and there is no such file; give its path",
@@ -118,10 +119,11 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
         "json.py": "json.py has the name of a module already, .*; rename the file",
         "empty.py": "empty.py registers no agent; call sorl.register_agent",
         "broken.py": r"broken.py cannot be imported: NameError: name 'z' is not defined \(line 2 of broken.py\); mend",
-        "unclosed.py": r"unclosed.py cannot be imported: SyntaxError: .* \(line 2 of unclosed.py\); mend it",
+        "unclosed.py": r"unclosed.py cannot be imported: SyntaxError: .* \(line 2 of unclosed.py\); mend",
         "leaves": "leaves cannot be imported: SystemExit: done",
         "needs": "needs cannot be imported: ModuleNotFoundError: No module named 'a_module_that_is_missing'",
-        "another_sorl.py": "cannot be imported: ValueError: There is an agent Sorl already, of the module sorl.agents",
+        "misspelt.py": r"AttributeError: module 'sorl' has no attribute 'register' \(line 3 of misspelt.py\); mend",
+        "another_sorl.py": r"ValueError: There is an agent Sorl already, of .* \(line \d+ of another_sorl.py\); mend",
     }.items():
         with pytest.raises(ValueError, match=message):
             import_modules([name])

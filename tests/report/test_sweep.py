@@ -5,11 +5,14 @@ import shlex
 
 import pytest
 
-from sorl.agents import Bc, Rebrac
+from sorl.agents import Bc, Rebrac, registry
+from sorl.agents.modules import import_modules
 from sorl.report import __main__ as report
+from sorl.sweep import results
 from sorl.sweep.grid import Grid, expand
 from sorl.sweep.plan import write_plan
 
+from .. import own_agent
 from .test_command import CUBE, make_run, read_page
 
 
@@ -49,3 +52,15 @@ def test_a_sweep_stands_beside_single_runs(sweep, tmp_path):
     lone = make_run(tmp_path / "lone", seeds=(1,), final=(0.4,), agent=agent)
     _, words = read_page(report.main(report.Config((directory, lone), out=tmp_path / "report")))
     assert "2 methods on 1 task" in words and "bc, learning rate 1.0" in words
+
+
+def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatch, capsys):
+    module, out = str(own_agent.write(tmp_path)), tmp_path / "sweep"
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    with own_agent.forgotten_afterwards():
+        import_modules([module])
+        grid = Grid(agents=("mine",), agent_module=(module,), envs=(CUBE,), seeds=(1,))
+        (run,) = write_plan(out, grid, expand(grid), extend=False)
+        make_run(out / run.directory, seeds=(1,), final=(0.4,), agent=registry.AGENTS["Mine"]())
+        results.write_results(out)
+    assert capsys.readouterr().out.endswith(f"for a page: python -m sorl.report {out} --agent-module {module}\n")

@@ -92,3 +92,30 @@ def test_a_default_of_none_is_told_in_words(capsys, monkeypatch):
 
 def test_help_stands_in_a_line_with_a_mistake(capsys, monkeypatch):
     assert "--epsiodes" not in _help(capsys, monkeypatch, 80, ["RUN", "--epsiodes", "x", "--help"], evaluate)
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Second:
+    rate: float = 1.0
+    """A rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A choice."""
+
+    kind: First | Second = First()
+    """One of the two."""
+
+
+def test_a_choice_without_a_docstring_has_no_description(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        entry.parse(Choice, ["--help"], prog="a.command")
+    text = capsys.readouterr().out
+    assert "The first." in text and "kind:second" in text and "Second(" not in text

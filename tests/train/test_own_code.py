@@ -35,6 +35,14 @@ def test_an_error_is_told_with_its_method_and_place(method):
     assert isinstance(found.value.__cause__, TypeError)
 
 
+def test_the_place_is_the_users_line_that_called_another_package():
+    def broken(self, *_, **__):
+        return jnp.zeros(3) + jnp.zeros(4)
+
+    with pytest.raises(ValueError, match=rf"\(line {broken.__code__.co_firstlineno + 1} of test_own_code.py\)"):
+        begin(with_method("update", broken))
+
+
 @pytest.mark.parametrize(
     ("method", "found", "message"),
     [

@@ -80,7 +80,8 @@ def _imported(name: str) -> ModuleType:
             raise ValueError(str(error)) from None
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise ValueError(
-            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({place(error)}); mend it."
+            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({place(error, module)}); "
+            "mend it."
         ) from error
 
 
@@ -95,10 +96,12 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
         raise _OtherFile(f"--agent-module {name} has the name of a module already, {origin}; rename the file.")
 
 
-def place(error: BaseException, file: str | None = None) -> str:
-    """The innermost line of a traceback, in `file` if any is in it, or the line of a syntax error; with its file."""
+def place(error: BaseException, module: str) -> str:
+    """The innermost line of a traceback in the package of `module`, or the line of a syntax error; with its file."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"line {error.lineno} of {os.path.basename(error.filename)}"
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-    return f"line {frame.lineno} of {os.path.basename(frame.filename)}"
+    lines = list(traceback.walk_tb(error.__traceback__))
+    package = module.partition(".")[0]
+    own = [line for line in lines if line[0].f_globals.get("__name__", "").partition(".")[0] == package]
+    frame, number = (own or lines)[-1]
+    return f"line {number} of {os.path.basename(frame.f_code.co_filename)}"

@@ -116,6 +116,8 @@ def _described(member: Any, *, whole: bool) -> Any:
 
 def _description(kind: type, *, whole: bool) -> str:
     text = inspect.getdoc(kind) or ""
+    if text.startswith(f"{kind.__name__}("):  # by `dataclasses`, for a class without a docstring
+        return ""
     return _joined(text) if whole else _joined(text.partition("\n\n")[0])
 
 

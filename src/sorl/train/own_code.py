@@ -1,7 +1,6 @@
 """Errors of an agent that is not of this package: told as such, with the line in its file."""
 
 import contextlib
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ def errors_of(agent: AbstractAgent, method: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         shown = reason if len(reason) <= 300 else f"{reason[:300]}.."
-        where = place(error, inspect.getsourcefile(type(agent)))
+        where = place(error, type(agent).__module__)
         raise ValueError(
             f"{type(agent).__name__}.{method} failed with {type(error).__name__}: {shown} ({where}); mend it."
         ) from error
