@@ -247,7 +247,7 @@ BAD = {
     "an unknown column": (_csv("y,u,r,e\n1,2,3,0\n"), "has no column 'x'; it has y, u, r, e"),
     "episodes that are mixed": (
         _csv("x,u,r,e\n1,2,3,0\n1,2,3,1\n1,2,3,0\n"),
-        "Episode 0 of .. goes on in row 2 after others; put the rows of each episode together",
+        "Episode 0 of .. continues in row 2 after others; put the rows of each episode together",
     ),
     "a mapping without ends": (
         _csv("x,u\n1,2\n", 'observations = "x"\nactions = "u"\n'),

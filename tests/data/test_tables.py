@@ -110,5 +110,5 @@ def test_an_episode_that_goes_on_after_a_time_out_is_refused(tmp_path):
     (episode,) = _read(TableFile(tmp_path / "a.csv"))
     assert episode.terminated.tolist() == [True, False, False] and not episode.truncated
     (tmp_path / "a.toml").write_text(mapping + 'timeouts = "cut"\n')
-    with pytest.raises(ValueError, match="has a time-out in row 1, but the episode of that row goes on in the next"):
+    with pytest.raises(ValueError, match="has a time-out in row 1, but the episode of that row continues in the next"):
         _read(TableFile(tmp_path / "a.csv"))

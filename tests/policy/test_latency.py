@@ -233,7 +233,7 @@ def test_the_command_without_a_limit_describes_the_policy(policy, tmp_path, caps
     command.main(command.Config(tmp_path / "policy.sorl"))
     assert capsys.readouterr().out == (
         "ShortcutActor (of unknown origin): 3 observations, 2 actions, trained for 1, 2 steps, scores of 0 budgets; "
-        "acts at M2N1 unless told otherwise.\n"
+        "acts at M2N1 by default.\n"
     )
 
 

@@ -148,7 +148,7 @@ def test_copies_act_alike_after_the_first_decision(policy, copied):
 
 def test_it_shows_its_budget(policy):
     assert repr(policy.with_budget(Budget(2, 8))) == (
-        "Policy(ShortcutActor, 3 observations -> 2 actions, acts at M2N8 (2 steps, best of 8) unless told otherwise)"
+        "Policy(ShortcutActor, 3 observations -> 2 actions, acts at M2N8 (2 steps, best of 8) by default)"
     )
 
 

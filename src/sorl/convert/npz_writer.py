@@ -109,7 +109,7 @@ class NpzWriter:
 
 
 def _flags(ends: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> Mapping[str, np.ndarray]:
-    """The columns that mark ends: terminals and timeouts, or with masks if a trajectory goes on after a termination."""
+    """The columns that mark ends: terminals and timeouts, or with masks if a trajectory outlasts a termination."""
     if (terminated & ~ends).any():
         return {"terminals": ends, "masks": ~terminated}
     return {"terminals": terminated, "timeouts": truncated | (ends & ~terminated)}

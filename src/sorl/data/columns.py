@@ -32,7 +32,7 @@ class Columns(NamedTuple):
 
 
 def blocks(array: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
-    """Slices that together cover all rows, one for each block; pages of a mapped array are released as it goes on."""
+    """Slices that together cover all rows, one for each block; pages of a mapped array are released on the way."""
     rows = max(1, BLOCK_VALUES // max(1, array.shape[1]))
     for number, start in enumerate(range(0, len(array), rows)):
         yield slice(start, start + rows)

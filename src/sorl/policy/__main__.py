@@ -93,7 +93,7 @@ def _description(policy: Policy) -> str:
     return (
         f"{policy.algorithm} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
         f"{policy.action_size} actions{chunk}, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts "
-        f"at {policy.budget.name} unless told otherwise."
+        f"at {policy.budget.name} by default."
     )
 
 

@@ -55,7 +55,7 @@ class Policy:
         return (
             f"Policy({self.algorithm}, {self.observation_size} observations -> {self.action_size} actions"
             f"{f' for each of {self.chunk} steps' if self.chunk > 1 else ''}, "
-            f"acts at {_planning.budget_words(self.budget)} unless told otherwise)"
+            f"acts at {_planning.budget_words(self.budget)} by default)"
         )
 
     def __getstate__(self) -> dict[str, Any]:

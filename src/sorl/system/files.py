@@ -84,9 +84,9 @@ def refuse_unwritable(directory: Path) -> None:
 
 def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
     advice = remedy or REMEDIES.get(error.errno or 0, OTHER_REMEDY)
-    told = type(error)(f"{path} cannot be {deed}: {(error.strerror or 'unknown error').lower()}; {advice}.")
-    told.errno = error.errno
-    return told
+    found = type(error)(f"{path} cannot be {deed}: {(error.strerror or 'unknown error').lower()}; {advice}.")
+    found.errno = error.errno
+    return found
 
 
 @contextmanager

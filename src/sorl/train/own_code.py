@@ -1,4 +1,4 @@
-"""Errors of an agent that is not of this package: told as such, with the line in its file."""
+"""Errors of a user's own agent, as one sentence with the method and the line in its file."""
 
 import contextlib
 from collections.abc import Iterator

@@ -113,7 +113,7 @@ def _episode(
         )
     if truncations[:-1].any():
         raise ValueError(
-            f"{directory} is truncated in step {int(np.argmax(truncations))} of episode {found.id}, but goes on; end "
+            f"{directory} is truncated in step {int(np.argmax(truncations))} of episode {found.id}, but continues; end "
             "the episode there."
         )
     return LoggedEpisode(

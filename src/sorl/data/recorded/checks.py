@@ -104,10 +104,10 @@ def _refuse_bad_times(recording: Recording, episode: LoggedEpisode) -> None:
     good[1:] &= ~(times[1:] < times[:-1])  # also where either is NaN, which the line above refuses
     if not good.all():
         step = int(np.argmin(good))
-        told = (
+        fault = (
             "is not finite" if not np.isfinite(times[step]) else f"comes before the {times[step - 1]} of the last step"
         )
         raise ValueError(
-            f"The time of {recording.path} in {episode.place(step)} is {times[step]}, which {told}; put the steps of "
+            f"The time of {recording.path} in {episode.place(step)} is {times[step]}, which {fault}; put the steps of "
             "each episode in the order of their times."
         )

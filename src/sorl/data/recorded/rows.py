@@ -43,7 +43,7 @@ def episodes_of(path: Path, blocks: Iterable[Rows], notes: list[str], *, open_en
     its mark.
 
     Raises a `ValueError` if the rows of an episode are not together, if a stored next observation is not the next row's
-    observation, if an episode goes on after a time-out, or if the last trajectory is not closed and must be.
+    observation, if an episode continues after a time-out, or if the last trajectory is not closed and must be.
     """
     return _with_last_states(path, _trajectories(path, blocks, notes, open_end), notes)
 
@@ -96,7 +96,7 @@ def _is_new(block: Rows, before: Rows) -> bool:
 def _refuse_again(path: Path, number: float, row: int, seen: set[float]) -> None:
     if number in seen:
         raise ValueError(
-            f"Episode {int(number)} of {path} goes on in row {row} after others; put the rows of each episode "
+            f"Episode {int(number)} of {path} continues in row {row} after others; put the rows of each episode "
             "together, in order."
         )
     seen.add(number)
@@ -145,8 +145,8 @@ def _refuse_cut_inside(path: Path, first: int, rows: Rows) -> None:
     if rows.truncated[:-1].any():
         row = first + int(np.argmax(rows.truncated))
         raise ValueError(
-            f"{path} has a time-out in row {row}, but the episode of that row goes on in the next; give the rows after "
-            "a time-out another episode's number."
+            f"{path} has a time-out in row {row}, but the episode of that row continues in the next; give the rows "
+            "after a time-out another episode's number."
         )
 
 
