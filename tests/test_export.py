@@ -189,11 +189,13 @@ def test_noise_is_standard_normal_and_fits(loaded):
         (np.zeros(4), np.zeros((8, 2)), r"shape \(4,\) and the noise \(8, 2\); this policy takes \(.., 3\)"),
         (np.zeros(3), np.zeros((7, 2)), r"the noise \(7, 2\); .* \(.., 8, 2\)"),
         (np.zeros((2, 3)), np.zeros((8, 2)), r"shape \(2, 3\)"),
-        (np.array([0.0, np.nan, 0.0]), np.zeros((8, 2)), r"shape \(3,\) or its noise is not finite"),
-        (np.array([0.0, 1e39, 0.0]), np.zeros((8, 2)), r"shape \(3,\) or its noise is not finite"),
-        (["0", "high", "0"], np.zeros((8, 2)), "The observation is not an array of numbers"),
-        (np.zeros(3), [[0.0], [0.0, 1.0]], "The noise is not an array of numbers"),
-        (np.zeros(3), np.full((8, 2), np.inf), "not finite"),
+        (np.array([0.0, np.nan, 0.0]), np.zeros((8, 2)), r"observation of shape \(3,\) holds nan at index \[1\]"),
+        (np.array([0.0, 1e39, 0.0]), np.zeros((8, 2)), r"holds inf at index \[1\]; give finite numbers of single"),
+        (np.zeros(3), np.full((8, 2), np.nan), r"noise of shape \(8, 2\) holds nan at index \[0, 0\]"),
+        (np.zeros(3) + 1j, np.zeros((8, 2)), r"not an array of real numbers \(it is complex\)"),
+        (["0", "high", "0"], np.zeros((8, 2)), "The observation is not an array of real numbers"),
+        (np.zeros(3), [[0.0], [0.0, 1.0]], "The noise is not an array of real numbers"),
+        (np.zeros(3), np.full((8, 2), np.inf), "holds inf at"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(loaded, observation, noise, message):

@@ -262,6 +262,23 @@ BAD = {
         _npz(terminals=np.zeros(6)),
         "row 5 is the last and not marked as an end; mark the last row of every trajectory",
     ),
+    "limits without an axis": (
+        _npz(action_low=np.array(-1.0), action_high=np.array(1.0)),
+        "holds action_low of shape [], action_high of shape []; give action_low and action_high, each [1]",
+    ),
+    "one limit": (_npz(action_low=np.array([-1.0])), "holds action_low of shape [1]; give action_low and action_high"),
+    "observations without an axis": (_npz(observations=np.zeros(6)), "observations of .. has shape [6]; give [rows, s"),
+    "masks and time-outs": (_npz(masks=np.ones(6)), "holds both masks and timeouts; give one of them"),
+    "neither masks nor time-outs": (_npz(timeouts=None), "holds neither masks nor timeouts; give one of them"),
+    "a NaN after the last step": (
+        _npz(next_observations=np.array([[0.0, 0]] * 5 + [[0, np.nan]])),
+        "observations of .. in the state after row 5 (episode 1): column 1 is nan, which is not finite",
+    ),
+    "a column twice": (
+        _csv("x,u,r,e\n1,2,3,0\n", MAPPING.replace('"x"', '["x", "x"]')),
+        "observations names 'x' twice; name each column once",
+    ),
+    "no CSV file": (lambda directory: directory / "a.csv", "/a.csv; give the CSV file of your logs"),
     "no frame rate": (_lerobot(changes={"fps": 0}), "says fps 0; give a number of frames per second above 0"),
     "another shape than described": (
         _lerobot(

@@ -141,7 +141,7 @@ def test_a_missing_key_is_refused_with_what_resembles_it(tmp_path):
         ({"observations": np.zeros((9, 0))}, r"observations of .* have shape \[9, 0\]; give at least one column"),
         ({"actions": np.zeros((9, 0))}, r"actions of .* have shape \[9, 0\]; give at least one column"),
         ({"actions": np.zeros((9, 1), bool)}, "actions of .* are booleans"),
-        ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0: column 0 is 1e\+30, beyond 1e\+12"),
+        ({"rewards": np.full(9, 1e30)}, r"rewards of .* in row 0: 1e\+30, beyond 1e\+12"),
         ({"actions": np.full((9, 1), -1e38)}, r"actions of .* in row 0: column 0 is -1e\+38, beyond 1e\+30"),
         ({"masks": np.ones(9), "timeouts": None, "terminations": np.zeros(9), "terminals": None}, "ations and masks"),
     ],

@@ -110,6 +110,36 @@ def test_shards_with_other_action_ranges_are_refused_and_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_shards_that_cannot_be_joined_are_refused_before_the_work(tmp_path):
+    _write(tmp_path / "a", [4])
+    with pytest.raises(ValueError, match="There is no shard to join to .*; give at least one data directory"):
+        join(tmp_path / "joined", [])
+    with pytest.raises(ValueError, match=r"The shard .*a is named twice; name each once"):
+        join(tmp_path / "joined", [tmp_path / "a", tmp_path / "b" / ".." / "a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_names_may_be_text(tmp_path):
+    a, b = (str(_write(tmp_path / name, [4])) for name in "ab")
+    verify(join(str(tmp_path / "joined"), [a, b], keep=True))
+    verify(str(tmp_path / "joined"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "joined"]
+
+
+@pytest.mark.parametrize("bounds", [([1.0, 0.0], [-1.0, 1.0]), ([0.0], [1.0, 1.0]), ([-np.inf, 0.0], [1.0, 1.0])])
+def test_an_action_range_that_is_none_is_refused_at_once(tmp_path, bounds):
+    with pytest.raises(ValueError, match="The action range of .*; give a finite low <= high for each action"):
+        MappedWriter(tmp_path / "data", action_range=bounds)
+
+
+def test_an_action_range_of_another_size_is_refused_with_the_first_episode(tmp_path):
+    with MappedWriter(tmp_path / "data", action_range=([-1.0] * 3, [1.0] * 3)) as writer:
+        with pytest.raises(ValueError, match="is of 3 actions, and episode 0 of .* has 2; give a finite"):
+            writer.append(_episode(4))
+        writer._range = None
+        writer.append(_episode(4))
+
+
 def test_a_stream_of_episodes_releases_what_was_read_and_keeps_what_it_gave(tmp_path, monkeypatch):
     path, released = _write(tmp_path / "a", [4, 5, 6]), []
     monkeypatch.setattr(recording_module, "RELEASED_ROWS", 9)
@@ -162,6 +192,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
         ({"rewards": np.full(4, 1e13, np.float32)}, None, "rewards of episode 1 .* beyond 1e"),
         ({"Other": np.zeros(4)}, None, "an array named 'Other'"),
         ({"qpos": np.zeros(3)}, None, "qpos of episode 1 .* each of the 4 steps"),
+        ({"observations": np.zeros((4, 2), np.float32)}, np.zeros(3), r"float32 of shape \[2\] a row, but .* \[3\]"),
+        ({"terminations": None, "terminals": np.zeros(4)}, None, "array named terminals; name it terminations"),
         ({}, np.zeros(2), r"final observation of episode 1 .* shape \[2\]; give \[3\]"),
     ],
 )

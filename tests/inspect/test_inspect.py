@@ -13,7 +13,7 @@ from sorl.data.ogbench.source import Ogbench
 from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
-from sorl.inspect import __main__ as command
+from sorl.inspect import __main__ as command, tables
 from sorl.inspect.collect import collect
 from sorl.inspect.repeats import Repeats
 from sorl.inspect.report import inspected
@@ -211,6 +211,29 @@ def test_a_command_of_two_values_is_neither_saturated_nor_jumping(source):
     gripper = np.repeat([-1.0, 1.0], 15)[:, None]
     facts = inspected(_recording(source, [_episode(n, _smooth(n), gripper) for n in range(3)]))
     assert "a0 has two values only" in _warned(facts, "a0 ")
+
+
+def test_actions_beyond_the_stated_limits_are_named(source):
+    actions = np.array([[-2.0, 0.5], [0.0, 0.0], [1.0, -0.5]])
+    episodes = [_episode(0, _smooth(0, steps=3), actions=actions)]
+    stated = dataclasses.replace(_recording(source, episodes), action_limits=((-1.0, -1.0), (1.0, 1.0)))
+    facts = inspected(stated)
+    said = "a0 is -2 to 1, beyond the stated limits -1 to 1, and training refuses that"
+    assert _warned(facts, "beyond the stated limits").startswith(said)
+    assert facts["action_limits"] == [[-1.0, -1.0], [1.0, 1.0]]
+    assert not [one for one in inspected(_recording(source, episodes))["warnings"] if "limits -1" in one]
+
+
+def test_of_a_lone_episode_nothing_is_held_out(source):
+    facts = inspected(_recording(source, [_episode(0, _smooth(0))]))
+    assert "there are no validation losses" in _warned(facts, "only one episode")
+
+
+def test_the_number_of_warnings_is_that_of_the_list(source):
+    facts = inspected(_recording(source, [_episode(0, _smooth(0))]))
+    lines = tables.text(facts | {"notes": ["A note."]}).splitlines()
+    listed = lines[lines.index(f"Warnings: {len(facts['warnings']) + 1}") + 1 :]
+    assert listed == [f"  - {sentence}" for sentence in ["A note.", *facts["warnings"]]]
 
 
 def test_coverage_is_the_distance_to_other_episodes(source):

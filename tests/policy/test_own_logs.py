@@ -106,14 +106,14 @@ def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):
     run = policy.runner(key=key, steps=2)
     first = run(_inside())
     np.testing.assert_array_equal(first, policy(_inside(), key=jax.random.fold_in(key, 0), steps=2))
-    assert run.report() == "Of 1 decisions, no observation was outside of its limits."
+    assert run.report() == "Of 1 observations, none was outside of its limits."
     with pytest.warns(UserWarning, match="acts outside of what was logged"):
         second = run(_inside(constant=0.5))
     np.testing.assert_array_equal(second, policy(_inside(constant=0.5), key=jax.random.fold_in(key, 1), steps=2))
     run(_inside(seconds=1e4, constant=0.5))
     assert run.decisions == 3 and run.outside.tolist() == [1, 2, 0]
     assert run.report() == (
-        "Of 3 decisions, outside of their limits and clipped: observations[1] in 2, observations[0] in 1."
+        "Of 3 observations, outside of their limits and clipped: observations[1] in 2, observations[0] in 1."
     )
 
 

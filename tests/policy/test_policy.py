@@ -233,13 +233,26 @@ def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_
         (np.array([[0.0, 1.0, 2.0], [0.0, np.nan, 0.0]]), r"shape \(2, 3\) holds nan at index \[1, 1\]; .*\(3,\)"),
         (np.array([np.inf, 0.0, 0.0]), r"holds inf at index \[0\]"),
         (np.array([0.0, 1e300, 0.0]), r"holds inf at index \[1\]"),
-        (np.array(["one", "two", "three"]), r"is not an array of numbers .*\(3,\)"),
-        (np.array([None, 1.0, 2.0], object), r"is not an array of numbers|holds nan"),
+        (np.zeros(3) + 1j, r"not an array of real numbers \(it is complex\)"),
+        (np.array(["one", "two", "three"]), r"is not an array of real numbers .*\(3,\)"),
+        (np.array([None, 1.0, 2.0], object), r"is not an array of real numbers|holds nan"),
     ],
 )
 def test_bad_observations_are_refused(policy, observation, message):
     with pytest.raises(ValueError, match=message):
         _act(policy, observation)
+
+
+def test_a_policy_that_is_traced_says_what_to_call(policy):
+    for transformed in (jax.jit, jax.vmap):
+        with pytest.raises(ValueError, match=r"cannot be traced by jax.jit, .*; give a batch .* sorl.policy.decide"):
+            transformed(lambda one: _act(policy, one))(jnp.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("budget", [{"steps": 0}, {"steps": -3}, {"candidates": 0}])
+def test_a_budget_that_a_policy_lacks_is_refused_before_the_loop(policy, budget):
+    with pytest.raises(ValueError, match="inference steps|candidates"):
+        policy.runner(key=jax.random.key(0), **budget)
 
 
 def test_an_action_that_is_not_finite_is_no_action(policy):

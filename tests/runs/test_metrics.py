@@ -344,6 +344,15 @@ def test_the_end_has_its_line(capsys):
     assert capsys.readouterr() == ("", "1000/1000 episodes, 20/s\n")
 
 
+def test_an_unknown_total_is_not_shown(capsys):
+    clock = Clock()
+    with Progress(None, unit="steps", clock=clock) as progress:
+        progress.advance(40)
+        clock.now += 40
+        progress.advance(400)
+    assert capsys.readouterr().err == "440 steps, 10/s\n"
+
+
 def test_quiet_shows_messages_only(monkeypatch):
     for terminal in (io.StringIO(), Terminal()):
         monkeypatch.setattr(sys, "stderr", terminal)

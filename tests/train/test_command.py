@@ -255,6 +255,7 @@ def test_next_commands_work_where_they_are_printed(tmp_path):
     place = f"'{directory}'"
     logs_only = next_commands(presets.own_logs(tmp_path / "logs.npz"), directory)
     assert logs_only == [
+        f"python -m sorl.assess {place}",
         f"python -m sorl.policy {place}",
         f"python -m sorl.export {place}",
         f"python -m sorl.report {place}",
@@ -285,6 +286,11 @@ def test_own_logs_heed_the_quickstart(logs):
     [
         (["agent:sacc"], "There is no agent:sacc (do you mean 'agent:cac'?); give one of agent:sorl, "),
         (["--agent.q-coeficient", "3"], "--agent.q-coeficient (do you mean '--agent.q-coefficient'?); python -m"),
+        (["agent:bc", "--agent.discount", "1"], "no option --agent.discount; python"),
+        (
+            ["agent:bc", "--agent.learned-sd"],
+            "'--agent.learned-std'?); python -m sorl.train agent:bc --help",
+        ),
         (["--updates", "many"], "--updates: 'many' is not a whole number; python -m sorl.train --help"),
     ],
 )

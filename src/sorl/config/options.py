@@ -35,8 +35,8 @@ class DataConfig:
     """Training data: OGBench's official files, generated episodes, or your own logs."""
 
     path: Annotated[Path | None, tyro.conf.arg(name="data", prefix_name=False)] = None
-    """Your own logs, an npz file (`sorl.load_logs` documents its keys) or a data directory; an environment to evaluate
-    in is optional; default: none."""
+    """Your own logs: an npz file (`sorl.load_logs` documents its keys), a data directory, HDF5 of D4RL or robomimic,
+    parquet or CSV, or a Minari or LeRobot set; an environment to evaluate in is optional; default: none."""
     directory: Annotated[Path | None, tyro.conf.arg(name="data-dir", prefix_name=False)] = None
     """Directory to search for OGBench's files before OGBench's own cache; default: only that cache."""
     episodes: int | None = None

@@ -120,7 +120,7 @@ def _provenance(done: Converted) -> dict[str, Any]:
 
 
 def _copy(recording: Recording, append: Callable[[LoggedEpisode], None], done: Converted, quiet: bool) -> None:
-    with Progress(recording.steps or 0, quiet=quiet, unit="steps") as progress:
+    with Progress(recording.steps, quiet=quiet, unit="steps") as progress:
         for episode in checks.episodes(recording, done.notes):
             append(episode)
             if episode.name in recording.held_out:

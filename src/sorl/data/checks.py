@@ -1,7 +1,7 @@
 """Reads arrays from npz files and checks them; each fault is a `ValueError` of one sentence."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -42,13 +42,18 @@ def read_arrays(path: pathlib.Path, required: Iterable[str], optional: Iterable[
 
 def refuse_wrong_shapes(path: pathlib.Path, arrays: Arrays, columns: Iterable[str]) -> None:
     """Raises a `ValueError` unless arrays in `columns` are [rows, size] and all others [rows], with equal rows."""
+    refuse_shapes(path, {key: array.shape for key, array in arrays.items()}, columns)
+
+
+def refuse_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], columns: Iterable[str]) -> None:
+    """As `refuse_wrong_shapes`, for arrays that were not read."""
     columns = tuple(columns)
-    for key, array in arrays.items():
+    for key, shape in shapes.items():
         wanted = 2 if key in columns else 1
-        if array.ndim != wanted:
+        if len(shape) != wanted:
             form = "[rows, size]" if wanted == 2 else "[rows]"
-            raise ValueError(f"{key} of {path} has shape {list(array.shape)}; give {form}.")
-    rows = {key: len(array) for key, array in arrays.items()}
+            raise ValueError(f"{key} of {path} has shape {list(shape)}; give {form}.")
+    rows = {key: shape[0] for key, shape in shapes.items()}
     if len(set(rows.values())) != 1 or 0 in rows.values():
         counts = ", ".join(f"{key} {count}" for key, count in rows.items())
         raise ValueError(f"The arrays of {path} have rows: {counts}; give all the same number, at least one.")
@@ -74,13 +79,13 @@ def first_bad(row: Shaped[np.ndarray, "*size"], good: Bool[np.ndarray | np.bool_
     return f"column {column} is {row[column]}"
 
 
-def refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows size"], largest: float) -> None:
+def refuse_large(path: pathlib.Path, key: str, array: Shaped[np.ndarray, "rows *size"], largest: float) -> None:
     """Raises a `ValueError` with the first row that has a number of more than the `largest` magnitude."""
-    for block in blocks(array):
+    for block in blocks(array.reshape(len(array), -1)):
         small = np.abs(array[block].astype(np.float64)) <= largest
         if not small.all():
-            row = int(np.argmin(small.all(axis=1)))
-            found = first_bad(array[block][row], small[row])
+            row = int(np.argmin(small.reshape(len(small), -1).all(axis=1)))
+            found = first_bad(np.asarray(array[block][row]), small[row])
             raise ValueError(
                 f"{key} of {path} in row {block.start + row}: {found}, beyond {largest:g}, where training overflows; "
                 "give them in a larger unit."

@@ -85,7 +85,8 @@ def refuse_unused(kind: type[UserSource], path: Path, options: Mapping[str, Any]
     known = {field.name for field in dataclasses.fields(kind)}
     for name, value in options.items():
         if value is not None and name not in known:
+            words = " ".join(value) if isinstance(value, tuple) else value
             raise ValueError(
-                f"{name.replace('_', '-')} is {value}, but data such as {path} do not use it; leave it out, or give "
+                f"{name.replace('_', '-')} is {words}, but data such as {path} do not use it; leave it out, or give "
                 "data in a format that does."
             )

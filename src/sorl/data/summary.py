@@ -170,8 +170,8 @@ def _names(key: str, chosen: Bool[np.ndarray, " columns"]) -> list[str]:
 def _endings(summary: Mapping[str, Any]) -> str:
     ended = summary["episodes"] - summary["cuts"]
     words = f"{ended:,} ended, {summary['cuts']:,} cut"
-    if summary["terminations"] > ended:  # OGBench's trajectories go on after a task is solved
-        words += f", {summary['terminations']:,} rows solve the task"
+    if summary["terminations"] > ended:  # OGBench's trajectories continue after a task is solved
+        words += f", {summary['terminations']:,} rows terminate, some within an episode"
     return words
 
 

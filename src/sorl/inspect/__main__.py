@@ -62,7 +62,7 @@ def main(config: Config) -> dict[str, Any]:
     """Prints the report and writes its page; **returns** the facts."""
     options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
     recording = recording_of(config.data, options, directory=config.data_dir, episodes=config.episodes)
-    with Progress(recording.steps or 0, quiet=config.quiet, unit="steps") as progress:
+    with Progress(recording.steps, quiet=config.quiet, unit="steps") as progress:
         facts = inspected(
             recording,
             discount=config.discount,

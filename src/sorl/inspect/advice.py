@@ -1,5 +1,6 @@
 """Warnings of the data report, in words that say what to do."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ JUMPING = 25.0
 """A step of more than this many usual steps, and of more than half of the range, is a jump."""
 SATURATED = 0.2
 """Share of actions at a limit from which the actions count as saturated."""
+ROUNDING = 2 * float(np.finfo(np.float32).eps)
+"""Relative error of limits or actions that were rounded to float32."""
 LARGE_VALUE = 1_000.0
 SMALL_VALUE = 0.1
 LATE = 50
@@ -87,7 +90,9 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{dropped:,} last steps are not trained on, because the state after them is unknown; store it if you can."
         )
-    if counts["episodes"] < 10:
+    if counts["episodes"] == 1:
+        yield "There is only one episode, so that none is held out and there are no validation losses; log more."
+    elif counts["episodes"] < 10:
         yield (
             f"There are only {counts['episodes']} episodes, so that validation losses say little; log more, or give "
             "--data.validation-fraction 0."
@@ -130,7 +135,16 @@ def _rewards(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _actions(facts: dict[str, Any]) -> Iterator[str]:
-    for column in facts["actions"]:
+    stated = facts["action_limits"]
+    limits = itertools.repeat((-np.inf, np.inf)) if stated is None else zip(*stated, strict=True)
+    for column, (low, high) in zip(facts["actions"], limits, strict=False):
+        slack = ROUNDING * max(abs(low), abs(high))
+        if column["low"] < low - slack or column["high"] > high + slack:
+            yield (
+                f"{column['name']} is {column['low']:.6g} to {column['high']:.6g}, beyond the stated limits {low:.6g} "
+                f"to {high:.6g}, and training refuses that; correct them, or give --data.action-low and "
+                "--data.action-high."
+            )
         if column["constant"]:
             continue
         share = column["at_low"] + column["at_high"]

@@ -29,8 +29,9 @@ def inspected(
     **Arguments:** `discount` and `validation_fraction`, those that training will use; `advance`, called with the number
     of steps of each episode.
 
-    **Returns:** JSON-able facts: `counts`, `observations` and `actions` (one entry a dimension), `rewards`, `times`,
-    `coverage`, `split`, `notes` (what was corrected), and `warnings`, sentences that say what to do.
+    **Returns:** JSON-able facts: `counts`, `observations` and `actions` (one entry a dimension), `action_limits` (what
+    the data state, or None), `rewards`, `times`, `coverage`, `split`, `notes` (what was corrected), and `warnings`,
+    sentences that say what to do.
 
     Raises a `ValueError` for data that cannot be used.
     """
@@ -63,6 +64,7 @@ def inspected(
         "lengths": histogram(found.lengths),
         "observations": _dimensions("observations", found, found.observations, summary),
         "actions": _dimensions("actions", found, found.actions, summary),
+        "action_limits": None if recording.action_limits is None else [list(side) for side in recording.action_limits],
         "rewards": {
             **{name.removeprefix("reward_"): value for name, value in summary.items() if name.startswith("reward_")},
             **{name: value for name, value in summary.items() if name.startswith("return_")},

@@ -17,8 +17,8 @@ def text(facts: dict[str, Any]) -> str:
         parts += ["", kind.capitalize(), *_aligned(DIMENSIONS, rows[:MOST_DIMENSIONS])]
         if len(rows) > MOST_DIMENSIONS:
             parts.append(f"  .. and {len(rows) - MOST_DIMENSIONS} more (--json, --html)")
-    parts += ["", f"Warnings: {len(facts['warnings']) or 'none'}"]
-    parts += [f"  - {sentence}" for sentence in [*facts["notes"], *facts["warnings"]]]
+    sentences = [*facts["notes"], *facts["warnings"]]
+    parts += ["", f"Warnings: {len(sentences) or 'none'}", *(f"  - {sentence}" for sentence in sentences)]
     return "\n".join(parts)
 
 
@@ -69,7 +69,8 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("coverage", words))
     held = split["validation"]
     if held["episodes"]:
-        words = f"{held['episodes']:,} episodes, {held['steps']:,} steps, mean return {held['return_mean']:.4g}"
+        plural = "s" * (held["episodes"] != 1)
+        words = f"{held['episodes']:,} episode{plural}, {held['steps']:,} steps, mean return {held['return_mean']:.4g}"
         apart = (
             f"; nearest training state {near['validation']:.2g} deviations away" if near and near["validation"] else ""
         )

@@ -14,6 +14,7 @@ import tyro
 
 from sorl.config.own_agents import OwnAgents
 from sorl.policy import Plan, Policy, compare as comparing, load_policy
+from sorl.policy.planning import refuse_limit
 from sorl.statistics.intervals import SETTING
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
@@ -25,7 +26,7 @@ class Config:
     """Describes a policy; with a time limit, measures the latency of each budget on this machine and chooses one."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory, or a policy file."""
+    """Run directory, policy file, or name of a pretrained policy."""
     latency_ms: float | None = None
     """Time limit of a decision on one observation, in milliseconds; default: no budget is chosen."""
     compare: bool = False
@@ -43,6 +44,10 @@ class Config:
     own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
     """Agents of your own."""
 
+    def __post_init__(self):
+        if self.latency_ms is not None:
+            refuse_limit(self.latency_ms)
+
 
 def main(config: Config) -> Policy:
     """Prints the policy and the plan; **returns** the policy at the chosen budget."""
@@ -54,7 +59,7 @@ def main(config: Config) -> Policy:
     if config.compilation_cache and (config.compare or config.latency_ms is not None):
         compilation.enable_cache()
     if config.latency_ms is not None:
-        print("Every budget, as measured here once and remembered:", flush=True)
+        print("Each budget is measured once on this machine, and remembered.", flush=True)
         device = None if config.device is None else _device(config.device)
         policy = policy.for_latency(config.latency_ms, device, measure_again=config.measure_again)
         assert policy.plan is not None

@@ -108,7 +108,7 @@ class ExportedPolicy:
     def __call__(self, observation: Any, noise: Any) -> np.ndarray:
         """Acts on one observation [observation] or a batch [.., observation]; `noise` has the same batch shape.
 
-        Raises a `ValueError` that names the shapes if they do not fit or if a number is not finite, and a
+        Raises a `ValueError` that names the shapes if they do not fit, or the first number that is not finite, and a
         `RuntimeError` if this version of jax cannot run the program.
         """
         # Check the shapes and values of the inputs.
@@ -119,8 +119,8 @@ class ExportedPolicy:
                 f"The observation has shape {observations.shape} and the noise {noises.shape}; this policy takes "
                 f"(.., {self.observation_size}) and (.., {', '.join(map(str, self.noise_shape))})."
             )
-        if not (np.isfinite(observations).all() and np.isfinite(noises).all()):
-            raise ValueError(f"The observation of shape {observations.shape} or its noise is not finite.")
+        _refuse_not_finite(observations, "observation")
+        _refuse_not_finite(noises, "noise")
         rows = math.prod(batch)
         if not rows:  # exported programs need at least one row
             return np.zeros((*batch, *self.action_shape), np.float32)
@@ -137,12 +137,25 @@ class ExportedPolicy:
         return actions.reshape(*batch, *self.action_shape)
 
 
+def _refuse_not_finite(values: np.ndarray, name: str) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        first = np.argwhere(~finite)[0].tolist()
+        raise ValueError(
+            f"The {name} of shape {values.shape} holds {values[tuple(first)]} at index {first}; give finite numbers of "
+            "single precision."
+        )
+
+
 def _single_precision(values: Any, name: str) -> np.ndarray:
     try:
+        given = np.asarray(values)
+        if given.dtype.kind == "c":
+            raise TypeError("it is complex")
         with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
-            return np.asarray(values, np.float32)
+            return given.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The {name} is not an array of numbers ({error}); give real numbers.") from error
+        raise ValueError(f"The {name} is not an array of real numbers ({error}); give one.") from error
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:

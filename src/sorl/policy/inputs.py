@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def checked_observation(observation: Any, size: int, action_size: int, kind: type) -> np.ndarray:
@@ -16,13 +17,22 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
     precision.
     """
     # Check type, size and values in this order, so that the error names the first problem.
-    try:
-        with np.errstate(over="ignore"):  # overflow is refused below
-            values = np.asarray(observation, dtype=kind)
-    except (TypeError, ValueError) as error:
+    if isinstance(observation, Tracer):
         raise ValueError(
-            f"The observation is not an array of numbers ({error}); this policy acts on shape ({size},) or a batch "
-            f"(.., {size})."
+            "A policy takes numbers and cannot be traced by jax.jit, jax.vmap and the like; give a batch of "
+            "observations, or call sorl.policy.decide in the traced function."
+        )
+    try:
+        given = np.asarray(observation)
+        if given.dtype.kind == "c":
+            raise TypeError("it is complex")
+        with np.errstate(over="ignore"):  # overflow is refused below
+            values = given.astype(kind, copy=False)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"The observation is not an array of real numbers ({reason}); this policy acts on shape ({size},) or a "
+            f"batch (.., {size})."
         ) from error
     if values.shape[-1:] != (size,):
         raise ValueError(
@@ -34,7 +44,8 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
         first = np.argwhere(~finite)[0].tolist()
         raise ValueError(
             f"The observation of shape {values.shape} holds {values[tuple(first)]} at index {first}; the policy of "
-            f"shape ({size},) -> ({action_size},) needs finite numbers: check the sensor or simulator that made it."
+            f"shape ({size},) -> ({action_size},) needs finite numbers of single precision: check the sensor or "
+            "simulator that made it."
         )
     return values
 

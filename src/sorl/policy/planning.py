@@ -101,6 +101,12 @@ def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mappi
     ]
 
 
+def refuse_limit(milliseconds: float) -> None:
+    """Raises a `ValueError`, one sentence, for a time limit that is not a positive number of milliseconds."""
+    if not 0 < milliseconds < math.inf:
+        raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
+
+
 def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     """The option with the best score that fits the limit with the margin.
 

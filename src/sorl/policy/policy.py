@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -183,9 +182,10 @@ class Policy:
         there is neither a `plan` nor a `budget`; `budget`, the other arguments of the policy's calls (`steps`,
         `candidates`, `noise_scale`, `budget`).
 
-        Raises a `ValueError` for an invalid key, smoothing or deadline.
+        Raises a `ValueError` for an invalid key, budget or deadline, and smoothing that does not fit.
         """
         refuse_other_keys(key)
+        self._chosen(**budget)  # raises before the loop begins
         if deadline_ms is None:
             return PolicyRunner(self, key, budget, smoothing)
         policy = self if budget or self.plan is not None else self.for_latency(deadline_ms)
@@ -210,8 +210,7 @@ class Policy:
 
         Raises a `ValueError` that names the cheapest budget if none fits.
         """
-        if not 0 < milliseconds < math.inf:
-            raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
+        _planning.refuse_limit(milliseconds)
         policy = self if device is None else self.on(device)
         budgets = _planning.possible_budgets(self.actor, self.budget, self.scores)
         # Measure each budget, or read its latency from the cache.
@@ -274,13 +273,20 @@ class Policy:
     def _programs(self) -> dict[tuple[Any, ...], acting.Program]:
         return {}
 
+    def _chosen(
+        self, steps: Any = None, candidates: Any = None, noise_scale: Any = None, budget: Budget | None = None
+    ) -> Budget:
+        """The budget that the arguments of a call choose; raises a `ValueError` if the policy does not support it."""
+        given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
+        plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items() if x is not None}
+        chosen = dataclasses.replace(self.budget if budget is None else budget, **plain)
+        self.actor.budgets.refuse(chosen)
+        return chosen
+
     def _program(self, budget: Budget, steps: Any, candidates: Any, noise_scale: Any) -> acting.Program:
         asked = (budget, steps, candidates, noise_scale)
         if asked not in self._programs:
-            given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
-            plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items() if x is not None}
-            budget = dataclasses.replace(budget, **plain)
-            self.actor.budgets.refuse(budget)
+            budget = self._chosen(steps, candidates, noise_scale, budget)
             structure = jax.tree.structure((self.networks, self._program_normalisation))
             self._programs[asked] = acting.program(self.actor, structure, budget)
         return self._programs[asked]

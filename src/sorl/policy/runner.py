@@ -70,6 +70,8 @@ class PolicyRunner:
         self.smoothing, self.deadline = smoothing, deadline
         self.decisions = 0
         """Number of decisions so far; without action chunks, or with `OverlapAveraging`, the number of calls."""
+        self.observations = 0
+        """Number of observations that were decided for so far: more than decisions if these are batches."""
         self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
         """For each dimension, the number of observations that were outside the limits and therefore clipped."""
         self._key, self._budget = key, dict(budget)
@@ -115,6 +117,7 @@ class PolicyRunner:
         if self.deadline is not None and begin is not None:
             self.deadline.end(begin)
         self.outside += outside.reshape(-1, self.policy.observation_size).sum(axis=0)
+        self.observations += int(np.prod(outside.shape[:-1]))
         self.decisions += 1
         self._batch = outside.shape[:-1]
         self._chunks = [chunk for chunk in self._chunks if chunk]
@@ -138,10 +141,10 @@ class PolicyRunner:
     def _report_of_limits(self) -> str:
         worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
         if not worst:
-            return f"Of {self.decisions} decisions, no observation was outside of its limits."
+            return f"Of {self.observations} observations, none was outside of its limits."
         named = ", ".join(f"observations[{index}] in {self.outside[index]}" for index in worst[:NAMED])
         others = f", and {len(worst) - NAMED} others" if len(worst) > NAMED else ""
-        return f"Of {self.decisions} decisions, outside of their limits and clipped: {named}{others}."
+        return f"Of {self.observations} observations, outside of their limits and clipped: {named}{others}."
 
 
 def outside_sentence(

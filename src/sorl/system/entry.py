@@ -126,8 +126,12 @@ def sentence(error: Exception) -> str | None:
     return text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]}.."
 
 
-def parse(config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, **settings: Any) -> Any:
+def parse(
+    config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, choices: Sequence[str] = (), **settings: Any
+) -> Any:
     """Parses a command line into a dataclass with `tyro.cli`, which receives `settings`.
+
+    **Arguments:** `choices`, the words of the command line on which the known options depend, such as `agent:fql`.
 
     Raises a `ValueError`, one sentence that names the nearest option, if the command line is invalid, and `SystemExit`
     after `--help`.
@@ -137,7 +141,7 @@ def parse(config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, 
     settings = {"description": f"{inspect.getdoc(config)}\n\n{EXIT_CODES}"} | settings
     found, unknown = read(config, arguments, prog=prog, **settings)
     if unknown:
-        raise ValueError(_unknown(unknown, _options(config, prog, settings), prog))
+        raise ValueError(_unknown(unknown, _options(config, prog, choices, settings), " ".join([prog, *choices])))
     return found
 
 
@@ -240,7 +244,12 @@ def _refusal(box: str, prog: str) -> str:
     text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
     text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
     text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
-    text = re.sub(r"no type matching (.*?) could be instantiated from (.*?)\. Got errors:.*", r"\2 is no \1", text)
+    text = re.sub(
+        r"no type matching (?:\{None\}\|)?(.*?) could be instantiated from \['(.*?)'\]\. Got errors:.*",
+        r"'\2' is no \1",
+        text,
+    )
+    text = re.sub(r"\{\[(.*)\]\}", r"\1", text)
     text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
     text = re.sub(r"(\d) values\b", r"\1", text)
     text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
@@ -249,18 +258,24 @@ def _refusal(box: str, prog: str) -> str:
 
 
 def _unknown(words: Sequence[str], known: Sequence[str], prog: str) -> str:
-    named = [word for word in words if word.startswith("--")] or list(words)
-    told = [f"{word.partition('=')[0]}{nearest(word.partition('=')[0], known)}" for word in named]
+    named = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
+    suggested = [f"{word}{nearest(word, _of_its_group(word, known))}" for word in named]
     kind = "option" if named[0].startswith("--") else "argument"
-    return f"There is no {kind} {', '.join(told)}; {prog} --help lists all."
+    return f"There is no {kind} {', '.join(suggested)}; {prog} --help lists all."
 
 
-def _options(config: Any, prog: str, settings: dict[str, Any]) -> list[str]:
+def _of_its_group(option: str, known: Sequence[str]) -> list[str]:
+    """The known options of the same group, such as `--agent.`, or all if there is no such group."""
+    group = option.rpartition(".")[0]
+    return [one for one in known if group and one.startswith(f"{group}.")] or [*known]
+
+
+def _options(config: Any, prog: str, choices: Sequence[str], settings: dict[str, Any]) -> list[str]:
     """The names of all options, read from the help text."""
     import tyro
 
     text = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
-        tyro.cli(config, args=["--help"], prog=prog, **settings)
+        tyro.cli(config, args=[*choices, "--help"], prog=prog, **settings)
     lines = [line for line in text.getvalue().splitlines() if re.match(r"\W*--", line)]
     return sorted({option for line in lines for option in re.findall(r"--[a-z][\w.-]*", line)})

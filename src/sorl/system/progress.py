@@ -20,7 +20,7 @@ class Progress:
 
     **Arguments:**
 
-    - `total`: the total number of steps.
+    - `total`: the total number of steps; None if it is not known.
     - `initial`: steps done before, by the run that is resumed; they do not count towards the speed.
     - `quiet`: show nothing but messages.
     - `unit`: the name of a step, in the plural.
@@ -29,7 +29,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         initial: int = 0,
         *,
         quiet: bool = False,
@@ -90,10 +90,11 @@ class Progress:
     def _write_line(self) -> None:
         self._last_line, self._told = self._clock(), self._done
         rate = (self._done - self._initial) / max(self._last_line - self._start, 1e-9)
-        parts = [f"{self._done}/{self._total} {self._unit}"]
+        total = "" if self._total is None else f"/{self._total}"
+        parts = [f"{self._done}{total} {self._unit}"]
         if rate > 0:
             parts.append(f"{rate:.3g}/s")
-        if self._done < self._total and rate > 0:
+        if self._total is not None and self._done < self._total and rate > 0:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / rate)} left")
         if self._figures:
             parts.append(self._figures_text())

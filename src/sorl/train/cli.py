@@ -112,6 +112,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         Arguments,
         chosen + [argument for argument in arguments if argument not in agent_words()],
         prog=PROG,
+        choices=[] if named is None else chosen,
         description=f"{inspect.getdoc(TrainConfig)}\n\nDefaults shown: {source}\n\n{entry.EXIT_CODES}",
         default=Arguments(selection.own_agents, selection.options, default),
         config=(tyro.conf.CascadeSubcommandArgs,),

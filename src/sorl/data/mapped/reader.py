@@ -39,11 +39,12 @@ def episode_starts(lengths: Int[np.ndarray, " episodes"]) -> Int[np.ndarray, " e
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def verify(directory: pathlib.Path, names: Iterable[str] | None = None) -> None:
-    """Reads arrays (None: all) and compares every block with its checksum.
+def verify(directory: pathlib.Path | str, names: Iterable[str] | None = None) -> None:
+    """Reads arrays of a data directory (None: all) and compares every block with its checksum.
 
     Raises a `ValueError`, one sentence that names the file and the block, at the first difference.
     """
+    directory = pathlib.Path(directory)
     manifest = read_manifest(directory)
     for name in manifest.arrays if names is None else names:
         path = directory / f"{name}.npy"

@@ -27,6 +27,7 @@ LARGEST = {"rewards": checks.LARGEST_REWARD, "actions": checks.LARGEST_ACTION}
 CHECKED = ("observations", "actions", "rewards", "terminations")
 """The arrays whose shapes and numbers are checked."""
 Range = tuple[Sequence[float], Sequence[float]]
+Kinds = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 
 
 class MappedWriter:
@@ -57,7 +58,7 @@ class MappedWriter:
         self.path = pathlib.Path(path)
         self.provenance = dict(provenance or {})
         """The origin of the data, which may be completed while they are written."""
-        self._range = action_range
+        self._range = None if action_range is None else _checked_range(self.path, action_range)
         self._files = ExitStack()
         self._arrays: dict[str, ArrayWriter] = {}
         self._lengths: list[int] = []
@@ -105,6 +106,7 @@ class MappedWriter:
         self._refuse_bad(where, rows)
         if "terminations" in rows:
             rows["terminations"] = checks.flags(where, rows, "terminations")
+        self._refuse_other_arrays(where, _kinds(rows), EPISODE_ARRAYS)
         observations = rows["observations"]
         final = observations[-1:] if final_observation is None else np.asarray(final_observation)[None]
         if final.shape[1:] != observations.shape[1:]:
@@ -132,6 +134,10 @@ class MappedWriter:
         wrong = [name for name in rows if not ARRAY_NAME.fullmatch(name) or name in EPISODE_ARRAYS]
         if missing:
             raise ValueError(f"{where} lacks {', '.join(missing)}; give observations and actions.")
+        if "terminals" in rows and "terminations" not in rows:
+            raise ValueError(
+                f"{where} has an array named terminals; name it terminations: 1 where a step terminated the episode."
+            )
         if wrong:
             raise ValueError(f"{where} has an array named {wrong[0]!r}; give lower-case names of letters and digits.")
         checks.refuse_wrong_shapes(where, {name: rows[name] for name in rows if name in CHECKED}, STEPS_NEEDED)
@@ -143,19 +149,25 @@ class MappedWriter:
                 )
             if 0 in values.shape:
                 raise ValueError(f"{name} of {where} have shape {list(values.shape)}; give at least one column.")
+        size = rows["actions"].shape[1]
+        if self._range is not None and len(self._range[0]) != size:
+            raise ValueError(
+                f"The action range of {self.path} is of {len(self._range[0])} actions, and {where} has {size}; give a "
+                "finite low <= high for each action."
+            )
         checks.refuse_not_finite(where, {name: values for name, values in rows.items() if name in CHECKED})
         for name, largest in LARGEST.items():
             if name in rows:
-                checks.refuse_large(where, name, rows[name].reshape(len(rows[name]), -1), largest)
+                checks.refuse_large(where, name, rows[name], largest)
 
     def _write(self, where: pathlib.Path, rows: checks.Arrays) -> None:
-        self._refuse_other_arrays(where, {name: (values.dtype, values.shape[1:]) for name, values in rows.items()})
+        self._refuse_other_arrays(where, _kinds(rows))
         for name, values in rows.items():
             self._array(name, values.dtype, values.shape[1:]).append(values)
 
-    def _refuse_other_arrays(self, where: pathlib.Path, found: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
-        """Raises a `ValueError` unless the arrays are those of the episodes before."""
-        expected = {name: (array.dtype, array.row) for name, array in self._arrays.items()}
+    def _refuse_other_arrays(self, where: pathlib.Path, found: Kinds, without: Sequence[str] = ()) -> None:
+        """Raises a `ValueError` unless the arrays are those of the episodes before, `without` some of these."""
+        expected = {name: (array.dtype, array.row) for name, array in self._arrays.items() if name not in without}
         for name in [*expected, *found] if expected else []:
             if expected.get(name) != found.get(name):
                 had, has = (
@@ -178,23 +190,26 @@ class MappedWriter:
         arrays: dict[str, ArrayFile] = {name: array.finish() for name, array in self._arrays.items()}
         lengths = np.array(self._lengths, np.int64)
         arrays["episode_lengths"] = written_at_once(self._folder / "episode_lengths.npy", lengths)
-        Manifest(arrays, self._checked_range(arrays["actions"].shape[1]), self.provenance).write(self._folder)
+        Manifest(arrays, self._range, self.provenance).write(self._folder)
 
-    def _checked_range(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        if self._range is None:
-            return None
-        low, high = (tuple(float(number) for number in bound) for bound in self._range)
-        if len(low) != size or len(high) != size or not np.all(np.isfinite([low, high])):
-            raise ValueError(
-                f"The action range of {self.path} has {len(low)} and {len(high)} numbers for {size} actions; give a "
-                "finite one for each."
-            )
-        return low, high
+
+def _checked_range(path: pathlib.Path, found: Range) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    low, high = (tuple(float(number) for number in bound) for bound in found)
+    if len(low) != len(high) or not np.all(np.isfinite([low, high])) or not np.all(np.less_equal(low, high)):
+        raise ValueError(
+            f"The action range of {path} is {list(low)} to {list(high)}; give a finite low <= high for each action."
+        )
+    return low, high
+
+
+def _kinds(rows: checks.Arrays) -> Kinds:
+    """The dtype of each array, and the shape of one of its rows."""
+    return {name: (values.dtype, values.shape[1:]) for name, values in rows.items()}
 
 
 def join(
     path: pathlib.Path | str,
-    shards: Sequence[pathlib.Path],
+    shards: Sequence[pathlib.Path | str],
     *,
     provenance: Mapping[str, Any] | None = None,
     keep: bool = False,
@@ -202,23 +217,35 @@ def join(
     """Makes one data directory of several, which processes can write in parallel; the system copies their arrays.
 
     **Arguments:** `shards`, data directories with the same arrays, in the order of their episodes; `provenance`, that
-    of the result (None: that of the first); `keep`, whether they are kept; otherwise they are removed at the end.
+    of the result (None: that of the first); `keep`, whether the shards are kept; otherwise they are removed at the end.
 
-    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and for shards of other action ranges.
+    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and a `ValueError` without a shard, if
+    one is named twice, or their action ranges differ.
     """
-    first = read_manifest(shards[0])
-    for shard in shards:
+    paths = [pathlib.Path(shard) for shard in shards]
+    _refuse_none_or_twice(path, paths)
+    first = read_manifest(paths[0])
+    for shard in paths:
         found = read_manifest(shard).action_range
         if found != first.action_range:
             raise ValueError(
-                f"The action range of {shard} is {found}, that of {shards[0]} {first.action_range}; write all shards "
+                f"The action range of {shard} is {found}, that of {paths[0]} {first.action_range}; write all shards "
                 "with the same."
             )
     kept = first.provenance if provenance is None else provenance
     with MappedWriter(path, provenance=kept, action_range=first.action_range) as writer:
-        for shard in shards:
+        for shard in paths:
             writer.append_directory(shard)
     if not keep:
-        for shard in shards:
+        for shard in paths:
             shutil.rmtree(shard)
     return pathlib.Path(path)
+
+
+def _refuse_none_or_twice(path: pathlib.Path | str, shards: Sequence[pathlib.Path]) -> None:
+    if not shards:
+        raise ValueError(f"There is no shard to join to {path}; give at least one data directory.")
+    places = [shard.resolve() for shard in shards]
+    twice = [shard for shard, place in zip(shards, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise ValueError(f"The shard {twice[0]} is named twice; name each once.")

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,19 +139,34 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
     if arrays["actions"].dtype.kind == "b":
         raise ValueError(f"actions of {path} are booleans, but policies act with real numbers; give real numbers.")
     checks.refuse_not_finite(path, dict(arrays))
-    checks.refuse_large(path, "rewards", arrays["rewards"][:, None], checks.LARGEST_REWARD)
+    checks.refuse_large(path, "rewards", arrays["rewards"], checks.LARGEST_REWARD)
     checks.refuse_large(path, "actions", arrays["actions"], checks.LARGEST_ACTION)
 
 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
     """Whether each row ends a trajectory, and whether it terminated its episode."""
-    if ("masks" in arrays) == ("timeouts" in arrays):
-        found = "both masks and timeouts" if "masks" in arrays else "neither masks nor timeouts"
-        raise ValueError(f"{path} holds {found}; give one of them, which distinguishes time-outs from terminations.")
+    refuse_unclear_ends(path, arrays)
     terminals = checks.flags(path, arrays, "terminals")
     if "masks" in arrays:
         return terminals, ~checks.flags(path, arrays, "masks")
     return terminals | checks.flags(path, arrays, "timeouts"), terminals
+
+
+def refuse_unclear_ends(path: pathlib.Path, names: Container[str]) -> None:
+    """Raises a `ValueError` unless one of `masks` and `timeouts` is among the names of a file's arrays."""
+    if ("masks" in names) == ("timeouts" in names):
+        found = "both masks and timeouts" if "masks" in names else "neither masks nor timeouts"
+        raise ValueError(f"{path} holds {found}; give one of them, which distinguishes time-outs from terminations.")
+
+
+def refuse_wrong_scale(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], size: int) -> None:
+    """Raises a `ValueError` unless a file has both `action_low` and `action_high`, each of `size` numbers, or neither.
+
+    **Arguments:** `shapes`, those of the arrays of `SCALE` that the file stores.
+    """
+    if shapes and (len(shapes) < 2 or any(shape != (size,) for shape in shapes.values())):
+        found = ", ".join(f"{key} of shape {list(shape)}" for key, shape in shapes.items())
+        raise ValueError(f"{path} holds {found}; give action_low and action_high, each [{size}].")
 
 
 def _successors(

@@ -66,7 +66,7 @@ def load_logs(
     `action_low` and `action_high`, instead of the file's, one number for each action or one for all; `sparse_rewards`,
     whether every reward other than 0 becomes -1; `reward_scale`, by which every reward is multiplied; `residence`,
     where the data stay (see `sorl.data.residence`), which changes no number; `normalisation`, the units of a run that
-    is continued, instead of those of the file: actions outside of its range are refused.
+    is continued, instead of those of the file: actions outside of its range are clipped to it, with a warning.
 
     **Returns:** `LoadedData` in the networks' units: actions in [-1, 1], observations with mean 0 and standard
     deviation 1 over the training rows.

@@ -10,7 +10,14 @@ import numpy as np
 from sorl.data import checks, records
 from sorl.data.mapped.manifest import is_data_directory, refuse_other_directory
 from sorl.data.mapped.recording import recording as directory_recording
-from sorl.data.own_logs.file import stored_names, whole_numbers_note
+from sorl.data.own_logs.file import (
+    SCALE,
+    WIDE,
+    refuse_unclear_ends,
+    refuse_wrong_scale,
+    stored_names,
+    whole_numbers_note,
+)
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
 from sorl.data.recorded.rewards import RewardRule
@@ -33,9 +40,17 @@ def recording(path: Path) -> Recording:
         return directory_recording(path)
     table = NpzTable(path)
     stored, _ = stored_names(path, table.columns)
-    scale = {key: stored.pop(key) for key in ("action_low", "action_high") if key in stored}
+    scale = {key: stored.pop(key) for key in SCALE if key in stored}
+    # The faults that `read_log` refuses and that need only the names and shapes of the arrays.
+    refuse_unclear_ends(path, stored)
+    shapes = table.shapes(list(stored.values()))
+    one_column = {name for name in stored if name not in WIDE and shapes[stored[name]][1:] == (1,)}
+    found = {name: shapes[key][:1] if name in one_column else shapes[key] for name, key in stored.items()}
+    checks.refuse_shapes(path, found, WIDE)
+    stated = table.shapes(list(scale.values()))
+    refuse_wrong_scale(path, {name: stated[key] for name, key in scale.items()}, found["actions"][1])
     limits = {key: tuple(map(float, array)) for key, array in checks.read_arrays(path, scale.values()).items()}
-    wide = {key: (stored.pop(key),) for key in ("observations", "actions", "next_observations") if key in stored}
+    wide = {key: (stored.pop(key),) for key in WIDE if key in stored}
     columns: dict[str, Any] = {**wide, **stored, **limits}
     found = table_recording(table, Mapping(**columns), RewardRule(), "own logs", [path])
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from sorl.data.checks import LARGEST_ACTION
 from sorl.data.columns import Columns, blocks, columns, is_constant
 from sorl.data.normalisation import Normalisation
-from sorl.data.own_logs.file import Log
+from sorl.data.own_logs.file import Log, refuse_wrong_scale
 from sorl.system.ranges import MAX_NUMBER
 
 
@@ -156,9 +156,7 @@ def _stated(
     if low is None and high is None:
         if not log.scale:
             return None
-        if len(log.scale) < 2 or any(bound.shape != (size,) for bound in log.scale.values()):
-            found = ", ".join(f"{key} of shape {list(bound.shape)}" for key, bound in log.scale.items())
-            raise ValueError(f"{log.path} holds {found}; give action_low and action_high, each [{size}].")
+        refuse_wrong_scale(log.path, {key: bound.shape for key, bound in log.scale.items()}, size)
         bounds = log.scale["action_low"], log.scale["action_high"]
         return "stored", Range(*(bound.astype(np.float64) for bound in bounds))
     if low is None or high is None:
@@ -166,8 +164,9 @@ def _stated(
     bounds = np.asarray(low, np.float64), np.asarray(high, np.float64)
     if any(bound.shape not in ((), (1,), (size,)) for bound in bounds):
         sizes = " and ".join(str(bound.size) for bound in bounds)
+        wanted = "1" if size == 1 else f"1 or {size}"
         raise ValueError(
-            f"action_low and action_high have {sizes} numbers, the actions of {log.path} {size}; give 1 or {size}."
+            f"action_low and action_high have {sizes} numbers, the actions of {log.path} {size}; give {wanted}."
         )
     return "given", Range(*(np.broadcast_to(bound, (size,)) for bound in bounds))
 

@@ -90,10 +90,15 @@ def _refuse_bad_numbers(recording: Recording, episode: LoggedEpisode) -> None:
         row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
         number = np.asarray(array[row])
         found = first_bad(number, good[row])
-        where = f"{key} of {recording.path} in {episode.place(row)}: {found}"
+        where = f"{key} of {recording.path} in {_place(episode, row)}: {found}"
         if np.isfinite(number).all():
             raise ValueError(f"{where}, beyond {largest:g}, where training overflows; give them in a larger unit.")
         raise ValueError(f"{where}, which is not finite; repair or drop that episode.")
+
+
+def _place(episode: LoggedEpisode, row: int) -> str:
+    steps = len(episode.actions)
+    return episode.place(row) if row < steps else f"the state after {episode.place(steps - 1)}"
 
 
 def _refuse_bad_times(recording: Recording, episode: LoggedEpisode) -> None:

@@ -47,6 +47,10 @@ class Mapping:
                 "nothing says where episodes end; name terminals and timeouts, terminals and masks, or an episode "
                 "column."
             )
+        for key in LISTS[:3]:
+            names = getattr(self, key) or ()
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{key} names {twice[0]!r} twice; name each column once.")
         if (self.action_low is None) != (self.action_high is None):
             raise ValueError("only one of action_low and action_high is given; give both or neither.")
 

@@ -34,6 +34,10 @@ class TableFile(RecordedSource):
         """As `RecordedSource.recording`; `observation_keys` take the place of the mapping's observations."""
         path = expanded(self.path, "give its full name")
         suffix = path.suffix.lower()
+        if suffix not in self.FORMS:
+            raise ValueError(f"{path} is named as no npz, parquet or CSV file, which columns are for; give one.")
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {path}; give the {self.FORMS[suffix]} file of your logs.")
         mapping = read_mapping(mapping_path(path, self.columns))
         if self.observation_keys:
             mapping = dataclasses.replace(mapping, observations=self.observation_keys)
