@@ -110,6 +110,8 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
     (tmp_path / "unclosed.py").write_text("x = 1\ny = (\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('done')\n")
     (tmp_path / "needs.py").write_text("import a_module_that_is_missing\n")
+    (tmp_path / "a_helper.py").write_text("x = 1\n\ny = z\n")
+    (tmp_path / "imports.py").write_text("import a_helper\n")
     (tmp_path / "misspelt.py").write_text("import sorl\n\nsorl.register()\n")
     own_agent.write(tmp_path, name="Sorl", stem="another_sorl")
     for name, message in {
@@ -122,6 +124,7 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(tmp_path, monkeypatc
         "unclosed.py": r"unclosed.py cannot be imported: SyntaxError: .* \(line 2 of unclosed.py\); mend",
         "leaves": "leaves cannot be imported: SystemExit: done",
         "needs": "needs cannot be imported: ModuleNotFoundError: No module named 'a_module_that_is_missing'",
+        "imports.py": r"imports.py cannot be imported: NameError: .* \(line 3 of a_helper.py\); mend",
         "misspelt.py": r"AttributeError: module 'sorl' has no attribute 'register' \(line 3 of misspelt.py\); mend",
         "another_sorl.py": r"ValueError: There is an agent Sorl already, of .* \(line \d+ of another_sorl.py\); mend",
     }.items():

@@ -69,6 +69,15 @@ def _csv(text, mapping=None):
     return made
 
 
+def _npz_with_columns(**changes):
+    def made(directory):
+        np.savez(directory / "a.npz", **({name: np.zeros(3) for name in "xure"} | changes))
+        (directory / "a.toml").write_text(MAPPING)
+        return directory / "a.npz"
+
+    return made
+
+
 def _npz(**changes):
     def made(directory):
         arrays = {
@@ -266,6 +275,11 @@ BAD = {
         _npz(action_low=np.array(-1.0), action_high=np.array(1.0)),
         "holds action_low of shape [], action_high of shape []; give action_low and action_high, each [1]",
     ),
+    "infinite limits": (
+        _npz(action_low=np.array([-np.inf]), action_high=np.array([np.inf])),
+        "a.npz do not fit its 1 actions; give one low and one high for each, finite and low <= high",
+    ),
+    "a table's column without an axis": (_npz_with_columns(u=np.array(1.0)), "u of .. has shape []; give a number or"),
     "one limit": (_npz(action_low=np.array([-1.0])), "holds action_low of shape [1]; give action_low and action_high"),
     "observations without an axis": (_npz(observations=np.zeros(6)), "observations of .. has shape [6]; give [rows, s"),
     "masks and time-outs": (_npz(masks=np.ones(6)), "holds both masks and timeouts; give one of them"),

@@ -116,6 +116,8 @@ def test_shards_that_cannot_be_joined_are_refused_before_the_work(tmp_path):
         join(tmp_path / "joined", [])
     with pytest.raises(ValueError, match=r"The shard .*a is named twice; name each once"):
         join(tmp_path / "joined", [tmp_path / "a", tmp_path / "b" / ".." / "a"])
+    with pytest.raises(ValueError, match="The shards are .*a, one name; give a list of data directories"):
+        join(tmp_path / "joined", str(tmp_path / "a"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -133,9 +135,12 @@ def test_an_action_range_that_is_none_is_refused_at_once(tmp_path, bounds):
 
 
 def test_an_action_range_of_another_size_is_refused_with_the_first_episode(tmp_path):
+    shard = _write(tmp_path / "shard", [4])
     with MappedWriter(tmp_path / "data", action_range=([-1.0] * 3, [1.0] * 3)) as writer:
         with pytest.raises(ValueError, match="is of 3 actions, and episode 0 of .* has 2; give a finite"):
             writer.append(_episode(4))
+        with pytest.raises(ValueError, match="is of 3 actions, and .*shard has 2"):
+            writer.append_directory(str(shard))
         writer._range = None
         writer.append(_episode(4))
 

@@ -102,6 +102,17 @@ def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
     assert [one.truncated for one in checks.episodes(recording)] == [False, True, False]
 
 
+def test_columns_of_another_kind_of_file_and_missing_files_are_refused(tmp_path):
+    (tmp_path / "a.toml").write_text('observations = "x"\nactions = "u"\nepisode = "e"\n')
+    with pytest.raises(ValueError, match="Columns are for npz, parquet and CSV files, and .* ends in none of .npz"):
+        TableFile(tmp_path / "a.txt", columns=tmp_path / "a.toml").recording()
+    with pytest.raises(FileNotFoundError, match="There is no file .*a.parquet; give the parquet file of your logs"):
+        TableFile(tmp_path / "a.parquet").recording()
+    (tmp_path / "a.csv").write_text("x,u,e\n1,2,0\n")
+    with pytest.raises(ValueError, match="^observation-keys names 'x' twice; name each column once"):
+        TableFile(tmp_path / "a.csv", observation_keys=("x", "x")).recording()
+
+
 def test_an_episode_that_goes_on_after_a_time_out_is_refused(tmp_path):
     # Row 1 was cut, and row 2 may follow a reset; a termination in mid-episode is kept.
     (tmp_path / "a.csv").write_text("x,u,r,done,cut,run\n0,0,0,1,0,4\n1,0.5,0,0,1,4\n2,0,1,0,0,4\n")

@@ -226,7 +226,7 @@ def test_actions_beyond_the_stated_limits_are_named(source):
 
 def test_of_a_lone_episode_nothing_is_held_out(source):
     facts = inspected(_recording(source, [_episode(0, _smooth(0))]))
-    assert "there are no validation losses" in _warned(facts, "only one episode")
+    assert "none of it is held out" in _warned(facts, "only one episode")
 
 
 def test_the_number_of_warnings_is_that_of_the_list(source):

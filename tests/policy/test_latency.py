@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import stat
 
@@ -218,6 +219,9 @@ def test_real_decisions_are_measured_end_to_end(policy, cache, monkeypatch):
 def test_the_command_says_what_it_chose_and_writes_it(policy, made_up, tmp_path, capsys):
     policy.with_scores(GRID_ROWS).save(tmp_path / "policy.sorl")
     out = tmp_path / "fast.sorl"
+    for limit in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="limit is .* ms; give a finite time above 0"):
+            command.Config(tmp_path / "policy.sorl", latency_ms=limit)
     config = command.Config(tmp_path / "policy.sorl", latency_ms=3.0, device="cpu", out=out, compilation_cache=False)
     command.main(config)
     printed = capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):
     run = policy.runner(key=key, steps=2)
     first = run(_inside())
     np.testing.assert_array_equal(first, policy(_inside(), key=jax.random.fold_in(key, 0), steps=2))
-    assert run.report() == "Of 1 observations, none was outside of its limits."
+    assert run.report() == "Of 1 observation, none was outside of its limits."
     with pytest.warns(UserWarning, match="acts outside of what was logged"):
         second = run(_inside(constant=0.5))
     np.testing.assert_array_equal(second, policy(_inside(constant=0.5), key=jax.random.fold_in(key, 1), steps=2))
@@ -115,6 +115,14 @@ def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):
     assert run.report() == (
         "Of 3 observations, outside of their limits and clipped: observations[1] in 2, observations[0] in 1."
     )
+
+
+def test_a_runner_counts_the_observations_of_batches(policy):
+    run = policy.runner(key=jax.random.key(0), steps=2)
+    run(np.tile(policy.normalisation.standardisation().mean, (3, 1)))
+    assert (run.decisions, run.observations) == (1, 3)
+    with pytest.raises(TypeError, match="runner has no argument 'step'; give steps, candidates, noise_scale or budget"):
+        policy.runner(key=jax.random.key(0), step=2)
 
 
 def test_a_runner_needs_a_key(policy):

@@ -247,6 +247,8 @@ def test_a_policy_that_is_traced_says_what_to_call(policy):
     for transformed in (jax.jit, jax.vmap):
         with pytest.raises(ValueError, match=r"cannot be traced by jax.jit, .*; give a batch .* sorl.policy.decide"):
             transformed(lambda one: _act(policy, one))(jnp.zeros((1, 3)))
+    with pytest.raises(ValueError, match="cannot be traced"):
+        jax.vmap(lambda key: policy(np.zeros(3), key=key))(jax.random.split(jax.random.key(0), 3))
 
 
 @pytest.mark.parametrize("budget", [{"steps": 0}, {"steps": -3}, {"candidates": 0}])

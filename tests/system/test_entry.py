@@ -117,7 +117,8 @@ def test_exit_codes(capsys):
         (["a", "b"], "There is no argument b; a.command --help"),
         (["a", "--episodes", "many"], "--episodes: 'many' is not a whole number; a.command --help"),
         (["a", "--rate", "1e"], "--rate: '1e' is not a number; a.command --help"),
-        (["a", "--inference-steps", "x"], "--inference-steps: 'x' is no INT [INT ...]; a.command --help"),
+        (["a", "--inference-steps", "x"], "--inference-steps: 'x' is no list of whole numbers; a.command --help"),
+        (["a", "--inference-steps", "it's"], '--inference-steps: "it\'s" is no list of whole numbers; a.command'),
         (["a", "--episodes", "0"], "episodes is 0; give at least 1."),
     ],
 )

@@ -291,6 +291,8 @@ def test_own_logs_heed_the_quickstart(logs):
             ["agent:bc", "--agent.learned-sd"],
             "'--agent.learned-std'?); python -m sorl.train agent:bc --help",
         ),
+        (["--data.discount", "1"], "--data.discount (do you mean '--agent.discount'?); python -m"),
+        (["--agent.updates", "1"], "--agent.updates (do you mean '--updates'?); python -m"),
         (["--updates", "many"], "--updates: 'many' is not a whole number; python -m sorl.train --help"),
     ],
 )

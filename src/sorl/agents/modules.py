@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shlex
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from types import ModuleType
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.registry import AGENTS, is_installed
 
+
+_LIBRARIES = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 _options: dict[str, str] = {}
 """Maps an agent's name to its module or file, as given on the command line."""
@@ -80,8 +83,7 @@ def _imported(name: str) -> ModuleType:
             raise ValueError(str(error)) from None
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise ValueError(
-            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({place(error, module)}); "
-            "mend it."
+            f"--agent-module {name} cannot be imported: {type(error).__name__}: {reason} ({place(error)}); mend it."
         ) from error
 
 
@@ -96,12 +98,18 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
         raise _OtherFile(f"--agent-module {name} has the name of a module already, {origin}; rename the file.")
 
 
-def place(error: BaseException, module: str) -> str:
-    """The innermost line of a traceback in the package of `module`, or the line of a syntax error; with its file."""
+def place(error: BaseException) -> str:
+    """The innermost line of the user's code in a traceback, or the line of a syntax error; with its file."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"line {error.lineno} of {os.path.basename(error.filename)}"
-    lines = list(traceback.walk_tb(error.__traceback__))
-    package = module.partition(".")[0]
-    own = [line for line in lines if line[0].f_globals.get("__name__", "").partition(".")[0] == package]
-    frame, number = (own or lines)[-1]
-    return f"line {number} of {os.path.basename(frame.f_code.co_filename)}"
+    lines = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    file, number = ([line for line in lines if _is_the_users(line[0])] or lines)[-1]
+    return f"line {number} of {os.path.basename(file)}"
+
+
+def _is_the_users(file: str) -> bool:
+    """Whether a file is neither of this package nor of Python or an installed one."""
+    if file.startswith("<"):
+        return False
+    path, package = Path(file).resolve(), Path(__file__).resolve().parents[1]
+    return not any(path.is_relative_to(place) for place in (package, *_LIBRARIES))

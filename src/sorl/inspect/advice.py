@@ -91,7 +91,8 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
             f"{dropped:,} last steps are not trained on, because the state after them is unknown; store it if you can."
         )
     if counts["episodes"] == 1:
-        yield "There is only one episode, so that none is held out and there are no validation losses; log more."
+        if not facts["split"]["validation"]["episodes"]:
+            yield "There is only one episode, and none of it is held out for validation losses; log more."
     elif counts["episodes"] < 10:
         yield (
             f"There are only {counts['episodes']} episodes, so that validation losses say little; log more, or give "

@@ -155,7 +155,8 @@ def _single_precision(values: Any, name: str) -> np.ndarray:
         with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
             return given.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The {name} is not an array of real numbers ({error}); give one.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"The {name} is not an array of real numbers ({reason}); give numbers.") from error
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:

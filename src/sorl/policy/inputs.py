@@ -17,11 +17,7 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
     precision.
     """
     # Check type, size and values in this order, so that the error names the first problem.
-    if isinstance(observation, Tracer):
-        raise ValueError(
-            "A policy takes numbers and cannot be traced by jax.jit, jax.vmap and the like; give a batch of "
-            "observations, or call sorl.policy.decide in the traced function."
-        )
+    _refuse_traced(observation)
     try:
         given = np.asarray(observation)
         if given.dtype.kind == "c":
@@ -50,8 +46,17 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
     return values
 
 
+def _refuse_traced(value: Any) -> None:
+    if isinstance(value, Tracer):
+        raise ValueError(
+            "A policy takes numbers and cannot be traced by jax.jit, jax.vmap and the like; give a batch of "
+            "observations, or call sorl.policy.decide in the traced function."
+        )
+
+
 def refuse_other_keys(key: Any) -> None:
     """Raises a `ValueError`, one sentence, unless `key` is one typed random key."""
+    _refuse_traced(key)
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
         is_array = isinstance(key, jax.Array | np.ndarray)
         found = f"an array of {key.dtype} and shape {key.shape}" if is_array else " ".join(repr(key).split())[:100]

@@ -185,6 +185,8 @@ class Policy:
         Raises a `ValueError` for an invalid key, budget or deadline, and smoothing that does not fit.
         """
         refuse_other_keys(key)
+        if unknown := sorted(budget.keys() - {"steps", "candidates", "noise_scale", "budget"}):
+            raise TypeError(f"runner has no argument {unknown[0]!r}; give steps, candidates, noise_scale or budget.")
         self._chosen(**budget)  # raises before the loop begins
         if deadline_ms is None:
             return PolicyRunner(self, key, budget, smoothing)

@@ -139,12 +139,13 @@ class PolicyRunner:
         return self._report_of_limits() + late
 
     def _report_of_limits(self) -> str:
+        count = f"{self.observations} observation{'s' * (self.observations != 1)}"
         worst = [index for index in np.argsort(-self.outside, kind="stable") if self.outside[index]]
         if not worst:
-            return f"Of {self.observations} observations, none was outside of its limits."
+            return f"Of {count}, none was outside of its limits."
         named = ", ".join(f"observations[{index}] in {self.outside[index]}" for index in worst[:NAMED])
         others = f", and {len(worst) - NAMED} others" if len(worst) > NAMED else ""
-        return f"Of {self.observations} observations, outside of their limits and clipped: {named}{others}."
+        return f"Of {count}, outside of their limits and clipped: {named}{others}."
 
 
 def outside_sentence(

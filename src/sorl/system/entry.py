@@ -244,12 +244,7 @@ def _refusal(box: str, prog: str) -> str:
     text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
     text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
     text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
-    text = re.sub(
-        r"no type matching (?:\{None\}\|)?(.*?) could be instantiated from \['(.*?)'\]\. Got errors:.*",
-        r"'\2' is no \1",
-        text,
-    )
-    text = re.sub(r"\{\[(.*)\]\}", r"\1", text)
+    text = re.sub(r"no type matching (.*?) could be instantiated from \[(.*?)\]\. Got errors:.*", _not_of_kind, text)
     text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
     text = re.sub(r"(\d) values\b", r"\1", text)
     text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
@@ -257,17 +252,26 @@ def _refusal(box: str, prog: str) -> str:
     return f"{text}; {prog} --help lists the options."
 
 
+def _not_of_kind(found: re.Match[str]) -> str:
+    """The words that are of none of the kinds that tyro names, such as `{None}|{[INT [INT ...]]}`."""
+    kind = found[1].removeprefix("{None}|").replace("{[", "").replace("]}", "")
+    for name, words in (("INT", "whole number"), ("FLOAT", "number")):
+        kind = {name: words, f"{name} [{name} ...]": f"list of {words}s"}.get(kind, kind)
+    return f"{found[2]} is no {kind}"
+
+
 def _unknown(words: Sequence[str], known: Sequence[str], prog: str) -> str:
     named = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
-    suggested = [f"{word}{nearest(word, _of_its_group(word, known))}" for word in named]
+    suggested = [f"{word}{nearest(word, _likely(word, known))}" for word in named]
     kind = "option" if named[0].startswith("--") else "argument"
     return f"There is no {kind} {', '.join(suggested)}; {prog} --help lists all."
 
 
-def _of_its_group(option: str, known: Sequence[str]) -> list[str]:
-    """The known options of the same group, such as `--agent.`, or all if there is no such group."""
-    group = option.rpartition(".")[0]
-    return [one for one in known if group and one.startswith(f"{group}.")] or [*known]
+def _likely(option: str, known: Sequence[str]) -> list[str]:
+    """The known options of the same name in any group, or else those of the same group, or else all."""
+    group, _, name = option.lstrip("-").rpartition(".")
+    same_name = [one for one in known if one.lstrip("-").rpartition(".")[2] == name]
+    return same_name or [one for one in known if group and one.startswith(f"--{group}.")] or [*known]
 
 
 def _options(config: Any, prog: str, choices: Sequence[str], settings: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ def errors_of(agent: AbstractAgent, method: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         shown = reason if len(reason) <= 300 else f"{reason[:300]}.."
-        where = place(error, type(agent).__module__)
+        where = place(error)
         raise ValueError(
             f"{type(agent).__name__}.{method} failed with {type(error).__name__}: {shown} ({where}); mend it."
         ) from error

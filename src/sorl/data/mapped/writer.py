@@ -45,7 +45,8 @@ class MappedWriter:
     **Arguments:** `path`, a directory that does not exist yet; `provenance`, the origin of the data, JSON-able;
     `action_range`, the actions that map to -1 and 1, if they are known (`action_low` and `action_high` of own logs).
 
-    Raises a `FileExistsError` if `path` exists, and another `OSError`, one sentence, if the system refuses a write.
+    Raises a `FileExistsError` if `path` exists, another `OSError`, one sentence, if the system refuses a write, and a
+    `ValueError` for an action range that is none.
     """
 
     def __init__(
@@ -120,9 +121,11 @@ class MappedWriter:
         self._write(where, rows)
         self._lengths.append(len(observations))
 
-    def append_directory(self, path: pathlib.Path) -> None:
+    def append_directory(self, path: pathlib.Path | str) -> None:
         """Adds all episodes of another data directory, which the system copies without passing them through memory."""
+        path = pathlib.Path(path)
         manifest, arrays = open_arrays(path)
+        self._refuse_other_range(path, manifest.arrays["actions"].shape[1])
         copied = {name: array for name, array in manifest.arrays.items() if name != "episode_lengths"}
         self._refuse_other_arrays(path, {name: (array.dtype, array.shape[1:]) for name, array in copied.items()})
         for name, array in copied.items():
@@ -149,16 +152,18 @@ class MappedWriter:
                 )
             if 0 in values.shape:
                 raise ValueError(f"{name} of {where} have shape {list(values.shape)}; give at least one column.")
-        size = rows["actions"].shape[1]
-        if self._range is not None and len(self._range[0]) != size:
-            raise ValueError(
-                f"The action range of {self.path} is of {len(self._range[0])} actions, and {where} has {size}; give a "
-                "finite low <= high for each action."
-            )
+        self._refuse_other_range(where, rows["actions"].shape[1])
         checks.refuse_not_finite(where, {name: values for name, values in rows.items() if name in CHECKED})
         for name, largest in LARGEST.items():
             if name in rows:
                 checks.refuse_large(where, name, rows[name], largest)
+
+    def _refuse_other_range(self, where: pathlib.Path, actions: int) -> None:
+        if self._range is not None and len(self._range[0]) != actions:
+            raise ValueError(
+                f"The action range of {self.path} is of {len(self._range[0])} actions, and {where} has {actions}; give "
+                "a finite low <= high for each action."
+            )
 
     def _write(self, where: pathlib.Path, rows: checks.Arrays) -> None:
         self._refuse_other_arrays(where, _kinds(rows))
@@ -196,9 +201,7 @@ class MappedWriter:
 def _checked_range(path: pathlib.Path, found: Range) -> tuple[tuple[float, ...], tuple[float, ...]]:
     low, high = (tuple(float(number) for number in bound) for bound in found)
     if len(low) != len(high) or not np.all(np.isfinite([low, high])) or not np.all(np.less_equal(low, high)):
-        raise ValueError(
-            f"The action range of {path} is {list(low)} to {list(high)}; give a finite low <= high for each action."
-        )
+        raise ValueError(f"The action range of {path} is {found}; give a finite low <= high for each action.")
     return low, high
 
 
@@ -219,9 +222,11 @@ def join(
     **Arguments:** `shards`, data directories with the same arrays, in the order of their episodes; `provenance`, that
     of the result (None: that of the first); `keep`, whether the shards are kept; otherwise they are removed at the end.
 
-    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and a `ValueError` without a shard, if
-    one is named twice, or their action ranges differ.
+    **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and a `ValueError` if there is no
+    shard, if one is named twice, or if their action ranges differ.
     """
+    if isinstance(shards, str | pathlib.Path):
+        raise ValueError(f"The shards are {shards}, one name; give a list of data directories.")
     paths = [pathlib.Path(shard) for shard in shards]
     _refuse_none_or_twice(path, paths)
     first = read_manifest(paths[0])

@@ -45,10 +45,10 @@ def recording(path: Path) -> Recording:
     refuse_unclear_ends(path, stored)
     shapes = table.shapes(list(stored.values()))
     one_column = {name for name in stored if name not in WIDE and shapes[stored[name]][1:] == (1,)}
-    found = {name: shapes[key][:1] if name in one_column else shapes[key] for name, key in stored.items()}
-    checks.refuse_shapes(path, found, WIDE)
+    sizes = {name: shapes[key][:1] if name in one_column else shapes[key] for name, key in stored.items()}
+    checks.refuse_shapes(path, sizes, WIDE)
     stated = table.shapes(list(scale.values()))
-    refuse_wrong_scale(path, {name: stated[key] for name, key in scale.items()}, found["actions"][1])
+    refuse_wrong_scale(path, {name: stated[key] for name, key in scale.items()}, sizes["actions"][1])
     limits = {key: tuple(map(float, array)) for key, array in checks.read_arrays(path, scale.values()).items()}
     wide = {key: (stored.pop(key),) for key in WIDE if key in stored}
     columns: dict[str, Any] = {**wide, **stored, **limits}

@@ -1,6 +1,7 @@
 """Episodes of a table with named columns."""
 
 from collections.abc import Iterator, Mapping as Named, Sequence
+from math import inf
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -80,7 +81,7 @@ def _names(columns: Sequence[str], shapes: Named[str, tuple[int, ...]]) -> tuple
 def _refuse_wrong_shapes(path: Path, mapping: Mapping, shapes: Named[str, tuple[int, ...]]) -> None:
     wide = {*mapping.observations, *mapping.actions, *(mapping.next_observations or ())}
     for name, shape in shapes.items():
-        if len(shape) > 2 or (name not in wide and len(shape) == 2 and shape[1] != 1):
+        if not 0 < len(shape) <= 2 or (name not in wide and len(shape) == 2 and shape[1] != 1):
             form = "a number or a vector" if name in wide else "a number"
             raise ValueError(f"{name} of {path} has shape {list(shape)}; give {form} in each row.")
     rows = {name: shape[0] for name, shape in shapes.items()}
@@ -93,10 +94,10 @@ def _refuse_wrong_limits(path: Path, mapping: Mapping, size: int) -> None:
     low, high = mapping.action_low, mapping.action_high
     if low is None or high is None:
         return
-    if len(low) != size or len(high) != size or not all(a <= b for a, b in zip(low, high, strict=True)):
+    if len(low) != size or len(high) != size or not all(-inf < a <= b < inf for a, b in zip(low, high, strict=True)):
         raise ValueError(
             f"action_low {list(low)} and action_high {list(high)} of {path} do not fit its {size} actions; give one "
-            "low and one high for each, low <= high."
+            "low and one high for each, finite and low <= high."
         )
 
 

@@ -35,11 +35,16 @@ class TableFile(RecordedSource):
         path = expanded(self.path, "give its full name")
         suffix = path.suffix.lower()
         if suffix not in self.FORMS:
-            raise ValueError(f"{path} is named as no npz, parquet or CSV file, which columns are for; give one.")
+            raise ValueError(
+                f"Columns are for npz, parquet and CSV files, and {path} ends in none of .npz, .parquet and .csv; "
+                "leave columns out, or give such a file."
+            )
         if not path.exists():
             raise FileNotFoundError(f"There is no file {path}; give the {self.FORMS[suffix]} file of your logs.")
         mapping = read_mapping(mapping_path(path, self.columns))
         if self.observation_keys:
+            if twice := [name for name in self.observation_keys if self.observation_keys.count(name) > 1]:
+                raise ValueError(f"observation-keys names {twice[0]!r} twice; name each column once.")
             mapping = dataclasses.replace(mapping, observations=self.observation_keys)
         if suffix == ".npz":
             table = NpzTable(path)
