@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,8 @@ def _csv(text, mapping=None):
 
 def _npz_with_columns(**changes):
     def made(directory):
-        np.savez(directory / "a.npz", **({name: np.zeros(3) for name in "xure"} | changes))
+        arrays: Any = {name: np.zeros(3) for name in "xure"} | changes
+        np.savez(directory / "a.npz", **arrays)
         (directory / "a.toml").write_text(MAPPING)
         return directory / "a.npz"
 
