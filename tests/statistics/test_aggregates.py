@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from sorl.statistics.aggregates import interquartile_mean, mean_over_tasks, probability_of_improvement
+from sorl.statistics.aggregates import interquartile_mean, mean_over_tasks, probability_of_improvement, vary
 from sorl.statistics.intervals import student_interval
 
 
@@ -49,6 +49,11 @@ def test_the_mean_over_tasks_has_the_interval_of_welch():
 def test_the_mean_over_tasks_is_a_possible_success_and_certain_without_variation():
     assert mean_over_tasks([np.array([0.0, 1.0])]) == (0.5, 0.0, 1.0)
     assert mean_over_tasks([np.array([0.25]), np.array([0.75])]) == (0.5, 0.5, 0.5)
+
+
+def test_scores_vary_only_where_every_task_has_several_seeds():
+    one, two = [np.array([0.5])], [np.array([0.5, 0.5])]
+    assert vary(two, two) and not vary(one) and not vary(two, one) and not vary([*two, *one])
 
 
 def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():

@@ -122,6 +122,11 @@ def test_two_values_of_the_same_setting_are_refused():
         expand(dataclasses.replace(SMALL, set=(("updates", "10", "010"),)))
 
 
+def test_a_switch_is_on_or_off():
+    with pytest.raises(ValueError, match="^--set data.sparse-rewards is 'maybe'; give True or False"):
+        expand(dataclasses.replace(SMALL, set=(("data.sparse-rewards", "True", "maybe"),)))
+
+
 def test_values_of_options_that_are_no_switches_may_be_true_and_false():
     runs = expand(dataclasses.replace(SMALL, set=(("evaluation.overlap", "None", "True", "False"),)))
     assert [run.config.evaluation.overlap for run in runs] == [None, True, False]

@@ -293,6 +293,12 @@ def test_own_logs_heed_the_quickstart(logs):
         ),
         (["--data.discount", "1"], "--data.discount (do you mean '--agent.discount'?); python -m"),
         (["--agent.updates", "1"], "--agent.updates (do you mean '--updates'?); python -m"),
+        (["--sparse-rewards"], "--sparse-rewards (do you mean '--data.sparse-rewards'?); python -m"),
+        (["--rewards", "1"], "--rewards (do you mean '--data.sparse-rewards'?); python -m"),
+        (["--agent.nothing", "1"], "There is no option --agent.nothing; python -m"),
+        (["--updates"], "--updates has no value; give one; python -m sorl.train --help lists the options."),
+        (["--seeds", "99999999999"], "One of the seeds is 99999999999; give seeds below 2^32."),
+        (["--config", "."], "--config is the directory .; give config.json."),
         (["--updates", "many"], "--updates: 'many' is not a whole number; python -m sorl.train --help"),
     ],
 )

@@ -202,8 +202,10 @@ class TrainConfig:
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds are {self.seeds}; give at least one, each >= 0 and named once.")
-        if len(self.seeds) > MAX_SEEDS or max(self.seeds) >= 2**32:
-            raise ValueError(f"seeds are {len(self.seeds)} up to {max(self.seeds)}; give at most {MAX_SEEDS}, < 2^32.")
+        if len(self.seeds) > MAX_SEEDS:
+            raise ValueError(f"There are {len(self.seeds)} seeds; give at most {MAX_SEEDS}.")
+        if max(self.seeds) >= 2**32:
+            raise ValueError(f"One of the seeds is {max(self.seeds)}; give seeds below 2^32.")
         if (size := len(self.seeds) * math.prod(len(varied.values) for varied in self.population)) > MAX_SEEDS:
             raise ValueError(f"population and seeds make {size} members; give at most {MAX_SEEDS}.")
         _ = self.members  # raises if the population is invalid

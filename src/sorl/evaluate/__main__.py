@@ -94,6 +94,10 @@ def main(config: Config) -> list[dict[str, Any]]:
         if directory is not None:
             make_directory(directory)
             refuse_unwritable(directory)
+    if config.video is not None:
+        from sorl.evaluate.video import refuse_unrenderable
+
+        refuse_unrenderable(run.env, _timing(config, run))
     with jax.default_matmul_precision(run.config.matmul_precision):
         return _evaluate_run(config, run)
 

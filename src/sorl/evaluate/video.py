@@ -71,6 +71,12 @@ def renderable(env_name: str, environments: int, success_timing: SuccessTiming) 
     return made
 
 
+def refuse_unrenderable(env_name: str, success_timing: SuccessTiming) -> None:
+    """Raises a `RuntimeError`, one sentence, if a requirement of `record` is missing; call it before long work."""
+    _suffix()
+    renderable(env_name, 1, success_timing).close()
+
+
 def _suffix() -> str:
     if importlib.util.find_spec("imageio") is None:
         raise RuntimeError('Videos need imageio, which is not installed; run `pip install "imageio[ffmpeg]"`.')

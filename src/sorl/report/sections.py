@@ -17,7 +17,7 @@ from sorl.report.population import draw_score_against_value
 from sorl.report.runs import ReportedRun
 from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
-from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement
+from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement, vary
 from sorl.statistics.intervals import Interval, headline, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 
@@ -126,21 +126,24 @@ class Report:
         self._page.text(
             "The probability that a run of the first method scores higher than a run of the second, on a task drawn at "
             "random from those that both were run on; a tie counts one half. 95 % intervals resample seeds within "
-            "tasks."
+            "tasks, and need several."
         )
         rows, drawn = [], {}
         for (first, one), (second, other) in itertools.combinations(self._scores.items(), 2):
             shared = [task for task in self._tasks if task in one and task in other]
             if shared:
-                found = probability_of_improvement([one[task] for task in shared], [other[task] for task in shared])
-                drawn[f"{first} > {second}"] = found
-                rows.append([first, second, f"{len(shared)}", f"{found.value:.3f}", _range(found.low, found.high)])
+                pair = [one[task] for task in shared], [other[task] for task in shared]
+                found = probability_of_improvement(*pair)
+                drawn[f"{first}\n> {second}"] = found
+                interval = _range(found.low, found.high) if vary(*pair) else "-"
+                rows.append([first, second, f"{len(shared)}", f"{found.value:.3f}", interval])
         if not rows:
             self._page.text("No two methods were run on the same task.")
             return
         if len(rows) <= 30:
             draw = _estimates(drawn, "probability (%)", middle=0.5)
-            self._draw("improvement", draw, width=8.0, height=1.2 + 0.35 * len(rows))
+            longest = max(len(line) for label in drawn for line in label.splitlines())
+            self._draw("improvement", draw, width=6.0 + 0.08 * longest, height=1.2 + 0.5 * len(rows))
         self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
 
     def budgets(self) -> None:
@@ -234,7 +237,8 @@ class Report:
         )
 
     def _over_tasks(self, everywhere: Scores, tasks: Sequence[str]) -> None:
-        means = {method: interquartile_mean([own[task] for task in tasks]) for method, own in everywhere.items()}
+        scores = {method: [own[task] for task in tasks] for method, own in everywhere.items()}
+        means = {method: interquartile_mean(own) for method, own in scores.items()}
         some = "all" if len(tasks) == len(self._tasks) else "the"
         self._page.text(
             f"Over {some} {len(tasks)} tasks{'' if some == 'all' else ' with success'}: the interquartile mean of all "
@@ -242,7 +246,10 @@ class Report:
         )
         draw = _estimates(means, "interquartile mean of success (%)")
         self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
-        rows = [[method, f"{found.value:.3f}", _range(found.low, found.high)] for method, found in means.items()]
+        rows = [
+            [method, f"{found.value:.3f}", _range(found.low, found.high) if vary(scores[method]) else "-"]
+            for method, found in means.items()
+        ]
         self._page.table(["method", "interquartile mean", "95 % interval"], rows)
 
     def _task_intervals(self, task: str) -> dict[str, Interval]:

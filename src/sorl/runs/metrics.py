@@ -258,7 +258,8 @@ def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
                 raise ValueError("something else than numbers")
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(
-                f"Line {number} of {path} is damaged: a JSON object of a step and numbers was expected; remove it."
+                f"Line {number} of {path} is damaged: a JSON object of a step and numbers was expected; restore the "
+                "file from a copy (without that line the run can be read, but not resumed)."
             ) from error
         yield row
 

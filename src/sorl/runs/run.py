@@ -261,10 +261,12 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     config = read_config(config_path(directory))
     seeds = [seed for seed in config.members if policy_file(directory, config, seed).exists()]
     if not seeds:
-        raise FileNotFoundError(
-            f"{directory} holds no policy yet; wait for the first checkpoint, or continue the run with "
-            f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume{module_option(type(config.agent))}."
-        )
+        resume = f"python -m sorl.train --run-dir {shlex.quote(str(directory))} --resume"
+        wait = "; " if (directory / "checkpoints").exists() else " yet; wait for the first checkpoint, or "
+        remedy = f"{wait}continue the run with {resume}{module_option(type(config.agent))}, which writes them"
+        if len(phases(directory)) > 1:  # whose units are those of the first phase, and only the policies have them
+            remedy = "; restore one from a copy"
+        raise FileNotFoundError(f"{directory} holds no policy{remedy}.")
     policies = {seed: load_policy(policy_file(directory, config, seed)) for seed in seeds}
     steps = {seed: policy.provenance["step"] for seed, policy in policies.items()}
     return Run(

@@ -78,6 +78,11 @@ def probability_of_improvement(first: Scores, second: Scores, confidence: float 
     return _estimate(np.mean(shares, axis=0), np.mean(resampled, axis=0), confidence)
 
 
+def vary(*methods: Scores) -> bool:
+    """Whether every task has several seeds of every method, so that resampling them shows how much scores vary."""
+    return all(len(task) > 1 for scores in methods for task in scores)
+
+
 def _resampled(
     values: Float[np.ndarray, " seeds"], generator: np.random.Generator
 ) -> Float[np.ndarray, "resamples seeds"]:

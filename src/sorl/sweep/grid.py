@@ -29,6 +29,8 @@ from sorl.train.resuming import FREE
 MAX_RUNS = 100_000
 MAX_NAME = 120
 """The most characters of a directory's name; longer ones are cut and end with a digest."""
+SWITCH = ("True", "False", "true", "false")
+"""The values that turn a switch on and off."""
 PAPER = "paper"
 """The word for the forty tasks of the paper."""
 
@@ -188,7 +190,10 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
     name, *own = _split(agent)
     words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *_split(grid.options)]
     for option, value in values.items():
-        switch = _is_switch(option, agent_words()[f"agent:{name}"])
+        kind = _kind(option, agent_words()[f"agent:{name}"])
+        if kind is bool and value not in SWITCH:
+            raise ValueError(f"--set {option} is {value!r}; give True or False.")
+        switch = kind in (None, bool)
         words += _option(option, value) if switch else [f"--{option}", *_split(value)]
     modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
     config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
@@ -216,18 +221,18 @@ def _option(name: str, value: str | None) -> list[str]:
     """An option and its value as words of a command line; True and False turn a switch on and off."""
     if value is None:
         return []
-    if value in ("True", "False", "true", "false"):
+    if value in SWITCH:
         *path, last = name.split(".")
         return [f"--{'.'.join([*path, last if value in ('True', 'true') else f'no-{last}'])}"]
     return [f"--{name}", *_split(value)]
 
 
-def _is_switch(option: str, agent: type[AbstractAgent]) -> bool:
-    """Whether an option is turned on by its name and off by `no-`; options that no configuration has may be."""
+def _kind(option: str, agent: type[AbstractAgent]) -> Any:
+    """The type of an option's values, or None if no configuration has the option."""
     hint: Any = TrainConfig
     for part in option.replace("-", "_").split("."):
         hint = agent if part == "agent" else get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
-    return hint in (None, bool)
+    return hint
 
 
 def _planned(agent: str, settings: dict[str, str], parsed: _Parsed) -> PlannedRun:

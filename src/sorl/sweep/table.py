@@ -50,7 +50,10 @@ def lines(runs: Sequence[SweepRun], states: States, kinds: Sequence[str]) -> lis
             state = states[run.directory]
             if state.kind == kind:
                 speed = f", {state.updates_per_second:.3g}/s" if state.updates_per_second and kind == "running" else ""
-                why = state.flaw if kind == "finished" else state.last_line if kind in ("failed", "stopped") else ""
+                why = state.flaw if kind == "finished" else state.last_line if kind == "failed" else ""
+                # The last line of a run that was killed is about something else.
+                if kind == "stopped" and state.last_line.startswith("Stopped"):
+                    why = state.last_line
                 words = f"  {kind:8}  {run.title}: update {state.step} of {run.updates}{speed}"
                 found.append(f"{words}; {why}" if why else words)
     return found

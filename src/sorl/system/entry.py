@@ -246,6 +246,7 @@ def _refusal(box: str, prog: str) -> str:
     text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
     text = re.sub(r"no type matching (.*?) could be instantiated from \[(.*?)\]\. Got errors:.*", _not_of_kind, text)
     text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
+    text = re.sub(r"^Missing value for argument '(\S+)'.*", r"\1 has no value; give one", text)
     text = re.sub(r"(\d) values\b", r"\1", text)
     text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
     text = re.sub(r"\. Expected", "; expected", text).rstrip(".")
@@ -262,16 +263,23 @@ def _not_of_kind(found: re.Match[str]) -> str:
 
 def _unknown(words: Sequence[str], known: Sequence[str], prog: str) -> str:
     named = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
-    suggested = [f"{word}{nearest(word, _likely(word, known))}" for word in named]
+    suggested = [f"{word}{_suggestion(word, known)}" for word in named]
     kind = "option" if named[0].startswith("--") else "argument"
     return f"There is no {kind} {', '.join(suggested)}; {prog} --help lists all."
 
 
-def _likely(option: str, known: Sequence[str]) -> list[str]:
-    """The known options of the same name in any group, or else those of the same group, or else all."""
+def _suggestion(option: str, known: Sequence[str]) -> str:
+    """As `nearest`, by the part of an option behind its group, such as `discount` of `--agent.discount`."""
+    import difflib
+
     group, _, name = option.lstrip("-").rpartition(".")
-    same_name = [one for one in known if one.lstrip("-").rpartition(".")[2] == name]
-    return same_name or [one for one in known if group and one.startswith(f"--{group}.")] or [*known]
+    names = {one: one.lstrip("-").rpartition(".")[2] for one in known}
+    # The same name in another group, then a name that contains the word, then a similar one in the same group.
+    likely = [one for one in names if names[one] == name] or [one for one in names if name in names[one].split("-")]
+    grouped = {one: part for one, part in names.items() if group and one.startswith(f"--{group}.")} or names
+    close = difflib.get_close_matches(name, grouped.values(), n=1)
+    likely = likely or [one for one, part in grouped.items() if part in close]
+    return f" (do you mean {min(likely, key=len)!r}?)" if likely else ""
 
 
 def _options(config: Any, prog: str, choices: Sequence[str], settings: dict[str, Any]) -> list[str]:

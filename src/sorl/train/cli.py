@@ -199,6 +199,8 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
     if options.config is not None:
         if options.preset is not None:
             raise ValueError("--config and --preset are both sources of defaults; leave one of them out.")
+        if options.config.is_dir():
+            raise ValueError(f"--config is the directory {options.config}; give {runs.config_path(options.config)}.")
         return read_config(options.config), f"those in {options.config}."
     if selection.data is not None:
         return _defaults_of_logs(selection.data, env, agent, options.preset)
