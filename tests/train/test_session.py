@@ -231,9 +231,7 @@ def test_load_run_says_what_is_missing(tmp_path, data):
     with pytest.raises(FileNotFoundError, match="holds no policy yet; wait for the first checkpoint, or continue"):
         runs.load_run(tmp_path / "run")
     (tmp_path / "run" / "checkpoints").mkdir()
-    with pytest.raises(
-        FileNotFoundError, match="holds no policy; continue the run with .* --resume, which writes them"
-    ):
+    with pytest.raises(FileNotFoundError, match="no policy; continue the run with .* --resume, which writes them"):
         runs.load_run(tmp_path / "run")
 
 
