@@ -54,6 +54,11 @@ def test_the_numbers():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_terminations_within_an_episode_are_told():
+    text = summary.text(_summary(terminated=np.array([True, True, True, False, False])))
+    assert "  episodes   2: 1 ended, 1 cut, 3 rows terminate, some within an episode; 4 transitions" in text
+
+
 def test_the_lines():
     found = _summary(validation={"episodes": 1, "transitions": 1200}, unused_keys=["qpos"])
     assert summary.text(found).splitlines() == [

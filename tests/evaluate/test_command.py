@@ -93,6 +93,18 @@ def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):
     assert re.search(r"filming seed5-steps2-candidates1: \d+step", capsys.readouterr().err)
 
 
+def test_a_missing_renderer_is_told_before_anything_is_played(run, tmp_path, monkeypatch):
+    def broken(self):
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(OgbenchEnvironment, "render", broken)
+    monkeypatch.setattr(video, "_suffix", lambda: ".gif")
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    with pytest.raises(RuntimeError, match="cannot render off screen here .*no display"):
+        main(parse(run, "--episodes", "1", "--video", str(tmp_path / "films"), "--out", str(tmp_path / "out")))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_command_refuses_what_it_cannot_play(run, monkeypatch):
     with pytest.raises(ValueError, match=r"has no training seeds \[4\]; it has \[3, 5\]"):
         main(parse(run, "--seeds", "3", "4"))

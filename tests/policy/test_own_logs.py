@@ -121,7 +121,7 @@ def test_a_runner_counts_the_observations_of_batches(policy):
     run = policy.runner(key=jax.random.key(0), steps=2)
     run(np.tile(policy.normalisation.standardisation().mean, (3, 1)))
     assert (run.decisions, run.observations) == (1, 3)
-    with pytest.raises(TypeError, match="runner has no argument 'step'; give steps, candidates, noise_scale or budget"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step'"):
         policy.runner(key=jax.random.key(0), step=2)
 
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from sorl.statistics.aggregates import interquartile_mean, mean_over_tasks, probability_of_improvement, vary
+from sorl.statistics.aggregates import (
+    Estimate,
+    fewest_seeds,
+    interquartile_mean,
+    interval_text,
+    mean_over_tasks,
+    probability_of_improvement,
+)
 from sorl.statistics.intervals import student_interval
 
 
@@ -51,9 +58,10 @@ def test_the_mean_over_tasks_is_a_possible_success_and_certain_without_variation
     assert mean_over_tasks([np.array([0.25]), np.array([0.75])]) == (0.5, 0.5, 0.5)
 
 
-def test_scores_vary_only_where_every_task_has_several_seeds():
+def test_there_is_an_interval_only_where_every_task_has_several_seeds():
     one, two = [np.array([0.5])], [np.array([0.5, 0.5])]
-    assert vary(two, two) and not vary(one) and not vary(two, one) and not vary([*two, *one])
+    assert [fewest_seeds(*scores) for scores in ((two, two), (one,), (two, one), ([*two, *one],))] == [2, 1, 1, 1]
+    assert [interval_text(Estimate(0.5, 0.25, 1.0), seeds) for seeds in (1, 2)] == ["-", "0.250 .. 1.000"]
 
 
 def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():

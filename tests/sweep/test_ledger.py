@@ -92,6 +92,16 @@ def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("log", "end"),
+    [("start\nresidence: host\n", "update 40 of 40"), ("start\nStopped at update 40.\n", "; Stopped at update 40.")],
+)
+def test_a_stopped_run_has_a_reason_only_if_it_gave_one(tmp_path, log, end):
+    write(tmp_path / "run", policies={0: 10, 1: 10}, code=143, log=log)
+    (line,) = table.lines([RUN], table.read_states(tmp_path, [RUN]), ("stopped",))
+    assert line.endswith(end)
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(9.0, "9 s"), (150.0, "2 min"), (7500.0, "2 h 5 min"), (169200.0, "47 h 0 min"), (180000.0, "2 d 2 h")],
 )

@@ -223,7 +223,7 @@ def test_a_run_directory_is_never_overwritten(tmp_path, data):
         _run(config, tmp_path / "run", data)
 
 
-def test_load_run_says_what_is_missing(tmp_path, data):
+def test_load_run_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         runs.load_run(tmp_path)
     config = _config(tmp_path)
@@ -232,6 +232,10 @@ def test_load_run_says_what_is_missing(tmp_path, data):
         runs.load_run(tmp_path / "run")
     (tmp_path / "run" / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="no policy; continue the run with .* --resume, which writes them"):
+        runs.load_run(tmp_path / "run")
+    # The units of a run with several phases are those of the first, and only its policies have them.
+    monkeypatch.setattr(runs, "phases", lambda directory: [{}, {}])
+    with pytest.raises(FileNotFoundError, match="holds no policy; restore one from a copy"):
         runs.load_run(tmp_path / "run")
 
 

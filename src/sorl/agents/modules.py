@@ -18,8 +18,6 @@ from sorl.agents.interface import AbstractAgent
 from sorl.agents.registry import AGENTS, is_installed
 
 
-_LIBRARIES = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-
 _options: dict[str, str] = {}
 """Maps an agent's name to its module or file, as given on the command line."""
 
@@ -111,5 +109,6 @@ def _is_the_users(file: str) -> bool:
     """Whether a file is neither of this package nor of Python or an installed one."""
     if file.startswith("<"):
         return False
-    path, package = Path(file).resolve(), Path(__file__).resolve().parents[1]
-    return not any(path.is_relative_to(place) for place in (package, *_LIBRARIES))
+    libraries = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    others = Path(__file__).parents[1], *map(Path, libraries)
+    return not any(Path(file).resolve().is_relative_to(other.resolve()) for other in others)

@@ -173,28 +173,30 @@ class Policy:
         key: Key[Array, ""] | Any = None,
         smoothing: Smoothing | None = None,
         deadline_ms: float | None = None,
-        **budget: Any,
+        steps: int | np.integer | None = None,
+        candidates: int | np.integer | None = None,
+        noise_scale: float | np.floating | None = None,
+        budget: Budget | None = None,
     ) -> PolicyRunner:
         """A runner for a control loop: it derives each decision's key from `key`, and counts clipped observations.
 
         **Arguments:** `key` of the whole loop; `smoothing` of the actions (`Exponential` or `OverlapAveraging`);
         `deadline_ms`, the longest time from an observation to its action, for which `for_latency` chooses the budget if
-        there is neither a `plan` nor a `budget`; `budget`, the other arguments of the policy's calls (`steps`,
-        `candidates`, `noise_scale`, `budget`).
+        there is neither a `plan` nor one of the others, which are those of the policy's calls.
 
         Raises a `ValueError` for an invalid key, budget or deadline, and smoothing that does not fit.
         """
         refuse_other_keys(key)
-        if unknown := sorted(budget.keys() - {"steps", "candidates", "noise_scale", "budget"}):
-            raise TypeError(f"runner has no argument {unknown[0]!r}; give steps, candidates, noise_scale or budget.")
-        self._chosen(**budget)  # raises before the loop begins
+        self._chosen(steps, candidates, noise_scale, budget)  # raises before the loop begins
+        asked = {"steps": steps, "candidates": candidates, "noise_scale": noise_scale, "budget": budget}
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         if deadline_ms is None:
-            return PolicyRunner(self, key, budget, smoothing)
-        policy = self if budget or self.plan is not None else self.for_latency(deadline_ms)
-        expected = 0.0 if budget or policy.plan is None else policy.plan.milliseconds
+            return PolicyRunner(self, key, given, smoothing)
+        policy = self if given or self.plan is not None else self.for_latency(deadline_ms)
+        expected = 0.0 if given or policy.plan is None else policy.plan.milliseconds
         deadline = Deadline(deadline_ms, expected)
-        policy(self.normalisation.standardisation().mean, key=key, **budget)  # compiles before the loop begins
-        return PolicyRunner(policy, key, budget, smoothing, deadline)
+        policy(self.normalisation.standardisation().mean, key=key, **given)  # compiles before the loop begins
+        return PolicyRunner(policy, key, given, smoothing, deadline)
 
     def for_latency(
         self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False

@@ -12,7 +12,7 @@ from sorl.config.options import TrainConfig
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun
 from sorl.report.scores import scores, task_measure
-from sorl.statistics.aggregates import Estimate, mean_over_tasks
+from sorl.statistics.aggregates import Estimate, fewest_seeds, interval_text, mean_over_tasks
 from sorl.statistics.measures import SUCCESS
 
 
@@ -48,7 +48,7 @@ class PaperRow:
     def cells(self) -> list[str]:
         """The row as text, by `COLUMNS`."""
         published = "-" if self.published is None else f"{self.published:.2f}"
-        interval = f"{self.here.low:.3f} .. {self.here.high:.3f}" if self.seeds > 1 else "-"
+        interval = interval_text(self.here, self.seeds)
         counts = [f"{self.tasks}", f"{self.seeds}"]
         return [self.environment, self.method, published, f"{self.here.value:.3f}", interval, *counts, self.protocol]
 
@@ -64,7 +64,7 @@ def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
             percent = published_success(type(of_method[0].config.agent), environment)
             success = None if percent is None else percent / 100
             tags = dict.fromkeys(protocol(run.config, run.versions.get("data") or {}) for run in of_method)
-            sizes = len(own), min(map(len, own))
+            sizes = len(own), fewest_seeds(own)
             found.append(PaperRow(environment, method, success, mean_over_tasks(own), *sizes, " / ".join(tags)))
     order = [environment_of(run.task) for run in runs]
     return sorted(found, key=lambda row: order.index(row.environment))

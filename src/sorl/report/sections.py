@@ -17,7 +17,7 @@ from sorl.report.population import draw_score_against_value
 from sorl.report.runs import ReportedRun
 from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
-from sorl.statistics.aggregates import interquartile_mean, probability_of_improvement, vary
+from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
 from sorl.statistics.intervals import Interval, headline, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 
@@ -134,16 +134,16 @@ class Report:
             if shared:
                 pair = [one[task] for task in shared], [other[task] for task in shared]
                 found = probability_of_improvement(*pair)
-                drawn[f"{first}\n> {second}"] = found
-                interval = _range(found.low, found.high) if vary(*pair) else "-"
+                drawn[f"{first} > {second}"] = found
+                interval = interval_text(found, fewest_seeds(*pair))
                 rows.append([first, second, f"{len(shared)}", f"{found.value:.3f}", interval])
         if not rows:
             self._page.text("No two methods were run on the same task.")
             return
         if len(rows) <= 30:
             draw = _estimates(drawn, "probability (%)", middle=0.5)
-            longest = max(len(line) for label in drawn for line in label.splitlines())
-            self._draw("improvement", draw, width=6.0 + 0.08 * longest, height=1.2 + 0.5 * len(rows))
+            width = 6.0 + 0.07 * max(map(len, drawn))  # a letter of a label is 0.07 inches wide
+            self._draw("improvement", draw, width=width, height=1.2 + 0.35 * len(rows))
         self._page.table(["first", "second", "tasks", "probability", "95 % interval"], rows)
 
     def budgets(self) -> None:
@@ -247,7 +247,7 @@ class Report:
         draw = _estimates(means, "interquartile mean of success (%)")
         self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
         rows = [
-            [method, f"{found.value:.3f}", _range(found.low, found.high) if vary(scores[method]) else "-"]
+            [method, f"{found.value:.3f}", interval_text(found, fewest_seeds(scores[method]))]
             for method, found in means.items()
         ]
         self._page.table(["method", "interquartile mean", "95 % interval"], rows)

@@ -78,9 +78,14 @@ def probability_of_improvement(first: Scores, second: Scores, confidence: float 
     return _estimate(np.mean(shares, axis=0), np.mean(resampled, axis=0), confidence)
 
 
-def vary(*methods: Scores) -> bool:
-    """Whether every task has several seeds of every method, so that resampling them shows how much scores vary."""
-    return all(len(task) > 1 for scores in methods for task in scores)
+def fewest_seeds(*methods: Scores) -> int:
+    """The lowest number of seeds of any method on any task."""
+    return min(len(task) for scores in methods for task in scores)
+
+
+def interval_text(found: Estimate, seeds: int) -> str:
+    """The interval of an estimate as text; none if a task has one seed, which says nothing of the others."""
+    return f"{found.low:.3f} .. {found.high:.3f}" if seeds > 1 else "-"
 
 
 def _resampled(

@@ -22,7 +22,7 @@ from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics import intervals
-from sorl.statistics.aggregates import Estimate, Scores, interquartile_mean, probability_of_improvement, vary
+from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
 from sorl.statistics.intervals import evaluation_rows, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
 from sorl.sweep.ledger import is_finished
@@ -137,7 +137,10 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     if judged and everywhere:
         lines += ["", f"## Interquartile mean over {len(judged)} tasks", ""]
         means = {method: interquartile_mean(own) for method, own in everywhere.items()}
-        rows = [[method, f"{one.value:.3f}", _range(one, everywhere[method])] for method, one in means.items()]
+        rows = [
+            [method, f"{one.value:.3f}", interval_text(one, fewest_seeds(everywhere[method]))]
+            for method, one in means.items()
+        ]
         lines += _markdown(["method", "interquartile mean", "95 % interval"], rows)
     pairs = list(itertools.combinations(everywhere.items(), 2))
     if judged and pairs:
@@ -145,7 +148,7 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
         rows = []
         for (one, own), (other, others) in pairs:
             found = probability_of_improvement(own, others)
-            rows.append([one, other, f"{found.value:.3f}", _range(found, own, others)])
+            rows.append([one, other, f"{found.value:.3f}", interval_text(found, fewest_seeds(own, others))])
         lines += _markdown(["first", "second", "first is better", "95 % interval"], rows)
     return lines
 
@@ -154,11 +157,6 @@ def _score(seeds: Sequence[Sequence[intervals.Row]], measure: Measure) -> tuple[
     """The mean over seeds and its interval, if there are several."""
     found = score_interval(seeds, measure)
     return measure.text(found.mean), measure.range(found.low, found.high) if len(seeds) > 1 else "-"
-
-
-def _range(found: Estimate, *scores: Scores) -> str:
-    """The interval of an estimate; none if a task has one seed, which says nothing of the others."""
-    return f"{found.low:.3f} .. {found.high:.3f}" if vary(*scores) else "-"
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

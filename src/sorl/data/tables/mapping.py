@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,7 @@ class Mapping:
                 "column."
             )
         for key in LISTS[:3]:
-            names = getattr(self, key) or ()
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"{key} names {twice[0]!r} twice; name each column once.")
+            refuse_repeated(key, getattr(self, key) or ())
         if (self.action_low is None) != (self.action_high is None):
             raise ValueError("only one of action_low and action_high is given; give both or neither.")
 
@@ -64,6 +63,12 @@ class Mapping:
     def says_ends(self) -> bool:
         """Whether a column tells terminations from time-outs."""
         return self.terminals is not None
+
+
+def refuse_repeated(key: str, names: Sequence[str]) -> None:
+    """Raises a `ValueError`, one sentence that begins with `key`, if a column is named twice."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{key} names {twice[0]!r} twice; name each column once.")
 
 
 def read_mapping(path: Path) -> Mapping:

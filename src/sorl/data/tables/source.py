@@ -8,7 +8,7 @@ from sorl.data.recorded.episodes import Recording
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.source import RecordedSource
 from sorl.data.tables.csv_table import CsvTable
-from sorl.data.tables.mapping import mapping_path, read_mapping
+from sorl.data.tables.mapping import mapping_path, read_mapping, refuse_repeated
 from sorl.data.tables.npz_table import NpzTable
 from sorl.data.tables.parquet_table import ParquetTable
 from sorl.data.tables.recording import recording
@@ -43,8 +43,7 @@ class TableFile(RecordedSource):
             raise FileNotFoundError(f"There is no file {path}; give the {self.FORMS[suffix]} file of your logs.")
         mapping = read_mapping(mapping_path(path, self.columns))
         if self.observation_keys:
-            if twice := [name for name in self.observation_keys if self.observation_keys.count(name) > 1]:
-                raise ValueError(f"observation-keys names {twice[0]!r} twice; name each column once.")
+            refuse_repeated("observation-keys", self.observation_keys)
             mapping = dataclasses.replace(mapping, observations=self.observation_keys)
         if suffix == ".npz":
             table = NpzTable(path)
