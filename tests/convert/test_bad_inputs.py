@@ -1,25 +1,21 @@
 """Inputs that cannot be used: each is refused in one sentence that says where, and what to do."""
 
 import json
-import os
 import shutil
-from typing import Any
 
 import numpy as np
 import pytest
 
-from sorl.convert import __main__ as command
-from sorl.system import entry
-
 from .. import recorded_files
 from ..data import test_minari
+from .refused import refusal
+from .test_bad_tables import MAPPING
 
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 ENDS = ["terminal", "timeout", "terminal"]
-MAPPING = 'observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "e"\n'
 REWARD = [np.zeros(n, np.float32) for n in (4, 3, 5)]
 
 
@@ -55,43 +51,6 @@ def _lerobot(version="v3.0", changes=None, columns=None, spoil=None):
         if spoil:
             spoil(path)
         return path
-
-    return made
-
-
-def _csv(text, mapping=None):
-    def made(directory):
-        (directory / "a.csv").write_text(text)
-        (directory / "a.toml").write_text(
-            mapping or 'observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "e"\n'
-        )
-        return directory / "a.csv"
-
-    return made
-
-
-def _npz_with_columns(**changes):
-    def made(directory):
-        arrays: Any = {name: np.zeros(3) for name in "xure"} | changes
-        np.savez(directory / "a.npz", **arrays)
-        (directory / "a.toml").write_text(MAPPING)
-        return directory / "a.npz"
-
-    return made
-
-
-def _npz(**changes):
-    def made(directory):
-        arrays = {
-            "observations": np.zeros((6, 2)),
-            "actions": np.linspace(-1, 1, 6)[:, None],
-            "rewards": np.arange(6.0),
-            "terminals": np.array([0, 0, 1, 0, 0, 1]),
-            "timeouts": np.zeros(6),
-            **changes,
-        }
-        np.savez(directory / "a.npz", **{key: array for key, array in arrays.items() if array is not None})
-        return directory / "a.npz"
 
     return made
 
@@ -163,12 +122,6 @@ def _states_only(file):
         demo = file[f"data/demo_{number}"]
         demo["states"] = demo["obs/object"][:]
         del demo["obs"]
-
-
-def _pipe(directory):
-    os.mkfifo(directory / "a.csv")
-    (directory / "a.toml").write_text(MAPPING)
-    return directory / "a.csv"
 
 
 def _two_formats(path):
@@ -253,48 +206,6 @@ BAD = {
         _lerobot(columns={"next.reward": [*REWARD[:2], np.array([0, 0, np.nan, 0, 0], np.float32)]}),
         "row 9 (episode 2): nan, which is not finite",
     ),
-    "no number": (_csv("x,u,r,e\n1,2,3,0\n1,oops,3,0\n"), "u of .. is 'oops' in row 1; give a number"),
-    "a short row": (_csv("x,u,r,e\n1,2,3,0\n1,2\n"), "has 2 cells in row 1, but 4 columns"),
-    "an unknown column": (_csv("y,u,r,e\n1,2,3,0\n"), "has no column 'x'; it has y, u, r, e"),
-    "episodes that are mixed": (
-        _csv("x,u,r,e\n1,2,3,0\n1,2,3,1\n1,2,3,0\n"),
-        "Episode 0 of .. continues in row 2 after others; put the rows of each episode together",
-    ),
-    "a mapping without ends": (
-        _csv("x,u\n1,2\n", 'observations = "x"\nactions = "u"\n'),
-        "nothing says where episodes end",
-    ),
-    "a mapping with a slip": (
-        _csv("x,u\n1,2\n", 'observatons = "x"\nactions = "u"\n'),
-        "has the unknown entry 'observatons' (do you mean 'observations'?)",
-    ),
-    "pickled arrays": (_npz(actions=np.array([[1.0], None, 2, 3, 4, 5], dtype=object)), "actions of .. cannot be read"),
-    "a trajectory that is not closed": (
-        _npz(terminals=np.zeros(6)),
-        "row 5 is the last and not marked as an end; mark the last row of every trajectory",
-    ),
-    "limits without an axis": (
-        _npz(action_low=np.array(-1.0), action_high=np.array(1.0)),
-        "holds action_low of shape [], action_high of shape []; give action_low and action_high, each [1]",
-    ),
-    "infinite limits": (
-        _npz(action_low=np.array([-np.inf]), action_high=np.array([np.inf])),
-        "a.npz do not fit its 1 actions; give one low and one high for each, finite and low <= high",
-    ),
-    "a table's column without an axis": (_npz_with_columns(u=np.array(1.0)), "u of .. has shape []; give a number or"),
-    "one limit": (_npz(action_low=np.array([-1.0])), "holds action_low of shape [1]; give action_low and action_high"),
-    "observations without an axis": (_npz(observations=np.zeros(6)), "observations of .. has shape [6]; give [rows, s"),
-    "masks and time-outs": (_npz(masks=np.ones(6)), "holds both masks and timeouts; give one of them"),
-    "neither masks nor time-outs": (_npz(timeouts=None), "holds neither masks nor timeouts; give one of them"),
-    "a NaN after the last step": (
-        _npz(next_observations=np.array([[0.0, 0]] * 5 + [[0, np.nan]])),
-        "observations of .. in the state after row 5 (episode 1): column 1 is nan, which is not finite",
-    ),
-    "a column twice": (
-        _csv("x,u,r,e\n1,2,3,0\n", MAPPING.replace('"x"', '["x", "x"]')),
-        "observations names 'x' twice; name each column once",
-    ),
-    "no CSV file": (lambda directory: directory / "a.csv", "/a.csv; give the CSV file of your logs"),
     "no frame rate": (_lerobot(changes={"fps": 0}), "says fps 0; give a number of frames per second above 0"),
     "another shape than described": (
         _lerobot(
@@ -352,13 +263,7 @@ BAD = {
         _d4rl(_put("rewards", np.array([0.0] * 11 + [np.inf], np.float16))),
         "row 11 (episode 2): inf, which is not finite",
     ),
-    "a pipe": (_pipe, "is a directory or a device; give a CSV file"),
     "two columns of one name": (_two_columns, "has two columns named 'u'; give each another name"),
-    "an episode without number": (_csv("x,u,r,e\n1,2,3,0\n1,2,3,inf\n"), "e of .. is inf in row 1; number episodes by"),
-    "limits of another size": (
-        _csv("x,u,r,e\n1,2,3,0\n", MAPPING + "action_low = [-1, -1]\naction_high = [1, 1]\n"),
-        "action_low [-1.0, -1.0] and action_high [1.0, 1.0] of .. do not fit its 1 actions",
-    ),
     "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
     "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),
 }
@@ -369,22 +274,11 @@ def _text(path):
     return path
 
 
-def _refusal(source, out, capsys):
-    """What standard error says of a conversion that is refused; nothing is written."""
-    before = sorted(out.parent.iterdir())
-    config = command.Config(source, out, quiet=True)
-    assert entry.guarded(lambda: command.main(config) and None) == 2
-    assert sorted(out.parent.iterdir()) == before
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said
-    return said
-
-
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys, name):
     make, words = BAD[name]
-    said = _refusal(make(tmp_path), tmp_path / "out.npz", capsys)
+    said = refusal(make(tmp_path), tmp_path / "out.npz", capsys)
     for part in words.split(" .. "):
         assert part in said, said
 
@@ -396,10 +290,10 @@ def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path
     file = tmp_path / "sets/pendulum/random-v0/data/main_data.hdf5"
     with h5py.File(file, "a") as content:
         content["episode_1/observations"].resize((5, 3))
-    said = _refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "has 5 observations for 5 steps in episode 1, without the state after the last one; record it" in said
     file.write_bytes(b"no data")
-    said = _refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "cannot be read as a Minari data set (" in said and "fetch or record it again" in said
 
     class Discrete(gymnasium.ActionWrapper):
@@ -409,5 +303,5 @@ def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path
             return np.array([action - 1.0], np.float32)
 
     test_minari.record("pendulum/discrete-v0", [Discrete], episodes=1)
-    said = _refusal(tmp_path / "sets/pendulum/discrete-v0", tmp_path / "out.npz", capsys)
+    said = refusal(tmp_path / "sets/pendulum/discrete-v0", tmp_path / "out.npz", capsys)
     assert "are Discrete(3), but policies act with vectors of real numbers; give data whose action space is" in said
