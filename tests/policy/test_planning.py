@@ -98,7 +98,7 @@ def test_without_scores_the_most_steps_with_one_candidate_and_why():
     assert plan.budget.name == "M4N1"
     assert plan.reason.endswith(
         "of 4 budgets 3 fit, and this is the largest trained number of steps, with one candidate, because best of N "
-        "lowered success wherever it was measured with the default settings and this policy carries no scores."
+        "lowered success on cube-single with the default settings and this policy carries no scores."
     )
 
 

@@ -29,7 +29,7 @@ class Budget(eqx.Module):
     candidates: int = eqx.field(static=True, default=1)
     """Parallel budget N, >= 1: number of sampled actions; the one with the highest aggregated Q is executed.
 
-    With the published and the quickstart's settings, best of N lowered SORL's success at every budget measured;
+    With the published and the quickstart's settings, best of N lowered SORL's success on cube-single at every budget;
     `sorl.scaling` measures it with paired differences.
     """
     noise_scale: float = eqx.field(static=True, default=1.0)

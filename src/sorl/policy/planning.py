@@ -155,8 +155,8 @@ def _merit(option: Option, options: Sequence[Option], passed_over: int) -> str:
         return f"the largest with so few candidates, because none with the {most} of its method fits"
     if score is None and most == 1:
         return (
-            "the largest trained number of steps, with one candidate, because best of N lowered success wherever it "
-            "was measured with the default settings and this policy carries no scores"
+            "the largest trained number of steps, with one candidate, because best of N lowered success on "
+            "cube-single with the default settings and this policy carries no scores"
         )
     if score is None:
         return f"the most steps that fit with the {most} candidates of its method (this policy carries no scores)"

@@ -16,9 +16,9 @@ from sorl.system import entry
 
 
 BEST_OF_N = (
-    "With the published and the quickstart's settings, more candidates (best of N) lowered SORL's success at every "
-    "budget measured; sorl.scaling measures their effect on this run, as paired differences. agent:sorl-plus "
-    "--agent.backup-candidates 4 --agent.no-use-q-loss trains for them."
+    "On cube-single, more candidates (best of N) lowered SORL's success at every budget measured, with the published "
+    "and the quickstart's settings; sorl.scaling measures their effect on this run, as paired differences. "
+    "agent:sorl-plus --agent.backup-candidates 4 --agent.no-use-q-loss trains for them."
 )
 
 
