@@ -42,6 +42,7 @@ VARIANTS: dict[str, str] = {
     "expected max of 4, cloned": "sorl-plus --agent.backup-candidates 4 --agent.no-use-q-loss",
     "weighted cloning": "sorl-plus --agent.cloning-weight 0.01",
     "re-noised jumps": "sorl-plus --agent.renoise 3",
+    "re-noised jumps, expected max of 4": "sorl-plus --agent.renoise 3 --agent.backup-candidates 4",
     "ten heads": "sorl-plus --agent.critic-heads 10",
     "ten heads, rho 0.5": "sorl-plus --agent.critic-heads 10 --agent.target-pessimism 0.5",
     "pessimistic verifier": "sorl-plus --agent.verifier-pessimism 1.0",
@@ -69,6 +70,7 @@ VARIANTS: dict[str, str] = {
 
 PUBLISHED_VARIANTS: dict[str, str] = {
     "re-noised jumps": "sorl-plus --agent.renoise 4",
+    "re-noised jumps, expected max of 4": "sorl-plus --agent.renoise 4 --agent.backup-candidates 4",
     "one jump: Q loss": "sorl-plus --agent.q-step-weights 4 1 1 1",
 }
 """Those whose options differ on the published grid of eight steps."""

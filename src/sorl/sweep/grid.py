@@ -67,8 +67,9 @@ class Grid:
         refuse_outside(self, group=(1, 1024))
         if not self.agents or not self.seeds:
             raise ValueError("A sweep needs at least one agent and one seed; give --agents and --seeds.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"The seeds are {' '.join(map(str, self.seeds))}; give each once.")
+        for name, given in (("agents", self.agents), ("envs", self.envs), ("seeds", self.seeds)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"The {name} are {', '.join(map(str, given))}; give each once.")
         names = [words[0].replace("_", "-") for words in self.set if words]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"--set {twice[0]} is given more than once; give all of its values behind one.")
