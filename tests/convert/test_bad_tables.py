@@ -55,6 +55,7 @@ def _pipe(directory):
 
 BAD = {
     "no number": (_csv("x,u,r,e\n1,2,3,0\n1,oops,3,0\n"), "u of .. is 'oops' in row 1; give a number"),
+    "an underscore": (_csv("x,u,r,e\n1,2,3,0\n1,1_0,3,0\n"), "u of .. is '1_0' in row 1; give a number"),
     "a short row": (_csv("x,u,r,e\n1,2,3,0\n1,2\n"), "has 2 cells in row 1, but 4 columns"),
     "an unknown column": (_csv("y,u,r,e\n1,2,3,0\n"), "has no column 'x'; it has y, u, r, e"),
     "episodes that are mixed": (

@@ -96,6 +96,10 @@ def test_robomimics_splits(tmp_path):
     data = Hdf5(path).load()
     assert data.provenance["validation"] == {"by": "the data's own split", "episodes": 1, "transitions": 2}
     assert data.provenance["episodes"] == 10 and len(data.train) == 20
+    every = {"mask/valid": [f"demo_{number}".encode() for number in range(11)]}
+    none_left = recorded_files.write_robomimic(tmp_path / "b.hdf5", found, [[0, 1]] * 11, every)
+    with pytest.raises(ValueError, match="The split of .* holds out every episode; leave some to train on"):
+        Hdf5(none_left).load()
     with pytest.raises(ValueError, match="has no split 'test'; it has train, valid"):
         Hdf5(path, split="test").recording()
 

@@ -177,6 +177,20 @@ def test_a_directory_is_whole_or_not_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_a_provenance_that_cannot_be_written_is_refused_before_the_data(tmp_path):
+    with pytest.raises(ValueError, match=r"'rate' in the provenance of .* is np.float32\(1.5\) \(.*\); give texts, n"):
+        MappedWriter(tmp_path / "data", provenance={"robot": "left arm", "rate": np.float32(1.5)})
+
+
+def test_whole_number_actions_become_real_numbers_with_a_note(tmp_path):
+    with MappedWriter(tmp_path / "data") as writer:
+        writer.append(_episode(4, actions=np.arange(8).reshape(4, 2)))
+    notes = []
+    (episode,) = recording_module.recording(tmp_path / "data").read(notes)
+    assert episode.actions.dtype == np.float64 and episode.actions.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert notes == ["actions of data are whole numbers, but the policy acts with real numbers between them."]
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     left = tmp_path / f".data.{2**22 + 1}.tmp"
     left.mkdir()
@@ -223,6 +237,8 @@ def test_a_damaged_block_is_named(tmp_path):
     with pytest.raises(ValueError, match=said):
         verify(path)
     verify(path, ["observations"])
+    with pytest.raises(ValueError, match=said):  # what is converted or inspected must not be damaged
+        next(recording_module.recording(path).read([]))
     with pytest.raises(ValueError, match=said):
         read_whole(path, "actions", read_manifest(path).arrays["actions"])
 
@@ -248,6 +264,7 @@ def _edited(path, change):
     ("change", "said"),
     [
         (lambda it: it.update(version=2), "version 2 of its format, and this is sorl for version 1; read it with"),
+        (lambda it: it.update(units="rad"), "has the unknown field 'units'; read it with the release that wrote it"),
         (lambda it: it.update(format="zarr"), "format 'zarr' instead of 'sorl-data'"),
         (lambda it: it.update(rows=10), "is damaged .observations has 9 rows.; copy"),
         (lambda it: it["arrays"].pop("actions"), "is damaged .it lists no array actions.; copy"),

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -234,7 +235,7 @@ def test_worker_loop_answers_reports_errors_and_ends_with_its_pipe():
     assert ours.recv() == 5
     assert ours.recv().message.startswith("TypeError: unsupported operand")
     assert ours.recv() == 9
-    assert ours.recv().message == "ValueError: first second"
+    assert re.fullmatch(r"ValueError: first second \(line \d+ of test_pool.py\)", ours.recv().message)
     ours.close()
     thread.join(timeout=60)
     assert not thread.is_alive()

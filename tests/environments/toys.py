@@ -68,3 +68,6 @@ register("Narrow", observation=Box(-1e9, 1e9, (3,), np.float64), action=Box(0.0,
 register("Broken", seen=(np.nan,))
 register("Ragged", seen=(0.0, 0.0))
 register("Endlessly-Good", reward=np.inf)
+register("Unpriced", reward="much")
+register("Halfway", info={"success": 0.3})
+register("Wordy", info={"success": "no"})

@@ -140,7 +140,7 @@ def test_decisions_that_miss_the_deadline_are_counted():
         runner(np.zeros(1))
     assert runner.deadline is not None and runner.deadline.missed == 1
     assert runner.report().endswith(
-        "1 decisions came after the deadline of 20 ms; the slowest took 30 ms from observation to action."
+        "1 decision came after the deadline of 20 ms; the slowest took 30 ms from observation to action."
     )
 
 
@@ -176,3 +176,16 @@ def test_the_runner_of_a_policy_chooses_the_budget_for_its_deadline(monkeypatch)
     runner = policy.runner(key=KEY, deadline_ms=25.0, steps=1)
     assert not names and runner.deadline is not None and runner.deadline.expected == 0.0
     np.testing.assert_array_equal(runner(np.zeros(3)), policy(np.zeros(3), key=jax.random.fold_in(KEY, 0), steps=1))
+
+
+def test_the_first_decision_with_a_deadline_compiles_nothing(caplog):
+    agent = synthetic.agent()
+    policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=1), Normalisation.identity(3, 2))
+    runner = policy.runner(key=KEY, deadline_ms=1e5, steps=2)
+    assert (runner.decisions, runner.observations) == (0, 0)
+    jax.clear_caches()
+    runner.prepare()
+    with caplog.at_level("WARNING", "jax"), jax.log_compiles():
+        runner(np.zeros(3))
+    assert not [record for record in caplog.records if "ompil" in record.getMessage()]
+    assert (runner.decisions, runner.observations) == (1, 1)

@@ -55,25 +55,26 @@ def test_several_seeds_are_compared_seed_by_seed():
 def test_pairs_that_hurt_are_named_with_the_reason():
     pairs = summarise_grid(
         [
-            record(1, 1, [[1, 1, 0, 0]]),
-            record(8, 1, [[0, 0, 0, 0]]),  # fewer steps do better
-            record(4, 1, [[1, 1, 1, 1]]),
-            record(1, 8, [[1, 0, 0, 0]]),  # candidates hurt
-            record(8, 8, [[1, 0, 0, 0]]),  # candidates help, but not enough
-            record(4, 8, [[1, 1, 1, 0]]),  # better than one step, worse than one candidate
-            record(2, 8, [[0, 0, 0, 1]]),  # one candidate of as many steps was not played
+            record(1, 1, [10 * [1, 1, 0, 0]]),
+            record(8, 1, [10 * [0, 0, 0, 0]]),  # fewer steps do better
+            record(4, 1, [10 * [1, 1, 1, 1]]),
+            record(1, 8, [10 * [1, 0, 0, 0]]),  # candidates hurt
+            record(8, 8, [10 * [1, 0, 0, 0]]),  # candidates help, but not enough
+            record(4, 8, [10 * [1, 1, 1, 0]]),  # better than one step, worse than one candidate
+            record(2, 8, [10 * [0, 1, 0, 0]]),  # one candidate of as many steps was not played
+            record(16, 1, [[1, 0, 0, 0, *9 * [1, 1, 0, 0]]]),  # one episode less is no evidence
         ]
     )
     remarks = {sizes(pair): pair["remark"] for pair in pairs}
-    candidates, steps = "best of N hurts here: Q over-estimates", "more steps hurt here"
-    assert remarks == {(1, 1): "", (8, 1): steps, (4, 1): "", (1, 8): candidates} | {
+    candidates, steps = "best of N hurts here", "more steps hurt here"
+    assert remarks == {(1, 1): "", (8, 1): steps, (4, 1): "", (1, 8): candidates, (16, 1): ""} | {
         (8, 8): steps,
         (4, 8): candidates,
         (2, 8): candidates,
     }
     text = grid_table(pairs)
-    assert "(1, 8): best of N hurts here: Q over-estimates (-0.250 (-0.750 .. +0.000) against (1, 1))." in text
-    assert "(4, 8): best of N hurts here: Q over-estimates (+0.250 (" in text and ") against (4, 1))." in text
+    assert "(1, 8): best of N hurts here (-0.250 (" in text and ") against (1, 1))." in text
+    assert "(4, 8): best of N hurts here (+0.250 (" in text and ") against (4, 1))." in text
     assert sizes(best_pair(pairs)) == (4, 1)
 
 

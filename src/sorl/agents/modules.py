@@ -5,17 +5,15 @@ Files never name a module to import, because a file from someone else must not c
 
 import importlib
 import importlib.util
-import os
 import shlex
 import sys
-import sysconfig
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.registry import AGENTS, is_installed
+from sorl.system.error_places import place
 
 
 _options: dict[str, str] = {}
@@ -94,21 +92,3 @@ def _refuse_another_file(name: str, module: str, path: Path) -> None:
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != path:
         origin = "something else" if spec is None or spec.origin is None else spec.origin
         raise _OtherFile(f"--agent-module {name} has the name of a module already, {origin}; rename the file.")
-
-
-def place(error: BaseException) -> str:
-    """The innermost line of the user's code in a traceback, or the line of a syntax error; with its file."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"line {error.lineno} of {os.path.basename(error.filename)}"
-    lines = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
-    file, number = ([line for line in lines if _is_the_users(line[0])] or lines)[-1]
-    return f"line {number} of {os.path.basename(file)}"
-
-
-def _is_the_users(file: str) -> bool:
-    """Whether a file is neither of this package nor of Python or an installed one."""
-    if file.startswith("<"):
-        return False
-    libraries = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    others = Path(__file__).parents[1], *map(Path, libraries)
-    return not any(Path(file).resolve().is_relative_to(other.resolve()) for other in others)

@@ -31,6 +31,8 @@ class Converted:
     """Episodes that the source says were cut."""
     without_last_state: int = 0
     """Episodes whose state after the last step is unknown."""
+    has_times: bool = False
+    """Whether the source has times of the steps, which own logs have no place for."""
     held_out: list[int] = dataclasses.field(default_factory=list)
     """The numbers of the episodes that the source itself keeps for validation."""
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -47,8 +49,8 @@ class Converted:
         ]
         if found.frame_rate:
             lines.append(("frame rate", f"{found.frame_rate:g} a second"))
-        if found.left_out:
-            lines.append(("left out", _listed(found.left_out)))
+        if left_out := [*found.left_out, *(["times"] if self.has_times else [])]:
+            lines.append(("left out", _listed(left_out)))
         if self.held_out:
             lines.append(
                 (
@@ -129,6 +131,7 @@ def _copy(recording: Recording, append: Callable[[LoggedEpisode], None], done: C
             done.steps += len(episode.actions)
             done.terminated += bool(episode.terminated[-1])
             done.truncated += episode.truncated
+            done.has_times |= episode.times is not None
             done.without_last_state += not episode.has_last_state
             progress.advance(len(episode.actions))
 

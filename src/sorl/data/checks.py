@@ -133,3 +133,8 @@ def same_rows(
     eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
     one, other = one.astype(np.float64), other.astype(np.float64)
     return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
+
+
+def whole_numbers_note(path: pathlib.Path) -> str:
+    """The sentence about actions that are stored as whole numbers."""
+    return f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them."

@@ -8,6 +8,7 @@ Worker processes import this file, so it must not import jax.
 
 import importlib
 import importlib.util
+import math
 import os
 from typing import Any
 
@@ -62,20 +63,33 @@ class GymnasiumEnvironment:
         return self._checked(observation)
 
     def step(self, action: Float[np.ndarray, " action"]) -> Step:
-        """As `Environment.step`; raises a `ValueError` if an observation or a reward is not finite."""
+        """As `Environment.step`; raises a `ValueError` for a number that is not finite, or a success that is none."""
         with self._generator.in_place():
             observation, reward, terminated, truncated, info = self._environment.step(
                 np.asarray(action, self._actions.dtype)
             )
-        if not np.isfinite(reward):
-            raise ValueError(f"{self._name} gave the reward {reward}; repair the environment.")
         success = info.get("success", info.get("is_success"))
         return (
             self._checked(observation),
-            float(reward),
-            None if success is None else bool(success),
+            self._reward(reward),
+            None if success is None else self._success(success),
             bool(terminated or truncated),
         )
+
+    def _reward(self, found: Any) -> float:
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{self._name} gave the reward {found!r}; give a finite number.")
+        return value
+
+    def _success(self, found: Any) -> bool:
+        value = np.asarray(found)  # some environments report 0.0 and 1.0
+        if value.size != 1 or value.dtype.kind not in "biuf" or value.item() not in (0, 1):
+            raise ValueError(f"{self._name} gave the success {found!r}; give True or False, or leave it out.")
+        return bool(value.item())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """An image of the current state; needs `pictures`, and an environment with the render mode rgb_array."""

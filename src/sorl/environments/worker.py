@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sorl.environments.interface import Environment
 from sorl.environments.named import named_environment
+from sorl.system.error_places import users_line
 
 
 COMMAND = "from sorl.environments.worker import work; work()"
@@ -44,12 +45,14 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """Puts the message on one line and cuts message and traceback.
+        """Puts the message on one line, with the line of the user's own code, and cuts message and traceback.
 
         Up to 16 KB are sent in one piece, so that a reader never waits for the second half of a message.
         """
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return cls(message[:_MOST_CHARACTERS], "".join(traceback.format_exception(error))[-_MOST_CHARACTERS:])
+        where = users_line(error)
+        message = message[:_MOST_CHARACTERS] + ("" if where is None else f" ({where})")
+        return cls(message, "".join(traceback.format_exception(error))[-_MOST_CHARACTERS:])
 
 
 def work() -> None:

@@ -75,6 +75,8 @@ class Config:
     """Episodes in the video of each budget."""
     compilation_cache: bool = True
     """Cache compiled programs in a private directory, which makes later starts faster."""
+    quiet: bool = False
+    """Hide the progress bar."""
     own_agents: Annotated[OwnAgents, tyro.conf.arg(name="")] = dataclasses.field(default_factory=OwnAgents)
     """Agents of your own."""
 
@@ -155,7 +157,7 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
     workers, timing = min(config.workers, config.episodes), _timing(config, run)
     results, begun = [], time.perf_counter()
     with EnvironmentPool(run.env, workers=workers, success_timing=timing, step_timeout=config.step_timeout) as pool:
-        for budget, (number, policy) in tqdm(games, desc="evaluating", unit="policy"):
+        for budget, (number, policy) in tqdm(games, desc="evaluating", unit="policy", disable=config.quiet):
             result = evaluate_policy(policy, pool, budget=budget, episodes=config.episodes, seed=config.seed)
             results.append((number, result))
             if speed is None and len(results) == 1 < len(games):
@@ -191,7 +193,7 @@ def _film(config: Config, run: Run, directory: Path) -> None:
     from sorl.evaluate.video import record
 
     number, policy = next(iter(run.chosen(config.seeds).items()))
-    for budget in tqdm(_budgets(config, run), desc="filming", unit="budget"):
+    for budget in tqdm(_budgets(config, run), desc="filming", unit="budget", disable=config.quiet):
         for path in record(
             policy,
             run.env,

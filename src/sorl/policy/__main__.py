@@ -95,10 +95,12 @@ def _description(policy: Policy) -> str:
     origin = ", ".join(f"{name} {policy.provenance[name]}" for name in known)
     steps = ", ".join(map(str, policy.actor.budgets.trained_steps))
     chunk = f" for each of {policy.chunk} steps at once" if policy.chunk > 1 else ""
+    usual = policy.actor.budgets.usual.noise_scale
+    noise = "" if policy.budget.noise_scale == usual else f" with noise scale {policy.budget.noise_scale:g}"
     return (
         f"{policy.algorithm} ({origin or 'of unknown origin'}): {policy.observation_size} observations, "
         f"{policy.action_size} actions{chunk}, trained for {steps} steps, scores of {len(policy.scores)} budgets; acts "
-        f"at {policy.budget.name} by default."
+        f"at {policy.budget.name}{noise} by default."
     )
 
 

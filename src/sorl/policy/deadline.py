@@ -57,7 +57,8 @@ class Deadline:
 
     def report(self) -> str:
         """One sentence about the decisions that missed the deadline."""
+        decisions = "decision" if self.missed == 1 else "decisions"
         return (
-            f"{self.missed} decisions came after the deadline of {self.milliseconds:g} ms; the slowest took "
+            f"{self.missed} {decisions} came after the deadline of {self.milliseconds:g} ms; the slowest took "
             f"{self.slowest:.3g} ms from observation to action."
         )

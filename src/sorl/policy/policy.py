@@ -182,7 +182,8 @@ class Policy:
 
         **Arguments:** `key` of the whole loop; `smoothing` of the actions (`Exponential` or `OverlapAveraging`);
         `deadline_ms`, the longest time from an observation to its action, for which `for_latency` chooses the budget if
-        there is neither a `plan` nor one of the others, which are those of the policy's calls.
+        there is neither a `plan` nor one of the others, which are those of the policy's calls. With it, programs are
+        compiled here; without, the first call compiles them, unless `prepare` of the runner is called before.
 
         Raises a `ValueError` for an invalid key, budget or deadline, and smoothing that does not fit.
         """
@@ -195,8 +196,9 @@ class Policy:
         policy = self if given or self.plan is not None else self.for_latency(deadline_ms)
         expected = 0.0 if given or policy.plan is None else policy.plan.milliseconds
         deadline = Deadline(deadline_ms, expected)
-        policy(self.normalisation.standardisation().mean, key=key, **given)  # compiles before the loop begins
-        return PolicyRunner(policy, key, given, smoothing, deadline)
+        runner = PolicyRunner(policy, key, given, smoothing, deadline)
+        runner.prepare()
+        return runner
 
     def for_latency(
         self, milliseconds: float, device: latency.Device | None = None, *, measure_again: bool = False

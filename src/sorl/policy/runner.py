@@ -109,6 +109,12 @@ class PolicyRunner:
         self._batch: tuple[int, ...] = ()
         """The batch shape of the last decision."""
 
+    def prepare(self) -> None:
+        """Compiles what a decision on one observation needs, before the loop begins; nothing is counted."""
+        observation = np.zeros(self.policy.observation_size)
+        self.policy.outside(observation)
+        self.policy(observation, key=jax.random.fold_in(self._key, 0), **self._budget)
+
     def _decide(
         self, observation: Any, outside: Bool[np.ndarray, "*batch observation"], taken_at: float | None
     ) -> None:

@@ -15,6 +15,7 @@ from sorl.config.options import TrainConfig, read_config
 from sorl.config.population import settings_text
 from sorl.data.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path, seed_record
+from sorl.pretrained.store import own_index
 from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
 from sorl.system.files import make_directory, read_json, write_json
@@ -251,6 +252,11 @@ def refuse_no_run(directory: Path) -> None:
         )
         raise FileNotFoundError(f"{directory} is a {kind}; {remedy}.")
     found = f"{directory} holds no config.json" if directory.is_dir() else f"There is no directory {directory}"
+    if not directory.exists() and str(directory) in own_index().entries:
+        found, remedy = (
+            f"{directory} is a pretrained policy, not a run",
+            "sorl.policy, sorl.export and sorl.assess take it",
+        )
     raise FileNotFoundError(f"{found}; {remedy}.")
 
 

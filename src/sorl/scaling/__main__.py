@@ -199,8 +199,16 @@ def _title(run: Run, pairs: Sequence[Pair]) -> str:
     return (
         f"{run.env} after {run.step} updates on {run.data['source']} data, {run.data['episodes']} episodes; "
         f"{seeds} training seed{'s' * (seeds > 1)}, {pairs[0]['episodes']} episodes played for each; "
-        f"{decisions} timed on {jax.devices()[0].device_kind}"
+        f"{decisions} {_unusual(run, pairs[0])}timed on {jax.devices()[0].device_kind}"
     )
+
+
+def _unusual(run: Run, pair: Pair) -> str:
+    """How decisions differ from the agent's usual ones; empty if they do not."""
+    own = run.agent.actor.budgets.usual.noise_scale
+    noise = [] if pair["noise_scale"] == own else [f"noise scale {pair['noise_scale']:g}"]
+    verifier = [] if pair["verifier"] is None else [f"verifier {pair['verifier']}"]
+    return f"with {' and '.join(noise + verifier)} " if noise + verifier else ""
 
 
 def _choice(pairs: Sequence[Pair]) -> str:

@@ -23,10 +23,10 @@ Pair = dict[str, Any]
 - `return` and `length`, means over episodes, and `steps_per_second`, environment steps per second while playing;
 - `latency_ms` and `latency_p95_ms` of a decision for one observation; `batch_latency_ms` and `batch_latency_p95_ms` of
   a decision for `batch_size` observations, and `candidates_per_second` in it;
-- `remark`, a note if the pair hurts, else the empty string.
+- `remark`, a note if the interval shows that the pair hurts, else the empty string.
 """
 
-CANDIDATES_HURT = "best of N hurts here: Q over-estimates"
+CANDIDATES_HURT = "best of N hurts here"
 STEPS_HURT = "more steps hurt here"
 
 
@@ -121,8 +121,8 @@ def _latency(timings: Sequence[dict[str, Any]], candidates: int) -> Pair:
 
 
 def _remark(pair: Pair) -> str:
-    worse = pair["difference"] < 0
-    if pair["candidates"] > 1 and (worse if pair["gain"] is None else pair["gain"] < 0):
+    worse = pair["difference_high"] < 0
+    if pair["candidates"] > 1 and (worse if pair["gain"] is None else pair["gain_high"] < 0):
         return CANDIDATES_HURT
     return STEPS_HURT if worse else ""
 

@@ -197,7 +197,10 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
         switch = kind in (None, bool)
         words += _option(option, value) if switch else [f"--{option}", *_split(value)]
     modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
-    config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
+    try:
+        config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
+    except ValueError as error:
+        raise ValueError(f"{agent}: {error}") from error
     logging = {name: getattr(options, name) for name in ("tensorboard", "wandb", "compilation_cache")}
     if options != RunOptions(preset=options.preset, **logging) or (env is not None and config.env != env):
         raise ValueError(

@@ -88,7 +88,7 @@ def _train_in(
         mesh=mesh,
         hosts=hosts,
     )
-    return show_ending(directory, config, session.run())
+    return show_ending(directory, config, session.run(), quiet=options.quiet)
 
 
 def _sinks(directory: Path, config: TrainConfig, options: RunOptions, resume_step: int | None) -> list[Sink]:

@@ -23,14 +23,18 @@ class Ending:
     """The reason of each failed evaluation, by its step; these have no rows."""
 
 
-def show_ending(directory: Path, config: TrainConfig, ending: Ending) -> int:
-    """Prints the results, unless a signal stopped the training, and how it ended; **returns** the exit code."""
+def show_ending(directory: Path, config: TrainConfig, ending: Ending, *, quiet: bool = False) -> int:
+    """Prints the results, unless a signal stopped the training, and how it ended; **returns** the exit code.
+
+    **Arguments:** `quiet`, whether to hide the progress bar of the table over budgets.
+    """
     resume = resume_command(config, directory)
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         print(f"Stopped by {name} at update {ending.step}, which is saved; continue with:\n  {resume}")
         return 128 + ending.signal
-    complete = show_results(config, directory, [seed for seed in config.members if seed not in ending.bad_seeds])
+    seeds = [seed for seed in config.members if seed not in ending.bad_seeds]
+    complete = show_results(config, directory, seeds, quiet=quiet)
     for seed, step in ending.bad_seeds.items():
         name = config.members[seed].label
         print(f"{name} stopped at update {step}, where its losses were not finite; the results leave it out.")

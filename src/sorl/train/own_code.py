@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from sorl.agents import AbstractAgent
-from sorl.agents.modules import place
 from sorl.agents.shared.metrics import refuse_unusable
+from sorl.system.error_places import place
 
 
 @contextlib.contextmanager

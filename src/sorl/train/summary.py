@@ -22,8 +22,10 @@ BEST_OF_N = (
 )
 
 
-def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> bool:
+def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int], *, quiet: bool = False) -> bool:
     """Prints the headline, the table over budgets, the files, and the next commands.
+
+    **Arguments:** `quiet`, whether to hide the progress bar of the table over budgets.
 
     **Returns:** whether the table was made; if not, also prints the reason and the command that makes it.
     """
@@ -32,7 +34,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> 
     if config.evaluation.interval and seeds:
         _show_headline(config, directory, seeds)
         try:
-            evaluate.main(_table_options(config, directory, seeds))
+            evaluate.main(_table_options(config, directory, seeds, quiet))
         except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
             failure = error
     lines = [
@@ -65,11 +67,13 @@ def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
     noise_scale = config.agent.actor.budgets.usual.noise_scale
     found = headline(evaluation_rows(rows, config.evaluation.episodes, noise_scale))
     if found:
-        print("Headline, the mean over the last three evaluations while training:")
+        count = len(found[0]["steps"])
+        which = "the only evaluation" if count == 1 else f"the mean over the last {count} evaluations"
+        print(f"Headline, {which} while training:")
         print(table(found))
 
 
-def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> evaluate.Config:
+def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int], quiet: bool) -> evaluate.Config:
     evaluation = config.evaluation
     return evaluate.Config(
         run=directory,
@@ -80,6 +84,7 @@ def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
         episodes=config.final_episodes,
         step_timeout=evaluation.step_timeout,
         success_timing=evaluation.success_timing,
+        quiet=quiet,
         compilation_cache=False,  # the training command has already enabled it, unless the user disabled it
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sorl.data.checks import whole_numbers_note
 from sorl.data.mapped.manifest import ArrayFile, Manifest, read_manifest
 from sorl.data.mapped.reader import open_arrays, read_whole, verify
 from sorl.data.own_logs.file import Log
@@ -59,7 +60,7 @@ def read_directory(directory: pathlib.Path, *, in_memory: bool) -> Log:
     unused = tuple(name for name in manifest.arrays if name not in arrays and name not in UNUSED)
     notes = []
     if arrays["actions"].dtype.kind in "iu":
-        notes.append(f"actions of {directory.name} are whole numbers, but the policy acts with real numbers between.")
+        notes.append(whole_numbers_note(directory))
     if unused:
         notes.append(f"{directory.name} holds arrays that are not used: {', '.join(unused)}.")
     for note in notes:

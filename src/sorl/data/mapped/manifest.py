@@ -23,6 +23,7 @@ EPISODE_ARRAYS = ("episode_lengths", "final_observations", "final_known")
 """The arrays with one row an episode; every other array has one row a step."""
 STEPS_NEEDED = ("observations", "actions")
 ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+FIELDS = {"format", "version", "rows", "episodes", "action_range", "arrays", "provenance"}
 REMEDY = "copy the directory again, or make it again"
 
 
@@ -148,6 +149,8 @@ def read_manifest(directory: pathlib.Path) -> Manifest:
             f"{path} has version {content.get('version')!r} of its format, and this is sorl for version {VERSION}; "
             "read it with the release that wrote it."
         )
+    if unknown := sorted(content.keys() - FIELDS):
+        raise ValueError(f"{path} has the unknown field {unknown[0]!r}; read it with the release that wrote it.")
     try:
         return _manifest(content)
     except (KeyError, TypeError, ValueError, OverflowError) as error:

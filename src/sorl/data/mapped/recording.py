@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sorl.data.checks import whole_numbers_note
 from sorl.data.mapped.manifest import NAME
-from sorl.data.mapped.reader import episode_starts, open_arrays
+from sorl.data.mapped.reader import episode_starts, open_arrays, verify
 from sorl.data.paging import release
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import column_names
@@ -19,23 +20,29 @@ NEEDED = ("observations", "actions", "rewards", "terminations")
 
 
 def recording(path: pathlib.Path) -> Recording:
-    """The episodes of a data directory; raises a `ValueError` if it is damaged or lacks rewards or terminations."""
+    """The episodes of a data directory; raises a `ValueError` if it lacks rewards or terminations.
+
+    Its `read` raises a `ValueError` before the first episode if a block differs from its checksum.
+    """
     manifest, arrays = open_arrays(path)
     missing = [name for name in NEEDED if name not in arrays]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}; write all of {', '.join(NEEDED)} to it.")
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+        verify(path)  # what is read is written elsewhere, where damage could not be found any more
+        if arrays["actions"].dtype.kind in "iu":
+            notes.append(whole_numbers_note(path))
         starts, released = episode_starts(arrays["episode_lengths"]), 0
         for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
             step = {name: np.array(arrays[name][start:stop]) for name in NEEDED}
-            observations = step["observations"]
+            observations, actions = step["observations"], step["actions"]
             if arrays["final_known"][number]:
                 observations = np.concatenate([observations, arrays["final_observations"][number : number + 1]])
             truncations = arrays.get("truncations")
             yield LoggedEpisode(
                 observations,
-                step["actions"],
+                actions.astype(np.float64) if actions.dtype.kind in "iu" else actions,
                 step["rewards"],
                 step["terminations"].astype(np.bool_),
                 not step["terminations"][-1] if truncations is None else bool(truncations[stop - 1]),

@@ -1,5 +1,6 @@
 """Writes data directories, episode by episode in constant memory, and joins those that were written in parallel."""
 
+import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class MappedWriter:
     `action_range`, the actions that map to -1 and 1, if they are known (`action_low` and `action_high` of own logs).
 
     Raises a `FileExistsError` if `path` exists, another `OSError`, one sentence, if the system refuses a write, and a
-    `ValueError` for an action range that is none.
+    `ValueError` for an action range that is none, or a provenance that is not JSON-able.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class MappedWriter:
         self.path = pathlib.Path(path)
         self.provenance = dict(provenance or {})
         """The origin of the data, which may be completed while they are written."""
+        _refuse_no_json(self.path, self.provenance)  # not at the end, where all that was written would be lost
         self._range = None if action_range is None else _checked_range(self.path, action_range)
         self._files = ExitStack()
         self._arrays: dict[str, ArrayWriter] = {}
@@ -203,6 +205,16 @@ def _checked_range(path: pathlib.Path, found: Range) -> tuple[tuple[float, ...],
     if len(low) != len(high) or not np.all(np.isfinite([low, high])) or not np.all(np.less_equal(low, high)):
         raise ValueError(f"The action range of {path} is {found}; give a finite low <= high for each action.")
     return low, high
+
+
+def _refuse_no_json(path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
+    for name, value in provenance.items():
+        try:
+            json.dumps({name: value})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name!r} in the provenance of {path} is {value!r} ({error}); give texts, numbers, lists and the like."
+            ) from error
 
 
 def _kinds(rows: checks.Arrays) -> Kinds:

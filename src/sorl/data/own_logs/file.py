@@ -79,18 +79,13 @@ def read_log(path: pathlib.Path) -> Log:
     checks.refuse_open_end(path, ends)
     successors, has_successor, notes = _successors(path, arrays, ends)
     if arrays["actions"].dtype.kind in "iu":
-        notes.append(whole_numbers_note(path))
+        notes.append(checks.whole_numbers_note(path))
     if unused:
         notes.append(f"{path.name} holds keys that are not used: {', '.join(map(_with_suggestion, unused))}.")
     for note in notes:
         warnings.warn(note, stacklevel=3)
     rows = {key: arrays[key] for key in ("observations", "actions", "rewards")}
     return Log(path, rows, ends, terminated, successors, has_successor, scale, tuple(unused), tuple(notes))
-
-
-def whole_numbers_note(path: pathlib.Path) -> str:
-    """The sentence about actions that are stored as whole numbers."""
-    return f"actions of {path.name} are whole numbers, but the policy acts with real numbers between them."
 
 
 def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -186,7 +186,9 @@ def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
     if is_data_directory(log.path):
         beside = log.path.with_name(f"{log.path.name}-val")
     if not beside.exists():
-        if log.held_out is not None and not log.held_out.all():
+        if log.held_out is not None:
+            if log.held_out.all():
+                raise ValueError(f"The split of {log.path} holds out every episode; leave some to train on.")
             held_out = np.repeat(log.held_out, log.lengths)
             return _Split(~held_out, [], int(log.held_out.sum()), {"by": "the data's own split"})
         held_out = _held_out(log, fraction, seed)

@@ -16,7 +16,6 @@ from sorl.data.own_logs.file import (
     refuse_unclear_ends,
     refuse_wrong_scale,
     stored_names,
-    whole_numbers_note,
 )
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
@@ -58,7 +57,7 @@ def recording(path: Path) -> Recording:
         for number, episode in enumerate(found.read(notes)):
             if episode.actions.dtype.kind in "iu":
                 if not number:
-                    notes.append(whole_numbers_note(path))
+                    notes.append(checks.whole_numbers_note(path))
                 episode = episode._replace(actions=episode.actions.astype(np.float64))
             yield episode
 

@@ -27,8 +27,8 @@ def chosen_keys(
             )
         if not known[key]:
             raise ValueError(
-                f"{key} of {where} is an image or no array of numbers, which policies cannot use; choose among "
-                f"{', '.join(usable) or 'none'}."
+                f"{key} of {where} is an image or no array of numbers, which policies cannot use; "
+                f"{'choose among ' + ', '.join(usable) if usable else 'no other observation can be used either'}."
             )
     if len(set(keys)) < len(keys):
         raise ValueError(f"The observation keys {', '.join(keys)} repeat one; name each once.")

@@ -1,5 +1,6 @@
 """A CSV file as a table: the first line names the columns, and every cell is a number."""
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from sorl.system.files import named_errors, refuse_special
 BLOCK_ROWS = 8192
 FLAGS = {"true": "1", "false": "0"}
 """Words for booleans, in any case, and the numbers that they count as."""
+UNDERSCORE = "_"
+"""Python reads 1_0 as 10; in a file it is a fault."""
 
 
 class CsvTable:
@@ -60,17 +63,18 @@ class CsvTable:
                     "every row a cell for each."
                 )
         chosen = [[row[place] for place in places] for row in rows]
-        try:
-            return np.array(chosen, dtype=np.float64)
-        except ValueError:
-            return np.array([self._row(row, first + number, places) for number, row in enumerate(chosen)])
+        if not any(UNDERSCORE in cell for row in chosen for cell in row):
+            with contextlib.suppress(ValueError):
+                return np.array(chosen, dtype=np.float64)
+        return np.array([self._row(row, first + number, places) for number, row in enumerate(chosen)])
 
     def _row(self, row: list[str], number: int, places: list[int]) -> list[float]:
         """The numbers of one row, one by one, to find the cell that is none."""
         values = []
         for place, cell in zip(places, row, strict=True):
+            number_of = FLAGS.get(cell.strip().lower(), cell)
             try:
-                values.append(float(FLAGS.get(cell.strip().lower(), cell)))
+                values.append(float(number_of.replace(UNDERSCORE, "no digit")))
             except ValueError:
                 raise ValueError(
                     f"{self.columns[place]} of {self.path} is {cell[:40]!r} in row {number}; give a number."
