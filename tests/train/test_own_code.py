@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from sorl.agents import Bc
+from sorl.agents.actors import actor_of
 from sorl.train import loop
 
 from .. import synthetic
@@ -54,6 +56,66 @@ def test_the_place_is_the_users_line_that_called_another_package():
 def test_metrics_of_both_methods_are_scalar_floats(method, found, message):
     with pytest.raises(ValueError, match=message):
         begin(with_method(method, lambda *_: found))
+
+
+class OtherActor(type(Bc().actor)):
+    """An actor whose methods a test replaces."""
+
+
+def _with_actor(**methods):
+    kind = type("Odd", (OtherActor,), {**methods, "__module__": __name__})
+    return property(lambda self: actor_of(kind, self))
+
+
+def _doubled(self, state, *_):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float16), state), {"a_loss": jnp.zeros(())}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"update": lambda self, state, *_: state},
+            r"Mine.update returns a \w+; return the pair of the next state and",
+        ),
+        ({"update": lambda self, state, *_: ({}, state)}, r"Mine.update returns \(dict, \w+\); return the pair"),
+        (
+            {"update": _doubled},
+            r"a state whose \S+ is float16\[.*, but that of init is float32\[.* at \S+; return a state",
+        ),
+        ({"update": lambda *_: ((), {"a_loss": jnp.zeros(())})}, "a state of 0 arrays whose structure is not that of"),
+        (
+            {"losses": lambda *_: (jnp.zeros(()), {})},
+            "Mine.losses returns a tuple; let it return a dictionary of scalar",
+        ),
+        ({"losses": lambda *_: {"a_loss": None}}, "The metric a_loss of Mine is None; let losses return scalar floats"),
+        ({"losses": lambda *_: {"a/b": jnp.zeros(())}}, "a metric named 'a/b'; name it by letters, digits and under"),
+        (
+            {"losses": lambda *_: {"value_excess": jnp.zeros(())}},
+            "a metric named 'value_excess'; .* training logs itself",
+        ),
+        (
+            {"policy": lambda self, state: ()},
+            r"Mine.policy returns the arrays none, but .* describes float32\[.* more; let",
+        ),
+        (
+            {"actor": _with_actor(act=lambda *_: jnp.zeros((1, 2)))},
+            r"actor returns an array of float32\[1, 2\]; .* \[2\]",
+        ),
+        (
+            {"actor": _with_actor(act=lambda *_: 1 / 0)},
+            r"Mine.actor.act failed with ZeroDivisionError: .* \(line \d+ of te",
+        ),
+        (
+            {"init": lambda self, *_, key: jnp.zeros(self.learning_rate)},
+            r"init failed .*; declare what shapes the prog",
+        ),
+    ],
+)
+def test_what_methods_return_is_checked_before_training(changes, message):
+    agent: Any = type("Mine", (Mine,), {**changes, "__module__": __name__})()
+    with pytest.raises(ValueError, match=message):
+        begin(agent)
 
 
 def test_errors_of_the_packages_agents_are_not_renamed(monkeypatch):

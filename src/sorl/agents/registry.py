@@ -9,11 +9,12 @@ import importlib.metadata
 import inspect
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, Union, cast
 
 from sorl.agents.actors import ACTORS, AbstractActor
+from sorl.agents.budget import Budgets
 from sorl.agents.interface import AbstractAgent
 
 
@@ -48,7 +49,10 @@ def register(agent_class: Agent) -> Agent:
         )
     make: Any = agent_class
     _refuse_untrainable_values(make())
+    for _, fields in _presets(agent_class):
+        _refuse_untrainable_values(make(**fields))
     register_actor(type(make().actor))
+    _refuse_other_budgets(name, make().actor.budgets)
     _agents[name] = agent_class
     return agent_class
 
@@ -177,14 +181,26 @@ def _refuse_unfinished(agent_class: Any) -> None:
         raise ValueError(f"The agent {name} has no default for {', '.join(required)}; give each hyper-parameter one.")
     _refuse_field_named_type(agent_class)
     known = {field.name for field in dataclasses.fields(agent_class)}
-    presets = {"quickstart": agent_class.quickstart, "own_logs": agent_class.own_logs}
-    presets |= {f"published[{env!r}]": settings.fields for env, settings in agent_class.published.settings.items()}
-    for preset, fields in presets.items():
+    for preset, fields in _presets(agent_class):
         if unknown := sorted(fields.keys() - known):
             raise ValueError(
                 f"{preset} of the agent {name} sets {', '.join(unknown)}, which is no hyper-parameter; give one of "
                 f"{', '.join(sorted(known))}."
             )
+
+
+def _presets(agent_class: type[AbstractAgent]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The name and the hyper-parameters of each of an agent's presets."""
+    yield "quickstart", agent_class.quickstart
+    yield "own_logs", agent_class.own_logs
+    for env, settings in agent_class.published.settings.items():
+        yield f"published[{env!r}]", settings.fields
+
+
+def _refuse_other_budgets(name: str, budgets: Any) -> None:
+    if not isinstance(budgets, Budgets):
+        kind = type(budgets).__name__
+        raise ValueError(f"budgets of the actor of {name} is a {kind}; make it a property that returns sorl.Budgets.")
 
 
 def _refuse_other_classes(actor_class: Any) -> None:
@@ -198,9 +214,15 @@ def _refuse_field_named_type(kind: Any) -> None:
 
 
 def _refuse_untrainable_values(agent: AbstractAgent) -> None:
-    """Refuses hyper-parameters that would be arrays in the compiled update and cannot be."""
+    """Refuses hyper-parameters that would be arrays in the compiled update and cannot be, or that files cannot hold."""
     for field in dataclasses.fields(agent):
         value = getattr(agent, field.name)
+        if isinstance(value, list) or hasattr(value, "dtype"):
+            kind = "a list" if isinstance(value, list) else "an array"
+            raise ValueError(
+                f"The agent {type(agent).__name__} has {field.name} = {value!r}, {kind}; give a number, a text or a "
+                "tuple of them."
+            )
         if isinstance(value, str | bool) and not field.metadata.get("static"):
             raise ValueError(
                 f"The agent {type(agent).__name__} has {field.name} = {value!r}, which the compiled update cannot take "

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from sorl.agents import Budget
 from sorl.agents.actors import AbstractActor
+from sorl.agents.shared.settings import refuse_no_layers
 from sorl.assess.acting import decision_size, in_blocks, varying
 from sorl.assess.trajectories import Trajectories, ValueScale, value_scale
 from sorl.data.transitions import Dataset, Transition, Window
@@ -54,6 +55,7 @@ class FitOptions:
     """Seed of the fit and of the policy's noise."""
 
     def __post_init__(self):
+        refuse_no_layers("hidden_sizes", self.hidden_sizes)
         refuse_outside(
             self,
             updates=(1, MAX_COUNT),

@@ -88,8 +88,10 @@ def _refuse_unvarying(agent: AbstractAgent, varied: Varied) -> None:
             f"population varies {varied.field}, which {'is no float or shapes the program' if exists else near}; a "
             f"population can vary {', '.join(known) or 'nothing of this agent'}."
         )
-    if not varied.values or len(set(varied.values)) < len(varied.values):
-        raise ValueError(f"population gives {varied.field} the values {varied.values}; give at least one, each once.")
+    if not varied.values:
+        raise ValueError(f"population gives {varied.field} no number; give at least one behind it.")
+    if len(set(varied.values)) < len(varied.values):
+        raise ValueError(f"population gives {varied.field} the values {varied.values}; give each once.")
 
 
 def varying_fields(agent_class: type[AbstractAgent]) -> list[str]:

@@ -7,7 +7,7 @@ Park et al., "Flow Q-Learning" (2025), section 3. All functions take one example
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 
 Field = Callable[[Array, Array, Array], Array]
@@ -29,14 +29,24 @@ def interpolate(
     return (1 - kept * time[..., None]) * noise + time[..., None] * action, action - kept * noise
 
 
+def real(values: ArrayLike) -> Float[Array, "..."]:
+    """An array of real numbers: whole numbers are converted, because their type would round the times of a flow."""
+    array = jnp.asarray(values)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
 def integrate(
     velocity: Callable[[Array, Array], Array], start: Float[Array, "*batch action"], steps: int, *, clip: bool = True
 ) -> Float[Array, "*batch action"]:
     """Integrates `velocity(action, time)` from time 0 to 1 in `steps` equal Euler steps.
 
     The result is clipped to [-1, 1] once, after the last step; `clip=False` omits that.
+
+    Raises a `ValueError` for fewer than one step.
     """
-    action = start
+    if steps < 1:
+        raise ValueError(f"The number of steps is {steps}; give at least 1.")
+    action = start = real(start)
     for index in range(steps):
         action = action + (1 / steps) * velocity(action, jnp.asarray(index / steps, start.dtype))
     return jnp.clip(action, -1.0, 1.0) if clip else action

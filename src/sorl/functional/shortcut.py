@@ -62,7 +62,11 @@ def sample(
     for budgets beyond those trained (default: k); `clip=False` omits the clipping.
     """
     # Computed by Python: jnp.log2(8) need not be exactly 3.
-    log2_steps = jnp.asarray(math.log2(conditioning or steps), noise.dtype)
+    shown = steps if conditioning is None else conditioning
+    if min(steps, shown) < 1:
+        raise ValueError(f"The number of jumps is {steps}, with the input {shown} for the field; give at least 1.")
+    noise = flows.real(noise)
+    log2_steps = jnp.asarray(math.log2(shown), noise.dtype)
     return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
 
 

@@ -15,13 +15,17 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sorl.agents import AbstractAgent
-from sorl.agents.shared.metrics import refuse_unusable
 from sorl.data.host import HostDataset
 from sorl.data.transitions import Dataset, Transition, Windows
 from sorl.system.accelerators import traced_for
 from sorl.train.draws import INIT, Batches, draw, draw_shared, joined, separate
 from sorl.train.hyperparameters import combined, single_precision
-from sorl.train.own_code import errors_of, refuse_unusable_losses
+from sorl.train.own_code import (
+    errors_of,
+    refuse_other_results,
+    refuse_unusable_losses,
+    refuse_unusable_policy,
+)
 
 
 SeedMapping = Literal["map", "vmap"]
@@ -92,9 +96,11 @@ def init(
     with errors_of(agent, "draw_shared"):
         shared = jax.eval_shape(draw_shared, agent, step)
     with errors_of(agent, "update"):
-        _, metrics = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
-    refuse_unusable(type(agent).__name__, metrics)
+        updated = jax.eval_shape(_update, agent, one_by_one[0], *drawn, shared)
+    refuse_other_results(agent, one_by_one[0], updated)
+    metrics = updated[1]
     refuse_unusable_losses(agent, one_by_one[0], *drawn, shared)
+    refuse_unusable_policy(agent, one_by_one[0], observation_size, action_size)
     return TrainState(
         agent=states,
         step=step,
@@ -295,7 +301,7 @@ def _update(
     *,
     platform: str = "cpu",
     alone: bool = False,
-) -> tuple[PyTree, PyTree]:
+) -> Any:  # what a user's agent returns is checked by `init`
     with traced_for(platform, alone=alone):
         return agent.update(state, batch, draws, shared)
 

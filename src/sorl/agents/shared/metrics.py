@@ -1,5 +1,6 @@
 """Descriptions of the metrics that several algorithms log."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,10 @@ SHARED: Mapping[str, str] = {
 }
 """Descriptions by metric name; an agent's own `metric_descriptions` take precedence."""
 
+NAME = re.compile(r"\w+", re.ASCII)
+RESERVED = ("value_excess",)
+"""Metrics that training adds to those of every agent."""
+
 UNDESCRIBED = "logged by the agent, without a description"
 
 
@@ -35,15 +40,25 @@ def described(own: Mapping[str, str], metric: str) -> str:
     return own.get(metric) or SHARED.get(metric, UNDESCRIBED)
 
 
-def refuse_unusable(agent: str, metrics: Mapping[str, Any], method: str = "update") -> None:
-    """Raises a `ValueError`, one sentence, for a metric that is no scalar float and so has no mean to log.
+def refuse_unusable(agent: str, metrics: Any, method: str = "update") -> None:
+    """Raises a `ValueError`, one sentence, for a metric that is no scalar float, or whose name cannot be logged.
 
     **Arguments:** the name of the agent's class; by name, what its `method` returns, arrays or only their shapes and
     types, at least one.
     """
+    if not isinstance(metrics, Mapping):
+        kind = type(metrics).__name__
+        raise ValueError(f"{agent}.{method} returns a {kind}; let it return a dictionary of scalar floats by name.")
     if not metrics:
         raise ValueError(f"{agent}.{method} returns no metric; let it return at least one scalar float by name.")
     for name, metric in metrics.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
+            raise ValueError(
+                f"{agent} has a metric named {name!r}; name it by letters, digits and underscores, and not "
+                f"{' or '.join(RESERVED)}, which training logs itself."
+            )
+        if not hasattr(metric, "dtype"):
+            raise ValueError(f"The metric {name} of {agent} is {metric!r}; let {method} return scalar floats.")
         if metric.shape or not jnp.issubdtype(metric.dtype, jnp.floating):
             raise ValueError(
                 f"The metric {name} of {agent} is an array of shape {list(metric.shape)} and type {metric.dtype}; "

@@ -49,7 +49,7 @@ def refuse_absurd_values(agent: Any) -> None:
     for field in dataclasses.fields(agent):
         name, value = field.name, getattr(agent, field.name)
         if name in COUNTS:
-            _refuse_none(name, value)
+            refuse_no_layers(name, value)
             refuse_outside(agent, **{name: (1, COUNTS[name])})
         elif name in SHARES:
             refuse_outside(agent, **{name: SHARE})
@@ -66,8 +66,8 @@ def refuse_absurd_values(agent: Any) -> None:
         raise ValueError(f"learning_rate is {rate}; give a number above 0.")
 
 
-def _refuse_none(name: str, value: Any) -> None:
-    """Refuses counts below 1, hidden sizes without layers, and layers without units."""
+def refuse_no_layers(name: str, value: Any) -> None:
+    """Raises a `ValueError` for a count below 1, hidden sizes without layers, and layers without units."""
     if isinstance(value, tuple) and (not value or min(value) < 1):
         raise ValueError(f"{name} {value} makes no network; give at least one hidden layer of at least one unit.")
     if isinstance(value, int) and value < 1:
