@@ -91,7 +91,12 @@ def refuse_unusable_policy(agent: AbstractAgent, state: Any, observation_size: i
     with errors_of(agent, "actor.draw_action"):
         draws = jax.eval_shape(lambda key: actor.draw_action(action_size, budget, key=key), key)
     with errors_of(agent, "actor.act"):
-        action = jax.eval_shape(lambda *given: actor.act(*given, budget), networks, observation, draws)
+        action = jax.eval_shape(
+            lambda networks, observation, draws: actor.act(networks, observation, draws, budget),
+            networks,
+            observation,
+            draws,
+        )
     if getattr(action, "shape", None) != (action_size,):
         raise ValueError(
             f"The act of {name}'s actor returns {_kinds(action)}; return one action, an array of shape [{action_size}]."
