@@ -42,6 +42,7 @@ def test_a_run_refuses_to_evaluate_with_a_budget_that_the_agent_lacks(name, fiel
         ({"flow_steps": 0}, "flow_steps is 0"),
         ({"candidates": 0}, "candidates is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; give a number above 0"),
         ({"discount": 1.5}, "discount is 1.5"),
         ({"target_rate": -0.1}, "target_rate is -0.1"),
         ({"expectile": 2.0}, "expectile is 2.0"),

@@ -224,3 +224,23 @@ def test_the_q_loss_can_be_pessimistic(maybe_jit):
     loss = maybe_jit(lambda q: td.policy_q_loss(q, aggregation=functools.partial(verifiers.lower_bound, k=0.5)))
     assert float(loss(Q)) == pytest.approx(3.5 / 6.5, rel=1e-6)
     assert float(td.policy_q_loss(Q, aggregation="min")) == pytest.approx(7 / 9, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (
+            td.td_target,
+            (Q[:, 0], Q[:, 0], Q[:, 0]),
+            r"reward \[3\], discount \[3\], next_q \[\]; give one value for each",
+        ),
+        (td.td_target, (Q[:, :1], Q[:, :1], Q), r"reward \[3, 1\], discount \[3, 1\], next_q \[3\]"),
+        (td.expected_max_target, (Q[:, 0], Q[:, 0], Q), r"discount \[3\], next_q \[\]; give one"),
+        (td.td_loss, (Q, Q), r"q \[3\], target \[3, 2\]; give one value for each row"),
+        (td.td_loss, (Q, Q[:, :1]), r"q \[3\], target \[3, 1\]"),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused_without_jaxtyping_too(function, arguments, message):
+    unchecked = functools.partial(function.__wrapped__, **({} if function is td.td_loss else {"aggregation": "mean"}))
+    with pytest.raises(ValueError, match=message):
+        unchecked(*arguments)

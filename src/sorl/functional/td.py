@@ -21,7 +21,9 @@ def td_target(
     **Arguments:** `reward` and `discount` d as in `sorl.data.transitions.Transition`: the discounted sum of the rewards
     of n steps, and gamma^n, 0 where the episode terminated within them; `next_q`, the target critic's values.
     """
-    target = reward + discount * aggregate(next_q, aggregation)
+    value = aggregate(next_q, aggregation)
+    _refuse_other_shapes(reward=reward, discount=discount, next_q=value)
+    target = reward + discount * value
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
 
@@ -39,7 +41,9 @@ def expected_max_target(
     Expected-Max Q-Learning Operator for Simple Yet Effective Offline and Online RL", 2021). Arguments as for
     `td_target`, with a leading axis of candidates in `next_q`.
     """
-    target = reward + discount * jnp.max(aggregate(next_q, aggregation), axis=0)
+    value = jnp.max(aggregate(next_q, aggregation), axis=0)
+    _refuse_other_shapes(reward=reward, discount=discount, next_q=value)
+    target = reward + discount * value
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
 
@@ -47,6 +51,7 @@ def td_loss(
     q: Float[Array, "*batch heads"], target: Float[Array, "*batch"], valid: Float[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:
     """(Q - y)^2, averaged over heads and over the valid rows of the batch (None: all)."""
+    _refuse_other_shapes(q=q[..., 0], target=target)
     return mean_over((q - target[..., None]) ** 2, valid)
 
 
@@ -60,3 +65,11 @@ def policy_q_loss(
     q = aggregate(q, aggregation)
     loss = -jnp.mean(q)
     return loss / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalised else loss
+
+
+def _refuse_other_shapes(**arrays: Array) -> None:
+    """Raises a `ValueError` if arrays without their axis of heads differ in shape, which broadcasting would hide."""
+    shapes = {name: list(jnp.shape(array)) for name, array in arrays.items()}
+    if len({*map(tuple, shapes.values())}) > 1:
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"Without the last axis of Q, the heads, the shapes are {found}; give one value for each row.")

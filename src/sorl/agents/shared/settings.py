@@ -43,8 +43,8 @@ SHARES = ("discount", "target_rate", "average_rate", "expectile")
 def refuse_absurd_values(agent: Any) -> None:
     """Raises a `ValueError`, one sentence, if a field of an agent or actor has an invalid value.
 
-    Counts and layer sizes are at least 1, shares between 0 and 1, other numbers finite and not negative, and the
-    learning rate positive. The classes themselves check fields with other ranges.
+    Counts and layer sizes are at least 1, shares between 0 and 1, other numbers finite and not negative, the
+    learning rate and the largest norm of gradients positive. The classes themselves check fields with other ranges.
     """
     for field in dataclasses.fields(agent):
         name, value = field.name, getattr(agent, field.name)
@@ -61,9 +61,10 @@ def refuse_absurd_values(agent: Any) -> None:
             raise ValueError(f"{name} has {len(value)} layers; give at most {MAX_LAYERS}.")
         if name == "q_aggregation" and value not in ("mean", "min"):
             raise ValueError(f"q_aggregation is {value!r}; give 'mean' or 'min'.")
-    rate = getattr(agent, "learning_rate", None)
-    if isinstance(rate, int | float) and rate <= 0:
-        raise ValueError(f"learning_rate is {rate}; give a number above 0.")
+    for name in ("learning_rate", "max_grad_norm"):
+        value = getattr(agent, name, None)
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"{name} is {value}; give a number above 0.")
 
 
 def refuse_no_layers(name: str, value: Any) -> None:
