@@ -5,6 +5,7 @@ import importlib.metadata
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 import pytest
 
 import sorl
@@ -80,6 +81,23 @@ def test_fields_that_files_or_compiled_updates_cannot_hold_are_refused():
     for value in ("x", True):
         with pytest.raises(ValueError, match=r"The agent Mine has kind = .*; declare it as eqx.field\(static=True"):
             register(_class("Mine", kind=value, __annotations__={"kind": type(value)}))
+    with pytest.raises(ValueError, match=r"^quickstart: The agent Mine has learning_rate = 'big', which the compiled"):
+        register(_class("Mine", quickstart={"learning_rate": "big"}))
+    with pytest.raises(
+        ValueError, match=r"The agent Mine has hidden_sizes = \[8, 8\], a list; give a number, a text or a"
+    ):
+        register(_class("Mine", own_logs={"hidden_sizes": [8, 8]}))
+    with pytest.raises(ValueError, match="The agent Mine has rate = .*, an array; give a number"):
+        made = eqx.field(default_factory=lambda: np.zeros(2))
+        register(_class("Mine", rate=made, __annotations__={"rate": np.ndarray}))
+
+
+def test_budgets_are_budgets():
+    class Loose(ShortcutActor):
+        budgets = (1, 2)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    with pytest.raises(ValueError, match="budgets of the actor of Mine is a tuple; make it a property that returns"):
+        register(_class("Mine", actor=property(lambda self: actor_of(Loose, Sorl()))))
 
 
 class OtherActor(ShortcutActor):

@@ -92,6 +92,17 @@ def test_its_files_hold_it_and_a_report_shows_it(place, assessed, tmp_path):
     assert all(note[:60] in page for note in assessed.notes)
 
 
+def test_options_of_the_data_hold_for_the_runs_own_logs(place):
+    data = DataConfig(validation_fraction=0.5)
+    subject = load_subject(place / "RUN", seed=None, env=None, data=data, discount=None)
+    assert subject.data.provenance["validation"]["episodes"] == 6  # of the 12 logged
+
+
+def test_a_fit_without_layers_is_refused():
+    with pytest.raises(ValueError, match=r"hidden_sizes \(0,\) makes no network; give at least one hidden layer"):
+        FitOptions(hidden_sizes=(0,))
+
+
 def test_a_policy_without_a_critic_says_what_is_left_out(place, capsys):
     found = assess(place / "bc.sorl", data=DataConfig(path=place / "logs.npz"))
     assert found.budgets[0].own_value is None and found.budgets[0].over_estimation is None

@@ -13,3 +13,14 @@ def refusal(source, out, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said
     return said
+
+
+def assert_refused(case, directory, capsys):
+    """The conversion of a bad input is refused with the words of its case.
+
+    **Arguments:** `case`, a function that makes the input in a directory, and what is said, in parts between " .. ".
+    """
+    make, words = case
+    said = refusal(make(directory), directory / "out.npz", capsys)
+    for part in words.split(" .. "):
+        assert part in said, said

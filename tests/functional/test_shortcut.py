@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -101,6 +102,22 @@ def test_sample_shows_the_field_exact_times_and_step_counts(steps, conditioning)
 
     shortcut.sample(field, NOTHING, jnp.zeros(1), steps, conditioning=conditioning)
     assert shown == [(i / steps, math.log2(conditioning or steps)) for i in range(steps)]
+
+
+def test_whole_number_noise_has_the_times_of_real_noise():
+    def field(observation, action, time, log2_steps):
+        return (0.5 - action) / (1 - time) + 0 * log2_steps
+
+    # The velocity towards 0.5 reaches it exactly at time 1; with times rounded to 0 it would not.
+    sample: Any = shortcut.sample
+    unchecked = sample.__wrapped__  # as users call it, without jaxtyping's checks
+    np.testing.assert_allclose(unchecked(field, jnp.zeros(3), jnp.array([1, -2]), 4), [0.5, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "conditioning"), [(0, None), (-1, None), (2, 0)])
+def test_fewer_than_one_jump_is_refused(steps, conditioning):
+    with pytest.raises(ValueError, match="The number of jumps is .*; give at least 1"):
+        shortcut.sample(lambda *given: given[1], jnp.zeros(3), jnp.zeros(2), steps, conditioning=conditioning)
 
 
 def test_sample_clips_once_after_the_last_jump(maybe_jit):

@@ -137,7 +137,9 @@ def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played
         change = []
     grid(run, *SMALL, *change)
     assert len(played) == 4
-    assert "are of other policies or settings, and are not used" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ("decisions with verifier min timed" in out) == ("--verifier" in change)
+    assert "are of other policies or settings, and are not used" in out
     played.clear()
     grid(run, *SMALL, *change)
     assert played == []

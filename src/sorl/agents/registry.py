@@ -48,11 +48,12 @@ def register(agent_class: Agent) -> Agent:
             f"{agent_class.__module__}.{name} another name."
         )
     make: Any = agent_class
-    _refuse_untrainable_values(make())
-    for _, fields in _presets(agent_class):
-        _refuse_untrainable_values(make(**fields))
-    register_actor(type(make().actor))
-    _refuse_other_budgets(name, make().actor.budgets)
+    default = make()
+    values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    for place, given in (("", values), *_presets(agent_class)):
+        _refuse_untrainable_values(agent_class, f"{place}: " if place else "", given)
+    register_actor(type(default.actor))
+    _refuse_other_budgets(name, default.actor.budgets)
     _agents[name] = agent_class
     return agent_class
 
@@ -213,20 +214,23 @@ def _refuse_field_named_type(kind: Any) -> None:
         raise ValueError(f"{kind.__name__} has a field named type, where files have its class; give it another name.")
 
 
-def _refuse_untrainable_values(agent: AbstractAgent) -> None:
-    """Refuses hyper-parameters that would be arrays in the compiled update and cannot be, or that files cannot hold."""
-    for field in dataclasses.fields(agent):
-        value = getattr(agent, field.name)
+def _refuse_untrainable_values(agent_class: type[AbstractAgent], place: str, values: Mapping[str, Any]) -> None:
+    """Refuses hyper-parameters that would be arrays in the compiled update and cannot be, or that files cannot hold.
+
+    **Arguments:** `place`, with which the sentence begins; `values` by the names of the fields.
+    """
+    static = {field.name: field.metadata.get("static") for field in dataclasses.fields(cast(Any, agent_class))}
+    for name, value in values.items():
         if isinstance(value, list) or hasattr(value, "dtype"):
             kind = "a list" if isinstance(value, list) else "an array"
             raise ValueError(
-                f"The agent {type(agent).__name__} has {field.name} = {value!r}, {kind}; give a number, a text or a "
+                f"{place}The agent {agent_class.__name__} has {name} = {value!r}, {kind}; give a number, a text or a "
                 "tuple of them."
             )
-        if isinstance(value, str | bool) and not field.metadata.get("static"):
+        if isinstance(value, str | bool) and not static[name]:
             raise ValueError(
-                f"The agent {type(agent).__name__} has {field.name} = {value!r}, which the compiled update cannot take "
-                "as a number; declare it as eqx.field(static=True, default=..)."
+                f"{place}The agent {agent_class.__name__} has {name} = {value!r}, which the compiled update cannot "
+                "take as a number; declare it as eqx.field(static=True, default=..)."
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sorl.config.changes import changes
 from sorl.config.options import DataConfig, TrainConfig, read_config
 from sorl.data.loaded import LoadedData
 from sorl.data.sources import Source
@@ -68,18 +69,12 @@ def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> So
             "with the options of its data."
         )
     if run is not None and env is None and run.data.path is not None and data.path is None:
-        data = dataclasses.replace(run.data, **_given(data))  # the run's own logs, read with these options
+        given = {name: getattr(data, name) for name in changes(DataConfig(), data)}
+        data = dataclasses.replace(run.data, **given)  # the run's own logs, read with these options
     if run is not None:
         _refuse_other_rewards(run.data, data)
     known = policy.provenance.get("env")
     return data.source(env or (known if isinstance(known, str) else None))
-
-
-def _given(data: DataConfig) -> dict[str, Any]:
-    """The options that are not left at their defaults."""
-    usual = DataConfig()
-    found = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
-    return {name: value for name, value in found.items() if value != getattr(usual, name)}
 
 
 def _refuse_other_rewards(run: DataConfig, given: DataConfig) -> None:

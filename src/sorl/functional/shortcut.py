@@ -60,12 +60,14 @@ def sample(
 
     **Arguments:** `steps`, the number of jumps k; `conditioning`, the number of steps that the field gets as its input,
     for budgets beyond those trained (default: k); `clip=False` omits the clipping.
+
+    Raises a `ValueError` for fewer than one jump, or an input below 1.
     """
-    # Computed by Python: jnp.log2(8) need not be exactly 3.
     shown = steps if conditioning is None else conditioning
     if min(steps, shown) < 1:
         raise ValueError(f"The number of jumps is {steps}, with the input {shown} for the field; give at least 1.")
     noise = flows.real(noise)
+    # Computed by Python: jnp.log2(8) need not be exactly 3.
     log2_steps = jnp.asarray(math.log2(shown), noise.dtype)
     return flows.integrate(lambda action, time: field(observation, action, time, log2_steps), noise, steps, clip=clip)
 

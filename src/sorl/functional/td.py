@@ -22,7 +22,7 @@ def td_target(
     of n steps, and gamma^n, 0 where the episode terminated within them; `next_q`, the target critic's values.
     """
     value = aggregate(next_q, aggregation)
-    _refuse_other_shapes(reward=reward, discount=discount, next_q=value)
+    _refuse_other_shapes(reward=jnp.shape(reward), discount=jnp.shape(discount), next_q=jnp.shape(value))
     target = reward + discount * value
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
@@ -42,7 +42,7 @@ def expected_max_target(
     `td_target`, with a leading axis of candidates in `next_q`.
     """
     value = jnp.max(aggregate(next_q, aggregation), axis=0)
-    _refuse_other_shapes(reward=reward, discount=discount, next_q=value)
+    _refuse_other_shapes(reward=jnp.shape(reward), discount=jnp.shape(discount), next_q=jnp.shape(value))
     target = reward + discount * value
     return jax.lax.stop_gradient(target) if stop_gradient else target
 
@@ -51,7 +51,7 @@ def td_loss(
     q: Float[Array, "*batch heads"], target: Float[Array, "*batch"], valid: Float[Array, "*batch"] | None = None
 ) -> Float[Array, ""]:
     """(Q - y)^2, averaged over heads and over the valid rows of the batch (None: all)."""
-    _refuse_other_shapes(q=q[..., 0], target=target)
+    _refuse_other_shapes(q=jnp.shape(q)[:-1], target=jnp.shape(target))
     return mean_over((q - target[..., None]) ** 2, valid)
 
 
@@ -67,9 +67,8 @@ def policy_q_loss(
     return loss / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalised else loss
 
 
-def _refuse_other_shapes(**arrays: Array) -> None:
-    """Raises a `ValueError` if arrays without their axis of heads differ in shape, which broadcasting would hide."""
-    shapes = {name: list(jnp.shape(array)) for name, array in arrays.items()}
-    if len({*map(tuple, shapes.values())}) > 1:
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+def _refuse_other_shapes(**shapes: tuple[int, ...]) -> None:
+    """Raises a `ValueError` if the shapes, without an axis of heads, differ, which broadcasting would hide."""
+    if len({*shapes.values()}) > 1:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ValueError(f"Without the last axis of Q, the heads, the shapes are {found}; give one value for each row.")

@@ -21,7 +21,7 @@ _ENVIRONMENTS = rows(
 )
 
 # Not in the papers' tables: as cube-double and scene. In puzzle-3x3 task 1, with 2 x 256 and four seeds, 0.87 of
-# the episodes succeed at any number of jumps, and 0.48 with SORL. Three seeds of two others have more at four jumps:
+# the episodes succeed, 0.84 or more at any number of jumps, and 0.48 with SORL. Three seeds of two others have more:
 # 0.96 with the Q loss too, which fails at one jump, and 0.94 with re-noised jumps alone (docs/agents/sorl-plus.md).
 _PUZZLE = {"backup_candidates": 4, "use_q_loss": False}
 

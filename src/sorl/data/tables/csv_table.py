@@ -15,8 +15,6 @@ from sorl.system.files import named_errors, refuse_special
 BLOCK_ROWS = 8192
 FLAGS = {"true": "1", "false": "0"}
 """Words for booleans, in any case, and the numbers that they count as."""
-UNDERSCORE = "_"
-"""Python reads 1_0 as 10; in a file it is a fault."""
 
 
 class CsvTable:
@@ -63,7 +61,7 @@ class CsvTable:
                     "every row a cell for each."
                 )
         chosen = [[row[place] for place in places] for row in rows]
-        if not any(UNDERSCORE in cell for row in chosen for cell in row):
+        if not any("_" in cell for row in chosen for cell in row):  # see `_number`
             with contextlib.suppress(ValueError):
                 return np.array(chosen, dtype=np.float64)
         return np.array([self._row(row, first + number, places) for number, row in enumerate(chosen)])
@@ -72,9 +70,8 @@ class CsvTable:
         """The numbers of one row, one by one, to find the cell that is none."""
         values = []
         for place, cell in zip(places, row, strict=True):
-            number_of = FLAGS.get(cell.strip().lower(), cell)
             try:
-                values.append(float(number_of.replace(UNDERSCORE, "no digit")))
+                values.append(_number(cell))
             except ValueError:
                 raise ValueError(
                     f"{self.columns[place]} of {self.path} is {cell[:40]!r} in row {number}; give a number."
@@ -85,3 +82,10 @@ class CsvTable:
         refuse_special(self.path, "CSV file")
         with named_errors(self.path, "read", "give a file that you may read"):
             return self.path.open(encoding="utf-8-sig", newline="")
+
+
+def _number(cell: str) -> float:
+    """The number or the flag in a cell; raises a `ValueError` for others, and for 1_0, which Python reads as 10."""
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(FLAGS.get(cell.strip().lower(), cell))
