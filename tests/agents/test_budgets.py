@@ -33,6 +33,8 @@ def test_what_an_agent_cannot_act_on_is_refused():
     with pytest.raises(ValueError, match="cannot act with 4 inference steps; give 1"):
         Fql().actor.budgets.refuse(Budget(4))
     OWN.refuse(Budget(1, 100))
+    with pytest.raises(ValueError, match="The numbers of candidates are 1 4 1; give each once"):
+        OWN.grid((1, 2), (1, 4, 1), final=True)
 
 
 def test_the_agents_own():

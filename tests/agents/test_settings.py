@@ -3,10 +3,13 @@
 import dataclasses
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from sorl.agents import AGENTS
+from sorl.agents import AGENTS, Sorl
 from sorl.agents.shared.published import ENVIRONMENTS
+from sorl.agents.shared.settings import refuse_absurd_values
 from sorl.config import presets
 from sorl.config.options import TrainConfig
 
@@ -57,6 +60,32 @@ def test_settings_that_cannot_train_are_refused(name, fields, message):
         return  # not a setting of this agent
     with pytest.raises(ValueError, match=message):
         AGENTS[name](**fields)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("discount", "0.99", "discount of Sorl is '0.99'; give a value of type float"),
+        ("hidden_sizes", 512, r"hidden_sizes of Sorl is 512; give a value of type tuple\[int, \.\.\.\]"),
+        ("hidden_sizes", [64, 64], r"hidden_sizes of Sorl is \[64, 64\]; give"),
+        ("hidden_sizes", (64, "64"), r"hidden_sizes of Sorl is \(64, '64'\); give"),
+        ("critic_heads", 2.0, "critic_heads of Sorl is 2.0; give a value of type int"),
+        ("learning_rate", None, "learning_rate of Sorl is None; give"),
+        ("late_learning_rate", "0", r"late_learning_rate of Sorl is '0'; give a value of type float \| None"),
+    ],
+)
+def test_values_of_another_type_are_refused(field, value, message):
+    agent = Sorl()
+    object.__setattr__(agent, field, value)  # the type checks of these tests would not let it be made
+    with pytest.raises(ValueError, match=message):
+        refuse_absurd_values(agent)
+
+
+def test_whole_numbers_and_arrays_may_take_the_place_of_numbers():
+    for value in (1, np.float32(1), jnp.float32(1)):
+        agent = Sorl()
+        object.__setattr__(agent, "q_coefficient", value)
+        refuse_absurd_values(agent)
 
 
 @every_agent

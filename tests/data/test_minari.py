@@ -5,6 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from sorl.data import load_logs
 from sorl.data.minari.source import Minari
 from sorl.data.recorded import checks
 from sorl.data.sources import absolute, user_source
@@ -116,6 +117,8 @@ def test_a_data_set_is_named_by_its_id_or_its_directory(home, monkeypatch, tmp_p
         assert absolute(name) == home / "pendulum/random-v0"
     with pytest.raises(FileNotFoundError, match="no Minari data set pendulum/other-v0 on this machine; fetch it with"):
         Minari(Path("minari:pendulum/other-v0")).recording()
+    with pytest.raises(FileNotFoundError, match="There is no file pendulum/other-v0; .* `minari download ID` first"):
+        load_logs("pendulum/other-v0")
 
 
 def test_reference_scores_and_the_environment_are_known(home):

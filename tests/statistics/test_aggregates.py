@@ -73,6 +73,15 @@ def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():
     assert probability_of_improvement(second, first).value == pytest.approx(1.5 / 6)
 
 
+def test_two_seeds_that_win_every_pair_do_not_make_the_first_certainly_better():
+    first, second = [np.array([0.8, 0.9])], [np.array([0.5, 0.6])]
+    # Wilson's interval of 2 successes in 2: 2 / (2 + z^2) = 2 / 5.8415 = 0.3424.
+    assert probability_of_improvement(first, second) == pytest.approx((1.0, 0.3424, 1.0), abs=1e-4)
+    assert probability_of_improvement(second, first) == pytest.approx((0.0, 0.0, 0.6576), abs=1e-4)
+    # With ten tasks there are 20 such pairs: 20 / (20 + 3.8415) = 0.8389.
+    assert probability_of_improvement(first * 10, second * 10).low == pytest.approx(0.8389, abs=1e-4)
+
+
 def test_every_task_counts_the_same():
     first = [np.array([1.0]), np.array([0.0, 0.0])]
     second = [np.array([0.0]), np.array([0.5, 0.0])]

@@ -1,5 +1,6 @@
 """A chunk of training: what its program does, and what it refuses."""
 
+import inspect
 from functools import partial
 
 import equinox as eqx
@@ -30,6 +31,18 @@ def test_inside_another_jit_train_steps_trains():
     # Not to the bit: with vectors of another width, sums are taken in another order.
     for one, other in zip(arrays(found.agent), arrays(train([3]).agent), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong, found",
+    [({"seed_mapping": "vmaps"}, "seed_mapping is 'vmaps'"), ({"log_interval": 0}, "log_interval 0; give map or vmap")],
+)
+def test_settings_of_no_program_are_refused(wrong, found):
+    agent, dataset = synthetic.agent(), synthetic.dataset()
+    state = loop.init(agent, dataset, (0,), batch_size=BATCH)
+    settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "map"} | wrong
+    with pytest.raises(ValueError, match=found):  # without the type checks, as a user has it
+        inspect.unwrap(loop.train_steps)(agent, state, dataset, jnp.int32(3), **settings)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])

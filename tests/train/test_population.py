@@ -134,6 +134,10 @@ def test_a_population_is_resumed_as_if_never_stopped(tmp_path, data, trained):
         (["agent.discount"], "population gives agent.discount no number; give at least one behind it"),
         (["agent.discount", "0.9", "0.9"], r"the values \(0.9, 0.9\); give each once"),
         (["agent.discount", "0.9", "agent.discount", "0.8"], "give each field once, with all of its values"),
+        (
+            ["agent.discount", "0.9", "0.8", "--agent.discount", "0.5"],
+            "population varies agent.discount, which the command line also sets to one value; leave one of the two out",
+        ),
         (["3", "agent.discount", "0.9"], "--population: 3 has no field; give a field of the agent before its values"),
     ],
 )

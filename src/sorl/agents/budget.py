@@ -121,9 +121,13 @@ class Budgets(NamedTuple):
         """All combinations of inference steps and candidates; None means the agent's defaults.
 
         The default number of candidates is that of the usual budget during training, and all of `candidates` for the
-        `final` table. Raises a `ValueError`, one sentence, for a budget that the agent does not support.
+        `final` table. Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
+        support.
         """
         steps = self.inference_steps if inference_steps is None else inference_steps
+        for name, asked in (("inference steps", inference_steps), ("candidates", candidates)):
+            if asked is not None and len(set(asked)) < len(asked):
+                raise ValueError(f"The numbers of {name} are {' '.join(map(str, asked))}; give each once.")
         own = self.candidates if final else (self.usual.candidates,)
         budgets = [
             dataclasses.replace(self.usual, inference_steps=m, candidates=n)

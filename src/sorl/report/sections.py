@@ -126,7 +126,7 @@ class Report:
         self._page.text(
             "The probability that a run of the first method scores higher than a run of the second, on a task drawn at "
             "random from those that both were run on; a tie counts one half. 95 % intervals resample seeds within "
-            "tasks, and need several."
+            "tasks, need several, and are at least as wide as Wilson's over pairs without a common seed."
         )
         rows, drawn = [], {}
         for (first, one), (second, other) in itertools.combinations(self._scores.items(), 2):

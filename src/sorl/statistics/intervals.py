@@ -63,10 +63,10 @@ class Interval(NamedTuple):
         return ends | dict.fromkeys(("success", "success_low", "success_high")) | returns
 
 
-def wilson_interval(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float | int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a success probability, which is also valid at 0 and 1.
 
-    **Arguments:** `successes`, out of `episodes` independent episodes; `confidence` in (0, 1).
+    **Arguments:** `successes`, out of `episodes` independent episodes, a half for a tie; `confidence` in (0, 1).
 
     **Returns:** the lowest and the highest probability. Raises a `ValueError` unless 0 <= successes <= episodes and
     episodes >= 1. Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
@@ -133,11 +133,12 @@ def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndar
     over_episodes = wilson_interval(int(successes.sum()), int(episodes.sum()))
     if len(rates) == 1:
         return Interval(float(rates[0]), *over_episodes, "wilson")
-    low, high = _wider(student_interval(rates), over_episodes)
+    low, high = wider(student_interval(rates), over_episodes)
     return Interval(float(rates.mean()), max(0.0, low), min(1.0, high), "student")
 
 
-def _wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The smallest interval that holds both."""
     return min(one[0], other[0]), max(one[1], other[1])
 
 
@@ -181,7 +182,7 @@ def paired_difference(
     differences = scores.astype(float) - reference
     low, high = bootstrap_interval(differences.ravel())
     if len(differences) > 1:
-        low, high = _wider(student_interval(differences.mean(axis=1)), (low, high))
+        low, high = wider(student_interval(differences.mean(axis=1)), (low, high))
     if scores.dtype == bool:
         low, high = max(-1.0, low), min(1.0, high)
     return Difference(float(differences.mean()), low, high)

@@ -123,6 +123,12 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
             f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
             "--data.episodes None to train on the logs."
         )
+    varied = {one.field for one in parsed.train.population} & changes(default, parsed.train)
+    if varied and not selection.options.resume:
+        raise ValueError(
+            f"population varies {' and '.join(sorted(varied))}, which the command line also sets to one value; leave "
+            "one of the two out."
+        )
     if parsed.options.start_or_resume:
         return parsed.train, _resumed_if_begun(parsed.options, parsed.train), source
     # A run may only be resumed with the options that it was started with, except for a few.

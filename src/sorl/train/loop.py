@@ -5,7 +5,7 @@ length of a chunk, on logging, evaluation or resuming, or on which other members
 """
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -141,8 +141,14 @@ def train_steps(
     metrics are summed (from one multiple to the next, so that means do not depend on where chunks end); `seed_mapping`,
     see `SeedMapping`; `mesh`, devices along the axes `seed` (members, which it divides) and `batch` (rows of a batch),
     on which the arrays are placed as `sorl.train.devices` does; without it, everything is on one device; `platform`,
-    for which the program is compiled (default: that of `mesh`, or JAX's default).
+    for which the program is compiled (default: that of `mesh`, or JAX's default). Raises a `ValueError` for another
+    `seed_mapping`, or a `log_interval` below 1.
     """
+    if seed_mapping not in get_args(SeedMapping) or log_interval < 1:
+        raise ValueError(
+            f"seed_mapping is {seed_mapping!r} and log_interval {log_interval}; give "
+            f"{' or '.join(get_args(SeedMapping))}, and at least 1 update."
+        )
     default = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     start, end = state.step, state.step + updates
     # One program on each device for its own members: `shard_map` needs no collectives, where a loop over a sharded axis

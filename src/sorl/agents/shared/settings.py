@@ -1,7 +1,12 @@
 """Checks of the hyper-parameters of all algorithms, by the name and the type of the field."""
 
 import dataclasses
+import functools
+import typing
 from typing import Any
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 
 from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside as refuse_outside
 
@@ -41,11 +46,12 @@ SHARES = ("discount", "target_rate", "average_rate", "expectile")
 
 
 def refuse_absurd_values(agent: Any) -> None:
-    """Raises a `ValueError`, one sentence, if a field of an agent or actor has an invalid value.
+    """Raises a `ValueError`, one sentence, if a field of an agent or actor has an invalid value or one of another type.
 
     Counts and layer sizes are at least 1, shares between 0 and 1, other numbers finite and not negative, the
     learning rate and the largest norm of gradients positive. The classes themselves check fields with other ranges.
     """
+    _refuse_other_types(agent)
     for field in dataclasses.fields(agent):
         name, value = field.name, getattr(agent, field.name)
         if name in COUNTS:
@@ -65,6 +71,28 @@ def refuse_absurd_values(agent: Any) -> None:
         value = getattr(agent, name, None)
         if isinstance(value, int | float) and value <= 0:
             raise ValueError(f"{name} is {value}; give a number above 0.")
+
+
+@functools.lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _refuse_other_types(agent: Any) -> None:
+    """Raises a `ValueError` if a value is not of its field's type; whole numbers are numbers, and arrays may be any."""
+    hints = _hints(type(agent))
+    for field in dataclasses.fields(agent):
+        value, hint = getattr(agent, field.name), hints[field.name]
+        if not hasattr(value, "dtype") and not _is_of_type(value, hint):
+            kind = hint.__name__ if hint in (bool, int, float, str) else str(hint)
+            raise ValueError(f"{field.name} of {type(agent).__name__} is {value!r}; give a value of type {kind}.")
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    parts = typing.get_args(hint)
+    if isinstance(value, tuple) and parts[1:] == (...,):  # of which beartype looks at a random item
+        return all(_is_of_type(item, parts[0]) for item in value)
+    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
 
 def refuse_no_layers(name: str, value: Any) -> None:

@@ -125,6 +125,13 @@ def is_data_directory(path: pathlib.Path) -> bool:
     return (path / NAME).is_file()
 
 
+def refuse_missing(path: pathlib.Path) -> None:
+    """Raises a `FileNotFoundError`, one sentence, if there is no file or directory of own logs."""
+    if not path.exists():
+        named = "" if path.suffix else ", or fetch a Minari data set with `minari download ID` first"
+        raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs{named}.")
+
+
 def refuse_other_directory(path: pathlib.Path) -> None:
     """Raises a `ValueError`, one sentence, for a directory in none of the formats that are directories."""
     if path.is_dir() and not is_data_directory(path):

@@ -12,7 +12,7 @@ from sorl.data import records, summary
 from sorl.data.columns import Columns, columns, is_constant
 from sorl.data.loaded import LoadedData
 from sorl.data.mapped.logs import read_directory, size as mapped_size
-from sorl.data.mapped.manifest import is_data_directory, refuse_other_directory
+from sorl.data.mapped.manifest import is_data_directory, refuse_missing, refuse_other_directory
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
@@ -75,8 +75,7 @@ def load_logs(
     """
     path = expanded(pathlib.Path(path), "give its full name")
     _refuse_bad_options(validation_fraction, observation_margin)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    refuse_missing(path)
     refuse_other_directory(path)
     log, chosen = _read(path, residence)
     return load_log(

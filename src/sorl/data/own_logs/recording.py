@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sorl.data import checks, records
-from sorl.data.mapped.manifest import is_data_directory, refuse_other_directory
+from sorl.data.mapped.manifest import is_data_directory, refuse_missing, refuse_other_directory
 from sorl.data.mapped.recording import recording as directory_recording
 from sorl.data.own_logs.file import (
     SCALE,
@@ -32,8 +32,7 @@ def recording(path: Path) -> Recording:
     Names of columns, the frame rate and the like come from the record that `sorl.convert` writes beside its files.
     """
     path = expanded(path, "give its full name")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}; give the npz file of your logs.")
+    refuse_missing(path)
     refuse_other_directory(path)
     if is_data_directory(path):
         return directory_recording(path)
