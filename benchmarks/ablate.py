@@ -131,7 +131,7 @@ class Config:
         return f"{given} --evaluation.success-timing pre {self.options}".strip()
 
 
-OFF = {"backup-candidates": "1", "use-q-loss": "", "cloning-weight": "None"}
+OFF = {"backup-candidates": "1", "use-q-loss": "", "cloning-weight": "None", "renoise": "0"}
 """The switches that the settings of SORL+ turn on in some environments, turned off."""
 
 

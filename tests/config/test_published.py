@@ -66,6 +66,8 @@ def test_sorl_plus_has_settings_and_no_published_success():
     for task in ("cube-double-play-singletask-task1-v0", "puzzle-4x4-play-singletask-v0"):
         agent: Any = presets.paper(task, AGENTS["SorlPlus"]).agent
         assert (agent.backup_candidates, agent.use_q_loss, agent.actor.budgets.usual.candidates) == (4, False, 4)
+    agent = presets.paper("puzzle-3x3-play-singletask-task1-v0", AGENTS["SorlPlus"]).agent
+    assert (agent.backup_candidates, agent.use_q_loss, agent.renoise, agent.q_coefficient) == (4, True, 3, 10.0)
 
 
 @pytest.mark.parametrize("agent", sorted(AGENTS.keys() - {"SorlPlus"}))
