@@ -15,12 +15,13 @@ import tyro
 from sorl import Policy
 from sorl.agents import Sorl
 from sorl.config import presets
+from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.evaluate import video
 from sorl.evaluate.__main__ import Config, main
 from sorl.evaluate.episodes import episode_seeds
-from sorl.runs.run import Run
+from sorl.runs.run import Run, load_run
 
 from .made_up import CUBE, identity
 
@@ -67,6 +68,37 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     assert written["summary"] == summary
     assert {tuple(row["episode_seeds"]) for row in written["rows"]} == {tuple(episode_seeds(0, 1).tolist())}
     assert not [path for path in run.directory.iterdir() if path.name.startswith(".")]
+
+
+def test_a_pretrained_policy_is_played_without_files_or_with_those_of_a_run_of_one_seed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    budget = ["--inference-steps", "4", "--candidates", "1", "--episodes", "1", "--no-compilation-cache"]
+    found = main(tyro.cli(Config, args=["cube-single-quickstart", *budget]))
+    assert [(row["seeds"], row["interval"]) for row in found] == [(1, "wilson")]
+    printed = capsys.readouterr().out
+    assert f"{CUBE} after 40000 updates on generated data, 100 episodes; 1 episodes played" in printed
+    assert "success judged pre-step" in printed and list(tmp_path.iterdir()) == []
+    again = main(tyro.cli(Config, args=["cube-single-quickstart", *budget, "--out", "results"]))
+    rows = json.loads((tmp_path / "results" / "evaluation.json").read_text())["rows"]
+    assert [row["training_seed"] for row in rows] == [0]
+    assert again[0]["return"] == found[0]["return"] == rows[0]["return"]
+
+
+def test_a_policy_of_own_logs_needs_an_environment_and_one_without_a_record_is_refused(tmp_path):
+    agent = Sorl(hidden_sizes=(8,), critic_hidden_sizes=(8,))
+    policy = Policy(agent.actor, agent.policy(agent.init(28, 5, key=jax.random.key(0))), identity())
+    data = {"source": "own logs", "path": "logs.npz", "episodes": 4}
+    versions = {"success_timing": "pre", "jax_default_matmul_precision": "float32", "data": data}
+    record = {"env": None, "step": 7, "seed": 2, "agent": to_json(agent), "versions": versions}
+    dataclasses.replace(policy, provenance=record).save(tmp_path / "own.sorl")
+    found = load_run(tmp_path / "own.sorl")
+    assert (found.step, list(found.policies), found.home) == (7, [2], None)
+    assert found.in_environment("gymnasium:Pendulum-v1").env == "gymnasium:Pendulum-v1"
+    with pytest.raises(ValueError, match="own.sorl was trained on logs without an environment.*name one with --env"):
+        main(tyro.cli(Config, args=[str(tmp_path / "own.sorl")]))
+    policy.save(tmp_path / "bare.sorl")
+    with pytest.raises(ValueError, match=r"bare.sorl has no record of its run \(agent\), .*sorl.evaluate_policy"):
+        main(tyro.cli(Config, args=[str(tmp_path / "bare.sorl")]))
 
 
 def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkeypatch, capsys):

@@ -206,8 +206,19 @@ def test_the_pairs_go_into_the_policies_that_were_played(reaching, run, capsys):
         assert load_policy(policy_path(run, seed)).scores == pairs
     assert grid(run, *GRID) == pairs  # scores in its file do not make a policy another one
     shutil.copy(policy_path(run, 3), policy_path(run, 5))
-    scaling.store_scores(loaded, (5,), pairs)
+    scaling.store_scores(loaded, (5,), pairs, run)
     assert "changed while the grid was played, so it gets no scores" in capsys.readouterr().out
+
+
+def test_a_policy_file_is_played_like_a_run_of_one_seed(reaching, run, tmp_path):
+    policy = policy_path(run, 3)
+    with pytest.raises(ValueError, match="is a policy without a run directory; give one for the results as --out"):
+        grid(policy, *SMALL)
+    pairs = grid(policy, *SMALL, "--store-scores", "--out", str(tmp_path / "results"))
+    alone = grid(run, *SMALL, "--seeds", "3")
+    assert [successes(pair) for pair in pairs] == [successes(pair) for pair in alone]
+    assert load_policy(tmp_path / "results" / policy.name).scores == pairs
+    assert load_policy(policy).scores == []
 
 
 def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):

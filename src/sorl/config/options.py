@@ -21,6 +21,8 @@ from sorl.system.files import read_json
 from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
 
 
+MatmulPrecision = Literal["float32", "tensorfloat32", "bfloat16"]
+
 MAX_EPISODES = 1_000_000
 """The most episodes of one evaluation."""
 MAX_WORKERS = 4_096
@@ -194,7 +196,7 @@ class TrainConfig:
     """Updates between checkpoints; another one is written at the end, and when a signal stops the run."""
     seed_mapping: Literal["auto", "map", "vmap"] = "auto"
     """Train seeds one by one (map, bit for bit as each alone) or at once (vmap); auto: map on a CPU, else vmap."""
-    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    matmul_precision: MatmulPrecision = "float32"
     """Input precision of matrix products, in JAX's terms; ignored on a CPU. tensorfloat32: TF32 on a GPU, three
     bfloat16 passes on a TPU. bfloat16: the device's fastest, which is TF32 on a GPU and one pass on a TPU. Everything
     else is float32. Evaluations use the same precision."""

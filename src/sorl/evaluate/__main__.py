@@ -38,11 +38,12 @@ class Config:
     """Evaluates a trained run at all combinations of inference steps and candidates, and tabulates the results.
 
     All budgets and training seeds play the same episodes. The table is printed and written into the run directory
-    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
+    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget). A
+    policy file or a pretrained policy is played like a run of one seed.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory that `sorl.train` made."""
+    """Run directory that `sorl.train` made, a policy file, or the name of a pretrained policy."""
     env: str | None = None
     """Environment to play in, of a run that was trained on logs alone: OGBench's name of a single-task data set, or
     MODULE:ID of Gymnasium, such as gymnasium:Pendulum-v1; default: the run's own."""
@@ -68,7 +69,8 @@ class Config:
     step_timeout: float = STEP_TIMEOUT
     """Seconds after which a simulator's step or reset counts as hung and the evaluation fails."""
     out: Path | None = None
-    """Directory for the files, for instance if the run directory is read-only; default: the run directory."""
+    """Directory for the files, for instance if the run directory is read-only; default: the run directory, and no files
+    for a policy file."""
     video: Path | None = None
     """Directory for videos of the first training seed, one for each budget; default: no videos."""
     video_episodes: int = 1
@@ -92,7 +94,7 @@ def main(config: Config) -> list[dict[str, Any]]:
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run).in_environment(config.env)
-    for directory in (config.out or config.run, config.video):  # fail before the episodes are played
+    for directory in (config.out or run.home, config.video):  # fail before the episodes are played
         if directory is not None:
             make_directory(directory)
             refuse_unwritable(directory)
@@ -118,19 +120,29 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
     print(_title(rows[0]), table(summary), sep="\n")
     if (scores := reference_scores(run.env)) is not None:
         print(add_normalised_returns(summary, scores))
+    if (directory := config.out or run.home) is not None:
+        _write(directory, summary, rows, results)
+    if config.video is not None:
+        _film(config, run, config.video)
+    return summary
+
+
+def _write(
+    directory: Path,
+    summary: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    results: list[tuple[int, EvaluationResult]],
+) -> None:
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
     for name, write in (
         ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
         ("evaluation.csv", lambda file: _write_csv(rows, file)),
     ):
-        path = (config.out or run.directory) / name
+        path = directory / name
         deed = "Replaced" if path.exists() else "Wrote"
         with whole_file(path) as file:
             write(file)
         print(f"{deed} {path}")
-    if config.video is not None:
-        _film(config, run, config.video)
-    return summary
 
 
 def add_normalised_returns(summary: list[dict[str, Any]], scores: tuple[float, float]) -> str:

@@ -44,7 +44,8 @@ LONGEST_REASON = 300
 """Maximum number of characters of an error about a header, which may quote parts of it."""
 KINDS = ("seed", "member")
 """What the number in the name of a policy file is: a training seed, or in a population the number of a member."""
-_SUFFIX = ".sorl"
+SUFFIX = ".sorl"
+"""The end of a policy file's name."""
 
 
 class Content(NamedTuple):
@@ -60,7 +61,7 @@ class Content(NamedTuple):
 
 def policy_path(directory: Path, seed: int, kind: str = "seed") -> Path:
     """The policy file of a training seed in a run directory, or with the kind `member` that of such a number."""
-    return directory / f"policy-{kind}-{seed}{_SUFFIX}"
+    return directory / f"policy-{kind}-{seed}{SUFFIX}"
 
 
 def find_policy(path: Path, seed: int | None) -> Path:
@@ -116,8 +117,8 @@ def _policies(directory: Path) -> dict[int, Path]:
     """The policy files of a run directory by training seed, or by member of a population, in order."""
     found = {}
     for kind in KINDS:
-        for path in directory.glob(f"policy-{kind}-*{_SUFFIX}"):
-            number = path.name.removeprefix(f"policy-{kind}-").removesuffix(_SUFFIX)
+        for path in directory.glob(f"policy-{kind}-*{SUFFIX}"):
+            number = path.name.removeprefix(f"policy-{kind}-").removesuffix(SUFFIX)
             if number.isdecimal():
                 found[int(number)] = path
     return dict(sorted(found.items()))

@@ -15,7 +15,9 @@ from sorl.config.options import TrainConfig, read_config
 from sorl.config.population import settings_text
 from sorl.data.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path, seed_record
-from sorl.pretrained.store import own_index
+from sorl.policy.file import SUFFIX, find_policy
+from sorl.pretrained.store import is_name, own_index
+from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
 from sorl.system.files import make_directory, read_json, write_json
@@ -23,9 +25,13 @@ from sorl.system.files import make_directory, read_json, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained run: its options and one policy per training seed, or per member of its population."""
+    """A trained run: its options and one policy per training seed, or per member of its population.
+
+    A lone policy is a run of one policy, with the options that its own record has.
+    """
 
     directory: Path
+    """The run directory, or the file of a lone policy."""
     config: TrainConfig
     policies: dict[int, Policy]
     """The policies by training seed; those of a population by the member's number (see `config.members`)."""
@@ -42,6 +48,11 @@ class Run:
     def agent(self) -> AbstractAgent:
         """The algorithm and its hyper-parameters."""
         return self.config.agent
+
+    @property
+    def home(self) -> Path | None:
+        """The run directory, where results are written; None for a lone policy, which has none."""
+        return None if self.directory.is_file() else self.directory
 
     @property
     def env(self) -> str:
@@ -99,7 +110,7 @@ class Run:
 
     def policy_path(self, seed: int) -> Path:
         """The policy file of a training seed, or of a member of a population."""
-        return policy_file(self.directory, self.config, seed)
+        return self.directory if self.home is None else policy_file(self.directory, self.config, seed)
 
     def step_of(self, seed: int) -> int:
         """Number of updates of a training seed's policy."""
@@ -255,14 +266,20 @@ def refuse_no_run(directory: Path) -> None:
     if not directory.exists() and str(directory) in own_index().entries:
         found, remedy = (
             f"{directory} is a pretrained policy, not a run",
-            "sorl.policy, sorl.export and sorl.assess take it",
+            "sorl.evaluate, sorl.scaling, sorl.policy, sorl.export and sorl.assess take it",
         )
     raise FileNotFoundError(f"{found}; {remedy}.")
 
 
 def load_run(directory: str | os.PathLike[str]) -> Run:
-    """Reads a run directory; raises a `FileNotFoundError` if it holds no run or no policy yet."""
+    """Reads a run directory, or a lone policy by its file or pretrained name.
+
+    Raises a `FileNotFoundError` if there is no run or no policy yet, and a `ValueError` if a lone policy has no record
+    of its run.
+    """
     directory = Path(directory)
+    if not directory.is_dir() and (is_name(directory) or directory.suffix == SUFFIX):
+        return _lone_run(find_policy(directory, None))
     refuse_no_run(directory)
     config = read_config(config_path(directory))
     seeds = [seed for seed in config.members if policy_file(directory, config, seed).exists()]
@@ -284,3 +301,10 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
         steps=steps,
         bad_seeds=tuple(sorted(seed_record.find_bad_seeds(directory, steps))),
     )
+
+
+def _lone_run(path: Path) -> Run:
+    """A run of one policy."""
+    policy = load_policy(path)
+    config, record = recorded_config(policy, path), policy.provenance
+    return Run(path, config, {config.seeds[0]: policy}, record.get("step", 0), record["versions"]["data"])

@@ -48,7 +48,7 @@ class Config:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory written by `sorl.train`."""
+    """Run directory written by `sorl.train`, or, with --out, a policy file or the name of a pretrained policy."""
     env: str | None = None
     """Environment to play in, of a run that was trained on logs alone: OGBench's name of a single-task data set, or
     MODULE:ID of Gymnasium, such as gymnasium:Pendulum-v1; default: the run's own."""
@@ -102,10 +102,12 @@ def main(config: Config) -> list[Pair]:
     if config.compilation_cache:
         compilation.enable_cache()
     run = load_run(config.run).in_environment(config.env)
-    directory = config.out or config.run
+    directory = config.out or run.home
+    if directory is None:
+        raise ValueError(f"{config.run} is a policy without a run directory; give one for the results as --out.")
     make_directory(directory)
     refuse_unwritable(directory)
-    grid = _grid(config, run)
+    grid = _grid(config, run, directory)
     if left_out := run.left_out(config.seeds):
         print(left_out)
     print(_beginning(grid), flush=True)
@@ -150,8 +152,8 @@ def budgets(config: Config, agent: AbstractAgent) -> list[Budget]:
     return reference + [budget for budget in grid if budget != reference[0]]
 
 
-def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], directory: Path | None = None) -> None:
-    """Stores the pairs in the policy files of the given training seeds, or in copies of them in `directory`.
+def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], directory: Path) -> None:
+    """Stores the pairs in the policy files of the given training seeds, or in copies in another `directory`.
 
     A file that no longer holds the policy that was played is skipped, with a line that says so.
     """
@@ -161,12 +163,12 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], d
         if played.digest != policy.digest:
             print(f"{path} changed while the grid was played, so it gets no scores; run the same command again.")
             continue
-        scored = (directory or run.directory) / path.name
+        scored = directory / path.name
         policy.with_scores(pairs).save(scored)
         print(f"Stored the pairs in {scored}")
 
 
-def _grid(config: Config, run: Run) -> Grid:
+def _grid(config: Config, run: Run, directory: Path) -> Grid:
     timing = config.success_timing or run.config.evaluation.success_timing
     subject = Subject(run.env, timing, run.chosen_alike(config.seeds))
     batch_sizes = (1, config.batch_size) if config.batch_size > 1 else (1,)
@@ -177,7 +179,7 @@ def _grid(config: Config, run: Run) -> Grid:
         "matmul_precision": run.config.matmul_precision,
         "versions": {name: place[name] for name in _DEPENDED_ON},
     }
-    return Grid((config.out or run.directory) / "scaling", subject, effort, budgets(config, run.agent), circumstances)
+    return Grid(directory / "scaling", subject, effort, budgets(config, run.agent), circumstances)
 
 
 _DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
