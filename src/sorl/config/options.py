@@ -118,7 +118,7 @@ class EvaluationConfig:
     """When and how to evaluate the policy in the environment, during and after training."""
 
     interval: int = 100_000
-    """Updates between evaluations; 0 disables them."""
+    """Updates between evaluations; 0: no evaluations, and no table after the last update."""
     episodes: int = 50
     """Episodes of each evaluation, for each seed and budget."""
     inference_steps: tuple[int, ...] | None = None
