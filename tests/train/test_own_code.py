@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sorl.agents import Bc
+from sorl.agents import Bc, Budget, Budgets
 from sorl.agents.actors import actor_of
 from sorl.train import loop
 
@@ -67,6 +67,13 @@ def _with_actor(**methods):
     return property(lambda self: actor_of(kind, self))
 
 
+STEPS_OF_TWO_KINDS = property(lambda self: Budgets(Budget(1), (1, 4), (1,), (1,), False, False))
+
+
+def _acts_in_one_step_only(self, networks, observation, draws, budget):
+    return jnp.zeros(2) if budget.inference_steps == 1 else 1 / 0
+
+
 def _doubled(self, state, *_):
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float16), state), {"a_loss": jnp.zeros(())}
 
@@ -100,11 +107,15 @@ def _doubled(self, state, *_):
         ),
         (
             {"actor": _with_actor(act=lambda *_: jnp.zeros((1, 2)))},
-            r"actor returns an array of float32\[1, 2\]; .* \[2\]",
+            r"actor returns an array of float32\[1, 2\] at M1N1; .* \[2\]",
         ),
         (
             {"actor": _with_actor(act=lambda *_: 1 / 0)},
-            r"Mine.actor.act failed with ZeroDivisionError: .* \(line \d+ of te",
+            r"Mine.actor.act at M1N1 failed with ZeroDivisionError: .* \(line \d+ of te",
+        ),
+        (
+            {"actor": _with_actor(budgets=STEPS_OF_TWO_KINDS, act=_acts_in_one_step_only)},
+            r"Mine.actor.act at M4N1 failed with ZeroDivisionError: .* \(line \d+ of te",
         ),
         (
             {"init": lambda self, *_, key: jnp.zeros(self.learning_rate)},

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sorl.agents import AbstractAgent
+from sorl.agents import AbstractAgent, Budget
 from sorl.agents.shared.metrics import refuse_unusable
 from sorl.system.error_places import users_line
 
@@ -71,7 +71,8 @@ def refuse_other_results(agent: AbstractAgent, state: Any, updated: Any) -> None
 def refuse_unusable_policy(agent: AbstractAgent, state: Any, observation_size: int, action_size: int) -> None:
     """Raises a `ValueError` if the policy of a user's agent could not be loaded from its file, or not act.
 
-    Its arrays must be those of the actor's `template`, and `act` must return one decision, [action_size].
+    Its arrays must be those of the actor's `template`, and `act` must return one decision, [action_size], at each
+    budget that is evaluated by default.
     """
     if not is_own(agent):
         return
@@ -86,20 +87,26 @@ def refuse_unusable_policy(agent: AbstractAgent, state: Any, observation_size: i
             f"{name}.policy returns the arrays {_listed(found)}, but the template of its actor describes "
             f"{_listed(expected)}; let both be the networks with which it acts, in float32."
         )
-    budget, key = actor.budgets.usual, jax.random.key(0)
-    observation = jax.ShapeDtypeStruct((observation_size,), jnp.float32)
-    with errors_of(agent, "actor.draw_action"):
-        draws = jax.eval_shape(lambda key: actor.draw_action(action_size, budget, key=key), key)
-    with errors_of(agent, "actor.act"):
+    for budget in dict.fromkeys([actor.budgets.usual, *actor.budgets.grid(None, None, final=True)]):
+        _refuse_unusable_act(agent, networks, budget, observation_size, action_size)
+
+
+def _refuse_unusable_act(agent: AbstractAgent, networks: Any, budget: Budget, observations: int, actions: int) -> None:
+    actor, key = agent.actor, jax.random.key(0)
+    observation = jax.ShapeDtypeStruct((observations,), jnp.float32)
+    with errors_of(agent, f"actor.draw_action at {budget.name}"):
+        draws = jax.eval_shape(lambda key: actor.draw_action(actions, budget, key=key), key)
+    with errors_of(agent, f"actor.act at {budget.name}"):
         action = jax.eval_shape(
             lambda networks, observation, draws: actor.act(networks, observation, draws, budget),
             networks,
             observation,
             draws,
         )
-    if getattr(action, "shape", None) != (action_size,):
+    if getattr(action, "shape", None) != (actions,):
         raise ValueError(
-            f"The act of {name}'s actor returns {_kinds(action)}; return one action, an array of shape [{action_size}]."
+            f"The act of {type(agent).__name__}'s actor returns {_kinds(action)} at {budget.name}; return one action, "
+            f"an array of shape [{actions}]."
         )
 
 
