@@ -2,11 +2,9 @@
 
 import dataclasses
 import functools
+import types
 import typing
-from typing import Any
-
-from beartype import BeartypeConf
-from beartype.door import is_bearable
+from typing import Any, Literal, Union
 
 from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside as refuse_outside
 
@@ -89,10 +87,20 @@ def _refuse_other_types(agent: Any) -> None:
 
 
 def _is_of_type(value: Any, hint: Any) -> bool:
-    parts = typing.get_args(hint)
-    if isinstance(value, tuple) and parts[1:] == (...,):  # of which beartype looks at a random item
-        return all(_is_of_type(item, parts[0]) for item in value)
-    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+    """Whether a value is of one of the types that hyper-parameters have; of others it is not known.
+
+    Not by beartype, which a policy must be able to act without.
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is_of_type(value, part) for part in parts)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in parts)
+    if origin is tuple and parts[1:] == (...,):
+        return isinstance(value, tuple) and all(_is_of_type(item, parts[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(value, hint) if hint in (bool, int, str, type(None)) else True
 
 
 def refuse_no_layers(name: str, value: Any) -> None:
