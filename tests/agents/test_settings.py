@@ -81,11 +81,18 @@ def test_values_of_another_type_are_refused(field, value, message):
         refuse_absurd_values(agent)
 
 
-def test_whole_numbers_and_arrays_may_take_the_place_of_numbers():
-    for value in (1, np.float32(1), jnp.float32(1)):
+def test_of_other_types_only_whole_numbers_and_arrays_may_take_the_place_of_numbers():
+    def is_refused(value):
         agent = Sorl()
         object.__setattr__(agent, "q_coefficient", value)
-        refuse_absurd_values(agent)
+        try:
+            refuse_absurd_values(agent)
+        except ValueError:
+            return True
+        return False
+
+    values = 1, np.float32(1), jnp.float32(1), "1", None, (1.0,)
+    assert [is_refused(value) for value in values] == [False, False, False, True, True, True]
 
 
 @every_agent

@@ -256,15 +256,17 @@ def test_what_is_no_run_is_one_sentence(tmp_path):
     policy.touch()
     file.touch()
     empty.mkdir()
+    with pytest.raises(FileNotFoundError, match=f"^{policy} is a policy file; give the run directory that it is in.$"):
+        read_runs([policy])
+    with pytest.raises(ValueError, match=f"^{policy} is not a sorl-policy file; give one that sorl wrote.$"):
+        runs.load_run(policy)  # which takes a policy file, but not an empty one
     for path, said in (
-        (policy, "is a policy file; give the run directory that it is in."),
         (file, "is a file; give the run directory that sorl.train printed."),
         (empty, "holds no config.json; give the run directory that sorl.train printed."),
     ):
-        with pytest.raises(FileNotFoundError, match=f"^{path} {said}$"):
-            read_runs([path])
-        with pytest.raises((FileNotFoundError, ValueError), match=f"^{path} (is not a sorl-policy file; .*|{said})$"):
-            runs.load_run(path)  # which takes a policy file too
+        for read in (runs.load_run, lambda path: read_runs([path])):
+            with pytest.raises(FileNotFoundError, match=f"^{path} {said}$"):
+                read(path)
     with pytest.raises(FileNotFoundError, match=f"^There is no directory {tmp_path / 'none'}; give the run directory"):
         runs.load_run(tmp_path / "none")
 

@@ -117,18 +117,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
         default=Arguments(selection.own_agents, selection.options, default),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    data = parsed.train.data
-    if data.path is not None and data.episodes is not None and not selection.options.resume:
-        raise ValueError(
-            f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
-            "--data.episodes None to train on the logs."
-        )
-    varied = {one.field for one in parsed.train.population} & changes(default, parsed.train)
-    if varied and not selection.options.resume:
-        raise ValueError(
-            f"population varies {' and '.join(sorted(varied))}, which the command line also sets to one value; leave "
-            "one of the two out."
-        )
+    if not selection.options.resume:
+        _refuse_contradictions(default, parsed.train)
     if parsed.options.start_or_resume:
         return parsed.train, _resumed_if_begun(parsed.options, parsed.train), source
     # A run may only be resumed with the options that it was started with, except for a few.
@@ -145,6 +135,22 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
                 "config.json; leave them out, or start a new run with --config."
             )
     return parsed.train, parsed.options, source
+
+
+def _refuse_contradictions(default: TrainConfig, train: TrainConfig) -> None:
+    """Raises a `ValueError`, one sentence, if options of a new run contradict each other."""
+    data = train.data
+    if data.path is not None and data.episodes is not None:
+        raise ValueError(
+            f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
+            "--data.episodes None to train on the logs."
+        )
+    varied = {one.field for one in train.population} & changes(default, train)
+    if varied:
+        raise ValueError(
+            f"population varies {' and '.join(sorted(varied))}, which the command line also sets to one value; leave "
+            "one of the two out."
+        )
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

@@ -23,7 +23,7 @@ _ENVIRONMENTS = rows(
 # Not in the papers' tables. In puzzle-3x3 task 1, with 2 x 256, a grid of four steps and three seeds, the first
 # succeeds in 0.88 or more of the episodes at any of 12 budgets, from one jump and one sample to eight of each. The
 # cloned best of four has as much, but not with one sample; SORL has 0.40 to 0.76 (docs/agents/sorl-plus.md). Neither
-# was measured at published sizes; puzzle-4x4 is that of cube-double, since smaller networks did not learn it.
+# was measured at published sizes. puzzle-4x4, which 2 x 256 did not learn, has the settings of cube-double.
 _PUZZLES = {
     "puzzle-3x3-play": {"backup_candidates": 4, "renoise": 3, "q_coefficient": 10.0},
     "puzzle-4x4-play": {"backup_candidates": 4, "use_q_loss": False},
