@@ -101,7 +101,7 @@ def test_a_policy_of_own_logs_needs_an_environment_and_one_without_a_record_is_r
         main(tyro.cli(Config, args=[str(tmp_path / "bare.sorl")]))
 
 
-def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkeypatch, capsys):
+def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, tmp_path, monkeypatch, capsys):
     found = dataclasses.replace(run, steps={3: 20, 5: 70}, bad_seeds=(3,))
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: found)
     budget = ["--inference-steps", "1", "--candidates", "1", "--episodes", "1"]
@@ -112,6 +112,10 @@ def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, monkey
         played.append([(row["training_seed"], row["step"]) for row in rows])
     assert played == [[(5, 70)], [(3, 20), (5, 70)]]
     assert capsys.readouterr().out.count("Left out because losses became non-finite in training: seed 3") == 1
+    with pytest.raises(FileExistsError, match=r"evaluation.json has rows of seed 3, which --seeds would lose; give"):
+        main(parse(run, *budget, "--seeds", "5"))
+    main(parse(run, *budget, "--seeds", "5", "--out", str(tmp_path / "alone")))
+    assert len(json.loads((tmp_path / "alone" / "evaluation.json").read_text())["rows"]) == 1
 
 
 def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):

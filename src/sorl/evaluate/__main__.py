@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -27,9 +28,9 @@ from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
 from sorl.evaluate.options import DecisionOptions
 from sorl.evaluate.playing_time import amount, duration, measured_speed
 from sorl.runs.run import Run, load_run
-from sorl.statistics.intervals import summarise, table
+from sorl.statistics.intervals import member_of, summarise, table
 from sorl.system import compilation, entry
-from sorl.system.files import make_directory, refuse_unwritable, whole_file
+from sorl.system.files import make_directory, read_rows, refuse_unwritable, whole_file
 from sorl.system.ranges import refuse_outside
 
 
@@ -38,8 +39,9 @@ class Config:
     """Evaluates a trained run at all combinations of inference steps and candidates, and tabulates the results.
 
     All budgets and training seeds play the same episodes. The table is printed and written into the run directory
-    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget). A
-    policy file or a pretrained policy is played like a run of one seed.
+    (or --out) as evaluation.json (with every episode) and evaluation.csv (a row for each training seed and budget).
+    Earlier files are replaced, unless they hold seeds that --seeds leaves out. A policy file or a pretrained policy is
+    played like a run of one seed.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -98,12 +100,25 @@ def main(config: Config) -> list[dict[str, Any]]:
         if directory is not None:
             make_directory(directory)
             refuse_unwritable(directory)
+    if config.seeds is not None and (directory := config.out or run.home) is not None:
+        _refuse_larger_table(directory / "evaluation.json", run.chosen(config.seeds))
     if config.video is not None:
         from sorl.evaluate.video import refuse_unrenderable
 
         refuse_unrenderable(run.env, _timing(config, run))
     with jax.default_matmul_precision(run.config.matmul_precision):
         return _evaluate_run(config, run)
+
+
+def _refuse_larger_table(path: Path, chosen: Iterable[int]) -> None:
+    """Raises a `FileExistsError` if the table in `path` has rows of seeds (or members) that are not played now."""
+    rows = read_rows(path, "rows", ("training_seed",), "remove it") if path.exists() else []
+    if lost := sorted({member_of(row) for row in rows} - {*chosen}):
+        noun = "member" if "member" in rows[0] else "seed"
+        raise FileExistsError(
+            f"{path} has rows of {noun} {', '.join(map(str, lost))}, which --seeds would lose; give another directory "
+            "as --out, or leave --seeds out."
+        )
 
 
 def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
