@@ -9,7 +9,7 @@ import numpy as np
 
 from sorl.scaling.summary import Pair, best_pair, measure_of_pairs, pareto_front, sizes
 from sorl.statistics.measures import Measure
-from sorl.system.pictures import plain, write_picture
+from sorl.system.pictures import legend, plain, write_picture
 
 
 def draw_score_against_steps(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -92,7 +92,7 @@ def _draw_lines(axes: Any, pairs: Sequence[Pair], *, along: str, line: str, labe
 
 def _finish(axes: Any, measure: Measure) -> None:
     axes.set(**measure.axis)
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def _columns(pairs: Sequence[Pair], *names: str) -> np.ndarray:

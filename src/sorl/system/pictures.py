@@ -35,4 +35,4 @@ def plain(text: str) -> str:
 def legend(axes: Any, **settings: Any) -> None:
     """Adds a legend if anything drawn has a label."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, **settings)
+        axes.legend(framealpha=0.75, edgecolor="none", **settings)  # curves behind it show through
