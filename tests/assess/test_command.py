@@ -17,6 +17,7 @@ from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import DataConfig
 from sorl.data.normalisation import Normalisation
+from sorl.policy import load_policy
 from sorl.report import __main__ as report
 from sorl.runs import run as runs
 
@@ -67,6 +68,23 @@ def test_a_run_is_judged_on_its_own_held_out_episodes(place, assessed):
         assert one.over_estimation == one.own_value - one.fitted.value
         assert one.gain == pytest.approx(one.fitted.value - assessed.behaviour.fitted.value, abs=1e-4)
         assert one.outside == (0.0, 0.0) and len(one.neighbour_distance) == 2
+
+
+def test_held_out_episodes_that_were_trained_on_are_told(place, tmp_path):
+    def caution(trained, **options):
+        policy = dataclasses.replace(bc, provenance=bc.provenance | {"versions": {"data": trained}})
+        policy.save(tmp_path / "policy.sorl")
+        given = DataConfig(path=place / "logs.npz", **options)
+        return load_subject(tmp_path / "policy.sorl", seed=None, env=None, data=given, discount=None).caution
+
+    bc, own = load_policy(place / "bc.sorl"), load_logs(place / "logs.npz").provenance
+    assert caution(own) == "" == caution({"source": "own logs"})
+    for other in (caution(own, validation_fraction=0.5), caution(own | {"validation": None})):
+        assert other.startswith("The policy's training held out other episodes of these data, so it has seen some")
+    assert caution(own | {"sha256": "0"}) == "These data are not those that the policy was trained on."
+    with pytest.raises(ValueError, match="give --data.no-sparse-rewards --data.reward-scale 0.1, as in its training"):
+        caution(own | {"reward_scale": 0.1})
+    assert caution(own | {"reward_scale": 0.1}, reward_scale=0.1) == ""
 
 
 def test_the_numbers_that_need_no_fit_are_those_of_the_logs(place, assessed):

@@ -252,6 +252,7 @@ def _data_facts(subject: Subject, trajectories: Trajectories, judged: States) ->
         discount=subject.discount,
         discount_from=subject.discount_from,
         agents_discount=subject.agents_discount,
+        caution=subject.caution,
     )
 
 

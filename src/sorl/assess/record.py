@@ -44,6 +44,8 @@ class DataFacts:
     """Where the discount comes from, in words."""
     agents_discount: float | None = None
     """The discount of the agent's own values; None if its record has none."""
+    caution: str = ""
+    """What of these data may have been trained on: one sentence; empty if nothing, or if the policy has no record."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,8 @@ class Subject(NamedTuple):
     """Where the discount comes from, in words."""
     agents_discount: float | None = None
     """The discount of the agent's own values; None if its record has none."""
+    caution: str = ""
+    """What of these data may have been trained on: one sentence; empty if nothing, or if the policy has no record."""
 
 
 def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataConfig, discount: float | None) -> Subject:
@@ -55,7 +57,7 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
             "The data hold no held-out episodes, on which a policy is judged; give a --data.validation-fraction above "
             "0 and at least two episodes, or a second file beside the logs that ends in -val.npz."
         )
-    return Subject(policy, loaded, loaded.validation, *_discount(policy, discount))
+    return Subject(policy, loaded, loaded.validation, *_discount(policy, discount), _caution(policy, loaded))
 
 
 def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> Source:
@@ -72,20 +74,58 @@ def _source(path: Path, policy: Policy, env: str | None, data: DataConfig) -> So
         given = {name: getattr(data, name) for name in changes(DataConfig(), data)}
         data = dataclasses.replace(run.data, **given)  # the run's own logs, read with these options
     if run is not None:
-        _refuse_other_rewards(run.data, data)
+        _refuse_other_rewards((run.data.sparse_rewards, run.data.reward_scale), data)
+    elif phases := _trained_on(policy):
+        recorded = bool(phases[-1].get("sparse_rewards")), float(phases[-1].get("reward_scale", 1.0))
+        _refuse_other_rewards(recorded, data)
     known = policy.provenance.get("env")
     return data.source(env or (known if isinstance(known, str) else None))
 
 
-def _refuse_other_rewards(run: DataConfig, given: DataConfig) -> None:
-    """Raises a `ValueError` if rewards are changed otherwise than in training, so that no values could be compared."""
-    if (run.sparse_rewards, run.reward_scale) == (given.sparse_rewards, given.reward_scale):
+def _trained_on(policy: Policy) -> list[dict[str, Any]]:
+    """The records of the data that a policy was trained on, one for each phase; empty if it has none."""
+    versions: Any = policy.provenance.get("versions")
+    if not isinstance(versions, dict):
+        return []
+    records = [versions.get("data"), *(phase.get("data") for phase in versions.get("phases", []))]
+    return [record for record in records if isinstance(record, dict)]
+
+
+def _refuse_other_rewards(trained: tuple[bool, float], given: DataConfig) -> None:
+    """Raises a `ValueError` if rewards are changed otherwise than in training, so that no values could be compared.
+
+    **Arguments:** `trained`, whether rewards were made sparse in training, and their scale.
+    """
+    if trained == (given.sparse_rewards, given.reward_scale):
         return
-    sparse = "--data.sparse-rewards" if run.sparse_rewards else "--data.no-sparse-rewards"
+    sparse = "--data.sparse-rewards" if trained[0] else "--data.no-sparse-rewards"
     raise ValueError(
-        "The run was trained on rewards of another scale or form than these data have here; give "
-        f"{sparse} --data.reward-scale {run.reward_scale:g}, as in its training."
+        "The policy was trained on rewards of another scale or form than these data have here; give "
+        f"{sparse} --data.reward-scale {trained[1]:g}, as in its training."
     )
+
+
+def _caution(policy: Policy, data: LoadedData) -> str:
+    """Whether the held-out episodes were held out in training too: one sentence if not, empty without a record."""
+    now = data.provenance
+    phases = [record for record in _trained_on(policy) if "sha256" in record]
+    if not phases or "sha256" not in now:
+        return ""
+    same = [record for record in phases if record["sha256"] == now["sha256"]]
+    if not same:
+        return "These data are not those that the policy was trained on."
+    if all(_split(record) == _split(now) for record in same):
+        return ""
+    return (
+        "The policy's training held out other episodes of these data, so it has seen some of those that judge it here, "
+        "and looks better on them than on new ones."
+    )
+
+
+def _split(record: dict[str, Any]) -> Any:
+    """What decides which episodes are held out: the digest of a second file, or how they were drawn."""
+    validation = record.get("validation") or {}
+    return [validation.get(name) for name in ("sha256", "by", "fraction", "seed")]
 
 
 def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:

@@ -18,6 +18,7 @@ BEYOND = 0.1
 def notes(found: Assessment) -> list[str]:
     """The sentences of an assessment, in the order of its sections."""
     return [
+        *filter(None, [found.data.caution]),
         *_of_the_estimator(found),
         *_of_the_intervals(found),
         *(sentence for one in found.budgets for sentence in _of_a_budget(found, one)),
