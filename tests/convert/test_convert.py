@@ -95,6 +95,22 @@ def test_known_and_unknown_last_states_stay_apart(tmp_path, source, name):
     _assert_same(_read_back(tmp_path / name), episodes)
 
 
+@pytest.mark.parametrize("name", ["out.npz", "out"])
+@pytest.mark.parametrize("known", [(), (2,), (0, 1, 2)])
+def test_what_is_known_does_not_depend_on_equal_states(tmp_path, source, name, known):
+    """Every episode begins at home; those that are cut there end in a copy of the next one's first state."""
+    home = np.ones(3)
+    episodes = []
+    for number, one in enumerate(_episodes([(False, True)] * 3)):
+        one.observations[0], steps = home, len(one.actions)
+        one.observations[-1 if number in known else steps - 1] = home
+        episodes.append(one if number in known else one._replace(observations=one.observations[:steps]))
+    convert(_recording(episodes, source), tmp_path / name, quiet=True)
+    _assert_same(_read_back(tmp_path / name), episodes)
+    data = load_logs(tmp_path / name, validation_fraction=0.0)
+    assert len(data.train) == sum(len(one.observations) - 1 for one in episodes)
+
+
 def test_a_trajectory_may_go_on_after_a_termination(tmp_path, source):
     episodes = _episodes([(True, False), (False, True)])
     episodes[0].terminated[1] = True

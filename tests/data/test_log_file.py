@@ -97,6 +97,18 @@ def test_one_coincidence_costs_one_step_and_no_more(tmp_path):
     assert len(data.train) == 8
 
 
+def test_what_is_marked_as_known_is_taken_as_it_is(tmp_path):
+    nexts, known = _true_successors(), np.ones(9)
+    nexts[2] = _log()["observations"][3]
+    known[8] = 0
+    path = _save(tmp_path / "log.npz", next_observations=nexts, next_known=known)
+    assert len(load_logs(path, validation_fraction=0.0).train) == 8  # without the last one
+    with pytest.raises(ValueError, match="next_known of .* is 2.0 in row 8; give 0 or 1"):
+        load_logs(_save(tmp_path / "two.npz", next_observations=nexts, next_known=known + (known == 0) * 2))
+    with pytest.raises(ValueError, match="holds next_known without next_observations; give both or neither"):
+        load_logs(_save(tmp_path / "alone.npz", next_known=known))
+
+
 def test_an_observation_that_stands_still_tells_nothing(tmp_path):
     still = np.zeros((9, 2))
     path = _save(tmp_path / "log.npz", observations=still, next_observations=still)

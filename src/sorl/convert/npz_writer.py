@@ -77,14 +77,16 @@ class NpzWriter:
                 observations = columns["observations"]
                 following = self._next_observations(ends, terminated)
                 _write(archive, "next_observations", observations.dtype, observations.shape, following)
+                flags["next_known"] = np.ones(len(ends), np.bool_)
+                flags["next_known"][ends] = self._known
             for name, values in {**flags, **self._action_limits()}.items():
                 _write(archive, name, values.dtype, values.shape, iter([values]))
 
     def _next_observations(self, ends: np.ndarray, terminated: np.ndarray) -> Iterator[Shaped[np.ndarray, "rows size"]]:
         """The observation after each step, block by block.
 
-        After an episode whose last state is unknown comes the next episode's first observation, which own logs count
-        as unknown; after a termination, which needs none, the last observation again.
+        After an episode whose last state is unknown comes the next episode's first observation, which readers without
+        `next_known` count as unknown; after a termination, which needs none, the last observation again.
         """
         known = np.zeros(len(ends), np.bool_)
         known[ends] = self._known
@@ -108,7 +110,7 @@ class NpzWriter:
         return {"action_low": np.array(self._limits[0]), "action_high": np.array(self._limits[1])}
 
 
-def _flags(ends: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> Mapping[str, np.ndarray]:
+def _flags(ends: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> dict[str, np.ndarray]:
     """The columns that mark ends: terminals and timeouts, or with masks if a trajectory outlasts a termination."""
     if (terminated & ~ends).any():
         return {"terminals": ends, "masks": ~terminated}

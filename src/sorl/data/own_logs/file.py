@@ -15,7 +15,7 @@ from sorl.data.columns import blocks, columns
 
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-OPTIONAL = ("masks", "timeouts", "next_observations")
+OPTIONAL = ("masks", "timeouts", "next_observations", "next_known")
 SCALE = ("action_low", "action_high")
 WIDE = ("observations", "actions", "next_observations")
 OTHER_NAMES = {"terminals": "terminations", "timeouts": "truncations"}
@@ -174,15 +174,20 @@ def _successors(
     counts as unknown. It is not an error, because an environment that always starts in one state can also end in it;
     the loss is then only one step of an episode. If the observation does not change across the boundary, the equality
     proves nothing, and the observation is kept. If all boundaries look shifted, the file's last row counts as unknown
-    too.
+    too. None of this is needed where `next_known` says which observations are known.
     """
     last = np.flatnonzero(ends)
     observations = arrays["observations"]
     if "next_observations" not in arrays:
+        if "next_known" in arrays:
+            raise ValueError(f"{path} holds next_known without next_observations; give both or neither.")
         return observations[last], np.zeros(len(last), np.bool_), []
     nexts = arrays["next_observations"]
     _refuse_other_successors(path, nexts, observations, ends)
     successors = nexts[last]
+    if "next_known" in arrays:
+        known = checks.flags(path, arrays, "next_known")[last]
+        return np.where(known[:, None], successors, observations[last]), known, []
     first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
     foreign = checks.same_rows(successors, first) & ~checks.same_rows(successors, observations[last])
     if len(last) > 1 and foreign[:-1].all():

@@ -52,6 +52,7 @@ def load_logs(
       last row needs it; elsewhere it must agree with the next row. Without it, a trajectory's last step is dropped
       unless it terminated the episode, because its next observation is unknown; a terminating step needs none. A last
       next observation that equals the next trajectory's first observation counts as unknown, with a warning.
+    - `next_known` [rows] of 0 and 1, optional: whether each next observation was seen. Then no equality is looked for.
     - `action_low` and `action_high` [size], optional: the actions that map to -1 and 1; default: the lowest and the
       highest action of the file (and of the validation file). Policies never act outside this range.
 

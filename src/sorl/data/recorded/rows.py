@@ -24,6 +24,8 @@ class Rows(NamedTuple):
     truncated: Bool[np.ndarray, " rows"]
     successors: Shaped[np.ndarray, "rows observation"] | None = None
     """The observation after each step, if the table has it."""
+    known: Bool[np.ndarray, " rows"] | None = None
+    """Whether a successor was seen after its step, if the table says so."""
     episode: Shaped[np.ndarray, " rows"] | None = None
     """The number of each row's episode; a trajectory also ends where it changes."""
     times: Shaped[np.ndarray, " rows"] | None = None
@@ -37,7 +39,8 @@ class Rows(NamedTuple):
 def episodes_of(path: Path, blocks: Iterable[Rows], notes: list[str], *, open_end: bool) -> Iterator[LoggedEpisode]:
     """The episodes of a table, whose rows must be in order.
 
-    A stored next observation that only repeats the first observation of the next episode counts as unknown.
+    A stored next observation that only repeats the first observation of the next episode counts as unknown, unless the
+    table says which are known.
 
     **Arguments:** `notes`, to which corrections are appended; `open_end`, whether the last trajectory may lack
     its mark.
@@ -131,8 +134,8 @@ def _with_last_states(
     if waiting is not None and beginning is not None:
         number, _, rows = waiting
         # If all other boundaries repeat the next episode's first observation, the last one cannot be trusted either.
-        repeats = number > 0 and (len(foreign) == number or _is_first_of_next(rows, beginning))
-        yield _episode(*waiting, rows.successors is not None and repeats, foreign)
+        none_trusted = number > 0 and len(foreign) == number
+        yield _episode(*waiting, none_trusted or _is_first_of_next(rows, beginning), foreign)
     if foreign and waiting is not None:
         notes.append(
             f"next_observations of {path.name} reach into the next episode after {len(foreign)} of {waiting[0] + 1} "
@@ -154,7 +157,7 @@ def _episode(number: int, first: int, rows: Rows, is_foreign: bool, foreign: lis
     observations = rows.observations
     if is_foreign:
         foreign.append(first + len(rows.rewards) - 1)
-    elif rows.successors is not None:
+    elif rows.successors is not None and (rows.known is None or rows.known[-1]):
         observations = np.concatenate([observations, rows.successors[-1:]])
     name = f"episode {number if rows.episode is None else int(rows.episode[0])}"
     truncated = bool(rows.truncated[-1])
@@ -163,7 +166,7 @@ def _episode(number: int, first: int, rows: Rows, is_foreign: bool, foreign: lis
 
 def _is_first_of_next(rows: Rows, following: Shaped[np.ndarray, "1 observation"]) -> bool:
     """Whether the last stored successor only repeats the next trajectory's first observation."""
-    if rows.successors is None:
+    if rows.successors is None or rows.known is not None:
         return False
     last, own = rows.successors[-1:], rows.observations[-1:]
     return bool(same_rows(last, following)[0]) and not bool(same_rows(last, own)[0])

@@ -12,7 +12,7 @@ from sorl.system.files import refuse_special
 
 
 LISTS = ("observations", "actions", "next_observations", "action_low", "action_high")
-NAMES = ("rewards", "success", "terminals", "timeouts", "masks", "episode", "time")
+NAMES = ("rewards", "success", "terminals", "timeouts", "masks", "next_known", "episode", "time")
 EXAMPLE = 'observations = ["x", "v"], actions = ["force"], rewards = "reward", terminals = "done", episode = "run"'
 
 
@@ -24,6 +24,9 @@ class Mapping:
     """Columns side by side in this order; a column of vectors gives all its numbers."""
     actions: tuple[str, ...]
     next_observations: tuple[str, ...] | None = None
+    next_known: str | None = None
+    """Whether `next_observations` holds what was seen after a step; without it, a copy of the next episode's first
+    observation counts as unknown."""
     rewards: str | None = None
     success: str | None = None
     """Whether the task is solved, for `--reward success-at-end`."""
@@ -50,6 +53,8 @@ class Mapping:
             )
         for key in LISTS[:3]:
             refuse_repeated(key, getattr(self, key) or ())
+        if self.next_known is not None and self.next_observations is None:
+            raise ValueError("next_known goes with next_observations, which are not given.")
         if (self.action_low is None) != (self.action_high is None):
             raise ValueError("only one of action_low and action_high is given; give both or neither.")
 

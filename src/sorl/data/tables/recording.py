@@ -134,6 +134,7 @@ def _rows(
             ends=terminals | timeouts if mapping.episode is None else np.zeros(count, np.bool_),
             truncated=timeouts,
             successors=None if successors is None else joined(path, {name: block[name] for name in successors}),
+            known=None if mapping.next_known is None else flags(mapping.next_known),
             episode=None if mapping.episode is None else _numbers(path, mapping.episode, block[mapping.episode], first),
             times=None if mapping.time is None else block[mapping.time].reshape(-1),
         )
