@@ -80,6 +80,28 @@ def test_shards_are_joined_to_what_one_process_would_write(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["joined", "whole"]
 
 
+def test_episodes_that_shards_hold_out_are_held_out_of_the_whole(tmp_path):
+    provenance = [{"about": {"form": "test", "held_out": [1]}}, {}, {"about": {"held_out": [0, 2]}}]
+    shards = [_write(tmp_path / name, [4, 5, 6], provenance=own) for name, own in zip("abc", provenance, strict=True)]
+    found = read_manifest(join(tmp_path / "joined", shards, keep=True)).provenance
+    assert found == {"about": {"form": "test", "held_out": [1, 6, 8]}}
+    assert read_manifest(join(tmp_path / "own", shards, provenance={"by": "me"})).provenance == {"by": "me"}
+
+
+def test_a_final_observation_that_its_dtype_cannot_hold_is_refused(tmp_path):
+    half = {"observations": np.zeros((4, 3), np.float16)}
+    with MappedWriter(tmp_path / "half") as writer:
+        writer.append(_episode(4, **half), np.array([0.1, 0, 0]))  # rounded
+        with pytest.raises(ValueError, match=r"episode 1 .* is \[70000.0, 0.0, 0.0\], which float16, the dtype of"):
+            writer.append(_episode(4, **half), np.array([7e4, 0, 0]))
+    small = {"observations": np.zeros((4, 3), np.int16)}
+    with MappedWriter(tmp_path / "data") as writer:
+        writer.append(_episode(4, **small), np.array([1.0, 2.0, 3.0]))
+        for bad in ([4.7, 0, 0], [40_000, 0, 0]):
+            with pytest.raises(ValueError, match="which int16, the dtype of its observations, cannot hold"):
+                writer.append(_episode(4, **small), np.array(bad))
+
+
 def test_shards_with_other_arrays_are_refused_and_kept(tmp_path):
     a = _write(tmp_path / "a", [4])
     with MappedWriter(tmp_path / "b") as writer:
@@ -116,6 +138,11 @@ def test_shards_that_cannot_be_joined_are_refused_before_the_work(tmp_path):
         join(tmp_path / "joined", [])
     with pytest.raises(ValueError, match=r"The shard .*a is named twice; name each once"):
         join(tmp_path / "joined", [tmp_path / "a", tmp_path / "b" / ".." / "a"])
+    _write(tmp_path / "a" / "inner", [4])
+    with pytest.raises(ValueError, match=r"joined is inside the shard .*a, which is removed; give a place beside it"):
+        join(tmp_path / "a" / "joined", [tmp_path / "a"])
+    with pytest.raises(ValueError, match=r"inner is inside the shard .*a, which is removed; give a place beside it"):
+        join(tmp_path / "joined", [tmp_path / "a" / "inner", tmp_path / "a"])
     with pytest.raises(ValueError, match="The shards are .*a, one name; give a list of data directories"):
         join(tmp_path / "joined", str(tmp_path / "a"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -59,6 +59,17 @@ def test_vectors_in_parquet_lists(tmp_path):
     assert [one.terminated.tolist() for one in episodes] == [[False, True]] * 3
 
 
+@pytest.mark.parametrize("last, named", [("nan", "nan"), ("-1", "-1.0")])
+def test_a_success_that_is_neither_0_nor_1_is_refused(tmp_path, last, named):
+    path = tmp_path / "a.csv"
+    path.write_text(f"x,f,run,ok\n0,1,0,nan\n1,-1,0,1\n0,0.5,1,0\n1,0,1,{last}\n")
+    path.with_suffix(".toml").write_text('observations = "x"\nactions = "f"\nsuccess = "ok"\nepisode = "run"\n')
+    with pytest.raises(ValueError, match=rf"The success of .*a.csv is {named} in row 3 \(episode 1\); give 1 where"):
+        _read(TableFile(path, reward=("success-at-end",)))
+    path.write_text("x,f,run,ok\n0,1,0,nan\n1,-1,0,1\n0,0.5,1,0\n1,0,1,0\n")
+    assert [one.rewards.tolist() for one in _read(TableFile(path, reward=("success-at-end",)))] == [[0, 1], [0, 0]]
+
+
 def test_an_npz_file_is_a_table_where_a_mapping_says_so(tmp_path):
     path = tmp_path / "a.npz"
     states = np.asfortranarray(np.arange(8.0).reshape(4, 2))

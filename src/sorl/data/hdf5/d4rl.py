@@ -45,7 +45,7 @@ def recording(path: Path, observation_keys: Sequence[str] | None, rule: RewardRu
         with hdf5.opened(path) as file:
             blocks = _blocks(path, file, keys, used, signal, bool(after))
             for episode in episodes_of(path, blocks, notes, open_end=True):
-                yield rule.applied(episode, says_ends=True)
+                yield rule.applied(path, episode, says_ends=True)
 
     return Recording(
         path=path,

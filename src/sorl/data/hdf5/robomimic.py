@@ -48,7 +48,7 @@ def recording(
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
         with hdf5.opened(path) as file:
             for name in demos:
-                yield rule.applied(_episode(path, file, name, keys, signal), says_ends=says_ends)
+                yield rule.applied(path, _episode(path, file, name, keys, signal), says_ends=says_ends)
 
     return Recording(
         path=path,

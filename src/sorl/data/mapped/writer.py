@@ -21,6 +21,7 @@ from sorl.data.mapped.manifest import (
     read_manifest,
 )
 from sorl.data.mapped.reader import open_arrays
+from sorl.data.recorded.origin import held_out
 from sorl.system.files import whole_directory
 
 
@@ -118,7 +119,7 @@ class MappedWriter:
                 f"{list(observations.shape[1:])}."
             )
         checks.refuse_not_finite(where, {"final_observation": final})
-        rows["final_observations"] = final.astype(observations.dtype, copy=False)
+        rows["final_observations"] = _of_dtype(where, final, observations.dtype)
         rows["final_known"] = np.array([final_observation is not None])
         self._write(where, rows)
         self._lengths.append(len(observations))
@@ -217,6 +218,18 @@ def _refuse_no_json(path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
             ) from error
 
 
+def _of_dtype(where: pathlib.Path, final: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The final observation in the observations' dtype; floats are rounded, whole numbers must stay the same."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = final.astype(dtype, copy=False)
+    if not np.isfinite(stored).all() or (dtype.kind in "iub" and not np.array_equal(stored, final)):
+        raise ValueError(
+            f"The final observation of {where} is {final[0].tolist()}, which {dtype}, the dtype of its observations, "
+            "cannot hold; give both in a wider one."
+        )
+    return stored
+
+
 def _kinds(rows: checks.Arrays) -> Kinds:
     """The dtype of each array, and the shape of one of its rows."""
     return {name: (values.dtype, values.shape[1:]) for name, values in rows.items()}
@@ -232,24 +245,25 @@ def join(
     """Makes one data directory of several, which processes can write in parallel; the system copies their arrays.
 
     **Arguments:** `shards`, data directories with the same arrays, in the order of their episodes; `provenance`, that
-    of the result (None: that of the first); `keep`, whether the shards are kept; otherwise they are removed at the end.
+    of the result (None: that of the first, with the episodes that each of them keeps for validation); `keep`, whether
+    the shards are kept; otherwise they are removed at the end.
 
     **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and a `ValueError` if there is no
-    shard, if one is named twice, or if their action ranges differ.
+    shard, if one is named twice or holds another or the result, or if their action ranges differ.
     """
     if isinstance(shards, str | pathlib.Path):
         raise ValueError(f"The shards are {shards}, one name; give a list of data directories.")
     paths = [pathlib.Path(shard) for shard in shards]
     _refuse_none_or_twice(path, paths)
-    first = read_manifest(paths[0])
-    for shard in paths:
-        found = read_manifest(shard).action_range
-        if found != first.action_range:
+    manifests = [read_manifest(shard) for shard in paths]
+    first = manifests[0]
+    for shard, manifest in zip(paths, manifests, strict=True):
+        if manifest.action_range != first.action_range:
             raise ValueError(
-                f"The action range of {shard} is {found}, that of {paths[0]} {first.action_range}; write all shards "
-                "with the same."
+                f"The action range of {shard} is {manifest.action_range}, that of {paths[0]} {first.action_range}; "
+                "write all shards with the same."
             )
-    kept = first.provenance if provenance is None else provenance
+    kept = _joined_provenance(manifests) if provenance is None else provenance
     with MappedWriter(path, provenance=kept, action_range=first.action_range) as writer:
         for shard in paths:
             writer.append_directory(shard)
@@ -259,6 +273,16 @@ def join(
     return pathlib.Path(path)
 
 
+def _joined_provenance(shards: Sequence[Manifest]) -> Mapping[str, Any]:
+    """The provenance of the first shard, with the held-out episodes of all by their numbers in the result."""
+    numbers, before = [], 0
+    for shard in shards:
+        numbers += [before + number for number in held_out(shard.provenance.get("about"))]
+        before += shard.arrays["episode_lengths"].shape[0]
+    first = shards[0].provenance
+    return first | {"about": first.get("about", {}) | {"held_out": numbers}} if numbers else first
+
+
 def _refuse_none_or_twice(path: pathlib.Path | str, shards: Sequence[pathlib.Path]) -> None:
     if not shards:
         raise ValueError(f"There is no shard to join to {path}; give at least one data directory.")
@@ -266,3 +290,7 @@ def _refuse_none_or_twice(path: pathlib.Path | str, shards: Sequence[pathlib.Pat
     twice = [shard for shard, place in zip(shards, places, strict=True) if places.count(place) > 1]
     if twice:
         raise ValueError(f"The shard {twice[0]} is named twice; name each once.")
+    for inner in (path, *shards):
+        for shard, place in zip(shards, places, strict=True):
+            if place in pathlib.Path(inner).resolve().parents:
+                raise ValueError(f"{inner} is inside the shard {shard}, which is removed; give a place beside it.")

@@ -49,7 +49,8 @@ class Minari(RecordedSource):
         def read(notes: list[str]) -> Iterator[LoggedEpisode]:
             for found in _episodes(directory, dataset):
                 parts = {key: np.asarray(spaces.part(found.observations, key)) for key in keys}
-                yield rule.applied(_episode(directory, found, joined(directory, parts), signal), says_ends=True)
+                episode = _episode(directory, found, joined(directory, parts), signal)
+                yield rule.applied(directory, episode, says_ends=True)
 
         metadata = dataset.storage.metadata
         scores = metadata.get("ref_min_score"), metadata.get("ref_max_score")

@@ -54,16 +54,18 @@ class RewardRule:
             "COLUMN."
         )
 
-    def applied(self, episode: LoggedEpisode, *, says_ends: bool) -> LoggedEpisode:
+    def applied(self, where: object, episode: LoggedEpisode, *, says_ends: bool) -> LoggedEpisode:
         """The episode with the rule's rewards in place of the column's values, which it has as its rewards.
 
-        **Arguments:** `says_ends`, whether the source says how an episode ended; if not, a rewarded last step counts as
-        a termination, because nothing can follow the goal.
+        **Arguments:** `where`, the source's name for messages; `says_ends`, whether the source says how an episode
+        ended; if not, a rewarded last step counts as a termination, because nothing can follow the goal.
+
+        Raises a `ValueError` if the rule needs the success of the last step and that is neither 0 nor 1.
         """
         if self.kind in ("logged", "from"):
             rewards = episode.rewards
             return episode._replace(rewards=rewards.astype(np.float32) if rewards.dtype.kind == "b" else rewards)
-        goal = self.kind == "last-step" or bool(episode.rewards[-1])
+        goal = self.kind == "last-step" or _succeeded(where, episode)
         rewards = np.zeros(len(episode.actions), np.float32)
         terminated = episode.terminated.copy()
         if goal and len(rewards):
@@ -79,3 +81,11 @@ class RewardRule:
             "last-step": "1 at the last step of every episode, else 0",
             "from": f"from {self.column}",
         }[self.kind]
+
+
+def _succeeded(where: object, episode: LoggedEpisode) -> bool:
+    last = episode.rewards[-1]
+    if last not in (0, 1):
+        place = episode.place(len(episode.rewards) - 1)
+        raise ValueError(f"The success of {where} is {last} in {place}; give 1 where the task is solved, else 0.")
+    return bool(last)
