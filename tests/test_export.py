@@ -292,6 +292,14 @@ def test_the_file_and_its_directory_are_made_without_the_directories_of_the_data
     assert (out.parent / "exported.py").exists()
 
 
+def test_a_policy_is_not_replaced_by_its_export(policy, tmp_path):
+    policy.save(tmp_path / "policy.sorl")
+    before = (tmp_path / "policy.sorl").read_bytes()
+    with pytest.raises(FileExistsError, match="policy.sorl is a file to read, and would be replaced; give another"):
+        export.main(export.Config(tmp_path / "policy.sorl", tmp_path / "." / "policy.sorl", platforms=("cpu",)))
+    assert (tmp_path / "policy.sorl").read_bytes() == before
+
+
 @pytest.mark.parametrize("command", [export, policy_command])
 def test_a_directory_that_cannot_be_made_is_refused_before_the_work(command, tmp_path):
     (tmp_path / "file").touch()

@@ -15,7 +15,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.policy import Policy, exported, load_policy
 from sorl.policy.stablehlo import save_exported
 from sorl.system import entry
-from sorl.system.files import make_directory, whole_file
+from sorl.system.files import make_directory, refuse_overwriting, whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ def main(config: Config) -> None:
     config.own_agents.load()
     out = Path(f"policy.{config.format}") if config.out is None else config.out
     make_directory(out.parent)  # fail before the work
+    refuse_overwriting(out, [config.run])
     policy = load_policy(config.run, config.seed)
     given = {"inference_steps": config.steps, "candidates": config.candidates, "noise_scale": config.noise_scale}
     budget = dataclasses.replace(policy.budget, **{name: x for name, x in given.items() if x is not None})

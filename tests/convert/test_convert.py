@@ -147,8 +147,22 @@ def test_the_record_names_the_source_and_its_columns(tmp_path, source):
     content: dict[str, Any] = dict(np.load(tmp_path / "out.npz"))
     np.savez(tmp_path / "out.npz", more=np.zeros(3), **content)
     assert Logs(tmp_path / "out.npz").recording().observation_names[0] == "observations[0]"
-    with pytest.warns(UserWarning, match="keys that are not used: more"):
-        assert "about" not in load_logs(tmp_path / "out.npz").provenance
+    assert "out.npz was changed after its conversion" in _notes(tmp_path / "out.npz")[-1]
+    with (
+        pytest.warns(UserWarning, match="keys that are not used: more"),
+        pytest.warns(UserWarning, match="out.npz was changed after its conversion, so .* out.npz.json are not used"),
+    ):
+        data = load_logs(tmp_path / "out.npz")
+    assert "about" not in data.provenance and "changed after" in data.provenance["summary"]["notes"][-1]
+    # A file of this name may be the user's own.
+    (tmp_path / "out.npz.json").write_text("[1, 2]")
+    assert _notes(tmp_path / "out.npz") == []
+
+
+def _notes(path):
+    notes = []
+    list(checks.episodes(Logs(path).recording(), notes))
+    return notes
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])
@@ -166,6 +180,22 @@ def test_nothing_is_overwritten(tmp_path, source, name):
     with pytest.raises(FileExistsError, match="exists already; remove it"):
         convert(_recording(_episodes([(True, False)]), source), tmp_path / name, quiet=True)
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_record_is_not_overwritten(tmp_path, source):
+    (tmp_path / "out.npz.json").write_text("mine")
+    with pytest.raises(FileExistsError, match="out.npz.json exists already; remove it, or give another name"):
+        convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz.json", "source"]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out"])
+def test_episodes_of_a_narrower_dtype_are_widened(tmp_path, source, name):
+    wide, narrow = _episodes([(True, False), (True, False)])
+    narrow = narrow._replace(observations=narrow.observations.astype(np.float32))
+    convert(_recording([wide, narrow], source), tmp_path / name, quiet=True)
+    found = _read_back(tmp_path / name)[1].observations
+    assert found.dtype == np.float64 and (found == narrow.observations).all()
 
 
 def test_the_command_converts_and_says_what_it_found(tmp_path, capsys):

@@ -81,6 +81,14 @@ def test_a_termination_is_kept_and_a_time_out_without_successor_dropped(tmp_path
     )
 
 
+def test_scaled_rewards_do_not_overflow(tmp_path):
+    path = _save(tmp_path / "half.npz", rewards=np.full(5, 6000, np.float16))
+    data = load_logs(path, validation_fraction=0.0, reward_scale=100.0)
+    assert (np.asarray(data.train.rewards)[np.asarray(data.train.starts)] == 6e5).all()
+    with pytest.raises(ValueError, match=r"times the reward scale 1e\+10, of .*half.npz in row 0: .* beyond 1e"):
+        load_logs(path, reward_scale=1e10)
+
+
 def test_next_observations_keep_the_time_out(tmp_path):
     nexts = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [12.0, 5.0], [14.0, 5.0]])
     data = load_logs(_save(tmp_path / "log.npz", next_observations=nexts), validation_fraction=0.0)

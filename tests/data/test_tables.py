@@ -59,6 +59,29 @@ def test_vectors_in_parquet_lists(tmp_path):
     assert [one.terminated.tolist() for one in episodes] == [[False, True]] * 3
 
 
+def test_vectors_that_change_their_size_between_batches_are_refused(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr("sorl.data.tables.parquet_table.BATCH_ROWS", 2)
+    states = pa.array([[0.0, 1, 2], [1, 2, 3], [2.0, 3], [3, 4]], pa.list_(pa.float64()))
+    columns = {"s": states, "a": np.arange(4.0), "run": np.zeros(4, np.int64)}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (tmp_path / "a.toml").write_text('observations = "s"\nactions = "a"\nepisode = "run"\n')
+    with pytest.raises(ValueError, match="s of .*a.parquet has 2 numbers in row 2, but 3 before; give every row the"):
+        _read(TableFile(tmp_path / "a.parquet", reward=("last-step",)))
+
+
+def test_large_numbers_of_episodes_stay_apart_or_are_refused(tmp_path):
+    path, ids = tmp_path / "a.npz", np.array([2**60, 2**60, 2**60 + 1, 2**60 + 1])
+    path.with_suffix(".toml").write_text('observations = "s"\nactions = "a"\nepisode = "run"\n')
+    np.savez(path, s=np.zeros((4, 2)), a=np.arange(4.0), run=ids)
+    assert len(_read(TableFile(path, reward=("last-step",)))) == 2
+    np.savez(path, s=np.zeros((4, 2)), a=np.arange(4.0), run=ids.astype(np.float64))
+    with pytest.raises(ValueError, match="run of .* in row 0; number episodes by whole numbers below 9007199254740992"):
+        _read(TableFile(path, reward=("last-step",)))
+
+
 @pytest.mark.parametrize("last, named", [("nan", "nan"), ("-1", "-1.0")])
 def test_a_success_that_is_neither_0_nor_1_is_refused(tmp_path, last, named):
     path = tmp_path / "a.csv"

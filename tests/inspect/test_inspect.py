@@ -174,7 +174,9 @@ def test_values_to_expect_and_their_remedies(source):
     assert facts["rewards"]["value_observed"] == pytest.approx(1e6 * (1 - 0.99**30))
     assert facts["rewards"]["value_limit"] == pytest.approx(1e6)
     assert "--data.reward-scale" in _warned(facts, "Expect |Q| of")
-    _warned(facts, "Every reward is 1e+04")
+    _warned(facts, "Every reward is 1e+04", "give others, such as --data.reward success-at-end.")
+    own = dataclasses.replace(_recording(source, big), form="own logs")
+    _warned(inspected(own), "Every reward is 1e+04", "log others.")
     rare = [_episode(n, _smooth(n, 500), rewards=np.eye(500)[-1], terminated=True) for n in range(12)]
     facts = inspected(_recording(source, rare), discount=0.99)
     assert facts["rewards"]["value_at_start_mean"] == pytest.approx(0.99**499)
@@ -264,6 +266,39 @@ def test_the_command_prints_tables_json_and_a_page(tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page and "<script" not in page
     assert all(sentence.split(";")[0].replace("'", "&#x27;") in page for sentence in facts["warnings"])
+
+
+def test_a_page_does_not_replace_the_data(tmp_path):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes(lengths=(8, 9)))
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="arm.csv is a file to read, and would be replaced; give another name"):
+        command.main(command.Config(str(path), html=path, quiet=True))
+    assert path.read_bytes() == before
+
+
+def test_data_beside_the_logs_are_held_out_in_place_of_episodes(tmp_path):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes(lengths=(8, 9, 7)))
+    np.savez(tmp_path / "arm-val.npz")
+    facts = inspected(recording_of(str(path), {}), validation_fraction=0.5)
+    assert (facts["split"]["train"]["episodes"], facts["split"]["validation"]["episodes"]) == (3, 0)
+    assert facts["notes"][-1].startswith("Training holds out arm-val.npz in place of episodes of these data;")
+
+
+def test_a_split_without_an_episode_to_train_on_is_told(source):
+    names = frozenset(f"episode {n}" for n in range(12))
+    facts = inspected(_recording(source, [_episode(n, _smooth(n)) for n in range(12)], held_out=names))
+    _warned(facts, "The data's own split holds out every episode, which training refuses")
+
+
+def test_rewards_are_not_scaled_up_because_values_have_no_limit(source):
+    small = [_episode(n, _smooth(n), rewards=np.eye(30)[-1] / 2, terminated=True) for n in range(12)]
+    facts = inspected(_recording(source, small), discount=1.0)
+    assert facts["rewards"]["value_limit"] == np.inf and not [x for x in facts["warnings"] if "reward-scale" in x]
+
+
+def test_wide_floats_are_inspected(source):
+    wide = [_episode(n, _smooth(n).astype(np.longdouble)) for n in range(12)]
+    assert inspected(_recording(source, wide))["counts"]["duplicate_steps"] == 0
 
 
 def test_loaded_data_of_a_task_are_episodes(source):

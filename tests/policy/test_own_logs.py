@@ -101,6 +101,12 @@ def test_the_rounding_of_a_constant_is_not_outside(policy):
     assert policy.outside(np.tile(observation, (2, 5, 1))).shape == (2, 5, 3)
 
 
+def test_preparing_a_runner_acts_within_the_limits(policy):
+    policy.runner(key=jax.random.key(7), steps=2).prepare()  # a warning would fail
+    with pytest.warns(UserWarning, match="acts outside of what was logged"):
+        policy(_inside(constant=0.5), key=jax.random.key(7), steps=2)
+
+
 def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):
     key = jax.random.key(7)
     run = policy.runner(key=key, steps=2)

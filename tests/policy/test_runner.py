@@ -22,6 +22,7 @@ class Scripted:
     """A policy whose decisions are scripted chunks of one action dimension, and which refuses what is not finite."""
 
     observation_size = 1
+    normalisation = Normalisation.identity(1, 1)
 
     def __init__(self, *decisions: list[float]):
         self.decisions, self.chunk, self.seen = list(decisions), len(decisions[0]), []
@@ -63,7 +64,10 @@ def test_exponential_smoothing_is_a_moving_average():
     runner = PolicyRunner(Scripted([8], [0], [4], [2], [6]), KEY, {}, Exponential(0.75))
     assert run(runner, 3) == [8, 6, 5.5]  # 0.75 * 8 + 0.25 * 0, then 0.75 * 6 + 0.25 * 4
     runner.reset()  # the next episode begins with the policy's own action
-    assert run(runner, 2) == [2, 3]
+    action = runner(np.zeros(1))
+    assert action.tolist() == [2]
+    action[:] = 100  # which changes no later action
+    assert run(runner, 1) == [3]
 
 
 def test_exponential_smoothing_smooths_the_steps_of_chunks():

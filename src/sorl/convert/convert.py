@@ -83,10 +83,13 @@ def convert(recording: Recording, out: Path, *, quiet: bool = False) -> Converte
         raise ValueError(f"{out} ends in {out.suffix}; give NAME.npz, or the name of a directory without an ending.")
     make_directory(out.parent)
     if out.suffix:
+        record = records.record_path(out)
+        if record.exists():
+            raise FileExistsError(f"{record} exists already; remove it, or give another name.")
         with NpzWriter(out, recording.action_limits) as writer:
             _copy(recording, writer.append, done, quiet)
             found = _provenance(done)
-        write_json(records.record_path(out), {**records.fingerprint(out), **found})
+        write_json(record, {**records.fingerprint(out), **found})
         return done
     with MappedWriter(out, action_range=recording.action_limits) as writer:
         _copy(recording, lambda episode: _append(writer, episode), done, quiet)
@@ -123,7 +126,13 @@ def _provenance(done: Converted) -> dict[str, Any]:
 
 def _copy(recording: Recording, append: Callable[[LoggedEpisode], None], done: Converted, quiet: bool) -> None:
     with Progress(recording.steps, quiet=quiet, unit="steps") as progress:
+        first = None
         for episode in checks.episodes(recording, done.notes):
+            # Episodes of a narrower dtype than the first are widened, which loses nothing.
+            first = first or episode
+            for name in ("observations", "actions", "rewards"):
+                kind = getattr(first, name).dtype
+                episode = episode._replace(**{name: getattr(episode, name).astype(kind, copy=False)})
             append(episode)
             if episode.name in recording.held_out:
                 done.held_out.append(done.episodes)

@@ -18,6 +18,7 @@ from sorl.inspect.report import inspected
 from sorl.inspect.source import recording_of
 from sorl.inspect.tables import text
 from sorl.system import entry
+from sorl.system.files import refuse_overwriting
 from sorl.system.progress import Progress
 from sorl.system.ranges import refuse_outside
 
@@ -62,6 +63,8 @@ def main(config: Config) -> dict[str, Any]:
     """Prints the report and writes its page; **returns** the facts."""
     options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
     recording = recording_of(config.data, options, directory=config.data_dir, episodes=config.episodes)
+    if config.html is not None:
+        refuse_overwriting(config.html, [recording.path, *recording.files])
     with Progress(recording.steps, quiet=config.quiet, unit="steps") as progress:
         facts = inspected(
             recording,

@@ -17,6 +17,8 @@ ROUNDING = 2 * float(np.finfo(np.float32).eps)
 """Relative error of limits or actions that were rounded to float32."""
 LARGE_VALUE = 1_000.0
 SMALL_VALUE = 0.1
+OWN = ("own logs", "data directory")
+"""The forms of data whose rewards are always those that they hold."""
 LATE = 50
 """A gap between two steps that differs by more than this percentage from the usual one is irregular."""
 
@@ -90,6 +92,8 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{dropped:,} last steps are not trained on, because the state after them is unknown; store it if you can."
         )
+    if not facts["split"]["train"]["episodes"]:
+        yield "The data's own split holds out every episode, which training refuses; leave some to train on."
     if counts["episodes"] == 1:
         if not facts["split"]["validation"]["episodes"]:
             yield "There is only one episode, and none of it is held out for validation losses; log more."
@@ -109,12 +113,10 @@ def _rewards(facts: dict[str, Any]) -> Iterator[str]:
     rewards, counts = facts["rewards"], facts["counts"]
     discount, value, limit = rewards["discount"], rewards["value_observed"], rewards["value_limit"]
     if rewards["distinct"] == 1:
-        yield (
-            f"Every reward is {rewards['min']:.4g}, so that only terminations tell good from bad; give others, such as "
-            "--data.reward success-at-end or last-step."
-        )
-    if value > LARGE_VALUE or limit > 100 * LARGE_VALUE:
-        scale = 10.0 ** -np.round(np.log10(max(value, 1e-300) / 10))
+        remedy = "log others" if facts["form"] in OWN else "give others, such as --data.reward success-at-end"
+        yield f"Every reward is {rewards['min']:.4g}, so that only terminations tell good from bad; {remedy}."
+    scale = 10.0 ** -np.round(np.log10(max(value, 1e-300) / 10))
+    if value > LARGE_VALUE or (limit > 100 * LARGE_VALUE and scale < 1):
         yield (
             f"Expect |Q| of {value:.4g} (at most {limit:.4g}) with --agent.discount {discount:g}; give "
             f"--data.reward-scale {scale:g}, so that critics need not learn such large values."

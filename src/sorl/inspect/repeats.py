@@ -7,6 +7,8 @@ from jaxtyping import Shaped, UInt64
 MOST_HASHES = 1 << 22
 """Hashes kept, of 12 bytes each; with more different steps, a sample of the hashes gives an estimate."""
 BLOCK_ROWS = 4096
+WIDEST = np.dtype(np.longdouble).itemsize
+"""The most bytes of a number."""
 
 
 class Repeats:
@@ -14,7 +16,7 @@ class Repeats:
 
     def __init__(self, width: int, most: int = MOST_HASHES):
         """**Arguments:** `width`, the numbers in a step; `most`, the number of hashes to keep."""
-        self._weights = np.random.default_rng(0).integers(1, 2**63, 8 * width, np.uint64) | np.uint64(1)
+        self._weights = np.random.default_rng(0).integers(1, 2**63, WIDEST * width, np.uint64) | np.uint64(1)
         self._most, self._level, self._waiting = most, 0, 0
         self._parts: list[UInt64[np.ndarray, " steps"]] = []
         self._hashes, self._counts = np.zeros(0, np.uint64), np.zeros(0, np.int32)

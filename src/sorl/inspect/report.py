@@ -74,7 +74,7 @@ def inspected(
         "coverage": coverage(found.sample, observations, actions, held_out),
         "split": _split(found, held_out),
         "sampled": {"steps": len(found.sample.actions), "at_most": SAMPLED_STEPS},
-        "notes": found.notes,
+        "notes": [*found.notes, *_beside(recording)],
     }
     facts["warnings"] = advice(facts)
     return facts
@@ -82,9 +82,17 @@ def inspected(
 
 def _held_out(found: Collected, fraction: float) -> np.ndarray:
     own = found.recording.held_out
+    if found.recording.beside is not None:
+        return np.zeros(len(found.names), np.bool_)
     if own:
         return np.array([name in own for name in found.names])
     return held_out_trajectories(len(found.names), fraction, seed=0)
+
+
+def _beside(recording: Recording) -> list[str]:
+    if recording.beside is None:
+        return []
+    return [f"Training holds out {recording.beside.name} in place of episodes of these data; inspect it by its name."]
 
 
 def _dimensions(kind: str, found: Collected, tracker: Tracker, summary: dict[str, Any]) -> list[dict[str, Any]]:

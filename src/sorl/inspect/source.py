@@ -1,5 +1,6 @@
 """The recording that `sorl.inspect` reads: the user's own data by their path, or OGBench's by the task's name."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from sorl.data.generation.source import Generated
 from sorl.data.loaded import LoadedData
 from sorl.data.mapped.manifest import NAME, is_data_directory
 from sorl.data.ogbench.source import Ogbench
+from sorl.data.own_logs.load import validation_path
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import column_names
 from sorl.data.sources import source_of
@@ -27,7 +29,9 @@ def recording_of(
     """
     path = Path(data)
     if path.exists() or path.suffix or not _is_task(data):
-        return source_of(path, **options).recording()
+        found = source_of(path, **options).recording()
+        beside = validation_path(found.path)
+        return dataclasses.replace(found, beside=beside) if beside.exists() else found
     if episodes is None:
         return recording_of_loaded(Ogbench(data, directory, residence="device").load())
     return recording_of_loaded(Generated(data, episodes, residence="device").load())

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from sorl.data.normalisation import Standardisation
+from sorl.data.normalisation import Normalisation, Standardisation
 from sorl.policy.deadline import Deadline
 from sorl.policy.smoothing import OverlapAveraging, Smoothing
 
@@ -28,6 +28,11 @@ class Acts(Protocol):
     @property
     def chunk(self) -> int:
         """Number of actions per decision."""
+        ...
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The units of observations, with their mean."""
         ...
 
     def __call__(
@@ -111,7 +116,7 @@ class PolicyRunner:
 
     def prepare(self) -> None:
         """Compiles what a decision on one observation needs, before the loop begins; nothing is counted."""
-        observation = np.zeros(self.policy.observation_size)
+        observation = np.asarray(self.policy.normalisation.observation_mean, np.float64)  # within the limits
         self.policy.outside(observation)
         self.policy(observation, key=jax.random.fold_in(self._key, 0), **self._budget)
 
@@ -137,7 +142,7 @@ class PolicyRunner:
         if self.smoothing is None:
             return actions[-1]
         self._previous = self.smoothing(self._previous, actions[-1])
-        return self._previous
+        return self._previous.copy()  # a caller may change what it gets
 
     def report(self) -> str:
         """One sentence about the observations that were outside their limits, and one about a deadline."""

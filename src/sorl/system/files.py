@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -80,6 +80,13 @@ def refuse_unwritable(directory: Path) -> None:
     """Raises a `PermissionError`, one sentence, if a directory cannot be written; call it before long work."""
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} cannot be written; {WRITABLE} with --out.")
+
+
+def refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
+    """Raises a `FileExistsError` if `out` is one of the files that are read; call it before the work."""
+    for path in read:
+        if path.exists() and out.exists() and out.samefile(path):
+            raise FileExistsError(f"{out} is a file to read, and would be replaced; give another name for the result.")
 
 
 def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:

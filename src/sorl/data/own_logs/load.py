@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
-from sorl.data import records, summary
+from sorl.data import checks, records, summary
 from sorl.data.columns import Columns, columns, is_constant
 from sorl.data.loaded import LoadedData
 from sorl.data.mapped.logs import read_directory, size as mapped_size
@@ -17,10 +18,11 @@ from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
 from sorl.data.own_logs.placing import Placed, device_datasets, host_datasets, size_of
+from sorl.data.own_logs.record import about
 from sorl.data.recorded.origin import held_out as held_out_numbers
 from sorl.data.residence import Chosen, Residence, choose
 from sorl.data.rewards import sparse
-from sorl.system.files import expanded, read_json
+from sorl.system.files import expanded
 
 
 def load_logs(
@@ -132,7 +134,7 @@ def load_log(
             part.rows["rewards"] = sparse(part.rows["rewards"])
     if reward_scale != 1:
         for part in logs:
-            part.rows["rewards"] = part.rows["rewards"] * reward_scale
+            part.rows["rewards"] = _scaled(part, reward_scale)
     if normalisation is None:
         limits = scales.action_range(logs, action_low, action_high)
     else:
@@ -163,6 +165,17 @@ def load_log(
     return LoadedData(train_set, validation_set, normalisation, provenance, chosen)
 
 
+def _scaled(log: Log, factor: float) -> Shaped[np.ndarray, " rows"]:
+    """The rewards times a factor, in single precision at least; raises a `ValueError` if one becomes too large."""
+    rewards = log.rows["rewards"]
+    if rewards.dtype == np.float16:
+        rewards = rewards.astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled = rewards * factor
+    checks.refuse_large(log.path, f"rewards, times the reward scale {factor:g},", scaled, checks.LARGEST_REWARD)
+    return scaled
+
+
 def _refuse_bad_options(validation_fraction: float, observation_margin: float | None) -> None:
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"The validation fraction is {validation_fraction}; give a number in [0, 1).")
@@ -182,9 +195,7 @@ class _Split(NamedTuple):
 
 
 def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
-    beside = log.path.with_name(f"{log.path.stem}-val.npz")
-    if is_data_directory(log.path):
-        beside = log.path.with_name(f"{log.path.name}-val")
+    beside = validation_path(log.path)
     if not beside.exists():
         if log.held_out is not None:
             if log.held_out.all():
@@ -198,8 +209,13 @@ def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
         found, expected = other.rows[key].shape[1], log.rows[key].shape[1]
         if found != expected:
             raise ValueError(f"{key} of {beside} have size {found}, those to train on {expected}; give the same size.")
-    details = {"path": str(beside), **_origin(other)}
+    details = {"path": str(beside), **(_with_origin(other).origin or {})}
     return _Split(np.ones(len(log.ends), np.bool_), [other], int(other.ends.sum()), details)
+
+
+def validation_path(path: pathlib.Path) -> pathlib.Path:
+    """The file or data directory that is held out, if it exists, in place of episodes of the logs in `path`."""
+    return path.with_name(f"{path.name}-val" if is_data_directory(path) else f"{path.stem}-val.npz")
 
 
 def _held_out(log: Log, fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
@@ -246,7 +262,15 @@ def _summary(log: Log, train: Bool[np.ndarray, " rows"], observations: Columns, 
 
 def _with_origin(log: Log) -> Log:
     """Logs with their origin; converted ones keep the source's own split."""
-    origin = _origin(log)
+    origin = log.origin
+    if origin is None:
+        origin = records.fingerprint(log.path)
+        recorded, note = about(log.path, origin["sha256"])
+        if recorded is not None:
+            origin |= {"about": recorded}
+        if note is not None:
+            warnings.warn(note, stacklevel=3)
+            log = dataclasses.replace(log, notes=(*log.notes, note))
     numbers, held_out = held_out_numbers(origin.get("about")), np.zeros(len(log.successors), np.bool_)
     if not numbers or min(numbers) < 0 or max(numbers) >= len(held_out):
         return dataclasses.replace(log, origin=origin)
@@ -254,28 +278,12 @@ def _with_origin(log: Log) -> Log:
     return dataclasses.replace(log, origin=origin, held_out=held_out)
 
 
-def _origin(log: Log) -> Mapping[str, Any]:
-    if log.origin is not None:
-        return log.origin
-    found = records.fingerprint(log.path)
-    return found | _about(records.record_path(log.path), found["sha256"])
-
-
-def _about(record: pathlib.Path, sha256: str) -> dict[str, Any]:
-    """What the record of a converted file says of its source, such as the names of columns; empty if there is none."""
-    try:
-        content = read_json(record)
-    except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
-        return {}
-    return {"about": content["about"]} if content.get("sha256") == sha256 and "about" in content else {}
-
-
 def _provenance(log: Log, found: dict[str, Any], split: _Split, validation: Placed) -> dict[str, Any]:
     counts = {"episodes": split.episodes, "transitions": 0 if validation is None else len(validation)}
     return {
         "source": "own logs",
         "path": str(log.path),
-        **_origin(log),
+        **(log.origin or records.fingerprint(log.path)),
         "episodes": found["episodes"],
         "transitions": found["transitions"],
         "validation": {**split.details, **counts} if split.episodes else None,

@@ -17,13 +17,14 @@ from sorl.data.own_logs.file import (
     refuse_wrong_scale,
     stored_names,
 )
+from sorl.data.own_logs.record import about
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.tables.mapping import Mapping
 from sorl.data.tables.npz_table import NpzTable
 from sorl.data.tables.recording import recording as table_recording
-from sorl.system.files import expanded, read_json
+from sorl.system.files import expanded
 
 
 def recording(path: Path) -> Recording:
@@ -66,8 +67,12 @@ def recording(path: Path) -> Recording:
 
 def _with_record(found: Recording) -> Recording:
     """The recording with what the file's record says of it, if the record is of this file."""
-    beside = records.record_path(found.path)
-    if not beside.exists():
+    if not records.record_path(found.path).exists():
         return found
-    record = read_json(beside)
-    return with_origin(found, record.get("about")) if record.get("size") == found.path.stat().st_size else found
+    recorded, note = about(found.path, records.fingerprint(found.path)["sha256"])
+
+    def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+        notes += [] if note is None else [note]
+        yield from found.read(notes)
+
+    return with_origin(dataclasses.replace(found, read=read), recorded)

@@ -67,6 +67,8 @@ class Recording:
     """The mean returns that count as 0 and 1 in the normalised score."""
     held_out: frozenset[str] = frozenset()
     """The names of the episodes that the source itself keeps for validation."""
+    beside: Path | None = None
+    """The data beside it that training holds out in place of its own episodes."""
     action_limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """The lowest and highest actions that the source states."""
     left_out: tuple[str, ...] = ()

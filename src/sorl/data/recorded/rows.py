@@ -55,7 +55,7 @@ def _trajectories(path: Path, blocks: Iterable[Rows], notes: list[str], open_end
     """The rows of each trajectory, with the number of its first row."""
     pending: list[Rows] = []
     row, first = 0, 0
-    seen: set[float] = set()
+    seen: set[int] = set()
     for block in blocks:
         begins = _begins(block)
         for start, stop in zip(begins, [*begins[1:], len(block.rewards)], strict=True):
@@ -64,7 +64,7 @@ def _trajectories(path: Path, blocks: Iterable[Rows], notes: list[str], open_end
                 yield first, _merged(pending)
                 pending, first = [], row + start
             if block.episode is not None and not pending:
-                _refuse_again(path, float(block.episode[start]), row + start, seen)
+                _refuse_again(path, int(block.episode[start]), row + start, seen)
             pending.append(block.part(slice(start, stop)))
         row += len(block.rewards)
     if pending:
@@ -96,10 +96,10 @@ def _is_new(block: Rows, before: Rows) -> bool:
     return block.episode is not None and before.episode is not None and bool(block.episode[0] != before.episode[-1])
 
 
-def _refuse_again(path: Path, number: float, row: int, seen: set[float]) -> None:
+def _refuse_again(path: Path, number: int, row: int, seen: set[int]) -> None:
     if number in seen:
         raise ValueError(
-            f"Episode {int(number)} of {path} continues in row {row} after others; put the rows of each episode "
+            f"Episode {number} of {path} continues in row {row} after others; put the rows of each episode "
             "together, in order."
         )
     seen.add(number)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Shaped
@@ -39,15 +39,19 @@ class ParquetTable:
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, Shaped[np.ndarray, "rows ..."]]]:
         """Consecutive rows of the named columns; raises a `ValueError` for empty cells and lists of other lengths."""
-        first = 0
+        first, before = 0, {}
         for path in self.files:
             with _opened(path) as file:
                 _refuse_missing(path, names, file.schema_arrow.names)
                 for batch in _batches(path, file, names):
-                    yield {
+                    found = {
                         name: _numbers(path, name, batch.column(place), first)
                         for place, name in enumerate(batch.schema.names)
                     }
+                    for name, values in found.items():
+                        if before.setdefault(name, values.shape[1:]) != values.shape[1:]:
+                            _refuse_sizes(path, name, values.shape[1:], first, before[name])
+                    yield found
                     first += batch.num_rows
 
 
@@ -94,10 +98,8 @@ def _numbers(path: Path, name: str, column: Any, first: int) -> Shaped[np.ndarra
         sizes = column.value_lengths().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, np.int64)
         if len(sizes) and (sizes != sizes[0]).any():
             row = int(np.argmax(sizes != sizes[0])) * shape[0] // len(sizes)
-            raise ValueError(
-                f"{name} of {path} has {int(sizes[sizes != sizes[0]][0])} numbers in row {first + row}, but "
-                f"{int(sizes[0])} before; give every row the same size."
-            )
+            other = int(sizes[sizes != sizes[0]][0])
+            _refuse_sizes(path, name, (other,), first + row, (int(sizes[0]),))
         shape.append(int(sizes[0]) if len(sizes) else 0)
         column = column.flatten()
     kind = column.type
@@ -105,6 +107,13 @@ def _numbers(path: Path, name: str, column: Any, first: int) -> Shaped[np.ndarra
         raise ValueError(f"{name} of {path} holds {kind}; give real numbers.")
     _refuse_empty(path, name, column, first, shape[0])
     return column.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _refuse_sizes(path: Path, name: str, found: tuple[int, ...], row: int, before: tuple[int, ...]) -> NoReturn:
+    now, earlier = (" x ".join(map(str, size)) or "1" for size in (found, before))
+    raise ValueError(
+        f"{name} of {path} has {now} numbers in row {row}, but {earlier} before; give every row the same size."
+    )
 
 
 def _refuse_empty(path: Path, name: str, column: Any, first: int, rows: int) -> None:

@@ -104,12 +104,18 @@ def _refuse_wrong_limits(path: Path, mapping: Mapping, size: int) -> None:
 def _numbers(path: Path, name: str, values: Shaped[np.ndarray, "rows ..."], first: int) -> Shaped[np.ndarray, " rows"]:
     """The column of episodes' numbers; raises a `ValueError` with the first row that has no whole number."""
     values = values.reshape(-1)
+    if values.dtype.kind != "f":
+        return values
+    # From 2^53 on (in double precision) neighbouring whole numbers are the same.
+    largest = 2.0 ** (np.finfo(values.dtype).nmant + 1)
     with np.errstate(invalid="ignore"):
-        whole = values == np.floor(values) if values.dtype.kind == "f" else np.ones(len(values), np.bool_)
-    whole &= np.isfinite(values)
+        whole = (values == np.floor(values)) & (np.abs(values) < largest)
     if not whole.all():
         row = int(np.argmin(whole))
-        raise ValueError(f"{name} of {path} is {values[row]} in row {first + row}; number episodes by whole numbers.")
+        raise ValueError(
+            f"{name} of {path} is {values[row]} in row {first + row}; number episodes by whole numbers below "
+            f"{largest:.0f}."
+        )
     return values
 
 

@@ -1,0 +1,28 @@
+"""What the record beside a converted npz file says of the file's source."""
+
+import pathlib
+from typing import Any
+
+from sorl.data import records
+from sorl.system.files import read_json
+
+
+def about(path: pathlib.Path, sha256: str) -> tuple[Any, str | None]:
+    """The names of columns, the split and the like that `sorl.convert` recorded, and a note if they are not used.
+
+    **Arguments:** `sha256`, the digest of the file.
+
+    **Returns:** `Recording.about` of the source, or None without a record; and one sentence if the file is not the one
+    that was recorded, else None.
+    """
+    beside = records.record_path(path)
+    try:
+        content = read_json(beside)
+    except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
+        return None, None
+    if "about" not in content or content.get("sha256") == sha256:
+        return content.get("about"), None
+    return None, (
+        f"{path.name} was changed after its conversion, so the names of columns and the split in {beside.name} are not "
+        "used; convert its source again, or remove that record."
+    )
