@@ -262,7 +262,9 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
         wanted = own | {"kind": kind}
         found = [each for each in rows if all(each[name] == value for name, value in wanted.items())]
         successes, episodes = (np.array([each[name] for each in found]) for name in ("successes", "episodes"))
-        interval = success_interval(successes, episodes)
+        # Several evaluations of a seed play the same episodes, so they count as one with their mean.
+        once = np.minimum(episodes, first.config.evaluation.episodes) if column == "headline" else episodes
+        interval = success_interval(successes * once / episodes, once)
         row |= {
             column: interval.mean,
             f"{column}_low": interval.low,

@@ -104,13 +104,13 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
     worse, better = sorted(compare.main(settings), key=lambda row: row["agent"] == "sorl")
     assert (better["agent"], better["steps"], better["seeds"], better["peak_bytes"]) == ("sorl", 4, 2, 3 * 2**20)
     assert better["headline"] == pytest.approx(0.6) and better["final"] == pytest.approx(0.6)
-    # Seeds that agree have Wilson's interval of all 120 episodes; two that differ by 0.2 say little.
-    assert (better["headline_low"], better["headline_high"]) == wilson_interval(72, 120)
+    # Seeds that agree have Wilson's interval of the 20 episodes of each; two that differ by 0.2 say little.
+    assert (better["headline_low"], better["headline_high"]) == pytest.approx(wilson_interval(24, 40))
     assert (better["final_low"], better["final_high"]) == (0.0, 1.0)
     assert (worse["steps"], worse["update_ms"], worse["decision_ms"], worse["state_bytes"]) == (1, 1.0, 1.0, 8)
     output = capsys.readouterr()
     printed = output.out
-    assert "4 of 4 runs finished" in output.err and "| `sorl` | 4, 1 | 0.60 | 0.51 .. 0.68 | 0.60 |" in printed
+    assert "4 of 4 runs finished" in output.err and "| `sorl` | 4, 1 | 0.60 | 0.45 .. 0.74 | 0.60 |" in printed
     assert (tmp_path / "comparison.md").read_text() in printed
     lines = (tmp_path / "comparison.csv").read_text().splitlines()
     assert lines[0] == "agent,task,seed,kind,steps,candidates,successes,episodes,commit,peak_bytes"

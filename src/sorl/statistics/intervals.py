@@ -121,16 +121,17 @@ def student_width(freedom: float | int, confidence: float) -> float:
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
-def success_interval(successes: Int[np.ndarray, " seeds"], episodes: Int[np.ndarray, " seeds"]) -> Interval:
+def success_interval(successes: Shaped[np.ndarray, " seeds"], episodes: Int[np.ndarray, " seeds"]) -> Interval:
     """Mean success with its 95 % interval: Wilson's over the episodes of a single seed, else Student's over seeds.
 
     With several seeds, the variation is that between seeds: more episodes of one policy say nothing about the next
     training run. But seeds may agree by chance, so the interval is at least as wide as Wilson's over all episodes.
 
-    **Arguments:** `successes` and `episodes`, one count for each training seed.
+    **Arguments:** `successes` and `episodes`, for each training seed; of several evaluations on the same episodes, the
+    mean successes.
     """
     rates = successes / episodes
-    over_episodes = wilson_interval(int(successes.sum()), int(episodes.sum()))
+    over_episodes = wilson_interval(float(successes.sum()), int(episodes.sum()))
     if len(rates) == 1:
         return Interval(float(rates[0]), *over_episodes, "wilson")
     low, high = wider(student_interval(rates), over_episodes)
@@ -145,14 +146,17 @@ def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, 
 def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interval:
     """The mean of a measure over evaluations at one budget, with its 95 % interval.
 
-    The interval of a single seed's return is the mean of its evaluations' intervals. All evaluations play the same
-    episodes, so it is exact if the same episodes are hard in all of them, and otherwise too wide.
+    All evaluations of a seed play the same episodes, so that several say little more than one: Wilson's interval is
+    that of their mean success over the episodes of one, and the interval of a single seed's return is the mean of its
+    evaluations' intervals. Both are exact if the same episodes are hard in all evaluations, and otherwise too wide.
 
     **Arguments:** `by_seed`, the rows of each training seed; `measure`, which all of them have.
     """
     if measure == SUCCESS:
-        counts = ([sum(row[key] for row in own) for own in by_seed] for key in ("successes", "episodes"))
-        return success_interval(*map(np.array, counts))
+        successes, episodes = (
+            np.array([np.mean([row[key] for row in own]) for own in by_seed]) for key in ("successes", "episodes")
+        )
+        return success_interval(successes, episodes.astype(int))
     means = np.array([np.mean([row["return"] for row in own]) for own in by_seed])
     if len(by_seed) > 1:
         return Interval(float(means.mean()), *student_interval(means), "student")
