@@ -26,11 +26,12 @@ CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "s
 EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
 
 
-def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), updates=40, agent=None, budgets=(1, 4)):
+def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), agent=None, budgets=(1, 4), **options):
     """A run directory as `sorl.train` writes it, whose last three evaluations had these success rates, one per seed."""
     agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
     evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
-    config = TrainConfig(env=env, agent=agent, seeds=seeds, updates=updates, evaluation=evaluation)
+    options = {"updates": 40, "evaluation": evaluation} | options
+    config = TrainConfig(env=env, agent=agent, seeds=seeds, **options)
     runs.create(directory, config)
     data = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
     runs.record_versions(directory, config, data)
@@ -73,6 +74,13 @@ def test_switches_are_named_by_what_they_switch(tmp_path):
     agents = [Sorl(discretization_steps=4, backprop_steps=4, act_with_average=on) for on in (True, False)]
     made = read_runs([make_run(tmp_path / str(i), agent=agent) for i, agent in enumerate(agents)])
     assert [run.method for run in made] == ["sorl, act with average", "sorl, no act with average"]
+
+
+def test_options_that_change_no_result_make_no_methods(tmp_path):
+    one, data = make_run(tmp_path / "a"), DataConfig(residence="host")
+    options = {"checkpoint_interval": 7, "log_interval": 3, "seed_mapping": "vmap", "data": data}
+    found = read_runs([one, make_run(tmp_path / "b", seeds=(3,), final=(0.1,), **options)])
+    assert [run.method for run in found] == ["sorl", "sorl"]
 
 
 def test_runs_of_one_method_count_together_but_not_twice(tmp_path):

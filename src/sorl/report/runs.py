@@ -34,16 +34,10 @@ GRID = (
 """The columns of `scaling.json` that a report needs."""
 
 IRRELEVANT = (
-    "env",
-    "seeds",
-    "evaluation",
-    "data.path",
-    "data.directory",
-    "data.mirrors",
-    "data.download",
-    "population",
+    *("env", "seeds", "population", "evaluation", "log_interval", "checkpoint_interval", "seed_mapping"),
+    *("data.path", "data.directory", "data.mirrors", "data.download", "data.residence"),
 )
-"""Options, by dotted name, in which runs of one method may differ, because they do not affect learning."""
+"""Options, by dotted name, in which runs of one method may differ, because they change no policy but by rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
