@@ -83,6 +83,54 @@ def test_options_that_change_no_result_make_no_methods(tmp_path):
     assert [run.method for run in found] == ["sorl", "sorl"]
 
 
+def test_other_scores_make_other_methods_and_more_episodes_or_budgets_do_not(tmp_path):
+    changes = {
+        "usual": {},
+        "precise": {"episodes": 99, "final_episodes": 9, "final_candidates": (1, 2), "inference_steps": (4, 1)},
+        "fast": {"workers": 1, "step_timeout": 9.0, "overlap": False},
+        "post": {"success_timing": "post"},
+        "more": {"candidates": (8,)},
+        "often": {"interval": 5},
+        "never": {"interval": 0},
+    }
+    evaluations = {name: dataclasses.replace(EVALUATION, **change) for name, change in changes.items()}
+    made = [
+        make_run(tmp_path / name, seeds=(i,), final=(0.5,), evaluation=evaluations[name])
+        for i, name in enumerate(changes)
+    ]
+    found = {run.directory.name: run.method for run in read_runs(made)}
+    usual = "sorl, candidates 1, evaluation interval 10, success timing pre"
+    assert found["usual"] == found["precise"] == found["fast"] == usual
+    assert found["post"] == "sorl, candidates 1, evaluation interval 10, success timing post"
+    assert found["more"] == "sorl, candidates 8, evaluation interval 10, success timing pre"
+    assert found["often"] == "sorl, candidates 1, evaluation interval 5, success timing pre"
+    assert found["never"] == "sorl, success timing pre"
+    assert [run.method for run in read_runs(made[:3])] == ["sorl"] * 3
+
+
+def test_a_budget_that_is_named_is_the_default_of_the_same_value(tmp_path):
+    named = dataclasses.replace(EVALUATION, inference_steps=None, candidates=(1,))
+    made = (
+        make_run(tmp_path / "a", agent=Bc()),
+        make_run(tmp_path / "b", agent=Bc(), seeds=(3,), final=(0.1,), evaluation=named),
+    )
+    assert [run.method for run in read_runs(made)] == ["bc", "bc"]
+
+
+def test_tables_of_other_decisions_are_not_of_one_method(tmp_path):
+    own = {"env": CUBE, "success_timing": "pre", "noise_scale": 1.0, "policy_conditioning": None, "verifier": None}
+    changes = {"bare": {}, "usual": own, "min": own | {"verifier": "min", "noise_scale": 0.5}}
+    changes["post"] = own | {"success_timing": "post"}
+    for i, (name, columns) in enumerate(changes.items()):
+        path = make_run(tmp_path / name, seeds=(i,), final=(0.5,)) / "evaluation.json"
+        path.write_text(json.dumps({"rows": [row | columns for row in json.loads(path.read_text())["rows"]]}))
+    (make_run(tmp_path / "none", seeds=(9,), final=(0.5,)) / "evaluation.json").unlink()
+    found = {run.directory.name: run.method for run in read_runs([tmp_path / name for name in (*changes, "none")])}
+    assert found["bare"] == found["usual"] == "sorl, table as usual"
+    assert found["min"] == "sorl, table noise scale 0.5 and verifier min"
+    assert (found["post"], found["none"]) == ("sorl, table success timing post", "sorl")
+
+
 def test_runs_of_one_method_count_together_but_not_twice(tmp_path):
     one = make_run(tmp_path / "one", seeds=(1,), final=(0.4,))
     other = make_run(tmp_path / "other", seeds=(2,), final=(0.8,))

@@ -33,6 +33,9 @@ GRID = (
 )
 """The columns of `scaling.json` that a report needs."""
 
+DECISION = ("noise_scale", "policy_conditioning", "critic_conditioning", "verifier")
+"""The columns of `evaluation.json`, if it has them, that say how all of its decisions were made."""
+
 IRRELEVANT = (
     *("env", "seeds", "population", "evaluation", "log_interval", "checkpoint_interval", "seed_mapping"),
     *("data.path", "data.directory", "data.mirrors", "data.download", "data.residence"),
@@ -223,14 +226,14 @@ def method_names(runs: Sequence[ReportedRun]) -> list[str]:
 
     An option that differs only between tasks is part of a preset, and so does not make a different method.
     """
-    options = [_options(run.config) for run in runs]
+    options = [_options(run.config) | _judgement(run) for run in runs]
     apart: dict[str, set[str]] = defaultdict(set)
     for run, own in zip(runs, options, strict=True):
         for other_run, other in zip(runs, options, strict=True):
             if (_agent(run), run.task) == (_agent(other_run), other_run.task):
-                apart[_agent(run)] |= {name for name in own if own[name] != other.get(name)}
+                apart[_agent(run)] |= {name for name in own.keys() & other.keys() if own[name] != other[name]}
     return [
-        ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)]))])
+        ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)] & own.keys()))])
         for run, own in zip(runs, options, strict=True)
     ]
 
@@ -254,6 +257,28 @@ def _options(config: TrainConfig) -> dict[str, str]:
 
     flatten("", to_json(config))
     return found
+
+
+def _judgement(run: ReportedRun) -> dict[str, str]:
+    """What the scores depend on besides the policy: how success is judged, and the evaluations that they are read at.
+
+    The numbers of episodes and of other budgets are left out: they make a score more precise, but change no mean.
+    """
+    evaluation = run.config.evaluation
+    found = {"success_timing": evaluation.success_timing}
+    if evaluation.interval:
+        found["evaluation_interval"] = str(evaluation.interval)
+        found |= {name: str(getattr(run.budget, name)) for name in ("inference_steps", "candidates")}
+    return found | ({"table": _of_table(run)} if run.table else {})
+
+
+def _of_table(run: ReportedRun) -> str:
+    """How the table after training departs from the evaluations during it, as `sorl.evaluate` can make it."""
+    usual = {name: value for name, value in to_json(run.budget).items() if name in DECISION}
+    usual |= {"env": run.config.env, "success_timing": run.config.evaluation.success_timing}
+    row = {name: value for name, value in run.table[0].items() if (name, value) != ("success_timing", None)}
+    departures = [_named(name, str(row[name])) for name in usual if row.get(name, usual[name]) != usual[name]]
+    return " and ".join(departures) or "as usual"
 
 
 def _named(option: str, value: str) -> str:
