@@ -26,14 +26,14 @@ CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "s
 EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
 
 
-def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), agent=None, budgets=(1, 4), **options):
+def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), agent=None, budgets=(1, 4), sha256="-", **options):
     """A run directory as `sorl.train` writes it, whose last three evaluations had these success rates, one per seed."""
     agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
     evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
     options = {"updates": 40, "evaluation": evaluation} | options
     config = TrainConfig(env=env, agent=agent, seeds=seeds, **options)
     runs.create(directory, config)
-    data = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
+    data = {"source": "generated", "episodes": 9, "path": "-", "sha256": sha256}
     runs.record_versions(directory, config, data)
     name = config.budgets(final=False)[0].name
     with MetricLog(directory) as log:
@@ -115,6 +115,55 @@ def test_a_budget_that_is_named_is_the_default_of_the_same_value(tmp_path):
         make_run(tmp_path / "b", agent=Bc(), seeds=(3,), final=(0.1,), evaluation=named),
     )
     assert [run.method for run in read_runs(made)] == ["bc", "bc"]
+
+
+def test_runs_on_other_logs_are_other_methods_and_the_same_logs_at_two_places_are_one(tmp_path):
+    made = []
+    for i, (path, sha256) in enumerate(
+        (("a/expert.npz", "1" * 64), ("copy.npz", "1" * 64), ("random.npz", "2" * 64), ("b/expert.npz", "3" * 64))
+    ):
+        data = DataConfig(path=tmp_path / path)
+        made.append(make_run(tmp_path / str(i), seeds=(i,), final=(0.5,), data=data, sha256=sha256))
+    assert [run.method for run in read_runs(made[:2])] == ["sorl", "sorl"]
+    assert [run.method for run in read_runs(made[1:3])] == ["sorl, data copy.npz", "sorl, data random.npz"]
+    found = [run.method for run in read_runs(made)]
+    assert found == [
+        f"sorl, data {name}" for name in ("expert.npz 11111111",) * 2 + ("random.npz", "expert.npz 33333333")
+    ]
+    # Without a record of the data, they are known by their path.
+    for run in made:
+        (run / "versions.json").unlink()
+    found = [run.method for run in read_runs(made[1:3])]
+    assert found == ["sorl, data copy.npz", "sorl, data random.npz"]
+
+
+def test_data_of_a_later_phase_make_another_method(tmp_path):
+    made = [make_run(tmp_path / str(i), seeds=(i,), final=(0.5,), sha256="1" * 64) for i in range(2)]
+    record = json.loads((made[1] / "versions.json").read_text())
+    phase = {"from_step": 20, "data": record["data"] | {"sha256": "2" * 64}}
+    (made[1] / "versions.json").write_text(json.dumps(record | {"phases": [phase]}))
+    assert [run.method for run in read_runs(made)] == ["sorl, data - 11111111", "sorl, data - 11111111+22222222@20"]
+
+
+def test_the_same_logs_without_an_environment_are_one_task(tmp_path):
+    evaluation, made = EvaluationConfig(interval=0), []
+    for seed, (name, digit) in enumerate((("logs.npz", "1"), ("copy.npz", "1"), ("other.npz", "2"))):
+        options = {"data": DataConfig(path=tmp_path / name), "evaluation": evaluation, "sha256": digit * 64}
+        made.append(make_run(tmp_path / f"{seed}", env=None, agent=Bc(), seeds=(seed,), final=(0.5,), **options))
+    # A run on the same data in an environment has that task.
+    data = DataConfig(path=tmp_path / "played.npz")
+    played = make_run(tmp_path / "played", agent=Bc(), data=data, sha256="1" * 64)
+    found = read_runs([played, *made])
+    assert [run.task for run in found] == [CUBE, *(str(tmp_path / f"{name}.npz") for name in ("logs", "logs", "other"))]
+    assert {run.method for run in found} == {"bc"}
+
+
+def test_generated_data_are_named_by_their_options(tmp_path):
+    made = [
+        make_run(tmp_path / str(n), data=DataConfig(episodes=n), sha256=f"{n}" * 32, seeds=(n,), final=(0.5,))
+        for n in (10, 20)
+    ]
+    assert [run.method for run in read_runs(made)] == ["sorl, episodes 10", "sorl, episodes 20"]
 
 
 def test_tables_of_other_decisions_are_not_of_one_method(tmp_path):
