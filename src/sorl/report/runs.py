@@ -67,7 +67,7 @@ class ReportedRun:
     assessment: Assessment | None = None
     """The content of `assessment.json`; None without that file."""
     method: str = ""
-    """The agent, and the options in which this run differs from the report's other runs of that agent."""
+    """The agent, and that in which this run differs from the report's other runs of that agent, by `method_names`."""
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The hyper-parameters of these members of a population, by dotted name; else empty."""
     logs: str = ""
@@ -249,7 +249,7 @@ def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dic
 
 
 def method_names(runs: Sequence[ReportedRun]) -> list[str]:
-    """The agent of each run, with the options in which runs of that agent on the same task differ.
+    """The agent of each run, with that in which runs of that agent on the same task differ: options, data, evaluations.
 
     An option that differs only between tasks is part of a preset, and so does not make a different method.
     """
