@@ -349,6 +349,17 @@ def test_runs_of_evaluations_at_several_candidates_alone_are_drawn(tmp_path):
     assert [path.name for path in out.glob("steps-*.png")]
 
 
+def test_ablations_without_a_point_are_not_drawn(tmp_path):
+    # The evaluations are at four steps and one sample, of which the table has no row.
+    agents = [Sorl(discretization_steps=4, backprop_steps=k, hidden_sizes=(8 * k,)) for k in (2, 4)]
+    made = [make_run(tmp_path / str(i), agent=agent, budgets=(8,)) for i, agent in enumerate(agents)]
+    report.main(report.Config(tuple(made), out=tmp_path / "report"))
+    assert not [*(tmp_path / "report").glob("backprop-*.png"), *(tmp_path / "report").glob("width-*.png")]
+    drawn = [make_run(tmp_path / f"drawn{i}", agent=agent) for i, agent in enumerate(agents)]
+    report.main(report.Config(tuple(drawn), out=tmp_path / "drawn"))
+    assert [*(tmp_path / "drawn").glob("backprop-*.png")] and [*(tmp_path / "drawn").glob("width-*.png")]
+
+
 def test_a_file_of_no_times_is_one_sentence(tmp_path):
     path = tmp_path / "runtime.json"
     path.write_text("{}")

@@ -43,6 +43,16 @@ def lines_of(axes: Any) -> dict[str, list[list[float]]]:
     return {found.get_label(): found.lines[0].get_xydata().tolist() for found in axes.containers}
 
 
+def test_steps_are_compared_at_the_fewest_candidates_that_a_method_was_evaluated_with(axes):
+    runs = [
+        run_of(Sorl, "sorl", 10, budgets=((1, 8), (4, 8), (1, 3), (4, 3))),
+        run_of(Sorl, "sorl", 20, budgets=((1, 8), (4, 8))),
+        run_of(Sorl, "fql", 30, budgets=((1, 3), (2, 1))),
+    ]
+    pictures.score_against_steps(axes, runs)
+    assert lines_of(axes) == {"sorl, best of 3": [[0.0, 20.0], [2.0, 20.0]], "fql": [[1.0, 60.0]]}
+
+
 @pytest.mark.parametrize("option", ["backprop steps", "agent.backprop-steps", "agent.backprop_steps"])
 def test_methods_are_apart_in_the_ablation_of_backprop_steps(axes, option):
     runs = [
