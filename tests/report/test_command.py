@@ -14,6 +14,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.page import STYLE, Page
+from sorl.report.paper_table import paper_rows
 from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
@@ -282,6 +283,14 @@ def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
     made = [make_run(tmp_path / "a", final=(0.2, 0.4)), make_run(tmp_path / "b", env=SCENE, final=(0.5, 0.9))]
     _, words = read_page(report.main(report.Config(tuple(made), out=tmp_path / "report")))
     assert "interquartile mean of all scores" in words and "0.450" in words  # of 0.2 | 0.4, 0.5 | 0.9
+
+
+def test_seeds_that_agree_have_wilsons_interval_beside_the_published_scores(tmp_path):
+    made = make_run(tmp_path / "a", final=(0.5, 0.5)), make_run(tmp_path / "b", env=SCENE, final=(0.7, 0.7))
+    rows = {row.environment: row.cells() for row in paper_rows(read_runs(made))}
+    # Two seeds, three evaluations, 20 episodes each: 60 of 120, and 84 of 120.
+    assert rows["cube-single-play"][3:5] == ["0.500", "0.412 .. 0.588"]
+    assert rows["scene-play"][3:5] == ["0.700", "0.613 .. 0.775"]
 
 
 def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):
