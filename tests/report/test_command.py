@@ -27,7 +27,17 @@ CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "s
 EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
 
 
-def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), agent=None, budgets=(1, 4), sha256="-", **options):
+def make_run(
+    directory,
+    *,
+    env: str | None = CUBE,
+    seeds=(1, 2),
+    final=(0.5, 0.7),
+    agent=None,
+    budgets=(1, 4),
+    sha256="-",
+    **options,
+):
     """A run directory as `sorl.train` writes it, whose last three evaluations had these success rates, one per seed."""
     agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
     evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
