@@ -19,7 +19,6 @@ from sorl.report.runs import ReportedRun, read_runs
 from sorl.statistics.intervals import headline
 from sorl.sweep import run as sweep
 from sorl.sweep.grid import Grid, PlannedRun, expand, with_joined_options
-from sorl.sweep.results import method_of
 from sorl.sweep.table import read_states
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
@@ -93,7 +92,7 @@ def finished(out: Path, runs: Sequence[PlannedRun]) -> list[tuple[str, ReportedR
     """The finished runs, each with its agent as it was given."""
     states = read_states(out, [planned.run for planned in runs])
     done = [planned.run for planned in runs if states[planned.run.directory].kind == "finished"]
-    read = read_runs([out / run.directory for run in done], [method_of(run) for run in done]) if done else []
+    read = read_runs([out / run.directory for run in done], [run.method for run in done]) if done else []
     agents = {out / run.directory: run.agent for run in done}
     return [(agents[run.directory], run) for run in read]
 

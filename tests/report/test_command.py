@@ -14,6 +14,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.page import STYLE, Page
+from sorl.report.paper_table import paper_rows
 from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
@@ -26,13 +27,24 @@ CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "s
 EVALUATION = EvaluationConfig(interval=10, episodes=20, inference_steps=(4,))
 
 
-def make_run(directory, *, env=CUBE, seeds=(1, 2), final=(0.5, 0.7), updates=40, agent=None, budgets=(1, 4)):
+def make_run(
+    directory,
+    *,
+    env: str | None = CUBE,
+    seeds=(1, 2),
+    final=(0.5, 0.7),
+    agent=None,
+    budgets=(1, 4),
+    sha256="-",
+    **options,
+):
     """A run directory as `sorl.train` writes it, whose last three evaluations had these success rates, one per seed."""
     agent = Sorl(discretization_steps=4, backprop_steps=4) if agent is None else agent
     evaluation = EVALUATION if isinstance(agent, Sorl) else dataclasses.replace(EVALUATION, inference_steps=None)
-    config = TrainConfig(env=env, agent=agent, seeds=seeds, updates=updates, evaluation=evaluation)
+    options = {"updates": 40, "evaluation": evaluation} | options
+    config = TrainConfig(env=env, agent=agent, seeds=seeds, **options)
     runs.create(directory, config)
-    data = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
+    data = {"source": "generated", "episodes": 9, "path": "-", "sha256": sha256}
     runs.record_versions(directory, config, data)
     name = config.budgets(final=False)[0].name
     with MetricLog(directory) as log:
@@ -73,6 +85,110 @@ def test_switches_are_named_by_what_they_switch(tmp_path):
     agents = [Sorl(discretization_steps=4, backprop_steps=4, act_with_average=on) for on in (True, False)]
     made = read_runs([make_run(tmp_path / str(i), agent=agent) for i, agent in enumerate(agents)])
     assert [run.method for run in made] == ["sorl, act with average", "sorl, no act with average"]
+
+
+def test_options_that_change_no_result_make_no_methods(tmp_path):
+    one, data = make_run(tmp_path / "a"), DataConfig(residence="host")
+    options = {"checkpoint_interval": 7, "log_interval": 3, "seed_mapping": "vmap", "data": data}
+    found = read_runs([one, make_run(tmp_path / "b", seeds=(3,), final=(0.1,), **options)])
+    assert [run.method for run in found] == ["sorl", "sorl"]
+
+
+def test_other_scores_make_other_methods_and_more_episodes_or_budgets_do_not(tmp_path):
+    changes = {
+        "usual": {},
+        "precise": {"episodes": 99, "final_episodes": 9, "final_candidates": (1, 2), "inference_steps": (4, 1)},
+        "fast": {"workers": 1, "step_timeout": 9.0, "overlap": False},
+        "post": {"success_timing": "post"},
+        "more": {"candidates": (8,)},
+        "often": {"interval": 5},
+        "never": {"interval": 0},
+    }
+    evaluations = {name: dataclasses.replace(EVALUATION, **change) for name, change in changes.items()}
+    made = [
+        make_run(tmp_path / name, seeds=(i,), final=(0.5,), evaluation=evaluations[name])
+        for i, name in enumerate(changes)
+    ]
+    found = {run.directory.name: run.method for run in read_runs(made)}
+    usual = "sorl, candidates 1, evaluation interval 10, success timing pre"
+    assert found["usual"] == found["precise"] == found["fast"] == usual
+    assert found["post"] == "sorl, candidates 1, evaluation interval 10, success timing post"
+    assert found["more"] == "sorl, candidates 8, evaluation interval 10, success timing pre"
+    assert found["often"] == "sorl, candidates 1, evaluation interval 5, success timing pre"
+    assert found["never"] == "sorl, success timing pre"
+    assert [run.method for run in read_runs(made[:3])] == ["sorl"] * 3
+
+
+def test_a_budget_that_is_named_is_the_default_of_the_same_value(tmp_path):
+    named = dataclasses.replace(EVALUATION, inference_steps=None, candidates=(1,))
+    made = (
+        make_run(tmp_path / "a", agent=Bc()),
+        make_run(tmp_path / "b", agent=Bc(), seeds=(3,), final=(0.1,), evaluation=named),
+    )
+    assert [run.method for run in read_runs(made)] == ["bc", "bc"]
+
+
+def test_runs_on_other_logs_are_other_methods_and_the_same_logs_at_two_places_are_one(tmp_path):
+    made = []
+    for i, (path, sha256) in enumerate(
+        (("a/expert.npz", "1" * 64), ("copy.npz", "1" * 64), ("random.npz", "2" * 64), ("b/expert.npz", "3" * 64))
+    ):
+        data = DataConfig(path=tmp_path / path)
+        made.append(make_run(tmp_path / str(i), seeds=(i,), final=(0.5,), data=data, sha256=sha256))
+    assert [run.method for run in read_runs(made[:2])] == ["sorl", "sorl"]
+    assert [run.method for run in read_runs(made[1:3])] == ["sorl, data copy.npz", "sorl, data random.npz"]
+    found = [run.method for run in read_runs(made)]
+    assert found == [
+        f"sorl, data {name}" for name in ("expert.npz 11111111",) * 2 + ("random.npz", "expert.npz 33333333")
+    ]
+    # Without a record of the data, they are known by their path.
+    for run in made:
+        (run / "versions.json").unlink()
+    found = [run.method for run in read_runs(made[1:3])]
+    assert found == ["sorl, data copy.npz", "sorl, data random.npz"]
+
+
+def test_data_of_a_later_phase_make_another_method(tmp_path):
+    made = [make_run(tmp_path / str(i), seeds=(i,), final=(0.5,), sha256="1" * 64) for i in range(2)]
+    record = json.loads((made[1] / "versions.json").read_text())
+    phase = {"from_step": 20, "data": record["data"] | {"sha256": "2" * 64}}
+    (made[1] / "versions.json").write_text(json.dumps(record | {"phases": [phase]}))
+    assert [run.method for run in read_runs(made)] == ["sorl, data - 11111111", "sorl, data - 11111111+22222222@20"]
+
+
+def test_the_same_logs_without_an_environment_are_one_task(tmp_path):
+    evaluation, made = EvaluationConfig(interval=0), []
+    for seed, (name, digit) in enumerate((("logs.npz", "1"), ("copy.npz", "1"), ("other.npz", "2"))):
+        options = {"data": DataConfig(path=tmp_path / name), "evaluation": evaluation, "sha256": digit * 64}
+        made.append(make_run(tmp_path / f"{seed}", env=None, agent=Bc(), seeds=(seed,), final=(0.5,), **options))
+    # A run on the same data in an environment has that task.
+    data = DataConfig(path=tmp_path / "played.npz")
+    played = make_run(tmp_path / "played", agent=Bc(), data=data, sha256="1" * 64)
+    found = read_runs([played, *made])
+    assert [run.task for run in found] == [CUBE, *(str(tmp_path / f"{name}.npz") for name in ("logs", "logs", "other"))]
+    assert {run.method for run in found} == {"bc"}
+
+
+def test_generated_data_are_named_by_their_options(tmp_path):
+    made = [
+        make_run(tmp_path / str(n), data=DataConfig(episodes=n), sha256=f"{n}" * 32, seeds=(n,), final=(0.5,))
+        for n in (10, 20)
+    ]
+    assert [run.method for run in read_runs(made)] == ["sorl, episodes 10", "sorl, episodes 20"]
+
+
+def test_tables_of_other_decisions_are_not_of_one_method(tmp_path):
+    own = {"env": CUBE, "success_timing": "pre", "noise_scale": 1.0, "policy_conditioning": None, "verifier": None}
+    changes = {"bare": {}, "usual": own, "min": own | {"verifier": "min", "noise_scale": 0.5}}
+    changes["post"] = own | {"success_timing": "post"}
+    for i, (name, columns) in enumerate(changes.items()):
+        path = make_run(tmp_path / name, seeds=(i,), final=(0.5,)) / "evaluation.json"
+        path.write_text(json.dumps({"rows": [row | columns for row in json.loads(path.read_text())["rows"]]}))
+    (make_run(tmp_path / "none", seeds=(9,), final=(0.5,)) / "evaluation.json").unlink()
+    found = {run.directory.name: run.method for run in read_runs([tmp_path / name for name in (*changes, "none")])}
+    assert found["bare"] == found["usual"] == "sorl, table as usual"
+    assert found["min"] == "sorl, table noise scale 0.5 and verifier min"
+    assert (found["post"], found["none"]) == ("sorl, table success timing post", "sorl")
 
 
 def test_runs_of_one_method_count_together_but_not_twice(tmp_path):
@@ -179,6 +295,14 @@ def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
     assert "interquartile mean of all scores" in words and "0.450" in words  # of 0.2 | 0.4, 0.5 | 0.9
 
 
+def test_seeds_that_agree_have_wilsons_interval_beside_the_published_scores(tmp_path):
+    made = make_run(tmp_path / "a", final=(0.5, 0.5)), make_run(tmp_path / "b", env=SCENE, final=(0.7, 0.7))
+    rows = {row.environment: row.cells() for row in paper_rows(read_runs(made))}
+    # Two seeds, three evaluations, 20 episodes each: 60 of 120, and 84 of 120.
+    assert rows["cube-single-play"][3:5] == ["0.500", "0.412 .. 0.588"]
+    assert rows["scene-play"][3:5] == ["0.700", "0.613 .. 0.775"]
+
+
 def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):
     lone = make_run(tmp_path / "lone", seeds=(1,), final=(0.5,))
     _, words = read_page(report.main(report.Config((lone,), out=tmp_path / "report")))
@@ -242,6 +366,17 @@ def test_runs_of_evaluations_at_several_candidates_alone_are_drawn(tmp_path):
     out = tmp_path / "missing" / "report"
     read_page(report.main(report.Config((run,), out=out)))
     assert [path.name for path in out.glob("steps-*.png")]
+
+
+def test_ablations_without_a_point_are_not_drawn(tmp_path):
+    # The evaluations are at four steps and one sample, of which the table has no row.
+    agents = [Sorl(discretization_steps=4, backprop_steps=k, hidden_sizes=(8 * k,)) for k in (2, 4)]
+    made = [make_run(tmp_path / str(i), agent=agent, budgets=(8,)) for i, agent in enumerate(agents)]
+    report.main(report.Config(tuple(made), out=tmp_path / "report"))
+    assert not [*(tmp_path / "report").glob("backprop-*.png"), *(tmp_path / "report").glob("width-*.png")]
+    drawn = [make_run(tmp_path / f"drawn{i}", agent=agent) for i, agent in enumerate(agents)]
+    report.main(report.Config(tuple(drawn), out=tmp_path / "drawn"))
+    assert [*(tmp_path / "drawn").glob("backprop-*.png")] and [*(tmp_path / "drawn").glob("width-*.png")]
 
 
 def test_a_file_of_no_times_is_one_sentence(tmp_path):

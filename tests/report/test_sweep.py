@@ -54,6 +54,24 @@ def test_a_sweep_stands_beside_single_runs(sweep, tmp_path):
     assert "2 methods on 1 task" in words and "bc, learning rate 1.0" in words
 
 
+@pytest.mark.parametrize("option", ["evaluation.candidates", "evaluation.episodes"])
+def test_the_page_of_a_sweep_has_the_methods_of_its_results(tmp_path, monkeypatch, option):
+    out, values = tmp_path / "sweep", ("1", "8")
+    grid = Grid(agents=("fql",), envs=(CUBE,), seeds=(1,), set=((option, *values),))
+    planned = expand(grid)
+    write_plan(out, grid, planned, extend=False)
+    for one in planned:
+        directory = out / one.run.directory
+        (directory / "config.json").unlink(missing_ok=True)
+        make_run(directory, seeds=(1,), final=(0.5,), agent=one.config.agent, evaluation=one.config.evaluation)
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    text = results.write_results(out)
+    _, words = read_page(report.main(report.Config((out,), out=tmp_path / "report")))
+    assert "2 methods on 1 task" in words
+    for method in (f"fql, {option} {value}" for value in values):
+        assert f"| {method} |" in text and method in words
+
+
 def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatch, capsys):
     module, out = str(own_agent.write(tmp_path)), tmp_path / "sweep"
     monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)

@@ -13,7 +13,7 @@ from sorl.statistics.aggregates import (
     mean_over_tasks,
     probability_of_improvement,
 )
-from sorl.statistics.intervals import student_interval
+from sorl.statistics.intervals import student_interval, success_interval, wilson_interval
 
 
 def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
@@ -43,25 +43,40 @@ def test_the_interval_of_two_seeds_is_that_of_their_four_resamples():
 
 
 def test_the_mean_over_tasks_has_the_interval_of_welch():
-    one = np.array([0.4, 0.45, 0.5])
-    assert mean_over_tasks([one]) == pytest.approx((0.45, *student_interval(one)))
+    one, many = np.array([0.4, 0.45, 0.5]), 1_000_000
+    assert mean_over_tasks([one], [many]) == pytest.approx((0.45, *student_interval(one)))
     # Two tasks that vary alike have twice the degrees of freedom, 4 (2.776), and 1/sqrt(2) of the error.
     half = 2.776 * 0.05 / 3**0.5 / 2**0.5
-    assert mean_over_tasks([one, one + 0.2]) == pytest.approx((0.55, 0.55 - half, 0.55 + half), abs=1e-4)
+    assert mean_over_tasks([one, one + 0.2], [many] * 2) == pytest.approx((0.55, 0.55 - half, 0.55 + half), abs=1e-4)
     # A task without variation halves the error of the other and adds no freedom: 4.303 with 2.
     half = 4.303 * 0.05 / 3**0.5 / 2
-    assert mean_over_tasks([one, np.full(3, 0.65)]) == pytest.approx((0.55, 0.55 - half, 0.55 + half), abs=1e-4)
+    expected = (0.55, 0.55 - half, 0.55 + half)
+    assert mean_over_tasks([one, np.full(3, 0.65)], [many] * 2) == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_mean_over_tasks_is_a_possible_success_and_certain_without_variation():
-    assert mean_over_tasks([np.array([0.0, 1.0])]) == (0.5, 0.0, 1.0)
-    assert mean_over_tasks([np.array([0.25]), np.array([0.75])]) == (0.5, 0.5, 0.5)
+def test_the_mean_over_tasks_is_a_possible_success():
+    assert mean_over_tasks([np.array([0.0, 1.0])], [100]) == (0.5, 0.0, 1.0)
 
 
-def test_there_is_an_interval_only_where_every_task_has_several_seeds():
+def test_the_mean_over_tasks_of_seeds_that_agree_has_wilsons_interval():
+    # One task: as the interval of one task, 52 successes in 100.
+    seeds = np.array([26, 26]), np.array([50, 50])
+    assert mean_over_tasks([np.array([0.52, 0.52])], [100]) == pytest.approx(success_interval(*seeds)[:3])
+    # Two tasks of 50 and 150 episodes are as precise as 4 / (1 / 50 + 1 / 150) = 150 episodes of both: 75 successes.
+    scores = [np.array([0.25, 0.25]), np.array([0.75])]
+    assert mean_over_tasks(scores, [50, 150]) == pytest.approx((0.5, 0.4210, 0.5790), abs=1e-4)
+    # Seeds that vary much have Student's interval, 12.706 standard errors, and those that hardly vary Wilson's.
+    found = mean_over_tasks([np.array([0.51, 0.53])], [100])
+    assert found == pytest.approx((0.52, 0.52 - 0.12706, 0.52 + 0.12706), abs=1e-4)
+    found = mean_over_tasks([np.array([0.5199, 0.5201])], [100])
+    assert found == pytest.approx((0.52, *wilson_interval(52, 100)))
+
+
+def test_there_is_an_interval_only_where_every_task_has_several_seeds_and_it_has_a_width():
     one, two = [np.array([0.5])], [np.array([0.5, 0.5])]
     assert [fewest_seeds(*scores) for scores in ((two, two), (one,), (two, one), ([*two, *one],))] == [2, 1, 1, 1]
     assert [interval_text(Estimate(0.5, 0.25, 1.0), seeds) for seeds in (1, 2)] == ["-", "0.250 .. 1.000"]
+    assert interval_text(interquartile_mean(two), 2) == "-"
 
 
 def test_probability_of_improvement_counts_pairs_and_half_of_the_ties():

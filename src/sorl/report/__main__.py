@@ -17,7 +17,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.sections import Report
-from sorl.runs.sweeps import is_sweep, run_directories
+from sorl.runs.sweeps import begun_runs, is_sweep
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory, whole_file
 
@@ -26,8 +26,9 @@ from sorl.system.files import make_directory, whole_file
 class Config:
     """Compares runs on one self-contained HTML page, and also writes its pictures as PNG files.
 
-    Runs of the same agent are one method, unless their options differ on the same task; the seeds of a method are
-    pooled. Each section says which data are missing for it. Pictures need matplotlib (pip install 'sorl[plots]').
+    Runs of the same agent are one method, unless their options, data or evaluations differ on the same task; the seeds
+    of a method are pooled. A sweep that is given alone has the methods of its results. Each section says which data are
+    missing for it. Pictures need matplotlib (pip install 'sorl[plots]').
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
@@ -58,7 +59,7 @@ class Config:
 def main(config: Config) -> Path:
     """Writes the page and its pictures; **returns** the page's path."""
     config.own_agents.load()
-    runs = read_runs(_runs_of_sweeps(config.runs))
+    runs = _read(config.runs)
     make_directory(config.out)
     page = Page(_title(runs))
     report = Report(page, runs, config.out)
@@ -86,12 +87,16 @@ def main(config: Config) -> Path:
     return path
 
 
-def _runs_of_sweeps(directories: Sequence[Path]) -> list[Path]:
-    found = [run_directories(path) if is_sweep(path) else [path] for path in directories]
-    for path, runs in zip(directories, found, strict=True):
+def _read(directories: Sequence[Path]) -> list[ReportedRun]:
+    """The runs in the directories; those of a sweep that is given alone have the methods of its results."""
+    sweeps = {path: begun_runs(path) for path in directories if is_sweep(path)}
+    for path, runs in sweeps.items():
         if not runs:
             raise ValueError(f"No run of the sweep in {path} has begun; continue it with python -m sorl.sweep.")
-    return [run for runs in found for run in runs]
+    if len(directories) == len(sweeps) == 1:
+        (begun,) = sweeps.values()
+        return read_runs(list(begun), [run.method for run in begun.values()])
+    return read_runs([run for path in directories for run in sweeps.get(path, [path])])
 
 
 def _title(runs: Sequence[ReportedRun]) -> str:

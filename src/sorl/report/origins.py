@@ -44,7 +44,8 @@ def _data(versions: dict[str, Any]) -> str:
     data = versions.get("data")
     if not isinstance(data, dict):
         return "unknown"
-    return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes"
+    digest = str(data.get("sha256", "unknown"))[:8]
+    return f"{data.get('source', 'unknown')}, {data.get('episodes', '?')} episodes, SHA-256 {digest}"
 
 
 def _judged(run: ReportedRun) -> str:

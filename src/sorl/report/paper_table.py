@@ -11,7 +11,7 @@ from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun
-from sorl.report.scores import scores, task_measure
+from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.statistics.aggregates import Estimate, fewest_seeds, interval_text, mean_over_tasks
 from sorl.statistics.measures import SUCCESS
 
@@ -24,8 +24,8 @@ COLUMNS = ("environment", "method", "published", "here", "95 % interval", "tasks
 EXPLANATION = (
     "Published: mean success over the five tasks of an environment and eight seeds. Here: the mean, over the tasks run "
     "and their seeds, of the last three evaluations during training; the 95 % interval is Student's t over the seeds "
-    f"of each task. The protocol says what differs from the papers'; only where it is {PAPER!r} are the numbers "
-    "comparable."
+    "of each task, at least as wide as Wilson's over their episodes. The protocol says what differs from the papers'; "
+    f"only where it is {PAPER!r} are the numbers comparable."
 )
 
 
@@ -55,17 +55,20 @@ class PaperRow:
 
 def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
     """A row for each environment and method whose runs report success, in the order of the runs."""
-    found = []
+    found, last = [], last_evaluations(runs)
     for method, tasks in scores(runs).items():
         judged = [task for task in tasks if task_measure(runs, task) == SUCCESS]
         for environment in dict.fromkeys(map(environment_of, judged)):
-            own = [tasks[task] for task in judged if environment_of(task) == environment]
+            chosen = [task for task in judged if environment_of(task) == environment]
+            own = [tasks[task] for task in chosen]
+            played = [sum(row["episodes"] for rows in last[method][task] for row in rows) for task in chosen]
             of_method = [run for run in runs if run.method == method and environment_of(run.task) == environment]
             percent = published_success(type(of_method[0].config.agent), environment)
             success = None if percent is None else percent / 100
             tags = dict.fromkeys(protocol(run.config, run.versions.get("data") or {}) for run in of_method)
             sizes = len(own), fewest_seeds(own)
-            found.append(PaperRow(environment, method, success, mean_over_tasks(own), *sizes, " / ".join(tags)))
+            here = mean_over_tasks(own, played)
+            found.append(PaperRow(environment, method, success, here, *sizes, " / ".join(tags)))
     order = [environment_of(run.task) for run in runs]
     return sorted(found, key=lambda row: order.index(row.environment))
 

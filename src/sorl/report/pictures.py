@@ -1,5 +1,6 @@
 """Pictures that compare runs: learning curves, scores, improvement, budgets, ablations and run time."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,24 +73,28 @@ def estimates(
 
 
 def score_against_steps(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Score after training against M^inf: a line for each method (the paper's Fig. 1)."""
+    """Score after training against M^inf, with the fewest candidates: a line for each method (the paper's Fig. 1)."""
     measure = _measure(runs)
     for method, own in _by_method(runs).items():
-        intervals = {steps: _interval(found, measure) for (steps, n), found in _budgets(own).items() if n == 1}
-        _line(axes, sorted(intervals.items()), plain(method), measure)
+        budgets = _budgets(own)
+        fewest = min(n for _, n in budgets)
+        intervals = {steps: _interval(found, measure) for (steps, n), found in budgets.items() if n == fewest}
+        label = plain(method) if fewest == 1 else f"{plain(method)}, best of {fewest}"
+        _line(axes, sorted(intervals.items()), label, measure)
     _log_ticks(axes, sorted({row["inference_steps"] for run in runs for row in run.table}))
     axes.set(xlabel="inference steps $M^{inf}$", title="more steps", **measure.axis)
     legend(axes, fontsize=8)
 
 
 def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Score at each M^inf, a bar for each M^BTT; beyond M^BTT, best of the most candidates, hatched (Fig. 2)."""
+    """Score at each M^inf, a bar for each method; beyond M^BTT, best of the most candidates, hatched (Fig. 2)."""
     measure = _measure(runs)
-    groups = _by_backprop_steps(runs)
+    lines = _ablated(runs, backprop_steps_of, "backprop_steps")
+    bars = [(line, *point) for line, points in lines.items() for point in points]
     steps = sorted({row["inference_steps"] for run in runs for row in run.table})
-    width = 0.8 / len(groups)
-    # One colour for each M^BTT; its bars stand side by side at each M^inf.
-    for place, (most, own) in enumerate(sorted(groups.items())):
+    width = 0.8 / len(bars)
+    # One colour for each method; its bars stand side by side at each M^inf.
+    for place, (line, most, own) in enumerate(bars):
         found = _budgets(own)
         candidates = max(n for _, n in found)
         for tick, inference_steps in enumerate(steps):
@@ -98,7 +103,7 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
                 continue
             mean, low, high = _ends([_interval(found[inference_steps, chosen], measure)], measure)
             axes.bar(
-                tick + (place - (len(groups) - 1) / 2) * width,
+                tick + (place - (len(bars) - 1) / 2) * width,
                 mean[0],
                 width,
                 color=f"C{place}",
@@ -106,7 +111,7 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
                 edgecolor="white",
                 yerr=np.abs([mean - low, high - mean]),
                 ecolor="0.3",
-                label=f"$M^{{BTT}}$ {most}" if tick == 0 else None,
+                label=f"{_prefix(line, lines)}$M^{{BTT}}$ {most}" if tick == 0 else None,
             )
     axes.set_xticks(range(len(steps)), [str(tick) for tick in steps])
     axes.set(xlabel="inference steps $M^{inf}$ (hatched: beyond $M^{BTT}$, best of N)", **measure.axis)
@@ -114,33 +119,29 @@ def budget_bars(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 
 def backprop_steps_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Score against M^BTT, for policies that act with one step and with M^BTT steps (Fig. 4)."""
+    """Score of each method against M^BTT, for policies that act with one step and with M^BTT steps (Fig. 4)."""
     measure = _measure(runs)
-    groups = _by_backprop_steps(runs)
-    for label, wanted in (("$M^{inf}$ = 1", lambda most: 1), ("$M^{inf}$ = $M^{BTT}$", lambda most: most)):
-        points = [
-            (most, _interval(found[wanted(most), 1], measure))
-            for most, own in sorted(groups.items())
-            if (wanted(most), 1) in (found := _budgets(own))
-        ]
-        _line(axes, points, label, measure)
-    _log_ticks(axes, sorted(groups))
+    lines = _ablated(runs, backprop_steps_of, "backprop_steps")
+    for line, methods in lines.items():
+        for label, wanted in (("$M^{inf}$ = 1", lambda most: 1), ("$M^{inf}$ = $M^{BTT}$", lambda most: most)):
+            points = [
+                (most, _interval(found[wanted(most), 1], measure))
+                for most, own in methods
+                if (wanted(most), 1) in (found := _budgets(own))
+            ]
+            _line(axes, points, f"{_prefix(line, lines)}{label}", measure)
+    _log_ticks(axes, sorted({most for methods in lines.values() for most, _ in methods}))
     axes.set(xlabel="$M^{BTT}$", **measure.axis)
     legend(axes, fontsize=8)
 
 
 def width_ablation(axes: Any, runs: Sequence[ReportedRun]) -> None:
-    """Score at the run's own budget against the width of the policy: a line for each agent (Fig. 5)."""
+    """Score of each method at the run's own budget against the width of the policy (Fig. 5)."""
     measure = _measure(runs)
-    agents: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        sizes = run.budget.inference_steps, run.budget.candidates
-        rows = [row for row in run.table if (row["inference_steps"], row["candidates"]) == sizes]
-        agents[type(run.config.agent).__name__][width_of(run)] += rows
-    for agent, widths in agents.items():
-        points = [(width, _interval(rows, measure)) for width, rows in sorted(widths.items()) if rows]
-        _line(axes, points, agent, measure)
-    _log_ticks(axes, sorted({width for widths in agents.values() for width in widths}))
+    for line, methods in _ablated(runs, width_of, "hidden_sizes", "width").items():
+        rows = [(width, [row for run in own for row in rows_at_own_budget(run)]) for width, own in methods]
+        _line(axes, [(width, _interval(found, measure)) for width, found in rows if found], plain(line), measure)
+    _log_ticks(axes, sorted({width_of(run) for run in runs}))
     axes.set(xlabel="units of the policy's hidden layers", **measure.axis)
     legend(axes, fontsize=8)
 
@@ -179,6 +180,18 @@ def width_of(run: ReportedRun) -> int:
     return agent.hidden_sizes[0] if hasattr(agent, "hidden_sizes") else agent.width
 
 
+def has_single_samples(run: ReportedRun) -> bool:
+    """Whether the run's table has what the ablations of M^BTT show: one sample with one step or with M^BTT steps."""
+    sizes = {(row["inference_steps"], row["candidates"]) for row in run.table}
+    return bool(sizes & {(1, 1), (backprop_steps_of(run), 1)})
+
+
+def rows_at_own_budget(run: ReportedRun) -> list[Row]:
+    """The rows of the table after training at the budget of the evaluations during it."""
+    sizes = run.budget.inference_steps, run.budget.candidates
+    return [row for row in run.table if (row["inference_steps"], row["candidates"]) == sizes]
+
+
 def _by_method(runs: Sequence[ReportedRun]) -> dict[str, list[ReportedRun]]:
     groups: dict[str, list[ReportedRun]] = defaultdict(list)
     for run in runs:
@@ -186,13 +199,28 @@ def _by_method(runs: Sequence[ReportedRun]) -> dict[str, list[ReportedRun]]:
     return groups
 
 
-def _by_backprop_steps(runs: Sequence[ReportedRun]) -> dict[int, list[ReportedRun]]:
-    groups: dict[int, list[ReportedRun]] = defaultdict(list)
+def _ablated(
+    runs: Sequence[ReportedRun], value: Callable[[ReportedRun], int | None], *options: str
+) -> dict[str, list[tuple[int, list[ReportedRun]]]]:
+    """The methods that are alike but for some options of the agent: each one's value, ascending, and its runs.
+
+    The key is what their names share. Names have the words of an option apart, and in a sweep joined by dashes. Runs
+    without a table or a value are left out.
+    """
+    words = "|".join(option.replace("_", "[ _-]") for option in options)
+    methods: dict[tuple[str, int], list[ReportedRun]] = defaultdict(list)
     for run in runs:
-        most = backprop_steps_of(run)
-        if most is not None and run.table:
-            groups[most].append(run)
-    return groups
+        if run.table and (own_value := value(run)) is not None:
+            methods[run.method, own_value].append(run)
+    lines: dict[str, list[tuple[int, list[ReportedRun]]]] = defaultdict(list)
+    for (method, one), own in sorted(methods.items(), key=lambda item: item[0][1]):
+        lines[re.sub(rf", (agent\.)?({words}) [^,]*", "", method)].append((one, own))
+    return lines
+
+
+def _prefix(line: str, lines: Mapping[str, Any]) -> str:
+    """The beginning of a label: the name of the line's method, if there are several."""
+    return f"{plain(line)}, " if len(lines) > 1 else ""
 
 
 def _budgets(runs: Sequence[ReportedRun]) -> dict[tuple[int, int], list[Row]]:

@@ -1,8 +1,9 @@
 """The runs of a report: their options, evaluations and grids, and the method that each run belongs to."""
 
 import dataclasses
+import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
 from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
+from sorl.runs.phases import phases
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
 from sorl.statistics.measures import Measure, measure_of
@@ -33,17 +35,17 @@ GRID = (
 )
 """The columns of `scaling.json` that a report needs."""
 
+DECISION = ("noise_scale", "policy_conditioning", "critic_conditioning", "verifier")
+"""The columns of `evaluation.json`, if it has them, that say how all of its decisions were made."""
+
+GENERATION = ("data.episodes", "data.generation_seed")
+"""Options, by dotted name, that name the data well enough where they differ."""
+
 IRRELEVANT = (
-    "env",
-    "seeds",
-    "evaluation",
-    "data.path",
-    "data.directory",
-    "data.mirrors",
-    "data.download",
-    "population",
+    *("env", "seeds", "population", "evaluation", "log_interval", "checkpoint_interval", "seed_mapping"),
+    *("data.path", "data.directory", "data.mirrors", "data.download", "data.residence"),
 )
-"""Options, by dotted name, in which runs of one method may differ, because they do not affect learning."""
+"""Options, by dotted name, in which runs of one method may differ, because they change no policy but by rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +67,32 @@ class ReportedRun:
     assessment: Assessment | None = None
     """The content of `assessment.json`; None without that file."""
     method: str = ""
-    """The agent, and the options in which this run differs from the report's other runs of that agent."""
+    """The agent, and that in which this run differs from the report's other runs of that agent, by `method_names`."""
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The hyper-parameters of these members of a population, by dotted name; else empty."""
+    logs: str = ""
+    """The path by which the report names the logs, that of its first run on the same data; else empty."""
 
     @property
     def task(self) -> str:
         """The name of the environment, or the path of the logs."""
-        return self.config.env or str(self.config.data.path)
+        return self.config.env or self.logs or str(self.config.data.path)
+
+    @property
+    def data(self) -> str:
+        """What the training data are known by: the SHA-256 of each phase's, else their path; empty if neither is."""
+        data, path = self.versions.get("data"), self.config.data.path
+        if not isinstance(data, dict) or "sha256" not in data:
+            return "" if path is None else str(path)
+        later = phases(self.directory)[1:] if "phases" in self.versions else []
+        return "+".join([data["sha256"], *(f"{phase['data']['sha256']}@{phase['from_step']}" for phase in later)])
+
+    @property
+    def data_name(self) -> str:
+        """The name of the training data's file or directory."""
+        data = self.versions.get("data")
+        recorded = data.get("path", "") if isinstance(data, dict) else ""
+        return Path(self.config.data.path or recorded).name
 
     @property
     def budget(self) -> Budget:
@@ -137,6 +157,10 @@ def read_runs(directories: Sequence[Path], methods: Sequence[str] | None = None)
     given = [""] * len(directories) if methods is None else methods
     pairs = zip(directories, given, strict=True)
     runs = _trained([run for directory, method in pairs for run in _by_settings(_read(directory, method))])
+    paths: dict[str, str] = {}
+    runs = [
+        run if run.config.env else dataclasses.replace(run, logs=paths.setdefault(run.data, run.task)) for run in runs
+    ]
     names = method_names(runs) if methods is None else [_with_settings(run) for run in runs]
     named = [dataclasses.replace(run, method=name) for run, name in zip(runs, names, strict=True)]
     taken: dict[tuple[str, str, int], Path] = {}
@@ -225,18 +249,19 @@ def _rows(path: Path, key: str, columns: Sequence[str], module: str) -> list[dic
 
 
 def method_names(runs: Sequence[ReportedRun]) -> list[str]:
-    """The agent of each run, with the options in which runs of that agent on the same task differ.
+    """The agent of each run, with that in which runs of that agent on the same task differ: options, data, evaluations.
 
     An option that differs only between tasks is part of a preset, and so does not make a different method.
     """
-    options = [_options(run.config) for run in runs]
+    options = [_options(run.config) | _judgement(run) | data for run, data in zip(runs, _data(runs), strict=True)]
     apart: dict[str, set[str]] = defaultdict(set)
     for run, own in zip(runs, options, strict=True):
         for other_run, other in zip(runs, options, strict=True):
             if (_agent(run), run.task) == (_agent(other_run), other_run.task):
-                apart[_agent(run)] |= {name for name in own if own[name] != other.get(name)}
+                differing = {name for name in own.keys() & other.keys() if own[name] != other[name]}
+                apart[_agent(run)] |= differing - {"data"} if differing & {*GENERATION} else differing
     return [
-        ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)]))])
+        ", ".join([_agent(run), *(_named(name, own[name]) for name in sorted(apart[_agent(run)] & own.keys()))])
         for run, own in zip(runs, options, strict=True)
     ]
 
@@ -260,6 +285,40 @@ def _options(config: TrainConfig) -> dict[str, str]:
 
     flatten("", to_json(config))
     return found
+
+
+def _data(runs: Sequence[ReportedRun]) -> list[dict[str, str]]:
+    """The name of each run's data, with the beginning of their SHA-256 if other data of the task have that name."""
+    known = {(run.task, run.data): run.data_name for run in reversed(runs) if run.data}
+    count = Counter((task, name) for (task, _), name in known.items())
+    found = []
+    for run in runs:
+        name = known.get((run.task, run.data), "")
+        short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1", run.data)
+        found.append({"data": name if count[run.task, name] == 1 else f"{name} {short}"} if run.data else {})
+    return found
+
+
+def _judgement(run: ReportedRun) -> dict[str, str]:
+    """What the scores depend on besides the policy: how success is judged, and the evaluations that they are read at.
+
+    The numbers of episodes and of other budgets are left out: they make a score more precise, but change no mean.
+    """
+    evaluation = run.config.evaluation
+    found = {"success_timing": evaluation.success_timing}
+    if evaluation.interval:
+        found["evaluation_interval"] = str(evaluation.interval)
+        found |= {name: str(getattr(run.budget, name)) for name in ("inference_steps", "candidates")}
+    return found | ({"table": _of_table(run)} if run.table else {})
+
+
+def _of_table(run: ReportedRun) -> str:
+    """How the table after training departs from the evaluations during it, as `sorl.evaluate` can make it."""
+    usual = {name: value for name, value in to_json(run.budget).items() if name in DECISION}
+    usual |= {"env": run.config.env, "success_timing": run.config.evaluation.success_timing}
+    row = {name: value for name, value in run.table[0].items() if (name, value) != ("success_timing", None)}
+    departures = [_named(name, str(row[name])) for name in usual if row.get(name, usual[name]) != usual[name]]
+    return " and ".join(departures) or "as usual"
 
 
 def _named(option: str, value: str) -> str:

@@ -172,6 +172,7 @@ class Report:
         for task in self._tasks:
             own = [run for run in self._runs if run.task == task and run.table]
             jumping = [run for run in own if pictures.backprop_steps_of(run) is not None]
+            jumping = [run for run in jumping if pictures.has_single_samples(run)]
             if len({pictures.backprop_steps_of(run) for run in jumping}) > 1:
                 self._page.section(f"Jumps trained through, {task}")
 
@@ -180,6 +181,7 @@ class Report:
                     pictures.backprop_steps_ablation(right, jumping)
 
                 self._draw(f"backprop-steps-{task}", draw, columns=2)
+            own = [run for run in own if pictures.rows_at_own_budget(run)]
             if len({pictures.width_of(run) for run in own}) > 1:
                 self._page.section(f"Width of the policy, {task}")
                 self._draw(f"width-{task}", lambda axes, own=own: pictures.width_ablation(axes, own), width=7.5)

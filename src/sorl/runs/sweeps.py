@@ -41,6 +41,11 @@ class SweepRun:
     """One sentence on the source of the run's settings."""
 
     @property
+    def method(self) -> str:
+        """The name of the run's method: the agent and the values of the options that the sweep varies."""
+        return ", ".join([self.agent, *(f"{name} {value}" for name, value in self.settings.items())])
+
+    @property
     def title(self) -> str:
         """The run in a few words."""
         settings = [f"{name} {value}" for name, value in self.settings.items()]
@@ -76,7 +81,7 @@ def read_plan(directory: Path) -> tuple[dict[str, Any], list[SweepRun]]:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or write it again.") from error
 
 
-def run_directories(directory: Path) -> list[Path]:
-    """The run directories of a sweep that exist."""
-    found = [directory / run.directory for run in read_plan(directory)[1]]
-    return [path for path in found if (path / "config.json").exists()]
+def begun_runs(directory: Path) -> dict[Path, SweepRun]:
+    """The runs of a sweep that have begun, by their run directories."""
+    found = {directory / run.directory: run for run in read_plan(directory)[1]}
+    return {path: run for path, run in found.items() if (path / "config.json").exists()}

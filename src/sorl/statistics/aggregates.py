@@ -40,22 +40,28 @@ def interquartile_mean(scores: Scores, confidence: float = 0.95, *, seed: int = 
     return _estimate(found, _middle_half(resampled), confidence)
 
 
-def mean_over_tasks(scores: Scores, confidence: float = 0.95) -> Estimate:
+def mean_over_tasks(scores: Scores, episodes: Sequence[int], confidence: float = 0.95) -> Estimate:
     """The mean over tasks of each task's mean success, with Student's t interval for seeds that vary within tasks.
 
-    The degrees of freedom are those of Welch and Satterthwaite; with one seed for each task the interval has no width.
+    The degrees of freedom are those of Welch and Satterthwaite. Seeds may agree by chance, so the interval is at least
+    as wide as Wilson's over episodes: as many for each task as the harmonic mean of the tasks' numbers.
 
-    **Arguments:** `scores`, between 0 and 1, at least one for each task; `confidence` in (0, 1). Source: Welch, "The
-    generalization of Student's problem when several different population variances are involved" (1947).
+    **Arguments:** `scores`, between 0 and 1, at least one for each task; `episodes`, the number of each task's episodes
+    over all its seeds; `confidence` in (0, 1). Source: Welch, "The generalization of Student's problem when several
+    different population variances are involved" (1947).
     """
     mean = float(np.mean([task.mean() for task in scores]))
+    # With the variance p (1 - p) / n of each of T tasks, that of their mean is p (1 - p) / (T * harmonic mean of n).
+    played = round(len(scores) ** 2 / sum(1 / count for count in episodes))
+    over_episodes = wilson_interval(mean * played, played, confidence)
     free = np.array([max(1, len(task) - 1) for task in scores])
     variances = np.array([task.var(ddof=1) / len(task) if len(task) > 1 else 0.0 for task in scores])
     if not variances.any():
-        return Estimate(mean, mean, mean)
+        return Estimate(mean, *over_episodes)
     freedom = variances.sum() ** 2 / np.sum(variances**2 / free)
     half = student_width(freedom, confidence) * math.sqrt(variances.sum()) / len(scores)
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    low, high = wider((mean - half, mean + half), over_episodes)
+    return Estimate(mean, max(0.0, low), min(1.0, high))
 
 
 def probability_of_improvement(first: Scores, second: Scores, confidence: float = 0.95, *, seed: int = 0) -> Estimate:
@@ -89,8 +95,11 @@ def fewest_seeds(*methods: Scores) -> int:
 
 
 def interval_text(found: Estimate, seeds: int) -> str:
-    """The interval of an estimate as text; none if a task has one seed, which says nothing of the others."""
-    return f"{found.low:.3f} .. {found.high:.3f}" if seeds > 1 else "-"
+    """The interval of an estimate as text; none if a task has one seed, which says nothing of the others.
+
+    Nor is there one without width, of seeds that agree: they may do so by chance.
+    """
+    return f"{found.low:.3f} .. {found.high:.3f}" if seeds > 1 and found.low < found.high else "-"
 
 
 def _resampled(

@@ -66,7 +66,7 @@ def write_results(out: Path) -> str:
     finished = [
         path for path, run in planned.items() if is_finished(path, run.policies, run.updates, evaluated=run.evaluated)
     ]
-    read = read_runs(finished, [method_of(planned[path]) for path in finished]) if finished else []
+    read = read_runs(finished, [planned[path].method for path in finished]) if finished else []
     rows = [row for run in read for row in _rows(planned[run.directory], run)]
     with whole_file(out / CSV) as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
@@ -78,11 +78,6 @@ def write_results(out: Path) -> str:
     modules = "".join(dict.fromkeys(run.module_option for run in read))
     print(f"{text}\nWrote {out / CSV} and {TEXT}; for a page: python -m sorl.report {shlex.quote(str(out))}{modules}")
     return text
-
-
-def method_of(run: SweepRun) -> str:
-    """The name of a run's method: the agent and the values of the options that the sweep varies."""
-    return ", ".join([run.agent, *(f"{name} {value}" for name, value in run.settings.items())])
 
 
 def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
