@@ -61,7 +61,8 @@ def paper_rows(runs: Sequence[ReportedRun]) -> list[PaperRow]:
         for environment in dict.fromkeys(map(environment_of, judged)):
             chosen = [task for task in judged if environment_of(task) == environment]
             own = [tasks[task] for task in chosen]
-            played = [sum(row["episodes"] for rows in last[method][task] for row in rows) for task in chosen]
+            # The evaluations of a seed play the same episodes.
+            played = [sum(rows[0]["episodes"] for rows in last[method][task]) for task in chosen]
             of_method = [run for run in runs if run.method == method and environment_of(run.task) == environment]
             percent = published_success(type(of_method[0].config.agent), environment)
             success = None if percent is None else percent / 100
