@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sorl import Budget
-from sorl.agents import Bc, Idql
+from sorl.agents import Bc, Idql, SorlPlus
 from sorl.policy.planning import Option, checked_scores, choose, possible_budgets
 
 from .. import synthetic
@@ -163,3 +163,10 @@ def test_possible_budgets_are_those_of_the_scores_or_the_trained_steps():
     assert usual == [Budget(m, 1, noise_scale=0.0) for m in (1, 2, 4)]
     assert possible_budgets(synthetic.tiny(Idql).actor, Budget(), []) == [Budget(2, 1), Budget(2, 3)]
     assert possible_budgets(synthetic.tiny(Bc).actor, Budget(1), []) == [Budget(1, 1)]
+
+
+def test_the_usual_number_of_steps_is_possible_even_if_it_was_not_trained():
+    fixed = SorlPlus(discretization_steps=4, backprop_steps=4, backup_inference_steps=3).actor
+    assert possible_budgets(fixed, Budget(), []) == [Budget(m, 1) for m in (1, 2, 3, 4)]
+    one = SorlPlus(renoise=3, backup_inference_steps=1, backup_candidates=2).actor
+    assert possible_budgets(one, Budget(), []) == [Budget(m, n) for m in (1, 3) for n in (1, 2)]

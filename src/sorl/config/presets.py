@@ -34,7 +34,7 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
     """Settings for a run of some minutes on two CPU cores: generated data, small networks, few updates.
 
     What the agent's `quickstart` does not set is as published for the environment. While it trains it is evaluated at
-    its usual number of steps.
+    the number of steps that is usual with these settings; an agent put in their place does not change that number.
     """
     made = _make(agent, _published_fields(env, agent) | _small(agent))
     return TrainConfig(
@@ -96,7 +96,7 @@ def _preset(agent: type[AbstractAgent], name: str, fields: Mapping[str, Any]) ->
 
 
 def _short_evaluation(agent: AbstractAgent) -> EvaluationConfig:
-    """Of a run of 40,000 updates: few episodes, at the usual number of steps alone."""
+    """Of a run of 40,000 updates: few episodes, at the usual number of steps of `agent` alone."""
     own = agent.actor.budgets
     steps = (own.usual.inference_steps,) if len(own.inference_steps) > 1 else None
     return EvaluationConfig(interval=10_000, episodes=20, inference_steps=steps)

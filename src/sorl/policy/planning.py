@@ -90,13 +90,14 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
 def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
     """The budgets to choose from: those of the scores, or, without scores, every trained number of steps.
 
-    Without scores, a decision uses one candidate, or the number of candidates that is part of the method (IDQL's 32).
+    Without scores, the actor's usual number of steps is among them too, and a decision uses one candidate, or the
+    number of candidates that is part of the method (IDQL's 32).
     """
     if scores:
         return [score_budget(row) for row in scores]
     return [
         dataclasses.replace(usual, inference_steps=steps, candidates=candidates)
-        for steps in actor.budgets.trained_steps
+        for steps in sorted({*actor.budgets.trained_steps, actor.budgets.usual.inference_steps})
         for candidates in sorted({1, actor.budgets.usual.candidates})
     ]
 
