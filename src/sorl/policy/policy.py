@@ -237,7 +237,7 @@ class Policy:
             _planning.Option(budget, found[name], score)
             for name, budget, score in zip(names, budgets, scores, strict=True)
         ]
-        plan = _planning.choose(options, milliseconds, policy.device.device_kind)
+        plan = _planning.choose(options, milliseconds, policy.device.device_kind, self.actor.budgets)
         return dataclasses.replace(policy, budget=plan.budget, plan=plan)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -59,10 +59,12 @@ class RenoisedActor(AbstractActor):
         """
         plain = self._plain.budgets
         fixed = self.usual_steps or self.renoise
+        if not fixed and self.candidates == 1:
+            return plain
         usual = Budget(fixed or plain.usual.inference_steps, self.candidates)
         steps = tuple(dict.fromkeys((fixed, *plain.inference_steps))) if fixed else plain.inference_steps
         candidates = tuple(dict.fromkeys((1, self.candidates, 8) if self.candidates > 1 else (1, 8)))
-        budgets = plain._replace(usual=usual, inference_steps=steps, candidates=candidates)
+        budgets = plain._replace(usual=usual, inference_steps=steps, candidates=candidates, candidates_because="")
         return budgets._replace(trained_steps=(self.renoise,)) if self.renoise else budgets
 
     def template(self, observation_size: int, action_size: int) -> PyTree:
