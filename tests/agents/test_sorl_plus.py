@@ -12,7 +12,10 @@ import pytest
 
 from sorl import Budget
 from sorl.agents import SorlPlus
+from sorl.agents.actors import GeneratorAndCritic
+from sorl.agents.shared import plus_losses
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws, SorlState, consistency_levels
+from sorl.config import presets
 from sorl.data.transitions import Window
 from sorl.functional import optimisation
 from sorl.functional.verifiers import LowerBound, Mean, Softmax
@@ -145,6 +148,51 @@ def test_a_fixed_number_of_jumps_in_the_backup_leaves_the_critics_own_drawn():
     assert of_free[1] != of_free[0]
 
 
+@pytest.mark.parametrize("steps, grid, shown", [(2, 8, 2), (3, 8, 2), (16, 8, 8), (4, 2, 2)])
+def test_the_backup_shows_the_field_what_acting_shows_it(steps, grid, shown):
+    """The velocity is a tenth of the log2 of the number shown, so that all jumps together move by that much."""
+    agent = plus(backup_inference_steps=steps, discretization_steps=grid)
+
+    def field(observation, action, time, log2_steps):
+        return jnp.full_like(action, log2_steps / 10)
+
+    observation, noise = jnp.ones((2, 3)), jnp.array([[-0.5, 0.25], [0.0, 0.5]])
+    found = plus_losses.sample(agent, field, observation, noise, steps)
+    np.testing.assert_allclose(found, noise + math.log2(shown) / 10, rtol=1e-6)
+    networks, usual = GeneratorAndCritic(field, make(CriticEnsemble, *SIZES, seed=1)), agent.actor.budgets.usual
+    for row in range(2):
+        action = agent.actor.act(networks, observation[row], noise[row : row + 1], usual)
+        np.testing.assert_allclose(action, found[row], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"backup_inference_steps": 3},
+        {"backup_inference_steps": 16},
+        {"backup_inference_steps": 3, "td_gradient_to_policy": True},
+        {"backup_inference_steps": 4, "renoise": 3, "discretization_steps": 4},
+    ],
+)
+def test_the_td_target_values_the_action_at_the_usual_budget(fields):
+    agent, batch = plus(**fields), make_batch(6)
+    state, key = _state(agent), jax.random.key(1)
+    draws, shared = agent.draw(6, ACTION_SIZE, key=key), SorlSharedDraws(jnp.int32(0), jnp.int32(0))
+    found = jax.jit(SorlPlus.losses)(agent, state, batch, draws, shared)
+
+    @jax.jit
+    def expected(noise):
+        def act(observation, noise):
+            return agent.actor.act(agent.policy(state), observation, noise[None], agent.actor.budgets.usual)
+
+        action = jax.vmap(act, in_axes=(0, 1 if agent.renoise else 0))(batch.next_observation, noise)
+        k = jnp.float32(agent.step_counts[0])
+        next_q = state.target_critic(batch.next_observation, action, k).mean(-1)
+        return jnp.mean(batch.reward + batch.discount * next_q)
+
+    assert found["target_q_mean"] == pytest.approx(float(expected(draws.target_noise)), rel=1e-5)
+
+
 def test_shares_of_self_consistency_rows():
     np.testing.assert_array_equal(consistency_levels(10, 8, 0.4), [2, 2, 2, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(consistency_levels(4, 8, 1.0), [0, 0, 0, 0])
@@ -256,7 +304,31 @@ def test_the_usual_budget_is_that_of_the_backup():
     assert SorlPlus(backup_candidates=4).actor.budgets.candidates == (1, 4, 8)
     assert SorlPlus(backup_candidates=8, backup_inference_steps=1).actor.budgets.usual == Budget(1, 8)
     chains = SorlPlus(renoise=2).actor.budgets
-    assert (chains.usual, chains.inference_steps, chains.trained_steps) == (Budget(2), (1, 2, 4, 8), (2,))
+    assert (chains.usual, chains.inference_steps, chains.trained_steps) == (Budget(2), (2, 1, 4, 8), (2,))
+
+
+@pytest.mark.parametrize(
+    "fields, steps",
+    [
+        ({}, (1, 2, 4, 8)),
+        ({"backup_candidates": 4}, (1, 2, 4, 8)),
+        ({"renoise": 3}, (3, 1, 2, 4, 8)),
+        ({"renoise": 4}, (4, 1, 2, 8)),
+        ({"backup_inference_steps": 16}, (16, 1, 2, 4, 8)),
+        ({"backup_inference_steps": 1, "renoise": 3}, (1, 2, 4, 8)),
+    ],
+)
+def test_a_fixed_number_of_jumps_is_evaluated_first(fields, steps):
+    assert SorlPlus(**fields).actor.budgets.inference_steps == steps
+
+
+def test_the_settings_of_a_puzzle_are_evaluated_at_their_usual_budget():
+    config = presets.paper("puzzle-3x3-play-singletask-task1-v0", SorlPlus)
+    assert config.agent.actor.budgets.usual == Budget(3, 4)
+    assert [budget.name for budget in config.budgets(final=False)] == ["M3N4", "M1N4", "M2N4", "M4N4", "M8N4"]
+    assert [budget.name for budget in config.budgets(final=True)] == [
+        f"M{steps}N{candidates}" for candidates in (1, 4, 8) for steps in (3, 1, 2, 4, 8)
+    ]
 
 
 @pytest.mark.parametrize("renoise", [0, 2])

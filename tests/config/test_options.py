@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import pytest
 
 from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
@@ -187,3 +188,24 @@ def test_a_quickstart_of_a_baseline_has_small_networks_and_published_settings():
     assert presets.quickstart(agent=Fql).agent == Fql((256, 256), (256, 256), distillation_coefficient=300.0)
     assert presets.quickstart().evaluation.inference_steps == (4,)
     assert [budget.name for budget in presets.quickstart(agent=Ifql).budgets(final=False)] == ["M10N32"]
+
+
+def test_a_derived_agent_keeps_the_sizes_that_it_defines_anew_in_every_preset(tmp_path):
+    class Mine(Sorl):
+        """Sorl with a policy of one size."""
+
+        hidden_sizes: tuple[int, ...] = eqx.field(static=True, default=(64, 64))
+        """Widths of the policy's hidden layers, in units."""
+
+    class Later(Mine):
+        """As Mine."""
+
+    logs = tmp_path / "logs.npz"
+    for kind in (Mine, Later):
+        small = presets.quickstart(agent=kind).agent, presets.own_logs(logs, kind, quickstart=True).agent
+        for made in small:
+            assert isinstance(made, Mine) and (made.hidden_sizes, made.critic_hidden_sizes) == ((64, 64), (256, 256))
+        for made in (presets.paper(presets.QUICKSTART_ENV, kind).agent, presets.own_logs(logs, kind).agent):
+            assert isinstance(made, Mine) and (made.hidden_sizes, made.critic_hidden_sizes) == ((64, 64), (512,) * 4)
+    plain: Any = presets.quickstart().agent
+    assert (plain.hidden_sizes, plain.critic_hidden_sizes) == ((256, 256), (256, 256))

@@ -298,9 +298,9 @@ def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):
 def test_seeds_that_agree_have_wilsons_interval_beside_the_published_scores(tmp_path):
     made = make_run(tmp_path / "a", final=(0.5, 0.5)), make_run(tmp_path / "b", env=SCENE, final=(0.7, 0.7))
     rows = {row.environment: row.cells() for row in paper_rows(read_runs(made))}
-    # Two seeds, three evaluations, 20 episodes each: 60 of 120, and 84 of 120.
-    assert rows["cube-single-play"][3:5] == ["0.500", "0.412 .. 0.588"]
-    assert rows["scene-play"][3:5] == ["0.700", "0.613 .. 0.775"]
+    # Two seeds, three evaluations of the same 20 episodes: 20 of 40, and 28 of 40.
+    assert rows["cube-single-play"][3:5] == ["0.500", "0.352 .. 0.648"]
+    assert rows["scene-play"][3:5] == ["0.700", "0.546 .. 0.819"]
 
 
 def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):

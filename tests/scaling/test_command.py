@@ -16,7 +16,7 @@ import pytest
 import tyro
 
 from sorl import load_run
-from sorl.agents import Fql, Rebrac, Sorl
+from sorl.agents import Fql, Rebrac, Sorl, SorlPlus
 from sorl.config import presets
 from sorl.environments import named
 from sorl.evaluate.episodes import episode_seeds
@@ -166,6 +166,7 @@ def test_the_reference_is_always_played_and_comes_first():
     assert pairs(Sorl(), "--inference-steps", "4", "8", "4", "--candidates", "8") == [(1, 1), (4, 8), (8, 8)]
     steps, candidates = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32)
     assert pairs(Sorl()) == [(m, n) for n in candidates for m in steps]
+    assert pairs(SorlPlus(renoise=3)) == [(m, n) for n in candidates for m in (1, 2, 3, 4, 8, 16)]
     assert pairs(Fql()) == [(1, n) for n in candidates]
     assert pairs(Rebrac()) == [(1, 1)]
     with pytest.raises(ValueError, match="cannot act with 2 inference steps"):

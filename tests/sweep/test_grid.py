@@ -91,7 +91,16 @@ def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
         ({"set": (("agent.learning-rate", "fast"),)}, "--agent.learning-rate: 'fast' is not a number"),
         ({"set": (("updates", "10", "10"),)}, "Two runs of the sweep are bc on cube.*, updates 10, seed 0; give"),
         ({"options": "--data 'my logs.npz"}, r"cannot be split into words \(no closing quotation\); quote them"),
-        ({"options": "--seeds 3 --run-dir x"}, "leave directories, configurations, environments and seeds out"),
+        (
+            {"options": "--seeds 3 --run-dir x"},
+            "The options '--seeds 3 --run-dir x' set what the sweep sets itself; leave directories, configurations, "
+            "environments and seeds out",
+        ),
+        ({"options": "--seeds 3 4"}, "The options '--seeds 3 4' set what .* environments and seeds out"),
+        ({"options": "--seeds=0"}, "The options '--seeds=0' set what .* environments and seeds out"),
+        ({"agents": ("bc --seeds 3 4",)}, "The options '--seeds 3 4' set what .* environments and seeds out"),
+        ({"agents": ("bc --run-dir x",)}, "The options '--run-dir x' set what .* environments and seeds out"),
+        ({"set": (("updates", "10 --seeds 3"),)}, "The options '--updates 10 --seeds 3' set what .* and seeds out"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_the_nearest_name(change, message):

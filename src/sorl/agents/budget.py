@@ -114,6 +114,8 @@ class Budgets(NamedTuple):
     """Whether it also supports numbers of candidates that are not in `candidates`."""
     other_verifiers: bool = False
     """Whether it uses a budget's `verifier`."""
+    candidates_because: str = ""
+    """The measured reason for the usual number of candidates, such as "best of N lowered success"; empty: none."""
 
     def grid(
         self, inference_steps: Sequence[int] | None, candidates: Sequence[int] | None, *, final: bool

@@ -1,6 +1,5 @@
 """Complete configurations: the papers' settings for each environment, the quickstart, and settings for own logs."""
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 QUICKSTART_ENV = "cube-single-play-singletask-task1-v0"
 
 QUICKSTART_NETWORKS: dict[str, Any] = {"hidden_sizes": (256, 256), "critic_hidden_sizes": (256, 256)}
-"""The quickstart's networks, for every agent that has these fields."""
+"""The quickstart's networks, for every agent that has these fields; one that is derived keeps those it defines anew."""
 
 
 def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
@@ -34,7 +33,7 @@ def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> 
     """Settings for a run of some minutes on two CPU cores: generated data, small networks, few updates.
 
     What the agent's `quickstart` does not set is as published for the environment. While it trains it is evaluated at
-    its usual number of steps.
+    the number of steps that is usual with these settings; an agent put in their place does not change that number.
     """
     made = _make(agent, _published_fields(env, agent) | _small(agent))
     return TrainConfig(
@@ -82,8 +81,9 @@ def _published_fields(env: str, agent: type[AbstractAgent]) -> dict[str, Any]:
 
 
 def _small(agent: type[AbstractAgent]) -> dict[str, Any]:
-    known = {field.name for field in dataclasses.fields(agent)}
-    networks = {name: sizes for name, sizes in QUICKSTART_NETWORKS.items() if name in known}
+    definitions = [field for kind in agent.__mro__ for field in inspect.get_annotations(kind)]
+    # Twice: it is derived from an agent that has the field, and defines it anew.
+    networks = {name: sizes for name, sizes in QUICKSTART_NETWORKS.items() if definitions.count(name) == 1}
     return networks | _preset(agent, "quickstart", agent.quickstart)
 
 
@@ -96,7 +96,7 @@ def _preset(agent: type[AbstractAgent], name: str, fields: Mapping[str, Any]) ->
 
 
 def _short_evaluation(agent: AbstractAgent) -> EvaluationConfig:
-    """Of a run of 40,000 updates: few episodes, at the usual number of steps alone."""
+    """Of a run of 40,000 updates: few episodes, at the usual number of steps of `agent` alone."""
     own = agent.actor.budgets
     steps = (own.usual.inference_steps,) if len(own.inference_steps) > 1 else None
     return EvaluationConfig(interval=10_000, episodes=20, inference_steps=steps)

@@ -45,7 +45,7 @@ def compare(policy: Policy, budgets: Sequence[Budget] | None = None) -> Comparis
 
     JAX and StableHLO run on the policy's device, onnxruntime on the CPU with its default number of threads.
 
-    **Arguments:** `budgets`, default: those of the policy's scores, or every trained number of steps.
+    **Arguments:** `budgets`, default: those of the policy's scores, or every trained number of steps and the usual.
     """
     budgets = budgets or planning.possible_budgets(policy.actor, policy.budget, policy.scores)
     decisions: dict[tuple[Budget, str], Decision] = {}

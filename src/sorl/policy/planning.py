@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sorl.agents import Budget
+from sorl.agents import Budget, Budgets
 from sorl.agents.actors import AbstractActor
 from sorl.agents.budget import of_today
 from sorl.functional.verifiers import named
@@ -90,13 +90,14 @@ def score_budget(row: Mapping[str, Any]) -> Budget:
 def possible_budgets(actor: AbstractActor, usual: Budget, scores: Sequence[Mapping[str, Any]]) -> list[Budget]:
     """The budgets to choose from: those of the scores, or, without scores, every trained number of steps.
 
-    Without scores, a decision uses one candidate, or the number of candidates that is part of the method (IDQL's 32).
+    Without scores, the actor's usual number of steps is among them too, and a decision uses one candidate, or the
+    number of candidates that is part of the method (IDQL's 32).
     """
     if scores:
         return [score_budget(row) for row in scores]
     return [
         dataclasses.replace(usual, inference_steps=steps, candidates=candidates)
-        for steps in actor.budgets.trained_steps
+        for steps in sorted({*actor.budgets.trained_steps, actor.budgets.usual.inference_steps})
         for candidates in sorted({1, actor.budgets.usual.candidates})
     ]
 
@@ -107,14 +108,15 @@ def refuse_limit(milliseconds: float) -> None:
         raise ValueError(f"The limit is {milliseconds} ms; give a finite time above 0.")
 
 
-def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
+def choose(options: Sequence[Option], limit: float, device: str, own: Budgets) -> Plan:
     """The option with the best score that fits the limit with the margin.
 
     An option with a negative `difference` (worse than one step and one candidate, since best of N can hurt) is chosen
     only if no other one fits. Among equally good options the cheapest is chosen. Without scores, it is the option with
     the most candidates and, among these, the most steps: a method that acts with the best of N is worse with one.
 
-    **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device`, for the text.
+    **Arguments:** `options`, all with scores or all without; `limit` in milliseconds; `device` and `own`,
+    the actor's budgets, for the text.
 
     Raises a `ValueError` that names the cheapest option if none fits.
     """
@@ -132,7 +134,7 @@ def choose(options: Sequence[Option], limit: float, device: str) -> Plan:
     reason = (
         f"{budget_words(best.budget)}: {best.milliseconds:.3g} ms at the 95th percentile on {device}, within {limit:g} "
         f"ms with a margin of {MARGIN:g}; of {len(options)} budgets {len(fitting)} fit, and this is "
-        f"{_merit(best, options, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
+        f"{_merit(best, options, own, passed_over=len(fitting) - len(harmless) if harmless else 0)}."
     )
     return Plan(best.budget, best.milliseconds, limit, device, reason, tuple(options))
 
@@ -149,15 +151,18 @@ def _rank(option: Option) -> tuple[float | int, ...]:
     return -option.budget.candidates, -option.budget.inference_steps
 
 
-def _merit(option: Option, options: Sequence[Option], passed_over: int) -> str:
+def _merit(option: Option, options: Sequence[Option], own: Budgets, passed_over: int) -> str:
     score, most = option.score, max(each.budget.candidates for each in options)
     if score is None and option.budget.candidates < most:
         return f"the largest with so few candidates, because none with the {most} of its method fits"
-    if score is None and most == 1:
+    if score is None and most == 1 and own.candidates_because:
         return (
-            "the largest trained number of steps, with one candidate, because best of N lowered success on "
-            "cube-single with the default settings and this policy carries no scores"
+            f"the largest trained number of steps, with one candidate, because {own.candidates_because} and this "
+            "policy carries no scores"
         )
+    if score is None and most == 1:
+        number = "usual" if own.other_candidates or len(own.candidates) > 1 else "only"
+        return f"the most steps that fit, with one candidate, its {number} number (this policy carries no scores)"
     if score is None:
         return f"the most steps that fit with the {most} candidates of its method (this policy carries no scores)"
     name = _measure(score).name

@@ -207,9 +207,9 @@ class Policy:
 
         The latency of each budget is measured once per device, in calls of this policy from numpy to numpy, and kept in
         the user's cache. The best budget is the one with the highest success (or return) among the scores. Without
-        scores it is the largest trained number of steps that fits, with the number of candidates that is part of the
-        method (one for most), or with one candidate if the method's number does not fit at all. `plan` of the result
-        holds the choice and its reason.
+        scores it is the largest number of steps, trained or usual, that fits, with the number of candidates that is
+        part of the method (one for most), or with one candidate if the method's number does not fit at all. `plan` of
+        the result holds the choice and its reason.
 
         **Arguments:** `milliseconds`, the time limit of a decision; `device` to act on (default: the policy's);
         `measure_again`, to ignore the cache.
@@ -237,7 +237,7 @@ class Policy:
             _planning.Option(budget, found[name], score)
             for name, budget, score in zip(names, budgets, scores, strict=True)
         ]
-        plan = _planning.choose(options, milliseconds, policy.device.device_kind)
+        plan = _planning.choose(options, milliseconds, policy.device.device_kind, self.actor.budgets)
         return dataclasses.replace(policy, budget=plan.budget, plan=plan)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -189,7 +189,7 @@ def _environments(names: Sequence[str]) -> list[str | None]:
 
 def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _Parsed:
     name, *own = _split(agent)
-    words = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset), *own, *_split(grid.options)]
+    words = [*own, *_split(grid.options)]
     for option, value in values.items():
         kind = _kind(option, agent_words()[f"agent:{name}"])
         if kind is bool and value not in SWITCH:
@@ -197,14 +197,17 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
         switch = kind in (None, bool)
         words += _option(option, value) if switch else [f"--{option}", *_split(value)]
     modules = [word for module in grid.agent_module for word in ("--agent-module", module)]
+    begin = [f"agent:{name}", *_option("env", env), *_option("preset", grid.preset)]
     try:
-        config, options, source = parse([*words, *modules, "--seeds", str(grid.seeds[0])])
+        config, options, source = parse([*begin, *words, *modules, "--seeds", str(grid.seeds[0])])
     except ValueError as error:
         raise ValueError(f"{agent}: {error}") from error
     logging = {name: getattr(options, name) for name in ("tensorboard", "wandb", "compilation_cache")}
-    if options != RunOptions(preset=options.preset, **logging) or (env is not None and config.env != env):
+    sets_own = options != RunOptions(preset=options.preset, **logging) or (env is not None and config.env != env)
+    # The sweep's seeds, which come last, hide others from the parser.
+    if sets_own or any(word.partition("=")[0] == "--seeds" for word in words):
         raise ValueError(
-            f"The options {grid.options!r} set what the sweep sets itself; leave directories, configurations, "
+            f"The options {shlex.join(words)!r} set what the sweep sets itself; leave directories, configurations, "
             "environments and seeds out."
         )
     modules += [f"--{name}" for name in ("tensorboard", "wandb") if logging[name]]

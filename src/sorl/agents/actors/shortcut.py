@@ -68,6 +68,7 @@ class ShortcutActor(AbstractActor):
             other_inference_steps=True,
             other_candidates=True,
             other_verifiers=True,
+            candidates_because="best of N lowered success on cube-single with the default settings",
         )
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

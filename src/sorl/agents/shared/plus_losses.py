@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from sorl.agents.actors.shortcut import largest_trained
 from sorl.agents.shared import shortcut_losses
 from sorl.agents.shared.branches import gradient_of_one, one_of
 from sorl.agents.shared.first_jumps import FirstJumps
@@ -28,7 +29,9 @@ def sample(
     noise: Float[Array, "*leading batch action"],
     steps: int,
 ) -> Float[Array, "*candidates batch action"]:
-    """Actions by plain jumps, or by re-noised ones with the agent's `renoise`.
+    """Actions by plain jumps, or by re-noised ones with the agent's `renoise`, as the agent's actor takes them.
+
+    The field gets the largest trained number of steps that is not above `steps`.
 
     **Arguments:** `noise`, with a leading axis of `steps` if the jumps are re-noised, and then one of candidates if
     there are several.
@@ -37,7 +40,8 @@ def sample(
     repeated = jnp.broadcast_to(observation, (*rows, observation.shape[-1]))
     if agent.renoise:
         return shortcut.renoised_sample(field, repeated, noise, agent.discretization_steps)
-    return shortcut.sample(field, repeated, noise, steps)
+    shown = largest_trained(steps, agent.discretization_steps)
+    return shortcut.sample(field, repeated, noise, steps, conditioning=shown)
 
 
 class PolicyValues(NamedTuple):
