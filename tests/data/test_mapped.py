@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -89,12 +90,12 @@ def test_episodes_that_shards_hold_out_are_held_out_of_the_whole(tmp_path):
 
 
 def test_a_final_observation_that_its_dtype_cannot_hold_is_refused(tmp_path):
-    half = {"observations": np.zeros((4, 3), np.float16)}
+    half: dict[str, Any] = {"observations": np.zeros((4, 3), np.float16)}
     with MappedWriter(tmp_path / "half") as writer:
         writer.append(_episode(4, **half), np.array([0.1, 0, 0]))  # rounded
         with pytest.raises(ValueError, match=r"episode 1 .* is \[70000.0, 0.0, 0.0\], which float16, the dtype of"):
             writer.append(_episode(4, **half), np.array([7e4, 0, 0]))
-    small = {"observations": np.zeros((4, 3), np.int16)}
+    small: dict[str, Any] = {"observations": np.zeros((4, 3), np.int16)}
     with MappedWriter(tmp_path / "data") as writer:
         writer.append(_episode(4, **small), np.array([1.0, 2.0, 3.0]))
         for bad in ([4.7, 0, 0], [40_000, 0, 0]):

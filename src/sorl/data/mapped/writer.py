@@ -280,7 +280,10 @@ def _joined_provenance(shards: Sequence[Manifest]) -> Mapping[str, Any]:
         numbers += [before + number for number in held_out(shard.provenance.get("about"))]
         before += shard.arrays["episode_lengths"].shape[0]
     first = shards[0].provenance
-    return first | {"about": first.get("about", {}) | {"held_out": numbers}} if numbers else first
+    if not numbers:
+        return first
+    about = first.get("about")
+    return {**first, "about": {**(about if isinstance(about, dict) else {}), "held_out": numbers}}
 
 
 def _refuse_none_or_twice(path: pathlib.Path | str, shards: Sequence[pathlib.Path]) -> None:
