@@ -185,7 +185,7 @@ def _make_agent(name: str, fields: dict[str, Any], config: Config) -> Any:
         "learning_rate": config.learning_rate,
         "target_rate": config.target_rate,
         "width": config.width,
-        # All schedules end within the run.
+        # No schedule is longer than the run.
         "pretraining_updates": config.updates // 2,
         "decay_updates": float(config.updates),
         "refinement_updates": float(config.updates),

@@ -150,7 +150,7 @@ def test_the_papers_settings(name, q_coefficient, discount, aggregation, task):
     assert (agent.discretization_steps, agent.backprop_steps, agent.learning_rate) == (8, 8, 1e-4)
     assert (config.updates, config.batch_size) == (1_000_000, 256)
     assert (config.evaluation.interval, config.evaluation.episodes) == (100_000, 50)
-    assert [budget.name for budget in config.budgets(final=False)] == ["M1N1", "M2N1", "M4N1", "M8N1"]
+    assert [budget.name for budget in config.budgets(final=False)] == ["M4N1", "M1N1", "M2N1", "M8N1"]
     assert [budget.name for budget in config.budgets(final=True)] == [f"M{m}N{n}" for n in (1, 8) for m in (1, 2, 4, 8)]
     assert config.data.episodes is None
 

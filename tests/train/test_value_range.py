@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sorl.agents import AGENTS, Bc, Fql, Iql, Sorl
+from sorl.agents import AGENTS, Bc, Fql, Iql, Rebrac, Sorl
 from sorl.config.population import Varied, members
 from sorl.train.value_range import Departure, ValueRange, ValueWatch, departures, value_range
 
@@ -23,14 +23,16 @@ from sorl.train.value_range import Departure, ValueRange, ValueWatch, departures
     ],
 )
 def test_the_range_is_what_discounted_rewards_can_sum_to(rewards, discount, low, high):
-    assert value_range(np.array(rewards, np.float32), discount) == (low, high)
+    assert value_range(np.array(rewards, np.float32), discount)[:2] == (low, high)
 
 
 def test_excess_is_the_distance_outside_as_a_share_of_the_width():
-    allowed = ValueRange(-4.0, 12.0)
+    allowed = ValueRange(-4.0, 12.0, 16.0)
     assert [allowed.excess(value) for value in (-4.0, 0.0, 12.0, -8.0, 20.0)] == [0.0, 0.0, 0.0, 0.25, 0.5]
-    assert ValueRange(0.0, 0.0).excess(-0.5) == 0.5
-    assert ValueRange(-math.inf, 0.0).excess(-1e30) == 0.0
+    assert ValueRange(0.0, 0.0, 0.0).excess(-0.5) == 0.5
+    without_discount = value_range(np.array([-1.0, 0.0]), 1.0)
+    assert without_discount == (-math.inf, 0.0, 100.0)
+    assert (without_discount.excess(-1e30), without_discount.excess(50.0)) == (0.0, 0.5)
 
 
 def _watch(agent, rewards, earlier=()) -> ValueWatch:
@@ -39,6 +41,14 @@ def _watch(agent, rewards, earlier=()) -> ValueWatch:
 
 def _rows(**values: float):
     return {0: {f"training/{name}": np.float32(value) for name, value in values.items()} | {"validation/q_mean": 1e9}}
+
+
+def test_penalties_may_lower_the_values_of_an_agent_that_says_so():
+    watch = _watch(Rebrac(discount=0.75), np.array([-25.0, -1.0], np.float32))
+    rows = _rows(q_mean=-1e6)
+    assert watch.check(10, rows) == [] and rows[0]["training/value_excess"] == 0.0
+    (warning,) = watch.check(20, _rows(q_mean=50.0))
+    assert "allow only -inf to 0" in warning
 
 
 def test_the_first_departure_of_each_seed_is_warned_of_once():

@@ -122,8 +122,9 @@ class Budgets(NamedTuple):
     ) -> list[Budget]:
         """All combinations of inference steps and candidates; None means the agent's defaults.
 
-        The default number of candidates is that of the usual budget during training, and all of `candidates` for the
-        `final` table. Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
+        The default numbers of candidates are all of `candidates` for the `final` table, and that of the usual budget
+        during training, where the usual number of steps comes first by default: scores are read at the first budget.
+        Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
         support.
         """
         steps = self.inference_steps if inference_steps is None else inference_steps
@@ -131,6 +132,8 @@ class Budgets(NamedTuple):
             if asked is not None and len(set(asked)) < len(asked):
                 raise ValueError(f"The numbers of {name} are {' '.join(map(str, asked))}; give each once.")
         own = self.candidates if final else (self.usual.candidates,)
+        if inference_steps is None and not final:
+            steps = sorted(steps, key=lambda number: number != self.usual.inference_steps)
         budgets = [
             dataclasses.replace(self.usual, inference_steps=m, candidates=n)
             for n in (own if candidates is None else candidates)

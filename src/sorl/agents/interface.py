@@ -27,6 +27,8 @@ class AbstractAgent(eqx.Module):
     metric_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of its metrics by name, if `sorl.agents.shared.metrics.SHARED` lacks them or describes them
     differently."""
+    values_may_be_lower: ClassVar[bool] = False
+    """Whether penalties in its targets may lower its values below what the rewards allow."""
     published: ClassVar[Published] = Published()
     """Its hyper-parameters and scores by environment, from published papers; without a score, the package's own."""
     quickstart: ClassVar[Mapping[str, Any]] = {}

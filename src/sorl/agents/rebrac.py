@@ -77,6 +77,7 @@ class Rebrac(AbstractAgent):
         "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
         "policy_q_mean": "mean over the batch of the heads' aggregate Q, for the policy's own actions",
     }
+    values_may_be_lower = True  # by the critic's cloning term
     # Source: the FQL paper's tables.
     published = Published(
         rows(

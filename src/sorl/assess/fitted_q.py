@@ -1,6 +1,7 @@
 """Fitted Q evaluation of a policy at several budgets, and of the behaviour in the logs, as one compiled program."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -130,13 +131,14 @@ def fit(
     key = jax.random.key(options.seed)
     sizes = dataset.observations.shape[1], decision_size(policy)
     state = _initial_state(*sizes, options.hidden_sizes, options.heads, 1 + len(budgets), key)
-    chunk = min(CHUNK, math.ceil(options.updates / 5))  # `watch` sees the fit before its last fifth
-    for done in range(0, options.updates, chunk):
-        updates = min(chunk, options.updates - done)
+    # `watch` sees the fit before its last fifth.
+    ends = sorted({*range(CHUNK, options.updates, CHUNK), math.ceil(0.8 * options.updates), options.updates})
+    for done, end in itertools.pairwise([0, *ends]):
+        updates = end - done
         counts = jnp.int32(done), jnp.int32(updates), jnp.int32(options.updates)
         rates = jnp.float32(options.learning_rate), jnp.float32(options.target_rate)
         state = _run(problem, state, dataset, key, counts, rates, batch_size=options.batch_size)
-        watch(done + updates, updates, Fitted(state.targets, scale))
+        watch(end, updates, Fitted(state.targets, scale))
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.targets)):
         raise FloatingPointError("The fitted values are not finite; give a lower --fit.learning-rate.")
     return Fitted(state.targets, scale)

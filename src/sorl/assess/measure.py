@@ -15,7 +15,7 @@ from sorl.assess.critic_sanity import calibrate
 from sorl.assess.fitted_q import BEHAVIOUR, FitOptions, Fitted, fit
 from sorl.assess.record import Assessment, AtBudget, Behaviour, Calibration, DataFacts, PolicyFacts, Value
 from sorl.assess.subject import Subject
-from sorl.assess.trajectories import Returns, Trajectories, returns_to_go, spread_out
+from sorl.assess.trajectories import Trajectories, returns_to_go, spread_out
 from sorl.assess.trust import notes
 from sorl.config.json_form import to_json
 from sorl.data.transitions import Dataset, Window
@@ -50,6 +50,12 @@ class States(NamedTuple):
             [sampled_actions(subject.policy, observations, each, samples=samples, seed=seed) for each in budgets],
         )
 
+    def of_whole_decisions(self) -> "States":
+        """Those whose logged decision is whole, which alone say what was logged."""
+        kept = np.flatnonzero(self.whole)
+        actions = [each[kept] for each in self.actions]
+        return States(self.numbers[kept], self.observations[kept], self.logged[kept], self.whole[kept], actions)
+
     def of_policy(self, number: int) -> Float[np.ndarray, "states samples decision"]:
         """The decisions of the behaviour (number 0), or of the policy at a budget (from 1 on)."""
         return self.logged[:, None] if number == BEHAVIOUR else self.actions[number - 1]
@@ -80,13 +86,14 @@ def assess(
             "actions; give longer episodes."
         )
     seed = options.seed
-    first = States.of(subject, budgets, trajectories.first, 4 * samples, seed)
+    first = States.of(subject, budgets, trajectories.first, 4 * samples, seed).of_whole_decisions()
     judged = States.of(subject, budgets, spread_out(len(trajectories.starts), states), samples, seed + 1)
     if not judged.whole.any():
         raise ValueError(
             f"None of the {len(judged.numbers)} judged states is followed by the {chunk} actions of a decision; judge "
             "more states (--states)."
         )
+    judged = judged.of_whole_decisions()
     # Fit the critics, and keep the values before the last fifth of the updates.
     earlier: list[Float[np.ndarray, " policies"]] = []
 
@@ -104,7 +111,7 @@ def assess(
     jerks = [distance.mean_jerk(own) for own in sequences]
     near = _near_actions(subject, judged)
     behaviour = _behaviour(
-        whole[trajectories.first], returns, trajectories, found[BEHAVIOUR], judged, near, jerks[0], subject.policy.chunk
+        whole[first.numbers], returns.beyond[first.numbers], found[BEHAVIOUR], judged, near, jerks[0], chunk
     )
     at_budgets = tuple(
         _at_budget(subject, fitted, first, judged, near, number, budget, found[number], jerks[number])
@@ -112,7 +119,7 @@ def assess(
     )
     calibrations = _calibrations(subject, budgets, fitted, judged, whole)
     # What is said about trust follows from the numbers.
-    facts = _data_facts(subject, trajectories, judged)
+    facts = _data_facts(subject, first, judged)
     result = Assessment(_facts(subject.policy), facts, options, behaviour, at_budgets, calibrations, ())
     return dataclasses.replace(result, notes=tuple(notes(result)))
 
@@ -150,13 +157,13 @@ def _near_actions(subject: Subject, judged: States) -> Float[np.ndarray, "states
     """The logged decisions in the training states nearest to each judged state."""
     train = subject.data.train
     batch = _transitions(subject, train, spread_out(len(train), distance.MOST_LOGGED))
-    return batch.action[distance.near_states(judged.observations, batch.observation)]
+    whole = slice(None) if batch.valid is None else np.flatnonzero(batch.valid)
+    return batch.action[whole][distance.near_states(judged.observations, batch.observation[whole])]
 
 
 def _behaviour(
     returned: Float[np.ndarray, " episodes"],
-    returns: Returns,
-    trajectories: Trajectories,
+    beyond: Float[np.ndarray, " episodes"],
     fitted: Value,
     judged: States,
     near: Float[np.ndarray, "states neighbours decision"],
@@ -165,8 +172,7 @@ def _behaviour(
 ) -> Behaviour:
     low, high = bootstrap_interval(returned)
     distances = distance.per_action(distance.neighbour_distance(judged.logged[:, None], near), chunk)
-    beyond = float(returns.beyond[trajectories.first].mean())
-    return Behaviour(float(returned.mean()), low, high, beyond, fitted, distances, jerk)
+    return Behaviour(float(returned.mean()), low, high, float(beyond.mean()), fitted, distances, jerk)
 
 
 def _at_budget(
@@ -229,9 +235,8 @@ def _calibrations(
     returned: Float[np.ndarray, " transitions"],
 ) -> tuple[Calibration, ...]:
     """Every critic's values of the logged decisions against the returns that followed them."""
-    whole = np.flatnonzero(judged.whole)
-    observations, logged = judged.observations[whole], judged.logged[whole][:, None]
-    returns = returned[judged.numbers[whole]]
+    observations, logged = judged.observations, judged.logged[:, None]
+    returns = returned[judged.numbers]
     found = []
     for number, name in enumerate(["the behaviour", *(budget.name for budget in budgets)]):
         found.append(calibrate(f"fitted, {name}", fitted.values(number, observations, logged), returns))
@@ -242,17 +247,18 @@ def _calibrations(
     return tuple(found)
 
 
-def _data_facts(subject: Subject, trajectories: Trajectories, judged: States) -> DataFacts:
+def _data_facts(subject: Subject, first: States, judged: States) -> DataFacts:
     source, episodes = (subject.data.provenance.get(name) for name in ("source", "episodes"))
     return DataFacts(
         source=str(source or "unrecorded"),
         episodes=int(episodes or len(Trajectories.of(subject.data.train).first)),
-        held_out_episodes=len(trajectories.first),
+        held_out_episodes=len(first.numbers),
         held_out_states=len(judged.numbers),
         discount=subject.discount,
         discount_from=subject.discount_from,
         agents_discount=subject.agents_discount,
         caution=subject.caution,
+        chunk=subject.policy.chunk,
     )
 
 

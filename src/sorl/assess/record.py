@@ -35,9 +35,9 @@ class DataFacts:
     episodes: int
     """Episodes that the critics were fitted on."""
     held_out_episodes: int
-    """Episodes at whose first states the values were read."""
+    """Episodes at whose first states the values were read: those that are as long as a decision."""
     held_out_states: int
-    """States of the held-out episodes at which actions and critics were judged."""
+    """Held-out states at which actions and critics were judged; in each of them a whole decision was logged."""
     discount: float
     """gamma per step of the environment."""
     discount_from: str
@@ -46,6 +46,8 @@ class DataFacts:
     """The discount of the agent's own values; None if its record has none."""
     caution: str = ""
     """What of these data may have been trained on: one sentence; empty if nothing, or if the policy has no record."""
+    chunk: int = 1
+    """Number of actions in a decision of the policy."""
 
 
 @dataclasses.dataclass(frozen=True)

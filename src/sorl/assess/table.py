@@ -77,7 +77,7 @@ def _distances(found: Assessment) -> list[str]:
 
 
 def _critics(found: Assessment) -> list[str]:
-    head = f"{'critic':<24}{'rank correlation':>18}{'bias':>10}{'error':>10}{'heads apart':>14}"
+    head = f"{'critic':<24}{'rank correlation':>18}{'bias':>10}{'error':>10}{'heads deviate':>14}"
     lines = ["Critics' values of logged actions against the returns that followed", head]
     for one in found.calibrations:
         rank = "-" if one.rank_correlation is None else f"{one.rank_correlation:.2f}"

@@ -92,9 +92,11 @@ def value_scale(trajectories: Trajectories, discount: float) -> ValueScale:
     returns, rewards = returns_to_go(trajectories, discount), trajectories.rewards
     for_ever = rewards.mean() / (1 - discount) if discount < 1 else 0.0
     found = returns.filled(for_ever)
-    # Rewards that never vary, or all zeros, still need a positive scale.
-    scale = float(found.std()) or float(np.abs(found).max()) or 1.0
-    return ValueScale(float(found.mean()), scale, *value_range(rewards, discount))
+    # Rewards that vary by rounding only, or all zeros, still need a positive scale.
+    scale, largest = float(found.std()), float(np.abs(found).max())
+    scale = scale if scale > 1e-6 * largest else largest or 1.0
+    allowed = value_range(rewards, discount)
+    return ValueScale(float(found.mean()), scale, allowed.low, allowed.high)
 
 
 def spread_out(count: int, most: int) -> Int[np.ndarray, " chosen"]:

@@ -50,14 +50,16 @@ def _of_the_estimator(found: Assessment) -> Iterator[str]:
             f"{behaviour.beyond:.0%} of the returns' weight lies beyond time-outs, where the fitted value stands in "
             "for rewards that nobody logged, so that comparison shows less than it seems."
         )
-    left = math.exp(-(1 - found.data.discount) * found.fit.target_rate * found.fit.updates)
+    # An error of the targets shrinks by the discount of a decision; without discounting, only ends bound it.
+    discount = found.data.discount**found.data.chunk
+    left = math.exp(-(1 - discount) * found.fit.target_rate * found.fit.updates) if discount < 1 else 0.0
     largest = max(abs(one.fitted.drift) for one in found.budgets)
     gains = max(abs(one.gain) for one in found.budgets)
     if left > UNFINISHED or largest > max(0.1 * gains, least_error(found)):
+        guess = f"at a discount of {discount:g} a decision about {left:.0%} of the first guess are left after"
         yield (
-            f"The fit may not be finished: at a discount of {found.data.discount:g} about {left:.0%} of the first "
-            f"guess are left after {found.fit.updates:,} updates, and values moved by up to {largest:.2g} in the last "
-            "fifth; raise --fit.updates."
+            f"The fit may not be finished: {guess if discount < 1 else 'after'} {found.fit.updates:,} updates, and "
+            f"values moved by up to {largest:.2g} in the last fifth; raise --fit.updates."
         )
 
 
@@ -65,8 +67,7 @@ def _of_the_intervals(found: Assessment) -> Iterator[str]:
     heads, episodes = max(one.fitted.heads for one in found.budgets), found.data.held_out_episodes
     yield (
         f"Intervals resample the held-out episodes ({episodes}): they hold the variation of first states, not the "
-        f"error of the fit; critic heads, which differ in their first weights only, are {heads:.2g} "
-        "apart."
+        f"error of the fit; critic heads, which differ in their first weights only, deviate by {heads:.2g}."
     )
     if episodes < FEW_EPISODES:
         yield f"So few held-out episodes ({episodes}) make the intervals too narrow."

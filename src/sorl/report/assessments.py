@@ -82,7 +82,7 @@ def _critics(found: Assessment) -> tuple[list[str], list[list[str]]]:
         ]
         for one in found.calibrations
     ]
-    return ["critic along held-out episodes", "rank correlation", "bias", "error", "heads apart"], rows
+    return ["critic along held-out episodes", "rank correlation", "bias", "error", "deviation of heads"], rows
 
 
 def _interval(mean: float, low: float, high: float) -> list[str]:

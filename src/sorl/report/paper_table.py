@@ -98,6 +98,10 @@ def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:
         differences.append(f"success-{config.evaluation.success_timing}-step")
     if config.evaluation.episodes != EPISODES:
         differences.append(f"{config.evaluation.episodes}-episodes")
+    if config.evaluation.interval != agent.published.evaluation_interval:
+        differences.append(f"every-{config.evaluation.interval}-updates")
+    if (budget := config.budgets(final=False)[0]) != agent.actor.budgets.usual:
+        differences.append(budget.name)
     if data.get("sparse_rewards"):
         differences.append("sparse-rewards")
     usual = None if published is None else presets.paper(config.env or "", type(agent))

@@ -96,7 +96,7 @@ class ReportedRun:
 
     @property
     def budget(self) -> Budget:
-        """The first budget of the evaluations during training."""
+        """The first budget of the evaluations during training, at which scores are read; by default the usual one."""
         return self.config.budgets(final=False)[0]
 
     @property

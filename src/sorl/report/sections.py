@@ -54,9 +54,9 @@ class Report:
                 self._page.text("None of the runs has an environment, so none was evaluated.")
             return
         self._page.text(
-            "Success of the evaluations during training, at each run's first budget; the mean over training seeds. "
-            "The band is a 95 % interval: Student's t over seeds, or Wilson's interval over the episodes of a single "
-            f"seed.{self._about_returns()}"
+            "Success of the evaluations during training, at each run's first budget, by default the agent's usual one; "
+            "the mean over training seeds. The band is a 95 % interval: Student's t over seeds, or Wilson's interval "
+            f"over the episodes of a single seed.{self._about_returns()}"
         )
         for task in self._tasks:
             own = [run for run in evaluated if run.task == task]

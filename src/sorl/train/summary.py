@@ -95,7 +95,7 @@ def next_commands(config: TrainConfig, directory: Path) -> list[str]:
     more = f"{resume_command(config, directory)} --updates {2 * config.updates}"
     if config.env is None:
         return [f"python -m sorl.{name} {place}" for name in ("assess", "policy", "export", "report")] + [more]
-    steps = [*sorted(own.inference_steps), 2 * max(own.inference_steps)]
+    steps = [*own.inference_steps, 2 * max(own.inference_steps)]
     other = f" --inference-steps {' '.join(map(str, steps))}" if own.other_inference_steps else ""
     scaling = [f"python -m sorl.scaling {place}"] if own.other_inference_steps or own.other_candidates else []
     return [f"python -m sorl.evaluate {place}{other}", *scaling, more]

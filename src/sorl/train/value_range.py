@@ -37,10 +37,12 @@ class ValueRange(NamedTuple):
 
     low: float
     high: float
+    width: float
+    """The width of the range; without discounting, which allows any sum, that at a discount of 0.99."""
 
     def excess(self, value: float) -> float:
-        """The distance of `value` from the range, as a share of the range's width (of 1 if that is 0); 0 inside."""
-        return max(self.low - value, value - self.high, 0.0) / (self.high - self.low or 1.0)
+        """The distance of `value` from the range, as a share of its width (of 1 if that is 0); 0 inside."""
+        return max(self.low - value, value - self.high, 0.0) / (self.width or 1.0)
 
 
 def value_range(rewards: Rewards, discount: float) -> ValueRange:
@@ -50,8 +52,9 @@ def value_range(rewards: Rewards, discount: float) -> ValueRange:
     """
     low, high = min(float(rewards.min()), 0.0), max(float(rewards.max()), 0.0)
     if discount < 1:
-        return ValueRange(low / (1 - discount), high / (1 - discount))
-    return ValueRange(-np.inf if low < 0 else 0.0, np.inf if high > 0 else 0.0)
+        ends = low / (1 - discount), high / (1 - discount)
+        return ValueRange(*ends, ends[1] - ends[0])
+    return ValueRange(-np.inf if low < 0 else 0.0, np.inf if high > 0 else 0.0, 100 * (high - low))
 
 
 class Departure(NamedTuple):
@@ -88,6 +91,9 @@ class ValueWatch:
         discounts: dict[int, Any] = {number: cast(Any, member.agent).discount for number, member in members.items()}
         by_discount = {discount: value_range(rewards, discount) for discount in set(discounts.values())}
         self._allowed = {number: by_discount[discount] for number, discount in discounts.items()}
+        for number, member in members.items():
+            if member.agent.values_may_be_lower:
+                self._allowed[number] = self._allowed[number]._replace(low=-np.inf)
         self._departures = departures(earlier)
 
     def check(self, step: int, rows: Mapping[int, dict[str, Any]]) -> list[str]:
@@ -116,7 +122,7 @@ class ValueWatch:
         ]
 
     def _warning(self, step: int, seed: int, name: str, value: float) -> str:
-        low, high = self._allowed[seed]
+        low, high, _ = self._allowed[seed]
         return (
             f"{self._name(seed)}: {name} is {value:.4g} at update {step}, but the data's rewards allow only {low:.4g} "
             f"to {high:.4g}, so the critic is not to be trusted; try {self._remedy(seed)}."

@@ -53,18 +53,18 @@ class RenoisedActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """Those of `ShortcutActor`, with its own usual budget, whose numbers are evaluated too.
-
-        A number of jumps that training fixes is the first of an evaluation, since headlines are of the first.
-        """
+        """Those of `ShortcutActor`, with its own usual budget, whose numbers are evaluated too."""
         plain = self._plain.budgets
         fixed = self.usual_steps or self.renoise
         if not fixed and self.candidates == 1:
             return plain
-        usual = Budget(fixed or plain.usual.inference_steps, self.candidates)
-        steps = tuple(dict.fromkeys((fixed, *plain.inference_steps))) if fixed else plain.inference_steps
-        candidates = tuple(dict.fromkeys((1, self.candidates, 8) if self.candidates > 1 else (1, 8)))
-        budgets = plain._replace(usual=usual, inference_steps=steps, candidates=candidates, candidates_because="")
+        steps = fixed or plain.usual.inference_steps
+        budgets = plain._replace(
+            usual=Budget(steps, self.candidates),
+            inference_steps=tuple(sorted({*plain.inference_steps, steps})),
+            candidates=tuple(sorted({1, self.candidates, 8})),
+            candidates_because="",
+        )
         return budgets._replace(trained_steps=(self.renoise,)) if self.renoise else budgets
 
     def template(self, observation_size: int, action_size: int) -> PyTree:

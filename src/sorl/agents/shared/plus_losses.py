@@ -14,6 +14,7 @@ from sorl.agents.shared.first_jumps import FirstJumps
 from sorl.agents.shared.shortcut_agent import Metrics, SorlDraws, SorlState
 from sorl.data.transitions import Transition
 from sorl.functional import guidance, shortcut, td, verifiers
+from sorl.functional.means import mean_over
 from sorl.networks import CriticEnsemble, ShortcutField
 
 
@@ -103,7 +104,7 @@ def policy_gradient(
 
     gradient, (loss, metrics) = jax.grad(cloning, has_aux=True)(state.field)
     if weight is not None:
-        metrics["cloning_weight_mean"] = jnp.mean(weight)
+        metrics["cloning_weight_mean"] = mean_over(weight, batch.valid)
     if not agent.use_q_loss:
         return gradient, metrics | {"policy_loss": loss}
     # Two gradients are added, so that only the Q loss runs in the branch of the drawn jump count.
