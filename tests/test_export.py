@@ -301,6 +301,28 @@ def test_a_policy_is_not_replaced_by_its_export(policy, tmp_path):
 
 
 @pytest.mark.parametrize("command", [export, policy_command])
+def test_other_files_are_not_replaced(command, policy, tmp_path):
+    policy.save(tmp_path / "policy.sorl")
+    for name in ("config.json", "exported.py"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(FileExistsError, match=f"{name} exists and is no earlier result of this command; give"):
+            command.main(command.Config(tmp_path / "policy.sorl", out=tmp_path / name))
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_loader_replaces_only_a_loader(policy, tmp_path):
+    policy.save(tmp_path / "policy.sorl")
+    arguments = {"platforms": ("cpu",), "with_loader": True}
+    for _ in range(2):  # a result may replace an earlier one
+        export.main(export.Config(tmp_path / "policy.sorl", tmp_path / "out.stablehlo", **arguments))
+    (tmp_path / "exported.py").write_text("mine")
+    with pytest.raises(FileExistsError, match="exported.py exists and is no earlier result"):
+        export.main(export.Config(tmp_path / "policy.sorl", tmp_path / "out.stablehlo", **arguments))
+    with pytest.raises(ValueError, match="--out exported.py is the name of the loader"):
+        export.main(export.Config(tmp_path / "policy.sorl", tmp_path / "new" / "exported.py", **arguments))
+
+
+@pytest.mark.parametrize("command", [export, policy_command])
 def test_a_directory_that_cannot_be_made_is_refused_before_the_work(command, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"file/below cannot be made: [^\n]*\.$"):

@@ -15,7 +15,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.policy import Policy, exported, load_policy
 from sorl.policy.stablehlo import save_exported
 from sorl.system import entry
-from sorl.system.files import make_directory, refuse_overwriting, whole_file
+from sorl.system.files import make_directory, refuse_other_file, refuse_overwriting, whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     config.own_agents.load()
     out = Path(f"policy.{config.format}") if config.out is None else config.out
     make_directory(out.parent)  # fail before the work
-    refuse_overwriting(out, [config.run])
+    _refuse_other_files(out, config)
     policy = load_policy(config.run, config.seed)
     given = {"inference_steps": config.steps, "candidates": config.candidates, "noise_scale": config.noise_scale}
     budget = dataclasses.replace(policy.budget, **{name: x for name, x in given.items() if x is not None})
@@ -75,6 +75,28 @@ def main(config: Config) -> None:
         with whole_file(loader, "wb") as file:
             file.write(Path(exported.__file__).read_bytes())
         print(f"Wrote {loader}")
+
+
+def _refuse_other_files(out: Path, config: Config) -> None:
+    """Raises a `FileExistsError` if something that is written would replace what is no earlier export."""
+    refuse_overwriting(out, [config.run])
+    if config.format == "onnx":
+        from sorl.policy.onnx.contract import FORMAT
+        from sorl.policy.onnx.file import contract_path
+
+        names = [] if config.names is None else [config.names]
+        refuse_overwriting(out, names)
+        refuse_overwriting(contract_path(out), names)
+        refuse_other_file(contract_path(out), f'{{\n  "format": "{FORMAT}"'.encode())
+        if out.is_dir() or (out.exists() and not contract_path(out).exists()):
+            raise FileExistsError(f"{out} exists and is no earlier result of this command; give another name.")
+        return
+    refuse_other_file(out, f"{exported.FORMAT} ".encode())
+    if config.with_loader:
+        loader = Path(exported.__file__).read_bytes()
+        refuse_other_file(out.parent / "exported.py", loader[: loader.index(b"\n")])
+        if out.name == "exported.py":
+            raise ValueError("--out exported.py is the name of the loader; give another name.")
 
 
 def _refuse_options_of_another_format(config: Config) -> None:

@@ -200,6 +200,21 @@ def test_options_of_the_other_format_are_refused(tmp_path):
         export.main(export.Config(tmp_path, out=tmp_path / "m.onnx"))
 
 
+def test_names_and_other_files_are_not_replaced(policy, tmp_path):
+    policy.save(tmp_path / "policy.sorl")
+    for out, given in (("robot.onnx", "robot.onnx.json"), ("n.json", "n.json")):
+        (tmp_path / given).write_text("{}")
+        with pytest.raises(FileExistsError, match=f"{given} is a file to read, and would be replaced"):
+            export.main(export.Config(tmp_path / "policy.sorl", tmp_path / out, format="onnx", names=tmp_path / given))
+        assert (tmp_path / given).read_text() == "{}"
+    (tmp_path / "other.onnx").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for name in ("other.onnx", "folder"):
+        with pytest.raises(FileExistsError, match=f"{name} exists and is no earlier result of this command"):
+            export.main(export.Config(tmp_path / "policy.sorl", tmp_path / name, format="onnx"))
+        assert not (tmp_path / f"{name}.json").exists()
+
+
 @pytest.mark.parametrize(
     "content, message",
     [

@@ -209,6 +209,21 @@ def test_budgets_that_the_agent_cannot_act_at_are_refused():
         policy.with_budget(Budget(1, 8))
 
 
+def test_the_kind_of_a_number_does_not_depend_on_earlier_calls(policy):
+    observation, key = np.zeros(3), jax.random.key(0)
+    policy(observation, key=key, steps=1)
+    with pytest.raises(ValueError, match="inference_steps is True; give a whole number"):
+        policy(observation, key=key, steps=True)
+    # What types forbid, and Python does not.
+    for bad in (1.0, jnp.float32(1)):
+        with pytest.raises(ValueError, match="inference_steps is 1.0; give a whole number"):
+            policy._program(policy.budget, bad, None, None)
+    program = policy._program(policy.budget, 1, None, 0.5)
+    assert policy._program(policy.budget, jnp.int32(1), None, jnp.float32(0.5)) is program
+    with pytest.raises(ValueError, match=r"steps has shape \[2\]; give one number"):
+        policy._program(policy.budget, np.array([1, 2]), None, None)
+
+
 def test_numpys_numbers_make_a_budget(policy):
     found = _act(policy, np.ones(3), steps=np.int64(2), candidates=np.int32(3), noise_scale=np.float32(0.5))
     np.testing.assert_array_equal(found, _act(policy, np.ones(3), steps=2, candidates=3, noise_scale=0.5))

@@ -175,14 +175,25 @@ def test_the_runner_of_a_policy_chooses_the_budget_for_its_deadline(monkeypatch)
     assert (runner.deadline.milliseconds, runner.deadline.expected) == (25.0, 20.0)
     first = runner(jnp.zeros(3))
     np.testing.assert_array_equal(first, policy(jnp.zeros(3), key=jax.random.fold_in(KEY, 0), steps=2))
-    # With a budget of its own, nothing is measured.
+    # With a budget of its own, that alone is measured.
     names.clear()
     runner = policy.runner(key=KEY, deadline_ms=25.0, steps=1)
-    assert not names and runner.deadline is not None and runner.deadline.expected == 0.0
+    assert len(names) == 1 and runner.deadline is not None and runner.deadline.expected == 10.0
     np.testing.assert_array_equal(runner(np.zeros(3)), policy(np.zeros(3), key=jax.random.fold_in(KEY, 0), steps=1))
 
 
-def test_the_first_decision_with_a_deadline_compiles_nothing(caplog):
+def test_a_decision_that_cannot_meet_the_deadline_is_refused(monkeypatch):
+    agent = synthetic.agent()
+    policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
+    monkeypatch.setattr(latency, "costs", lambda circumstances, decisions, **settings: dict.fromkeys(decisions, 10.0))
+    planned = policy.for_latency(20.0)
+    for own, given in ((policy, {"steps": 2}), (planned, {})):
+        with pytest.raises(ValueError, match=r"A decision at M\dN1 takes 10 ms at the 95th percentile here, bey"):
+            own.runner(key=KEY, deadline_ms=9.0, **given)
+
+
+def test_the_first_decision_with_a_deadline_compiles_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(latency, "costs", lambda circumstances, decisions, **settings: dict.fromkeys(decisions, 1.0))
     agent = synthetic.agent()
     policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=1), Normalisation.identity(3, 2))
     runner = policy.runner(key=KEY, deadline_ms=1e5, steps=2)

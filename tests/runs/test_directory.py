@@ -169,7 +169,19 @@ def test_options_from_two_places_are_refused(tmp_path, monkeypatch, other):
         train.parse(["--config", "config.json", "--preset", "quickstart"])
 
 
+def test_the_options_of_a_run_of_several_phases_are_told_to_be_those_of_the_last(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
+    path = tmp_path / "versions.json"
+    path.write_text(json.dumps({"data": {}}))
+    train.parse(["--config", str(tmp_path / "config.json")])  # one phase: no warning
+    path.write_text(json.dumps({"data": {}, "phases": [{"from_step": 5, "data": {}}]}))
+    with pytest.warns(UserWarning, match="had several phases, and config.json has the options of the last; train on"):
+        train.parse(["--config", str(tmp_path / "config.json")])
+
+
 def test_options_that_continue_a_run_need_one(capsys):
     for option in (["--from-step", "3"], ["--new-phase"]):
         assert train.main(option) == 2
         assert "--from-step and --new-phase continue a run; give --run-dir and --resume" in capsys.readouterr().err
+    assert train.main(["--run-dir", "RUN", "--resume", "--new-phase"]) == 2
+    assert "--new-phase continues on other data; give them as --data" in capsys.readouterr().err

@@ -233,6 +233,10 @@ def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_n
     assert read_config(out / planned.directory / CONFIG).evaluation.workers == 3
     with pytest.raises(ValueError, match=r"has other options \(data.path\); give another --out, or remove it"):
         write(f"--data {tmp_path}/other/logs.npz")
+    # Logs of another name are learned by runs of their own.
+    assert [run.directory for run in write(f"--data {tmp_path}/one/more.npz")][1:] == [
+        planned.directory.replace("logs", "more")
+    ]
 
 
 def test_a_plan_that_cannot_be_read_is_refused(tmp_path):

@@ -51,6 +51,15 @@ def test_penalties_may_lower_the_values_of_an_agent_that_says_so():
     assert "allow only -inf to 0" in warning
 
 
+def test_an_agent_may_log_no_value_and_lack_every_setting_of_the_remedies(monkeypatch):
+    watch = _watch(Rebrac(discount=0.75), np.array([-1.0], np.float32))
+    rows = {0: {"training/policy_loss": np.float32(1)}}
+    assert watch.check(10, rows) == [] and "training/value_excess" not in rows[0]
+    monkeypatch.setattr("sorl.train.value_range.REMEDIES", {"unknown": "lower", "late_learning_rate": "lower"})
+    (warning,) = _watch(Sorl(late_learning_rate=None), np.array([-1.0], np.float32)).check(20, _rows(q_mean=5e9))
+    assert warning.endswith("not to be trusted; try settings that keep the policy nearer to the data.")
+
+
 def test_the_first_departure_of_each_seed_is_warned_of_once():
     watch = _watch(Sorl(q_coefficient=100.0, discount=0.75), np.array([-25.0, -1.0], np.float32))
     inside = _rows(q_mean=-30.0, target_q_mean=0.5, policy_q_mean=1.0)

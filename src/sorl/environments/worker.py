@@ -44,7 +44,7 @@ class Failure(NamedTuple):
     traceback: str
 
     @classmethod
-    def of(cls, error: Exception) -> "Failure":
+    def of(cls, error: BaseException) -> "Failure":
         """Puts the message on one line, with the line of the user's own code, and cuts message and traceback.
 
         Up to 16 KB are sent in one piece, so that a reader never waits for the second half of a message.
@@ -76,7 +76,7 @@ def work() -> None:
         os.nice(WORKER_NICENESS)
         while connections:
             children.append(_fork(connections, environment))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for connection in connections:
             with contextlib.suppress(OSError):  # the parent has ended
                 connection.send(Failure.of(error))
@@ -138,7 +138,7 @@ def serve(connection: Connection, environment: Environment) -> None:
             reply: Any
             try:
                 reply = getattr(environment, method)(*arguments)
-            except Exception as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # an environment may call `sys.exit`
                 reply = Failure.of(error)
             connection.send(reply)
 

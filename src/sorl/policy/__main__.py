@@ -14,11 +14,12 @@ import tyro
 
 from sorl.config.own_agents import OwnAgents
 from sorl.policy import Plan, Policy, compare as comparing, load_policy
+from sorl.policy.file import FORMAT
 from sorl.policy.planning import refuse_limit
 from sorl.statistics.intervals import SETTING
 from sorl.statistics.measures import measure_of
 from sorl.system import compilation, entry
-from sorl.system.files import make_directory
+from sorl.system.files import make_directory, refuse_other_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ def main(config: Config) -> Policy:
     config.own_agents.load()
     if config.out is not None:
         make_directory(config.out.parent)  # fail before the work
+        refuse_other_file(config.out, f"{FORMAT} ".encode())
     policy = load_policy(config.run, config.seed)
     print(_description(policy))
     if config.compilation_cache and (config.compare or config.latency_ms is not None):

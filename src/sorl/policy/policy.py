@@ -183,9 +183,10 @@ class Policy:
         **Arguments:** `key` of the whole loop; `smoothing` of the actions (`Exponential` or `OverlapAveraging`);
         `deadline_ms`, the longest time from an observation to its action, for which `for_latency` chooses the budget if
         there is neither a `plan` nor one of the others, which are those of the policy's calls. With it, programs are
-        compiled here; without, the first call compiles them, unless `prepare` of the runner is called before.
+        compiled and timed here; without, the first call compiles them, unless `prepare` of the runner is called before.
 
-        Raises a `ValueError` for an invalid key, budget or deadline, and smoothing that does not fit.
+        Raises a `ValueError` for an invalid key, budget or deadline, a decision that takes longer than the deadline,
+        and smoothing that does not fit.
         """
         refuse_other_keys(key)
         self._chosen(steps, candidates, noise_scale, budget)  # raises before the loop begins
@@ -193,10 +194,16 @@ class Policy:
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         if deadline_ms is None:
             return PolicyRunner(self, key, given, smoothing)
+        _planning.refuse_limit(deadline_ms)
         policy = self if given or self.plan is not None else self.for_latency(deadline_ms)
-        expected = 0.0 if given or policy.plan is None else policy.plan.milliseconds
-        deadline = Deadline(deadline_ms, expected)
-        runner = PolicyRunner(policy, key, given, smoothing, deadline)
+        chosen = policy._chosen(steps, candidates, noise_scale, budget)
+        (expected,) = policy._latencies([chosen]) if given or policy.plan is None else (policy.plan.milliseconds,)
+        if expected > deadline_ms:
+            raise ValueError(
+                f"A decision at {chosen.name} takes {expected:.3g} ms at the 95th percentile here, beyond the deadline "
+                f"of {deadline_ms:g} ms; give fewer steps or candidates, or a later deadline."
+            )
+        runner = PolicyRunner(policy, key, given, smoothing, Deadline(deadline_ms, expected))
         runner.prepare()
         return runner
 
@@ -219,26 +226,27 @@ class Policy:
         _planning.refuse_limit(milliseconds)
         policy = self if device is None else self.on(device)
         budgets = _planning.possible_budgets(self.actor, self.budget, self.scores)
-        # Measure each budget, or read its latency from the cache.
+        # Choose by the scores, if there are any.
+        found = policy._latencies(budgets, measure_again=measure_again)
+        scores = self.scores or [None] * len(budgets)
+        options = [_planning.Option(*option) for option in zip(budgets, found, scores, strict=True)]
+        plan = _planning.choose(options, milliseconds, policy.device.device_kind, self.actor.budgets)
+        return dataclasses.replace(policy, budget=plan.budget, plan=plan)
+
+    def _latencies(self, budgets: Sequence[Budget], *, measure_again: bool = False) -> list[float]:
+        """Milliseconds of a decision at each budget on this device, measured or read from the cache."""
         names = [json.dumps(to_json(budget)) for budget in budgets]
         observation, key = self.normalisation.standardisation().mean, jax.random.key(0)
         found = latency.costs(
-            latency.machine(policy.device)
-            | {"actor": type(self.actor).__name__, "shapes": [list(array.shape) for array in policy._arrays]},
+            latency.machine(self.device)
+            | {"actor": type(self.actor).__name__, "shapes": [list(array.shape) for array in self._arrays]},
             {
-                name: functools.partial(policy, observation, key=key, budget=budget)
+                name: functools.partial(self, observation, key=key, budget=budget)
                 for name, budget in zip(names, budgets, strict=True)
             },
             measure_again=measure_again,
         )
-        # Choose by the scores, if there are any.
-        scores = self.scores or [None] * len(budgets)
-        options = [
-            _planning.Option(budget, found[name], score)
-            for name, budget, score in zip(names, budgets, scores, strict=True)
-        ]
-        plan = _planning.choose(options, milliseconds, policy.device.device_kind, self.actor.budgets)
-        return dataclasses.replace(policy, budget=plan.budget, plan=plan)
+        return [found[name] for name in names]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the policy to one file, atomically."""
@@ -284,18 +292,29 @@ class Policy:
     ) -> Budget:
         """The budget that the arguments of a call choose; raises a `ValueError` if the policy does not support it."""
         given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
-        plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in given.items() if x is not None}
+        plain = {name: _plain(name, x) for name, x in given.items() if x is not None}
         chosen = dataclasses.replace(self.budget if budget is None else budget, **plain)
         self.actor.budgets.refuse(chosen)
         return chosen
 
     def _program(self, budget: Budget, steps: Any, candidates: Any, noise_scale: Any) -> acting.Program:
-        asked = (budget, steps, candidates, noise_scale)
+        # With the types, because 4, 4.0 and True for 1 are equal, and only whole numbers are allowed.
+        kinds = type(steps), type(candidates), type(noise_scale)
+        asked = (budget, kinds, *map(_plain, ("steps", "candidates", "noise_scale"), (steps, candidates, noise_scale)))
         if asked not in self._programs:
             budget = self._chosen(steps, candidates, noise_scale, budget)
             structure = jax.tree.structure((self.networks, self._program_normalisation))
             self._programs[asked] = acting.program(self.actor, structure, budget)
         return self._programs[asked]
+
+
+def _plain(name: str, number: Any) -> Any:
+    """A number of NumPy's or JAX's as one of Python's; raises a `ValueError` for an array of several."""
+    if not isinstance(number, np.generic | np.ndarray | Array):
+        return number
+    if number.ndim:
+        raise ValueError(f"{name} has shape {list(number.shape)}; give one number.")
+    return number.item()
 
 
 def load_policy(path: str | os.PathLike[str], seed: int | None = None) -> Policy:

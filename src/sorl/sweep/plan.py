@@ -133,7 +133,7 @@ def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, 
     named = {name for run in old for word, name in itertools.pairwise(run.words) if word == "--agent-module"}
     _refuse_modules(out / PLAN, named - set(grid.agent_module))
     new = {planned.run.directory: planned.run for planned in runs}
-    trained = {(run.agent, run.env, str(run.settings), seed): run for run in new.values() for seed in run.seeds}
+    trained = {(*_learned(run), seed): run for run in new.values() for seed in run.seeds}
     for run in old:
         other = new.get(run.directory)
         if other is not None and other.digest != run.digest:
@@ -141,10 +141,15 @@ def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, 
                 f"{out} was planned with other options of {run.title} ({_differences(out, run, runs)}); give the same "
                 "options and use the same version of sorl, or give another --out."
             )
-        twice = [trained.get((run.agent, run.env, str(run.settings), seed), run) for seed in run.seeds]
+        twice = [trained.get((*_learned(run), seed), run) for seed in run.seeds]
         if any(one.directory != run.directory for one in twice):
             raise ValueError(f"{out} holds {run.title}, which these runs would train again; give other --seeds.")
     return old
+
+
+def _learned(run: SweepRun) -> tuple[str, str, str]:
+    """What a run learns, without its seeds: the agent, the task or the name of own logs, and what the sweep varies."""
+    return run.agent, Path(run.directory).parts[1], str(run.settings)
 
 
 def _differences(out: Path, run: SweepRun, runs: Sequence[PlannedRun]) -> str:

@@ -89,6 +89,17 @@ def refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
             raise FileExistsError(f"{out} is a file to read, and would be replaced; give another name for the result.")
 
 
+def refuse_other_file(out: Path, begins: bytes) -> None:
+    """Raises a `FileExistsError` if `out` is a file of another kind, which does not begin so, or a directory."""
+    if not out.exists():
+        return
+    if out.is_file():
+        with named_errors(out, "read", "give another name for the result"), out.open("rb") as file:
+            if file.read(len(begins)) == begins:
+                return
+    raise FileExistsError(f"{out} exists and is no earlier result of this command; give another name.")
+
+
 def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
     advice = remedy or REMEDIES.get(error.errno or 0, OTHER_REMEDY)
     found = type(error)(f"{path} cannot be {deed}: {(error.strerror or 'unknown error').lower()}; {advice}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from sorl.config.options import DataConfig, TrainConfig, read_config
 from sorl.config.own_agents import OwnAgents
 from sorl.data.sources import absolute
 from sorl.runs import run as runs
+from sorl.runs.phases import phases
 from sorl.system import entry
 from sorl.train import resuming
 from sorl.train.devices import DeviceOptions
@@ -199,6 +201,8 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
         raise ValueError("--start-or-resume itself finds whether there is a run to continue; leave --resume out.")
     if not options.resume and (options.from_step is not None or options.new_phase):
         raise ValueError("--from-step and --new-phase continue a run; give --run-dir and --resume too.")
+    if options.new_phase and selection.data is None:
+        raise ValueError("--new-phase continues on other data; give them as --data.")
     # A run that is resumed, or --config, has all options.
     if options.resume:
         if options.run_dir is None:
@@ -213,7 +217,7 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
             raise ValueError("--config and --preset are both sources of defaults; leave one of them out.")
         if options.config.is_dir():
             raise ValueError(f"--config is the directory {options.config}; give {runs.config_path(options.config)}.")
-        return read_config(options.config), f"those in {options.config}."
+        return _config_of_one_phase(options.config), f"those in {options.config}."
     if selection.data is not None:
         return _defaults_of_logs(selection.data, env, agent, options.preset)
     if options.preset == "quickstart" or (options.preset is None and env is None):
@@ -234,6 +238,18 @@ def _defaults(selection: _Selection, agent: type[AbstractAgent]) -> tuple[TrainC
 def _owner(agent: type[AbstractAgent]) -> str:
     """The name of the agent that has the published settings, from which others may be derived."""
     return next(kind.__name__ for kind in agent.__mro__ if "published" in vars(kind))
+
+
+def _config_of_one_phase(path: Path) -> TrainConfig:
+    """The options in a file; warns if they are those of a run that other data began, which they cannot make again."""
+    config = read_config(path)
+    if path.with_name("versions.json").exists() and len(phases(path.parent)) > 1:
+        warnings.warn(
+            f"The run in {path.parent} had several phases, and {path.name} has the options of the last; train on the "
+            "data of the first and continue with --new-phase to make it again.",
+            stacklevel=2,
+        )
+    return config
 
 
 def _defaults_of_logs(

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
 from sorl.data.host import HostDataset
-from sorl.data.transitions import Window
+from sorl.data.transitions import Dataset, Window
 from sorl.train.draws import Batches, update_indices, validation_indices
 
 
@@ -77,11 +77,16 @@ class Feed:
         return Batches(jax.device_put(windows, members), jax.device_put(np.int32(first), everywhere))
 
 
-def validation_batches(dataset: HostDataset, window: Window, *, batch_size: int, batches: int = 4) -> Batches:
-    """The held-out batches, for `loop.validation_losses`."""
+def validation_batches(dataset: Dataset | HostDataset, window: Window, *, batch_size: int, batches: int = 4) -> Batches:
+    """The held-out batches, for `validation_losses`, which then are one program wherever the data stay."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         indices = np.asarray(validation_indices(batches, batch_size, len(dataset)))
+    if isinstance(dataset, Dataset):
+        return Batches(_gathered(dataset, indices, window), jax.device_put(np.int32(0)))
     return Batches(jax.device_put(dataset.gather(indices, window)), jax.device_put(np.int32(0)))
+
+
+_gathered = jax.jit(Dataset.gather, static_argnums=2)
 
 
 def _drawn(

@@ -10,8 +10,6 @@ from jaxtyping import Array, Int, PyTree
 
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData
-from sorl.data.host import HostDataset
-from sorl.data.transitions import Dataset
 from sorl.policy import Policy
 from sorl.train import hyperparameters, loop
 from sorl.train.draws import Batches
@@ -27,7 +25,7 @@ class Members:
 
     def __init__(self, config: TrainConfig, data: LoadedData):
         self._config, self._data = config, data
-        self._held_out: Dataset | Batches | None = None
+        self._held_out: Batches | None = None
         self._places = {number: place for place, number in enumerate(config.members)}
         self._own = hyperparameters.own_settings([member.agent for member in config.members.values()])
 
@@ -45,11 +43,11 @@ class Members:
         """The mean losses on held-out data, one of each member; empty if there are none."""
         if self._data.validation is None:
             return {}
-        config, held_out = self._config, self._held_out or self._data.validation
-        if isinstance(held_out, HostDataset):  # its batches are always the same
-            held_out = validation_batches(held_out, config.agent.window, batch_size=config.batch_size)
-        self._held_out = held_out
-        losses = validation_losses(config.shared_agent, state, held_out, self._own, batch_size=config.batch_size)
+        config = self._config
+        if self._held_out is None:  # the batches are always the same
+            window = config.agent.window
+            self._held_out = validation_batches(self._data.validation, window, batch_size=config.batch_size)
+        losses = validation_losses(config.shared_agent, state, self._held_out, self._own, batch_size=config.batch_size)
         return {name: np.asarray(loss) for name, loss in losses.items()}
 
     def restored(self, state: loop.TrainState, earlier: loop.TrainState, members: Iterable[int]) -> loop.TrainState:

@@ -37,8 +37,11 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int], *, 
             evaluate.main(_table_options(config, directory, seeds, quiet))
         except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
             failure = error
+    if not seeds:
+        print(f"No policy is good: all losses became non-finite.\nMetrics:      {directory / 'metrics.csv'}")
+        return True
     lines = [
-        f"Policy:       {runs.policy_file(directory, config, [*seeds, *config.members][0])}  (sorl.load_policy)",
+        f"Policy:       {runs.policy_file(directory, config, seeds[0])}  (sorl.load_policy)",
         f"Metrics:      {directory / 'metrics.csv'}",
         "Next:",
         *(f"  {command}" for command in next_commands(config, directory)),

@@ -101,6 +101,8 @@ class ValueWatch:
         warnings = []
         for seed, row in rows.items():
             values = {name: float(row[name]) for name in (f"training/{one}" for one in WATCHED) if name in row}
+            if not values:  # an agent may log none of them
+                continue
             excess = {name: self._allowed[seed].excess(value) for name, value in values.items()}
             worst = max(excess, key=lambda name: excess[name])
             row["training/value_excess"] = excess[worst]
@@ -133,8 +135,11 @@ class ValueWatch:
 
     def _remedy(self, seed: int) -> str:
         agent = self._members[seed].agent
-        field, direction = next(item for item in REMEDIES.items() if hasattr(agent, item[0]))
-        setting = f"a {direction} --agent.{field.replace('_', '-')} (now {getattr(agent, field):g})"
+        known = {name: getattr(agent, name, None) for name in REMEDIES}
+        found = next((name for name, value in known.items() if isinstance(value, int | float)), None)
+        setting = "settings that keep the policy nearer to the data"
+        if found is not None:
+            setting = f"a {REMEDIES[found]} --agent.{found.replace('_', '-')} (now {known[found]:g})"
         if 0 < self._largest < SMALL_REWARD:
             return f"rewards times {1 / self._largest:.2g} (the largest is {self._largest:.2g}), or {setting}"
         return setting
