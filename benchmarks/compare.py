@@ -153,9 +153,21 @@ def grid_of(config: Config) -> Grid:
 
 
 def make_members(config: Config) -> list[Member]:
-    """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often."""
+    """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often.
+
+    Raises a `ValueError` if the table after training would lack the budget of the evaluations before it.
+    """
     out = config.out.absolute()
-    return [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
+    members = [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
+    for member in members:
+        budget = member.config.budgets(final=False)[0]
+        if budget not in member.config.budgets(final=True):
+            raise ValueError(
+                f"{member.name} is evaluated at {budget.name} during training and not after it; add that budget to "
+                "--evaluation.final-inference-steps and --evaluation.final-candidates, or give another to "
+                "--evaluation.inference-steps."
+            )
+    return members
 
 
 def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:

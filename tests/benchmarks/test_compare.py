@@ -48,6 +48,12 @@ def test_every_agent_has_a_run_for_each_seed_with_its_own_options_and_those_of_a
     assert (made.agent.distillation_coefficient, made.agent.hidden_sizes, made.data.episodes) == (2.0, (8,), 100)
 
 
+def test_a_budget_that_the_table_would_lack_is_refused_before_the_training(tmp_path):
+    lacking = dataclasses.replace(config(tmp_path), options=f"{TINY} --evaluation.final-inference-steps 1 2")
+    with pytest.raises(ValueError, match="sorl is evaluated at M4N1 during training and not after it; add that budget"):
+        compare.make_members(dataclasses.replace(lacking, agents=("sorl",)))
+
+
 def test_all_agents_are_compared_unless_it_is_told_which():
     assert len(compare.Config().agents) == len(agent_words()) == 13
 

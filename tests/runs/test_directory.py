@@ -172,9 +172,9 @@ def test_options_from_two_places_are_refused(tmp_path, monkeypatch, other):
 def test_the_options_of_a_run_of_several_phases_are_told_to_be_those_of_the_last(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_json(presets.quickstart())))
     path = tmp_path / "versions.json"
-    path.write_text(json.dumps({"data": {}}))
+    path.write_text(json.dumps({"data": {"sha256": "0"}}))
     train.parse(["--config", str(tmp_path / "config.json")])  # one phase: no warning
-    path.write_text(json.dumps({"data": {}, "phases": [{"from_step": 5, "data": {}}]}))
+    path.write_text(json.dumps({"data": {"sha256": "0"}, "phases": [{"from_step": 5, "data": {"sha256": "1"}}]}))
     with pytest.warns(UserWarning, match="had several phases, and config.json has the options of the last; train on"):
         train.parse(["--config", str(tmp_path / "config.json")])
 
