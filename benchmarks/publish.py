@@ -15,11 +15,10 @@ import tyro
 
 from sorl.policy import load_policy
 from sorl.pretrained.addresses import INDEX
-from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME
-from sorl.runs.run import load_run
+from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME, parse
 from sorl.statistics.intervals import BUDGET_FIELDS, paired_difference
 from sorl.system import entry
-from sorl.system.files import make_directory, read_json, write_json
+from sorl.system.files import make_directory, read_json, read_rows, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,45 +40,71 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Writes both files."""
+    """Writes both files; nothing is written if the policy or its scores are refused."""
     if NAME.fullmatch(config.name) is None:
         raise ValueError(f"The name is {config.name!r}; give lower-case letters, digits and single hyphens.")
-    run, policy = load_run(config.run), load_policy(config.run, config.seed)
+    policy = load_policy(config.run, config.seed)
     # The operating system's name says more of a machine than of its policy.
     versions = {name: value for name, value in policy.provenance["versions"].items() if name != "platform"}
-    scores = _scores(config.run, config.seed)
+    step = policy.provenance["step"]
+    rows = _rows(config.run, config.seed, step)
+    scores = _scores(rows)
     policy = dataclasses.replace(policy, provenance=policy.provenance | {"versions": versions}).with_scores(scores)
-    make_directory(config.out)
-    path = config.out / f"{config.name}.sorl"
-    policy.save(path)
-    content, index = path.read_bytes(), config.out / INDEX
-    found = read_json(index) if index.exists() else {"format": FORMAT, "format_version": FORMAT_VERSION, "policies": {}}
-    found["policies"][config.name] = {
-        "file": path.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+    path, index = config.out / f"{config.name}.sorl", config.out / INDEX
+    found: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "policies": {}}
+    if index.exists():
+        parse(index.read_bytes(), str(index))  # refuses what is no index
+        found = read_json(index)
+    timing = rows[0]["success_timing"]  # None if the environment judges success itself
+    about = {
         "description": config.description,
         "algorithm": policy.algorithm,
-        "env": run.env,
+        "env": rows[0]["env"],
         "seed": config.seed,
-        "updates": run.step,
+        "updates": step,
         "command": config.command,
-        "success_timing": run.config.evaluation.success_timing,
+        **({} if timing is None else {"success_timing": timing}),
         "versions": {name: value for name, value in versions.items() if isinstance(value, str)},
         "scores": scores,
     }
+    make_directory(config.out)
+    policy.save(path)
+    content = path.read_bytes()
+    digest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    found["policies"][config.name] = {"file": path.name} | digest | about
     write_json(index, found)
     print(f"Wrote {path} and its entry in {index}")
 
 
-def _scores(directory: Path, seed: int) -> list[dict[str, Any]]:
-    """A row for each budget of the last evaluation, with the paired difference to the first on the same episodes."""
-    rows = [row for row in read_json(directory / "evaluation.json")["rows"] if row["training_seed"] == seed]
-    rows = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
+_KEPT = (*BUDGET_FIELDS, "episodes", "successes", "success_low", "success_high", "success_timing")
+"""The fields of an evaluation's row that a score has too."""
+
+
+def _rows(directory: Path, seed: int, step: int) -> list[dict[str, Any]]:
+    """The rows of a seed in the table of the last evaluation.
+
+    Raises a `ValueError` if there are none, if one is not of the policy's `step`, or if one has no success.
+    """
+    path, again = directory / "evaluation.json", f"evaluate it with python -m sorl.evaluate {directory}"
+    columns = (*_KEPT, "training_seed", "step", "env", "success")
+    rows = [row for row in read_rows(path, "rows", columns, again) if row["training_seed"] == seed]
+    if not rows:
+        raise ValueError(f"{path} has no row of seed {seed}; {again}.")
+    if others := sorted({row["step"] for row in rows} - {step}):
+        raise ValueError(
+            f"{path} has scores of update {', '.join(map(str, others))}, and the policy of seed {seed} is of update "
+            f"{step}; {again} again."
+        )
+    if any(row["success"] is None for row in rows):
+        raise ValueError(f"{path} has rows without a success; publish a policy whose environment reports one.")
+    return rows
+
+
+def _scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A score for each budget, with the paired difference to the first on the same episodes."""
     outcomes = [np.array([row["success"]], float) for row in rows]
-    kept = (*BUDGET_FIELDS, "episodes", "successes", "success_low", "success_high", "success_timing")
     return [
-        {name: row[name] for name in kept}
+        {name: row[name] for name in _KEPT}
         | {"success": float(own.mean())}
         | paired_difference(own, outcomes[0])._asdict()
         for row, own in zip(rows, outcomes, strict=True)

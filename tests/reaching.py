@@ -7,7 +7,7 @@ import numpy as np
 from sorl import Policy
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
-from sorl.environments.interface import Environment
+from sorl.environments.interface import Environment, Step
 from sorl.environments.serial import SerialEnvironments
 from sorl.runs import run as runs
 from sorl.train import loop
@@ -34,10 +34,20 @@ class Reaching(Environment):
         self.threshold, self.taken = seed % 100 / 50 - 1, 0
         return np.array([self.threshold, 0], np.float32)
 
-    def step(self, action):
+    def step(self, action) -> Step:
         self.taken += 1
         success = bool(action[0] > self.threshold)
         return np.array([self.threshold, self.taken], np.float32), float(success), success, self.taken == 4
+
+
+class Seldom(Reaching):
+    """Reports a success only when it succeeds: at the end of each episode while `easy`, which is the test's."""
+
+    easy = False
+
+    def step(self, action):
+        observation, reward, _, done = super().step(action)
+        return observation, reward, True if self.easy and done else None, done
 
 
 class Pool(SerialEnvironments):

@@ -24,6 +24,7 @@ from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import member_of, score_interval, settings, summarise
 from sorl.statistics.measures import RETURN, SUCCESS, measure_of
+from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system import entry
 from sorl.system.files import make_directory, read_rows
 from sorl.system.pictures import legend, plain, write_picture
@@ -106,9 +107,11 @@ def main(config: Config) -> None:
 def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
     """Success (or return) against updates: a line for each budget, the mean over seeds, and a point for each seed.
 
-    In a population there is a line for each budget and combination of hyper-parameters.
+    In a population there is a line for each budget and combination of hyper-parameters. A missing success counts as
+    none if another row has one.
     """
-    judged = any(name.startswith("evaluation/success/") for row in rows for name in row)
+    if judged := reports_success(rows):
+        rows = [with_success(row) for row in rows]
     measure = SUCCESS if judged else RETURN
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

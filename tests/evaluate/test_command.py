@@ -17,12 +17,15 @@ from sorl.agents import Sorl
 from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
+from sorl.environments import named
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.evaluate import video
 from sorl.evaluate.__main__ import Config, main
 from sorl.evaluate.episodes import episode_seeds
 from sorl.runs.run import Run, load_run
+from sorl.statistics.intervals import wilson_interval
 
+from ..reaching import Pool, Seldom, make_run
 from .made_up import CUBE, identity
 
 
@@ -158,3 +161,49 @@ def test_command_refuses_what_it_cannot_play(run, monkeypatch):
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)
     with pytest.raises(ValueError, match="was trained on logs without an environment, so no episode can be played"):
         main(parse(run))
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """An environment that reports successes alone, and succeeds with two or more steps."""
+
+    def evaluate(*arguments, budget, **options):
+        monkeypatch.setattr(Seldom, "easy", budget.inference_steps > 1)
+        return original(*arguments, budget=budget, **options)
+
+    module = sys.modules[main.__module__]
+    original = module.evaluate_policy  # type: ignore[attr-defined]
+    monkeypatch.setattr(named, "OgbenchEnvironment", Seldom)
+    monkeypatch.setattr(module, "EnvironmentPool", Pool)
+    monkeypatch.setattr(module, "evaluate_policy", evaluate)
+
+
+def played(directory, *steps):
+    few = ["--candidates", "1", "--episodes", "4", "--no-compilation-cache", "--quiet", "--inference-steps", *steps]
+    main(tyro.cli(Config, args=[str(directory), *few]))
+    with (directory / "evaluation.csv").open() as file:
+        return json.loads((directory / "evaluation.json").read_text()), list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("steps", [("1", "2"), ("2", "1")])
+def test_a_success_that_is_not_reported_counts_as_none_where_another_budget_has_one(seldom, tmp_path, steps):
+    written, rows = played(make_run(tmp_path / "run"), *steps)
+    expected = {1: (0, [False] * 4), 2: (4, [True] * 4)}
+    assert [(row["successes"], row["success"]) for row in written["rows"]] == [
+        expected[int(step)] for step in steps for _ in range(2)
+    ]
+    assert {row["inference_steps"]: row["success"] for row in written["summary"]} == {1: 0.0, 2: 1.0}
+    assert [(row["inference_steps"], row["success"]) for row in rows] == [
+        (step, {"1": "0.0", "2": "1.0"}[step]) for step in steps for _ in range(2)
+    ]
+    low, high = wilson_interval(0, 4)
+    assert {(row["success_low"], row["success_high"]) for row in rows if row["success"] == "0.0"} == {
+        (str(low), str(high))
+    }
+    assert "return_low" not in rows[0]
+
+
+def test_without_any_success_the_return_is_the_score(seldom, tmp_path):
+    written, rows = played(make_run(tmp_path / "run"), "1")
+    assert [row["success"] for row in written["rows"]] == [None] * 2 and "return_low" in rows[0]
+    assert written["summary"][0]["success"] is None

@@ -275,6 +275,35 @@ def test_tasks_without_success_are_scored_by_the_return_and_left_out_of_the_mean
     assert (tmp_path / "report" / "curves-gymnasium-Pendulum-v1.png").exists()
 
 
+def test_a_success_that_is_not_reported_counts_as_none_where_another_run_has_one(tmp_path):
+    data = DataConfig(path=tmp_path / "logs.npz")
+    agents = {"never": Bc(), "late": Sorl(discretization_steps=4, backprop_steps=4)}
+    for name, agent in agents.items():
+        evaluation = EvaluationConfig(interval=10, episodes=10)
+        config = TrainConfig(env="gymnasium:Pendulum-v1", agent=agent, data=data, evaluation=evaluation)
+        budget = config.budgets(final=False)[0]
+        runs.create(tmp_path / name, config)
+        with MetricLog(tmp_path / name) as log:
+            for step in (10, 20, 30):
+                judged = {"success": 0.3} if (name, step) == ("late", 30) else {}
+                figures = judged | {"return": -1.0, "episode_length": 2.0}
+                log.write(step, 0, {f"evaluation/{key}/{budget.name}": value for key, value in figures.items()})
+        row = {"training_seed": 0, "inference_steps": budget.inference_steps, "candidates": 1, "episodes": 10}
+        table = [row | {"successes": None, "return": -1.0}]
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"rows": table}))
+    found = read_runs([tmp_path / name for name in agents])
+    assert [[row["successes"] for row in run.evaluations] for run in found] == [[0, 0, 0], [0, 0, 3]]
+    assert [run.table[0]["successes"] for run in found] == [0, 0]
+    assert {name: own["gymnasium:Pendulum-v1"].tolist() for name, own in scores(found).items()} == {
+        "bc": [0.0],
+        "sorl": [pytest.approx(0.1)],
+    }
+    (alone,) = read_runs([tmp_path / "never"])
+    assert [row["successes"] for row in [*alone.evaluations, *alone.table]] == [None] * 4
+    page = report.main(report.Config(tuple(tmp_path / name for name in agents), out=tmp_path / "report"))
+    assert "reports no success" not in page.read_text()
+
+
 def test_runs_with_values_that_the_rewards_do_not_allow_are_named(tmp_path):
     run = make_run(tmp_path / "run")
     _, words = read_page(report.main(report.Config((run,), out=tmp_path / "report")))

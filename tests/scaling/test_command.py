@@ -28,7 +28,7 @@ from sorl.runs import run as runs
 from sorl.scaling import __main__ as scaling, grid as scaling_grid
 
 from .. import synthetic
-from ..reaching import CUBE, Pool, Reaching, make_run
+from ..reaching import CUBE, Pool, Reaching, Seldom, make_run
 
 
 @pytest.fixture
@@ -257,3 +257,24 @@ def test_a_killed_grid_goes_on_where_it_was(played, tmp_path):
 
 def finished_pairs(run):
     return [path.stem for path in run.glob("scaling/*/M*.json") if re.fullmatch(r"M\d+N\d+", path.stem)]
+
+
+def test_a_success_that_is_not_reported_counts_as_none_where_another_pair_has_one(reaching, run, monkeypatch):
+    def evaluate(*arguments, budget, **options):
+        monkeypatch.setattr(Seldom, "easy", budget.inference_steps > 1)
+        return original(*arguments, budget=budget, **options)
+
+    original = scaling_grid.evaluate_policy
+    monkeypatch.setattr(named, "OgbenchEnvironment", Seldom)
+    monkeypatch.setattr(scaling_grid, "evaluate_policy", evaluate)
+    words = [str(run), *[word for word in QUICK if word != "--no-store-scores"], "--candidates", "1", "--episodes", "3"]
+    # A grid without any success is judged by the return; its pair is not played again, and keeps what was reported.
+    (alone,) = scaling.main(tyro.cli(scaling.Config, args=[*words, "--inference-steps", "1"]))
+    assert alone["success"] is None and alone["return_low"] <= alone["return"] <= alone["return_high"]
+    pairs = scaling.main(tyro.cli(scaling.Config, args=[*words, "--inference-steps", "1", "3"]))
+    assert [(pair["success"], pair["difference"]) for pair in pairs] == [(0.0, 0.0), (1.0, 1.0)]
+    with (run / "scaling.csv").open() as file:
+        assert [row["success"] for row in csv.DictReader(file)] == ["0.0", "1.0"]
+    rows = json.loads((run / "scaling.json").read_text())["rows"]
+    assert [row["outcomes"]["success"] for row in rows] == [[False] * 3] * 2 + [[True] * 3] * 2
+    assert [row["success"] for row in load_policy(policy_path(run, 5)).scores] == [0.0, 1.0]

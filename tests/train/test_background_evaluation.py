@@ -16,12 +16,13 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments import named
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
+from sorl.statistics.intervals import evaluation_rows
 from sorl.train import background_evaluation, loop as training
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.session import Session
 
 from .. import synthetic
-from ..reaching import AGENT, CUBE, Pool, Reaching
+from ..reaching import AGENT, CUBE, Pool, Reaching, Seldom
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def reaching(monkeypatch):
     monkeypatch.setattr("sorl.train.session.CHUNK_SECONDS", 1e-9)  # one update a chunk
 
 
-def train(directory, *, overlap, resume=False, updates=40):
+def train(directory, *, overlap, resume=False, updates=40, checkpoint_interval=20):
     evaluation = EvaluationConfig(interval=10, episodes=3, overlap=overlap)
     config = TrainConfig(
         env=CUBE,
@@ -40,7 +41,7 @@ def train(directory, *, overlap, resume=False, updates=40):
         updates=updates,
         batch_size=8,
         log_interval=4,
-        checkpoint_interval=20,
+        checkpoint_interval=checkpoint_interval,
         evaluation=evaluation,
     )
     provenance = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
@@ -129,3 +130,26 @@ def test_without_being_told_it_waits_on_a_cpu(tmp_path, monkeypatch):
     train(tmp_path / "run", overlap=None, updates=10)
     assert jax.default_backend() == "cpu" and set(threads) == {threading.main_thread()}
     assert np.isin([row["step"] for row in read_metrics(tmp_path / "run")], [4, 8, 10]).all()
+
+
+def test_once_a_success_was_reported_a_missing_one_counts_as_none_also_after_a_resume(tmp_path, monkeypatch):
+    def begin(evaluations, state, policies):
+        monkeypatch.setattr(Seldom, "easy", int(state.step) == 20)
+        return original(evaluations, state, policies)
+
+    original = background_evaluation.Evaluations.begin
+    monkeypatch.setattr(background_evaluation.Evaluations, "begin", begin)
+    monkeypatch.setattr(named, "OgbenchEnvironment", Seldom)
+    train(tmp_path / "whole", overlap=False, checkpoint_interval=10)
+    train(tmp_path / "run", overlap=False, checkpoint_interval=10, updates=25)
+    train(tmp_path / "run", overlap=False, checkpoint_interval=10, resume=True)
+    rows = [row for row in read_metrics(tmp_path / "run") if "evaluation/episode_length/M2N1" in row]
+    found = {(row["step"], row.get("evaluation/success/M2N1")) for row in rows}
+    assert found == {(10, None), (20, 1.0), (30, 0.0), (40, 0.0)}
+    read = {(row["step"], row["successes"]) for row in evaluation_rows(rows, 3)}
+    assert read == {(10, 0), (20, 3), (30, 0), (40, 0)}
+    # The returns, of up to four, are above any success, but never better.
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([20, 30, 40], 20)
+    evaluations = [row for row in read_metrics(tmp_path / "whole") if "evaluation/episode_length/M2N1" in row]
+    assert evaluations == rows

@@ -134,6 +134,16 @@ def test_the_latest_and_the_best_are_kept_over_restarts(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["5", "6"]
 
 
+def test_a_checkpoint_with_a_success_is_better_than_those_with_a_return_alone(tmp_path):
+    scores = [{"return": -3.0}, {"return": 9.0}, {"success": 0.1, "return": -1.0}, {"success": 0.0, "return": 5.0}]
+    best = []
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, score in enumerate(scores, start=1):
+            checkpoints.save(step, {"x": jnp.array([step])}, score)
+            best.append(checkpoints.best_step())
+    assert best == [1, 2, 3, 3]
+
+
 def test_more_can_be_kept_and_none_of_the_best(tmp_path):
     with Checkpoints(tmp_path, keep_latest=2, keep_best=0) as checkpoints:
         for step in range(1, 5):

@@ -176,7 +176,10 @@ def _budgets(config: Config, run: Run) -> list[Budget]:
 
 
 def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
-    """Training seed (or member) and result of every evaluation; the outer loop is over budgets."""
+    """Training seed (or member) and result of every evaluation; the outer loop is over budgets.
+
+    Where one result has a success, all have: a missing one counts as none.
+    """
     budgets, policies = _budgets(config, run), run.chosen(config.seeds)
     speed = measured_speed(run.directory, run.config)
     print(f"Playing {amount(len(budgets), len(policies), config.episodes, speed)}.", flush=True)
@@ -190,6 +193,8 @@ def _evaluate(config: Config, run: Run) -> list[tuple[int, EvaluationResult]]:
             if speed is None and len(results) == 1 < len(games):
                 seconds = (time.perf_counter() - begun) * (len(games) - 1)
                 tqdm.write(f"About {duration(seconds)} for the other {len(games) - 1}.")
+    if any(result.success is not None for _, result in results):
+        return [(number, result.with_success()) for number, result in results]
     return results
 
 

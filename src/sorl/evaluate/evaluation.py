@@ -36,7 +36,7 @@ class EvaluationResult:
     """The installed version; None for an environment that is not OGBench's."""
     episode_seeds: Int[np.ndarray, " episodes"]
     success: Bool[np.ndarray, " episodes"] | None
-    """The last reported `info["success"]` of each episode; None if no episode reported one."""
+    """The last reported `info["success"]` of each episode, False where none was; None if no episode reported one."""
     returns: Float[np.ndarray, " episodes"]
     """Undiscounted sum of rewards of each episode."""
     lengths: Int[np.ndarray, " episodes"]
@@ -69,7 +69,7 @@ class EvaluationResult:
             "env": self.env,
             "seed": self.seed,
             "episodes": len(self.returns),
-            **self._success(),
+            **success_fields(self.success),
             "return": float(self.returns.mean()),
             **self._return_interval(),
             "length": float(self.lengths.mean()),
@@ -91,17 +91,29 @@ class EvaluationResult:
         columns = {name: getattr(self, name) for name in names}
         return {name: None if column is None else column.tolist() for name, column in columns.items()}
 
-    def _success(self) -> dict[str, int | float | None]:
-        if self.success is None:
-            return dict.fromkeys(("successes", "success", "success_low", "success_high"))
-        successes, episodes = int(self.success.sum()), len(self.success)
-        low, high = wilson_interval(successes, episodes)
-        return {"successes": successes, "success": successes / episodes, "success_low": low, "success_high": high}
+    def with_success(self) -> "EvaluationResult":
+        """The same result, with no success in each episode if none was reported.
+
+        Some environments report a success only when they succeed. A result without one then counts as no success
+        wherever another result of the environment has one.
+        """
+        return (
+            self if self.success is not None else dataclasses.replace(self, success=np.zeros(len(self.returns), bool))
+        )
 
     def _return_interval(self) -> dict[str, float]:
         if self.success is not None:
             return {}
         return dict(zip(("return_low", "return_high"), bootstrap_interval(self.returns), strict=True))
+
+
+def success_fields(success: Bool[np.ndarray, " episodes"] | None) -> dict[str, int | float | None]:
+    """The fields of a row about the success of episodes, with Wilson's interval; all are None without a success."""
+    if success is None:
+        return dict.fromkeys(("successes", "success", "success_low", "success_high"))
+    successes, episodes = int(success.sum()), len(success)
+    low, high = wilson_interval(successes, episodes)
+    return {"successes": successes, "success": successes / episodes, "success_low": low, "success_high": high}
 
 
 def evaluate_policy(

@@ -22,6 +22,7 @@ from sorl.runs.phases import phases
 from sorl.runs.run import config_path, refuse_no_run
 from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
 from sorl.statistics.measures import Measure, measure_of
+from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system.files import read_json, read_rows
 from sorl.train.value_range import Departure, departures
 
@@ -77,6 +78,11 @@ class ReportedRun:
     def task(self) -> str:
         """The name of the environment, or the path of the logs."""
         return self.config.env or self.logs or str(self.config.data.path)
+
+    @property
+    def played_in(self) -> str | None:
+        """The name of the environment that it was evaluated in; None if it is not known."""
+        return self.config.env or (self.table[0].get("env") if self.table else None)
 
     @property
     def data(self) -> str:
@@ -157,6 +163,7 @@ def read_runs(directories: Sequence[Path], methods: Sequence[str] | None = None)
     given = [""] * len(directories) if methods is None else methods
     pairs = zip(directories, given, strict=True)
     runs = _trained([run for directory, method in pairs for run in _by_settings(_read(directory, method))])
+    runs = _judged_alike(runs)
     paths: dict[str, str] = {}
     runs = [
         run if run.config.env else dataclasses.replace(run, logs=paths.setdefault(run.data, run.task)) for run in runs
@@ -172,6 +179,21 @@ def read_runs(directories: Sequence[Path], methods: Sequence[str] | None = None)
                     f"{other} and {run.directory} are both {run.method} on {run.task} with seed {seed}; give one."
                 )
     return named
+
+
+def _judged_alike(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
+    """The runs, where a missing success counts as none if any evaluation in the same environment has one."""
+    judging = {run.played_in for run in runs if _reports_success(run)} - {None}
+    return [_with_success(run) if run.played_in in judging or _reports_success(run) else run for run in runs]
+
+
+def _reports_success(run: ReportedRun) -> bool:
+    return reports_success(run.metrics) or any(row["successes"] is not None for row in run.table)
+
+
+def _with_success(run: ReportedRun) -> ReportedRun:
+    table = [row | {"successes": row["successes"] or 0} for row in run.table]
+    return dataclasses.replace(run, metrics=[with_success(row) for row in run.metrics], table=table)
 
 
 def _read(directory: Path, method: str) -> ReportedRun:

@@ -144,6 +144,10 @@ class MetricLog:
         """Whether the metric is already logged for that step and seed."""
         return (step, seed, name) in self._written
 
+    def has_any(self, beginning: str) -> bool:
+        """Whether a metric whose name begins so is logged for any step and seed."""
+        return any(name.startswith(beginning) for _, _, name in self._written)
+
     def write_timings(self, step: int, timings: Mapping[str, float]) -> None:
         """Adds a row of timings; raises a `ValueError` if one is not in `TIMINGS`."""
         for name in timings:

@@ -18,7 +18,7 @@ import numpy as np
 from sorl.agents import Budget
 from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import STEP_TIMEOUT, EnvironmentPool, Environments
-from sorl.evaluate.evaluation import evaluate_policy
+from sorl.evaluate.evaluation import evaluate_policy, success_fields
 from sorl.policy import Policy
 from sorl.system.files import read_json, write_json
 from sorl.system.progress import Progress
@@ -81,10 +81,16 @@ class Grid:
         return [budget for budget in self.budgets if self._path(budget).exists()]
 
     def records(self) -> list[Record]:
-        """The records of the finished pairs, in the order of the budgets."""
-        return [
+        """The records of the finished pairs, in the order of the budgets.
+
+        Where one row has a success, all have: a missing one counts as none. The files keep what was reported.
+        """
+        found = [
             read_json(self._path(budget), "delete it, so that the pair is played again") for budget in self.finished()
         ]
+        if all(row["successes"] is None for record in found for row in record["rows"]):
+            return found
+        return [record | {"rows": [_with_success(row) for row in record["rows"]]} for record in found]
 
     def finish(self, workers: int, *, step_timeout: float = STEP_TIMEOUT, quiet: bool = False) -> None:
         """Plays and times the missing pairs; finished pairs are kept even if it raises an exception.
@@ -125,6 +131,15 @@ class Grid:
 
     def _path(self, budget: Budget) -> Path:
         return self.directory / f"{budget.name}.json"
+
+
+def _with_success(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a record with a success: none in every episode if it has no success."""
+    if row["successes"] is not None:
+        return row
+    none = np.zeros(row["episodes"], bool)
+    kept = {name: value for name, value in row.items() if name not in ("return_low", "return_high")}
+    return kept | success_fields(none) | {"outcomes": row["outcomes"] | {"success": none.tolist()}}
 
 
 def time_decisions(policy: Policy, budget: Budget, batch_size: int, seconds: float) -> dict[str, Any]:

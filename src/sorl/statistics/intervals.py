@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
+from sorl.statistics.missing_success import reports_success, with_success
 
 
 BOOTSTRAP_RESAMPLES = 10_000
@@ -196,9 +197,11 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
     """The evaluations in a run's metrics, one row for each step, training seed and budget, for `summarise`.
 
     **Arguments:** `metrics`, rows of `runs.metrics.read_metrics`; `episodes` and `noise_scale`, those of each
-    evaluation.
+    evaluation. Where one of them has a success, all have: a missing one counts as none.
     """
-    rows = []
+    metrics, rows = [*metrics], []
+    if reports_success(metrics):
+        metrics = [with_success(metric) for metric in metrics]
     for metric in metrics:
         for name, mean in metric.items():
             if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+))", name):

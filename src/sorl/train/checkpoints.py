@@ -46,7 +46,9 @@ class Checkpoints:
     - `directory`: created if missing.
     - `keep_latest`: number of the latest checkpoints to keep, >= 1; with two, one remains if the last is damaged.
     - `keep_best`: number of the best checkpoints to keep in addition, >= 0; of equally good ones, the later.
-    - `best_metrics`: the metrics that rank them, of which the first that is present counts; higher is better.
+    - `best_metrics`: the metrics that rank them, of which the first that is present counts; higher is better. A
+      checkpoint with an earlier one of them is better than any with a later one: a return without a success is
+      that of an environment that reports a success only when it succeeds.
     - `read_only`: only restore, and change nothing in the directory, so that a training may continue to write there.
 
     **Raises:** `CheckpointError`, one sentence, from every method.
@@ -78,8 +80,9 @@ class Checkpoints:
             self._remove(_DELETED)
 
     def _open(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
-        def score(metrics: Any) -> float:
-            return next(metrics[name] for name in self._best_metrics if name in metrics)
+        def score(metrics: Any) -> Any:
+            # Orbax only sorts by the score, which may be a pair.
+            return next((-place, metrics[name]) for place, name in enumerate(self._best_metrics) if name in metrics)
 
         latest = policies.LatestN(keep_latest)
         if not self._read_only:

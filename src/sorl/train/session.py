@@ -19,6 +19,7 @@ from sorl.data import LoadedData
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, Sink, read_metrics
+from sorl.statistics.missing_success import SUCCESS_METRIC
 from sorl.system.progress import Progress
 from sorl.system.signals import Interruption
 from sorl.train import loop, resuming
@@ -241,6 +242,10 @@ class Session:
 
     def _write_results(self, found: Evaluated, evaluated: Results) -> None:
         self.failures.made_up_for(found.step)
+        # A resumed run decides as one that never stopped, because it has dropped the rows of later steps.
+        reported = any(result.success is not None for own in evaluated.values() for result in own)
+        if reported or self.log.has_any(SUCCESS_METRIC):
+            evaluated = {seed: [result.with_success() for result in own] for seed, own in evaluated.items()}
         results = [result for own in evaluated.values() for result in own]
         rows = {
             seed: {name: value for result in own for name, value in result.metrics().items()}
@@ -249,9 +254,7 @@ class Session:
         timings = {"evaluation_seconds": found.seconds, "evaluation_stall_seconds": found.stall_seconds}
         self._write(found.step, rows, timings)
         if results:
-            judged = all(result.success is not None for result in results)
-            scores = [result.scores if judged else result.returns for result in results]
-            shown = {"success" if judged else "return": float(np.mean([score.mean() for score in scores]))}
+            shown = {results[0].measure.name: float(np.mean([result.scores.mean() for result in results]))}
             self.progress.show(shown)
             self._score = {found.step: shown}
 
