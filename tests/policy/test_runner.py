@@ -1,6 +1,7 @@
 """Runners for control loops, by hand: chunks, smoothing, deadlines, and observations that are refused."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +188,8 @@ def test_a_decision_that_cannot_meet_the_deadline_is_refused(monkeypatch):
     policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0), Normalisation.identity(3, 2))
     monkeypatch.setattr(latency, "costs", lambda circumstances, decisions, **settings: dict.fromkeys(decisions, 10.0))
     planned = policy.for_latency(20.0)
-    for own, given in ((policy, {"steps": 2}), (planned, {})):
+    cases: list[tuple[Policy, dict[str, Any]]] = [(policy, {"steps": 2}), (planned, {})]
+    for own, given in cases:
         with pytest.raises(ValueError, match=r"A decision at M\dN1 takes 10 ms at the 95th percentile here, bey"):
             own.runner(key=KEY, deadline_ms=9.0, **given)
 
