@@ -1,7 +1,7 @@
-"""A replacement for OGBench in worker processes, whose environment hangs, dies or fails when a file says so."""
+"""A replacement for OGBench in worker processes, whose environment hangs, dies, exits or fails when a file says so."""
 
 SOURCE = """
-import os, pathlib, signal, time
+import os, pathlib, signal, sys, time
 import gymnasium
 import numpy as np
 
@@ -30,6 +30,8 @@ class Scripted(gymnasium.Env):
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "fail":
             raise OSError("the simulator is gone")
+        if fault == "exit":
+            sys.exit(4)
         success = float(action[0] > 0)
         return np.array([success, action[1]]), success, False, False, {"success": success}
 

@@ -88,8 +88,9 @@ def _refuse_other_files(out: Path, config: Config) -> None:
         refuse_overwriting(out, names)
         refuse_overwriting(contract_path(out), names)
         refuse_other_file(contract_path(out), f'{{\n  "format": "{FORMAT}"'.encode())
-        if out.is_dir() or (out.exists() and not contract_path(out).exists()):
-            raise FileExistsError(f"{out} exists and is no earlier result of this command; give another name.")
+        # An ONNX file has no beginning of its own: a contract beside it tells an earlier export.
+        if out.is_dir() or not contract_path(out).exists():
+            refuse_other_file(out, None)
         return
     refuse_other_file(out, f"{exported.FORMAT} ".encode())
     if config.with_loader:

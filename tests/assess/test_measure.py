@@ -32,6 +32,19 @@ def test_a_chunk_is_executed_in_order_and_measured_for_each_action():
     assert found.data.held_out_episodes == 4 and one.own_value is None
 
 
+def test_only_whole_decisions_judge_a_policy_of_chunks():
+    data = synthetic.dataset(trajectories=2, length=4, observation_size=2, action_size=1)
+    data = dataclasses.replace(data, starts=data.starts[2:])  # an episode of one transition, and one of three
+    policy = linear_policy(np.zeros((2, 2)), chunk=2)
+    subject = Subject(policy, LoadedData(data, data, policy.normalisation, {}), data, 0.9, "as given")
+    found = assess(subject, (Budget(1),), FitOptions(updates=5, hidden_sizes=(8,), batch_size=8), samples=1)
+    # The decisions from the first two transitions of the longer episode are whole.
+    assert (found.data.held_out_episodes, found.data.held_out_states, found.data.chunk) == (1, 2, 2)
+    logged = np.asarray(data.actions)[np.asarray(data.starts)[1] + np.arange(3), 0]
+    scores = [np.hypot(*logged[i : i + 2]) for i in range(2)]  # of the action 0, always
+    assert found.budgets[0].energy_score == pytest.approx(np.mean(scores), rel=1e-5)
+
+
 def test_an_action_that_is_constant_in_the_logs_counts_as_that_constant():
     data = synthetic.dataset(trajectories=4, length=20, observation_size=2, action_size=2)
     data = dataclasses.replace(data, actions=jnp.asarray(np.asarray(data.actions) * [1, 0], jnp.float32))

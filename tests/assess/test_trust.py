@@ -65,6 +65,13 @@ def test_each_fault_is_said(part, changes, words):
     assert words in said(found) and words not in said(GOOD)
 
 
+def test_the_first_guess_fades_by_the_discount_of_a_decision():
+    short = dataclasses.replace(GOOD, fit=dataclasses.replace(FINISHED, updates=2_000))
+    assert "first guess" in said(short)
+    for changes in ({"chunk": 5}, {"discount": 1.0, "agents_discount": 1.0}):  # exp(-4.9); no discount says nothing
+        assert "first guess" not in said(dataclasses.replace(short, data=dataclasses.replace(DATA, **changes)))
+
+
 def test_logs_whose_actions_never_vary_have_a_distance_too():
     still = dataclasses.replace(GOOD, behaviour=dataclasses.replace(BEHAVIOUR, neighbour_distance=(0.0, 0.0), jerk=0.0))
     assert distance_ratio(still, AT) == math.inf

@@ -122,6 +122,14 @@ def test_a_worker_that_dies_while_it_steps_is_named(fault):
     assert_nothing_is_left_of(pool)
 
 
+def test_an_environment_that_exits_is_told_like_one_that_raises(fault):
+    pool = begin()
+    fault.write_text("exit")
+    with pytest.raises(EnvironmentWorkerError, match="SystemExit: 4"):
+        step(pool, SLOTS, np.zeros((2, 2), np.float32))
+    assert_nothing_is_left_of(pool)
+
+
 def test_a_worker_that_fails_between_two_calls_says_why(fault, capfd):
     pool = begin()
     pool._connections[0].send("no call")

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from sorl.agents import Bc, Sorl
+from sorl.config import presets
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.page import STYLE, Page
-from sorl.report.paper_table import paper_rows
+from sorl.report.paper_table import paper_rows, protocol
 from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
@@ -330,6 +331,14 @@ def test_seeds_that_agree_have_wilsons_interval_beside_the_published_scores(tmp_
     # Two seeds, three evaluations of the same 20 episodes: 20 of 40, and 28 of 40.
     assert rows["cube-single-play"][3:5] == ["0.500", "0.352 .. 0.648"]
     assert rows["scene-play"][3:5] == ["0.700", "0.546 .. 0.819"]
+
+
+def test_scores_of_the_paper_are_read_at_its_budget_and_interval():
+    config = presets.paper(CUBE)
+    assert config.budgets(final=False)[0].name == "M4N1" and protocol(config, {"source": "official"}) == "paper"
+    evaluation = dataclasses.replace(config.evaluation, interval=10_000, inference_steps=(1, 4))
+    other = dataclasses.replace(config, evaluation=evaluation)
+    assert protocol(other, {"source": "official"}) == "every-10000-updates+M1N1"
 
 
 def test_a_lone_seed_has_wilsons_interval_and_a_run_without_evaluations_none(tmp_path):

@@ -157,7 +157,11 @@ def _near_actions(subject: Subject, judged: States) -> Float[np.ndarray, "states
     """The logged decisions in the training states nearest to each judged state."""
     train = subject.data.train
     batch = _transitions(subject, train, spread_out(len(train), distance.MOST_LOGGED))
-    whole = slice(None) if batch.valid is None else np.flatnonzero(batch.valid)
+    whole = np.arange(len(batch.action)) if batch.valid is None else np.flatnonzero(batch.valid)
+    if not len(whole):
+        raise ValueError(
+            f"No training episode is as long as the {subject.policy.chunk} actions of a decision; give longer episodes."
+        )
     return batch.action[whole][distance.near_states(judged.observations, batch.observation[whole])]
 
 

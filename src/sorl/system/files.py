@@ -89,11 +89,11 @@ def refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
             raise FileExistsError(f"{out} is a file to read, and would be replaced; give another name for the result.")
 
 
-def refuse_other_file(out: Path, begins: bytes) -> None:
-    """Raises a `FileExistsError` if `out` is a file of another kind, which does not begin so, or a directory."""
+def refuse_other_file(out: Path, begins: bytes | None) -> None:
+    """Raises a `FileExistsError` if `out` is a directory or a file that does not begin so (None: any file)."""
     if not out.exists():
         return
-    if out.is_file():
+    if out.is_file() and begins is not None:
         with named_errors(out, "read", "give another name for the result"), out.open("rb") as file:
             if file.read(len(begins)) == begins:
                 return
