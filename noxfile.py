@@ -42,6 +42,15 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", *PYTEST, *session.posargs)
 
 
+@nox.session(venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """The tests with the lowest versions that pyproject.toml allows, whose own deprecations are no errors."""
+    session.install("--resolution", "lowest-direct", "-e", ".[plots,ogbench]", *_group("tests"))
+    session.run(
+        "python", "-m", *PYTEST, "-o", "filterwarnings=default", "--ignore", "tests/test_types.py", *session.posargs
+    )
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """The tests with branch coverage, which takes a fifth longer; fails below 95 %."""
