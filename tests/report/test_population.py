@@ -67,6 +67,14 @@ def test_each_value_is_a_method_of_the_report(run, tmp_path):
     assert (tmp_path / "report" / "population-run-agent.expectile.png").exists()
 
 
+def test_values_that_agree_in_six_digits_are_not_pooled(run):
+    for name in ("config.json", "metrics.jsonl"):
+        (run / name).write_text((run / name).read_text().replace("0.5", "0.9000001"))
+    found = scores(read_runs([run], ["iql"]))
+    assert list(found) == ["iql, agent.expectile 0.9000001", "iql, agent.expectile 0.9"]
+    np.testing.assert_allclose(found["iql, agent.expectile 0.9"][CUBE], SUCCESS[0.9])
+
+
 def test_the_picture_has_each_value_with_its_mean_and_interval(run):
     from matplotlib import pyplot
 

@@ -14,13 +14,12 @@ from sorl.agents.registry import word
 from sorl.assess.record import Assessment, read_assessment
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
-from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
 from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
 from sorl.runs.phases import phases
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
+from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings, settings_text
 from sorl.statistics.measures import Measure, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system.files import read_json, read_rows

@@ -12,7 +12,6 @@ from sorl.agents import AbstractAgent
 from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
-from sorl.config.population import settings_text
 from sorl.data.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path, seed_record
 from sorl.policy.file import SUFFIX, find_policy
@@ -20,6 +19,7 @@ from sorl.pretrained.store import is_name, own_index
 from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
+from sorl.statistics.intervals import settings_text
 from sorl.system.files import make_directory, read_json, write_json
 
 
