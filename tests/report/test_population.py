@@ -9,6 +9,7 @@ import pytest
 from sorl.agents import Iql
 from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.config.population import Varied
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.population import draw_score_against_value
 from sorl.report.runs import read_runs
@@ -65,6 +66,13 @@ def test_each_value_is_a_method_of_the_report(run, tmp_path):
     page = report.main(report.Config((run,), out=tmp_path / "report")).read_text()
     assert "Populations" in page and page.count("--run-dir NEW") == 1
     assert (tmp_path / "report" / "population-run-agent.expectile.png").exists()
+
+
+def test_a_member_that_is_not_counted_is_named_with_its_value(run, tmp_path):
+    write_bad_seeds(run, {2: 5})
+    page = report.main(report.Config((run,), out=tmp_path / "report")).read_text()
+    assert "run (agent.expectile 0.9): not counted, because losses became non-finite: seed 3." in page
+    assert page.count("not counted") == 1
 
 
 def test_values_that_agree_in_six_digits_are_not_pooled(run):
