@@ -1,5 +1,6 @@
 """A population in tables and reports: a method for each combination of values, and the score against a value."""
 
+import dataclasses
 from typing import Any
 
 import matplotlib
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from sorl.agents import Iql
+from sorl.assess.record import PolicyFacts, write_assessment
 from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.config.population import Varied
 from sorl.policy.seed_record import write_bad_seeds
@@ -17,6 +19,8 @@ from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
 from sorl.statistics.intervals import evaluation_rows, headline, table
+
+from ..assess.test_trust import GOOD
 
 
 matplotlib.use("agg")
@@ -73,6 +77,11 @@ def test_a_member_that_is_not_counted_is_named_with_its_value(run, tmp_path):
     page = report.main(report.Config((run,), out=tmp_path / "report")).read_text()
     assert "run (agent.expectile 0.9): not counted, because losses became non-finite: seed 3." in page
     assert page.count("not counted") == 1
+
+
+def test_an_assessment_is_of_the_value_of_its_member(run):
+    write_assessment(run / "assessment.json", dataclasses.replace(GOOD, policy=PolicyFacts("Iql", CUBE, 3, 9, "-", 2)))
+    assert [found.method for found in read_runs([run]) if found.assessment is not None] == ["iql, expectile 0.9"]
 
 
 def test_values_that_agree_in_six_digits_are_not_pooled(run):

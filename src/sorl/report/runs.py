@@ -218,6 +218,8 @@ def _by_settings(run: ReportedRun) -> list[ReportedRun]:
     members = run.config.members
     if not run.config.population:
         return [run]
+    # An assessment is of one member; files of before its number was recorded do not tell which.
+    assessed = None if run.assessment is None else run.assessment.policy.member
     # All pairs of a grid are of members with the same hyper-parameters, which its rows name.
     played = run.pairs and settings(_rows(run.directory / "scaling.json", "rows", (), "sorl.scaling")[0])
     return [
@@ -228,6 +230,7 @@ def _by_settings(run: ReportedRun) -> list[ReportedRun]:
             table=[_without_member(row) for row in run.table if settings(row) == first.settings],
             pairs=run.pairs if played == first.settings else [],
             bad_seeds=tuple(members[bad].seed for bad in run.bad_seeds if members[bad].settings == first.settings),
+            assessment=run.assessment if assessed is None or members[assessed].settings == first.settings else None,
             settings=first.settings,
         )
         for first in list(members.values())[:: len(run.config.seeds)]
