@@ -18,12 +18,16 @@ from typing import Any, Literal
 
 import compare
 
+from sorl.config.changes import changes
+from sorl.config.options import read_config
 from sorl.runs.metrics import read_metrics
+from sorl.runs.run import config_path
 from sorl.statistics.intervals import evaluation_rows, headline
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
-from sorl.train.cli import parse
+from sorl.train.cli import parse, with_absolute_paths
+from sorl.train.resuming import FREE
 
 
 TASKS = (
@@ -217,6 +221,7 @@ def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
                 "--seeds",
                 *map(str, seeds),
             ]
+            refuse_other_options(directory, arguments)
             if not (directory / "evaluation.json").exists():
                 if time.monotonic() >= end or not finish(arguments, directory, end):
                     unfinished.append(str(directory))
@@ -226,6 +231,16 @@ def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
 
 
 _started = time.monotonic()
+
+
+def refuse_other_options(directory: Path, arguments: list[str]) -> None:
+    """Raises a `ValueError` if the directory holds a run with other options, which is none of the ablation's."""
+    path, wanted = config_path(directory), with_absolute_paths(parse(arguments)[0])
+    if path.exists() and (different := changes(read_config(path), wanted) - (FREE - {"updates"})):
+        raise ValueError(
+            f"The run in {directory} has other options ({', '.join(sorted(different))}); give the same, or another "
+            "--out."
+        )
 
 
 def finish(arguments: list[str], directory: Path, end: float) -> bool:

@@ -24,6 +24,7 @@ from sorl import Normalisation, Policy
 from sorl.config.options import TrainConfig
 from sorl.config.presets import QUICKSTART_ENV
 from sorl.environments.ogbench import OgbenchEnvironment
+from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
 from sorl.runs.sweeps import SweepRun
 from sorl.runs.versions import versions
@@ -36,7 +37,7 @@ from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
 from sorl.system import entry
-from sorl.system.files import whole_file, write_json
+from sorl.system.files import read_json, whole_file, write_json
 from sorl.system.locks import exclusive
 from sorl.train.cli import agent_words
 
@@ -127,7 +128,14 @@ def main(config: Config) -> list[Row]:
     members = make_members(config)
     earlier = read_earlier(config)
     train_missing(config, [member for member in members if member.key not in earlier])
-    rows = [row for member in members for row in earlier.get(member.key) or outcomes(member)]
+    found = {member.key: earlier.get(member.key) or outcomes(member) for member in members}
+    for member in members:
+        if not found[member.key]:
+            print(f"{member.subject}, seed {member.seed}, is left out: its losses became non-finite.")
+    members = [member for member in members if found[member.key]]
+    if not members:
+        raise FailedRuns("The losses of all runs became non-finite; give lower learning rates.")
+    rows = [row for member in members for row in found[member.key]]
     costs = measure_costs(config, members)
     groups: dict[str, list[Member]] = {}
     for member in members:
@@ -155,11 +163,13 @@ def grid_of(config: Config) -> Grid:
 def make_members(config: Config) -> list[Member]:
     """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often.
 
-    Raises a `ValueError` if the table after training would lack the budget of the evaluations before it.
+    Raises a `ValueError` if there are no evaluations, or the table after training would lack the budget of these.
     """
     out = config.out.absolute()
     members = [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
     for member in members:
+        if not member.config.evaluation.interval:
+            raise ValueError(f"{member.name} is not evaluated during training; give another --evaluation.interval.")
         budget = member.config.budgets(final=False)[0]
         if budget not in member.config.budgets(final=True):
             raise ValueError(
@@ -177,7 +187,7 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
     """
     found: dict[tuple[str, str, int], list[Row]] = {}
     for path in config.earlier:
-        table = json.loads(path.read_text())
+        table = read_json(path)
         for name in ("preset", "options"):
             if table.get(name) != getattr(config, name):
                 raise ValueError(
@@ -204,7 +214,12 @@ def train_missing(config: Config, members: Sequence[Member]) -> None:
 
 
 def outcomes(member: Member) -> list[Row]:
-    """The results of a finished run: its last three evaluations together, and each budget after training."""
+    """The results of a finished run: its last three evaluations together, and each budget after training.
+
+    Empty if its losses became non-finite.
+    """
+    if bad_seeds(member.directory):
+        return []
     evaluation = member.config.evaluation
     while_training = evaluation_rows(read_metrics(member.directory), evaluation.episodes)
     last = [
@@ -291,8 +306,10 @@ def markdown(config: Config, table: Sequence[Row]) -> str:
     lines = []
     for task in config.tasks:
         rows = sorted((row for row in table if row["task"] == task), key=lambda row: -row["headline"])
+        if not rows:
+            continue
         lines += [
-            f"{task}, {rows[0]['seeds']} seeds",
+            f"{task}, {' or '.join(map(str, sorted({row['seeds'] for row in rows})))} seeds",
             "",
             "| agent | M^inf, N | last three evaluations | 95 % interval | after training | 95 % interval "
             "| ms an update | ms a decision | MiB of state | MiB of process |",
@@ -320,8 +337,8 @@ def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
         words = with_joined_options(sys.argv[1:])
-        main(entry.parse(Config, words, prog="python benchmarks/compare.py"))
+        config = entry.parse(Config, words, prog="python benchmarks/compare.py")
+        return int(sum(row["seeds"] for row in main(config)) < len(make_members(config)))
     except FailedRuns as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    return 0

@@ -1,24 +1,30 @@
 """How good are the defaults for own logs? On many kinds of logs, is SORL as good as cloning, or else does it warn?"""
 
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("own_logs", stopped="the same command continues")
+
 import dataclasses
 import functools
 import json
 import platform
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from jaxtyping import Float
 from reaching_arm import Arms
 
 from sorl import Policy, load_policy
-from sorl.config.options import read_config
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import policy_path
+from sorl.sweep.grid import with_joined_options
+from sorl.system import entry
 from sorl.system.files import write_json
 from sorl.train import __main__ as train
 from sorl.train.value_range import departures
@@ -187,14 +193,11 @@ def _trained(config: Config, name: str, setting: str, updates: int, path: Path) 
     directory = config.runs / _slug(f"{name} {setting} {config.options} {' '.join(map(str, config.seeds))}")
     agent, *own = shlex.split(setting)
     options = shlex.split(config.options) + (shlex.split(config.critic_options) if agent != "bc" else [])
-    if not (directory / "config.json").exists():
-        seeds = [str(seed) for seed in config.seeds]
-        arguments = [f"agent:{agent}", "--data", str(path), "--run-dir", str(directory), "--updates", str(updates)]
-        code = train.main([*arguments, "--seeds", *seeds, "--log-interval", "1000", "--quiet", *options, *own])
-    elif read_config(directory / "config.json").updates < updates:
-        code = train.main(["--run-dir", str(directory), "--resume", "--updates", str(updates), "--quiet"])
-    else:
-        code = 0
+    arguments = [f"agent:{agent}", "--data", str(path), "--run-dir", str(directory), "--updates", str(updates)]
+    arguments += ["--seeds", *map(str, config.seeds), "--log-interval", "1000", "--quiet", *options, *own]
+    code = train.main([*arguments, "--start-or-resume"])
+    if code > 128:  # a signal stopped it, as it has said
+        sys.exit(code)
     if code:
         raise RuntimeError(f"sorl.train of {directory} ended with code {code}; see its message above.")
     metrics = read_metrics(directory)
@@ -242,5 +245,6 @@ def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Config))
+def command() -> None:
+    """Runs the command line."""
+    main(entry.parse(Config, with_joined_options(sys.argv[1:]), prog="python benchmarks/own_logs.py"))

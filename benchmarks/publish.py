@@ -16,7 +16,7 @@ import tyro
 from sorl.policy import load_policy
 from sorl.pretrained.addresses import INDEX
 from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME, parse
-from sorl.statistics.intervals import BUDGET_FIELDS, paired_difference
+from sorl.statistics.intervals import BUDGET_FIELDS, member_of, paired_difference
 from sorl.system import entry
 from sorl.system.files import make_directory, read_json, read_rows, write_json
 
@@ -36,7 +36,7 @@ class Config:
     out: Path = Path("src/sorl/pretrained")
     """Directory of the index."""
     seed: int = 0
-    """Training seed of the policy."""
+    """Training seed of the policy, or its member of a population."""
 
 
 def main(config: Config) -> None:
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
         "description": config.description,
         "algorithm": policy.algorithm,
         "env": rows[0]["env"],
-        "seed": config.seed,
+        "seed": rows[0]["training_seed"],
         "updates": step,
         "command": config.command,
         **({} if timing is None else {"success_timing": timing}),
@@ -87,7 +87,7 @@ def _rows(directory: Path, seed: int, step: int) -> list[dict[str, Any]]:
     """
     path, again = directory / "evaluation.json", f"evaluate it with python -m sorl.evaluate {directory}"
     columns = (*_KEPT, "training_seed", "step", "env", "success")
-    rows = [row for row in read_rows(path, "rows", columns, again) if row["training_seed"] == seed]
+    rows = [row for row in read_rows(path, "rows", columns, again) if member_of(row) == seed]
     if not rows:
         raise ValueError(f"{path} has no row of seed {seed}; {again}.")
     if others := sorted({row["step"] for row in rows} - {step}):

@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import csv
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
@@ -60,6 +61,14 @@ class Config:
     out: Path | None = None
     """JSON file of all figures; a CSV file of the rows is written beside it."""
 
+    def __post_init__(self):
+        if self.episode < 1 or not self.transitions or any(n < 1 or n % self.episode for n in self.transitions):
+            raise ValueError(
+                f"transitions are {self.transitions} and episode {self.episode}; give one or more multiples of it."
+            )
+        if unknown := [network for network in self.networks if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", network)]:
+            raise ValueError(f"networks has {unknown}; give layers x units, such as 2x256.")
+
 
 def main(config: Config) -> dict[str, Any]:
     """Measures, prints and writes all figures, and **returns** them."""
@@ -86,9 +95,16 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def made_up(config: Config, transitions: int) -> Path:
-    """Writes a made-up set, unless it exists; **returns** its directory."""
+    """Writes a made-up set, unless it exists; **returns** its directory.
+
+    Raises a `ValueError` if one of other sizes exists.
+    """
     path = config.folder.absolute() / f"made-up-{transitions}"
     if is_data_directory(path):
+        found = read_manifest(path)
+        sizes = [found.arrays[name].shape[1] for name in ("observations", "actions")]
+        if [*sizes, found.rows // found.episodes] != [config.observation_size, config.action_size, config.episode]:
+            raise ValueError(f"{path} has other sizes than the options; remove it, or give another --folder.")
         return path
     generator, start = np.random.default_rng(0), time.perf_counter()
     with MappedWriter(path) as writer:

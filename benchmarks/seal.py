@@ -1,30 +1,34 @@
-"""Does a change move any bit? `python benchmarks/seal.py OUT.json [BEFORE.json]` writes digests of all trainings.
+"""Does a change move any bit? `python benchmarks/seal.py OUT.json [BEFORE.json]` writes digests of all trainings."""
 
-Each agent trains for 300 updates with two seeds on random data in OGBench's format (pointmaze-medium), through the
-command line of sorl.train, with an evaluation of 4 episodes. With BEFORE.json, prints the differences; the exit code is
-1 if there are any. Agents that OUT.json already has are skipped; remove the file to start over. Digests are comparable
-only on the same machine and with the same version of jax.
-"""
-
-import dataclasses
-import hashlib
-import json
 import os
-import sys
-import tempfile
-from pathlib import Path
 
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+if __name__ == "__main__":
+    from sorl.system import entry  # before the other imports, which take seconds
+
+    entry.run("seal", stopped="the same command continues")
+
+import dataclasses  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated  # noqa: E402
+
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import tyro  # noqa: E402
 
 from sorl import Budget, load_policy  # noqa: E402
 from sorl.agents import AGENTS  # noqa: E402
 from sorl.config.options import read_config  # noqa: E402
 from sorl.functional.verifiers import Min, Softmax  # noqa: E402
+from sorl.system import entry  # noqa: E402
+from sorl.system.files import read_json, write_json  # noqa: E402
 from sorl.train import __main__ as train, loop  # noqa: E402
 from sorl.train.checkpoints import Checkpoints  # noqa: E402
 
@@ -41,6 +45,22 @@ SIZES = {
     "pretraining_updates": 50,
     "candidates": 3,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Writes digests of a training of every agent, and compares them with those of before a change.
+
+    Each agent trains for 300 updates with two seeds on random data in OGBench's format (pointmaze-medium), through the
+    command line of sorl.train, with an evaluation of 4 episodes. With BEFORE, prints the differences; the exit code is
+    1 if there are any. Agents that OUT already has are skipped; remove the file to start over. Digests are comparable
+    only on the same machine and with the same version of jax.
+    """
+
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """JSON file of the digests."""
+    before: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="BEFORE")] = None
+    """JSON file of the digests of before; default: none."""
 
 
 def digest(*arrays) -> str:
@@ -123,7 +143,10 @@ def seal(agent, directory: Path, data: Path) -> dict:
         "--evaluation.inference-steps", steps[-1], "--evaluation.success-timing", "pre", "--quiet",
     ]  # fmt: skip
     code = train.main(words)
-    assert code == 0, f"{agent.__name__} ended with {code}"
+    if code > 128:  # a signal stopped it, as it has said
+        sys.exit(code)
+    if code:
+        raise RuntimeError(f"sorl.train of {agent.__name__} ended with code {code}; see its message above.")
     config = read_config(directory / "config.json")
     # The whole state of the last checkpoint, optimisers and random keys included.
     state = train.load_data(config)
@@ -167,10 +190,10 @@ def differences(before, after, where=""):
         yield f"{where} differs"
 
 
-def main() -> int:
+def main(config: Config) -> int:
     """Writes the digests of all agents, and compares them if asked to; **returns** the exit code."""
-    out = Path(sys.argv[1])
-    found = json.loads(out.read_text()) if out.exists() else {}  # continues after an interruption
+    before = None if config.before is None else read_json(config.before)
+    found = read_json(config.out) if config.out.exists() else {}  # continues after an interruption
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "data"
         data.mkdir()
@@ -180,10 +203,10 @@ def main() -> int:
                 continue
             found[name] = seal(agent, Path(place) / name, data)
             print(f"sealed {name}", flush=True)
-            out.write_text(json.dumps(found, indent=1))
-    if len(sys.argv) < 3:
+            write_json(config.out, found)
+    if before is None:
         return 0
-    lines = list(differences(json.loads(Path(sys.argv[2]).read_text()), found))
+    lines = list(differences(before, found))
     new = [line for line in lines if line.startswith("/") and "/actions/" in line and line.endswith("is only after")]
     if new:
         print(f"{len(new)} budgets are new.")
@@ -192,5 +215,6 @@ def main() -> int:
     return 1 if lines else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def command() -> int:
+    """Runs the command line."""
+    return main(entry.parse(Config, prog="python benchmarks/seal.py"))

@@ -17,12 +17,11 @@ import tyro
 
 from sorl.config.options import read_config
 from sorl.config.own_agents import OwnAgents
-from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
 from sorl.report.population import draw_score_against_value
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import member_of, score_interval, settings, summarise
+from sorl.statistics.intervals import member_of, score_interval, settings, settings_text, summarise
 from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system import entry

@@ -1,10 +1,12 @@
 """The variants of the ablation are those that they are named, and its table says what intervals decide."""
 
+import dataclasses
 import shlex
 
 import ablate
 import pytest
 
+from sorl.runs import run as runs
 from sorl.train.cli import parse
 
 
@@ -74,6 +76,19 @@ def test_without_time_nothing_starts_and_the_table_says_what_is_missing(tmp_path
     assert ablate.main(config) == []
     assert "2 runs are not finished" in capsys.readouterr().out
     assert "level gpu, --updates 1000000 --data.episodes 1000" in (tmp_path / "ablate.md").read_text()
+
+
+def test_finished_runs_with_other_options_are_not_taken_for_these(tmp_path):
+    config = ablate.Config(level="gpu", variants=(), tasks=ablate.TASKS[:1], sparse_tasks=(), minutes=0, out=tmp_path)
+    run = tmp_path / "default" / ablate.TASKS[0] / "Sorl"
+    words = f"--preset paper --env {ablate.TASKS[0]} {config.common} --matmul-precision tensorfloat32 --seeds 0 1 2 3"
+    runs.create(run, parse(words.split())[0])
+    (run / "evaluation.json").touch()
+    assert ablate.main(config) == []
+    with pytest.raises(
+        ValueError, match=r"The run in \S*Sorl has other options \(evaluation.interval, updates\); give"
+    ):
+        ablate.main(dataclasses.replace(config, updates=10))
 
 
 def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_command(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 
 from sorl import Policy
 from sorl.data.normalisation import Normalisation
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
 from sorl.runs.versions import versions
@@ -127,6 +128,31 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
         f"sorl,{TASK},1,after training,4,1,25,50,{made}",
     ]
     assert json.loads((tmp_path / "comparison.json").read_text())["machine"]["jax"] == jax.__version__
+
+
+@pytest.mark.usefixtures("free_of_cost")
+def test_a_run_whose_losses_became_non_finite_is_left_out(tmp_path, monkeypatch, capsys):
+    settings = config(tmp_path, rounds=1)
+    for number, member in enumerate(compare.make_members(settings)):
+        make_run(member, final=0.5)
+        if number in (1, 2):  # fql's first seed and sorl's second one
+            (member.directory / "evaluation.json").unlink()
+            write_bad_seeds(member.directory, {member.seed: 7})
+    table = compare.main(settings)
+    assert [(row["agent"].split()[0], row["seeds"], row["final"]) for row in table] == [
+        ("sorl", 1, 0.5),
+        ("fql", 1, 0.5),
+    ]
+    assert f"sorl on {TASK}, seed 2, is left out: its losses became non-finite." in capsys.readouterr().out
+    words = ["--agents", *settings.agents, "--seeds", "1", "2", "--options", TINY, "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["compare", *words, "--rounds", "1"])
+    assert compare.command() == 1
+
+
+def test_runs_without_evaluations_are_refused_before_the_training(tmp_path):
+    without = dataclasses.replace(config(tmp_path), options=f"{TINY} --evaluation.interval 0")
+    with pytest.raises(ValueError, match="sorl is not evaluated during training; give another --evaluation.interval"):
+        compare.make_members(without)
 
 
 @pytest.mark.usefixtures("free_of_cost")

@@ -64,6 +64,13 @@ def test_a_policy_of_logs_alone_has_the_environment_and_scores_of_its_evaluation
     assert policy.digest == load_policy(policy_path(run, 3)).digest
 
 
+def test_a_member_of_a_population_has_its_own_scores(run):
+    policy_path(run, 3).rename(policy_path(run, 3, "member"))
+    others = row(1, [True] * 4, member=0)
+    entry = published(run, [others, row(1, [True, False, False, False], member=3, training_seed=0)])
+    assert [score["success"] for score in entry.scores] == [0.25] and entry.about["seed"] == 0
+
+
 def test_the_timing_of_success_is_that_of_the_evaluation(run):
     assert published(run, [row(1, [True] * 4, success_timing="post")]).about["success_timing"] == "post"
 

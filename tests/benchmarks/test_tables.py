@@ -10,6 +10,7 @@ import growth
 import jax
 import numpy as np
 import own_logs
+import pytest
 import reaching_arm
 import runtime
 import updates
@@ -101,6 +102,14 @@ def test_own_logs_trains_on_logs_of_the_arm_and_plays_there(tmp_path, capsys):
     assert "demonstrator" in capsys.readouterr().out
     own_logs.main(dataclasses.replace(config, updates=(4,)))  # plays the run that is there, once more
     assert json.loads(out.read_text())["rows"] == [demonstrator, *trained]
+    # A run that was stopped before its last update is continued, and one with other options is not played.
+    (run,) = (path for path in config.runs.iterdir() if path.is_dir())
+    options_of_run = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(options_of_run | {"updates": 6}))
+    assert own_logs.main(dataclasses.replace(config, updates=(6,)))[1]["updates"] == 6
+    with pytest.raises(RuntimeError, match="ended with code 2; see its message above"):
+        own_logs.main(dataclasses.replace(config, updates=(6,), critic_options="--agent.critic-heads 3"))
+    assert "was started with other options (agent.critic_heads)" in capsys.readouterr().err
 
 
 def test_the_arms_jacobian_is_the_derivative_of_its_tip():

@@ -16,16 +16,18 @@ from sorl import Policy
 from sorl.agents import Sorl
 from sorl.config import presets
 from sorl.config.json_form import to_json
-from sorl.config.options import TrainConfig
+from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.environments import named
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.evaluate import video
 from sorl.evaluate.__main__ import Config, main
 from sorl.evaluate.episodes import episode_seeds
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs.run import Run, load_run
 from sorl.statistics.intervals import wilson_interval
+from sorl.train import summary
 
-from ..reaching import Pool, Seldom, make_run
+from ..reaching import AGENT, Pool, Reaching, Seldom, make_run
 from .made_up import CUBE, identity
 
 
@@ -119,6 +121,22 @@ def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, tmp_pa
         main(parse(run, *budget, "--seeds", "5"))
     main(parse(run, *budget, "--seeds", "5", "--out", str(tmp_path / "alone")))
     assert len(json.loads((tmp_path / "alone" / "evaluation.json").read_text())["rows"]) == 1
+
+
+def test_the_table_after_training_replaces_one_of_more_seeds(tmp_path, monkeypatch):
+    directory = make_run(tmp_path / "run")
+    monkeypatch.setattr(named, "OgbenchEnvironment", Reaching)
+    monkeypatch.setattr(sys.modules[main.__module__], "EnvironmentPool", Pool)
+    once = {"final_inference_steps": (1,), "final_candidates": (1,), "final_episodes": 1}
+    config = TrainConfig(agent=AGENT, seeds=(3, 5), evaluation=EvaluationConfig(interval=10, **once))
+    (directory / "metrics.jsonl").touch()
+    played = []
+    for bad in ({}, {3: 7}):  # a seed goes bad after a resume
+        write_bad_seeds(directory, bad)
+        assert summary.show_results(config, directory, [seed for seed in config.seeds if seed not in bad], quiet=True)
+        rows = json.loads((directory / "evaluation.json").read_text())["rows"]
+        played.append([row["training_seed"] for row in rows])
+    assert played == [[3, 5], [5]]
 
 
 def test_command_films_the_first_seed_at_each_budget(run, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from sorl import Normalisation, Policy, load_policy, load_run, plots
 from sorl.config.options import EvaluationConfig, TrainConfig
+from sorl.config.population import Varied
 from sorl.policy import bad_seeds, policy_path
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.report.runs import read_runs
@@ -16,15 +17,18 @@ from sorl.runs.metrics import MetricLog
 from .. import synthetic
 
 
-def make_run(directory, steps, *, record):
+def make_run(directory, steps, *, record, population=()):
     """A run whose policies are of these updates, by seed; `record` is that of bad seeds, None as in version 0.1.0."""
-    config = TrainConfig(agent=synthetic.agent(), seeds=tuple(steps), evaluation=EvaluationConfig(interval=10))
+    seeds = (3,) if population else tuple(steps)
+    config = TrainConfig(
+        agent=synthetic.agent(), seeds=seeds, population=population, evaluation=EvaluationConfig(interval=10)
+    )
     runs.create(directory, config)
     networks = jax.jit(lambda key: config.agent.policy(config.agent.init(3, 2, key=key)))(jax.random.key(0))
     for seed, step in steps.items():
         provenance = {"step": step, "seed": seed, "versions": {"data": {"source": "generated", "episodes": 9}}}
         Policy(config.agent.actor, networks, Normalisation.identity(3, 2), provenance).save(
-            policy_path(directory, seed)
+            policy_path(directory, seed, config.members[seed].kind)
         )
     if record is not None:
         write_bad_seeds(directory, record)
@@ -45,6 +49,21 @@ def test_a_bad_seed_is_left_out_and_used_on_request_with_its_own_step(tmp_path, 
     assert load_policy(directory).provenance["seed"] == 4
     with pytest.warns(UserWarning, match=r"The losses of seed 0 in .*run became non-finite, so its policy is older"):
         assert load_policy(directory, seed=0).provenance["step"] == 10
+
+
+def test_members_of_a_population_are_not_called_seeds(tmp_path):
+    population = (Varied("agent.discount", (0.9, 0.99)),)
+    directory = make_run(tmp_path / "run", {0: 10, 1: 30}, record={0: 17}, population=population)
+    assert "training: member 0 (policy of update 10); name a member to" in load_run(directory).left_out(None)
+    with pytest.warns(UserWarning, match="The losses of member 0 in .*run became non-finite"):
+        load_policy(directory, seed=0)
+    with pytest.raises(ValueError, match="run has no policy of member 3; it has those of 0, 1"):
+        load_policy(directory, seed=3)
+    write_bad_seeds(directory, {0: 17, 1: 17})
+    with pytest.raises(ValueError, match="has no good member: the losses of all .* or name a member to use its last"):
+        load_run(directory).chosen(None)
+    with pytest.raises(ValueError, match="has no good member: the losses of all .* or name one of the members 0, 1 to"):
+        load_policy(directory)
 
 
 def test_a_policy_that_is_older_since_training_was_killed_is_not_a_bad_one(tmp_path):

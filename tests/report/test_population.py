@@ -1,5 +1,6 @@
 """A population in tables and reports: a method for each combination of values, and the score against a value."""
 
+import dataclasses
 from typing import Any
 
 import matplotlib
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 
 from sorl.agents import Iql
+from sorl.assess.record import PolicyFacts, write_assessment
 from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.config.population import Varied
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.report import __main__ as report
 from sorl.report.population import draw_score_against_value
 from sorl.report.runs import read_runs
@@ -16,6 +19,8 @@ from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
 from sorl.statistics.intervals import evaluation_rows, headline, table
+
+from ..assess.test_trust import GOOD
 
 
 matplotlib.use("agg")
@@ -65,6 +70,26 @@ def test_each_value_is_a_method_of_the_report(run, tmp_path):
     page = report.main(report.Config((run,), out=tmp_path / "report")).read_text()
     assert "Populations" in page and page.count("--run-dir NEW") == 1
     assert (tmp_path / "report" / "population-run-agent.expectile.png").exists()
+
+
+def test_a_member_that_is_not_counted_is_named_with_its_value(run, tmp_path):
+    write_bad_seeds(run, {2: 5})
+    page = report.main(report.Config((run,), out=tmp_path / "report")).read_text()
+    assert "run (agent.expectile 0.9): not counted, because losses became non-finite: seed 3." in page
+    assert page.count("not counted") == 1
+
+
+def test_an_assessment_is_of_the_value_of_its_member(run):
+    write_assessment(run / "assessment.json", dataclasses.replace(GOOD, policy=PolicyFacts("Iql", CUBE, 3, 9, "-", 2)))
+    assert [found.method for found in read_runs([run]) if found.assessment is not None] == ["iql, expectile 0.9"]
+
+
+def test_values_that_agree_in_six_digits_are_not_pooled(run):
+    for name in ("config.json", "metrics.jsonl"):
+        (run / name).write_text((run / name).read_text().replace("0.5", "0.9000001"))
+    found = scores(read_runs([run], ["iql"]))
+    assert list(found) == ["iql, agent.expectile 0.9000001", "iql, agent.expectile 0.9"]
+    np.testing.assert_allclose(found["iql, agent.expectile 0.9"][CUBE], SUCCESS[0.9])
 
 
 def test_the_picture_has_each_value_with_its_mean_and_interval(run):

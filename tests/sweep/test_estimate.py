@@ -1,6 +1,6 @@
 """What --dry-run tells: the runs, and their cost from a short measurement."""
 
-from sorl.sweep.estimate import show
+from sorl.sweep.estimate import shape_of, show
 from sorl.sweep.grid import Grid, expand
 
 from .. import synthetic
@@ -16,3 +16,12 @@ def test_runs_of_one_shape_are_measured_once_and_members_of_populations_count(tm
     assert said.err == "Measuring bc ..\n" * 2
     assert "    2  bc on own logs, agent.learning-rate 1e-4, seed 0: 10 updates; about " in said.out
     assert "3 runs of 5 trainings.\nAbout " in said.out and "of each of 2 shapes on this machine" in said.out
+
+
+def test_what_a_number_turns_on_is_a_shape_of_its_own(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    options = f"--data {tmp_path / 'logs.npz'}"
+    weights = Grid(("sorl-plus",), options=options, set=(("agent.cloning-weight", "None", "0.1", "1"),))
+    population = Grid(("sorl-plus",), options=f"{options} --population agent.cloning-weight 0.1")
+    off, on, also_on, varied = (shape_of(planned.config) for planned in (*expand(weights), *expand(population)))
+    assert off != on == also_on == varied

@@ -93,10 +93,11 @@ def test_the_papers_sweep_is_eleven_methods_forty_tasks_and_eight_seeds():
         ({"options": "--data 'my logs.npz"}, r"cannot be split into words \(no closing quotation\); quote them"),
         (
             {"options": "--seeds 3 --run-dir x"},
-            "The options '--seeds 3 --run-dir x' set what the sweep sets itself; leave directories, configurations, "
-            "environments and seeds out",
+            "The options '--seeds 3 --run-dir x' set what the sweep sets itself; leave devices, directories, "
+            "configurations, environments and seeds out",
         ),
         ({"options": "--seeds 3 4"}, "The options '--seeds 3 4' set what .* environments and seeds out"),
+        ({"options": "--devices 2"}, "The options '--devices 2' set what .*; leave devices, "),
         ({"options": "--seeds=0"}, "The options '--seeds=0' set what .* environments and seeds out"),
         ({"agents": ("bc --seeds 3 4",)}, "The options '--seeds 3 4' set what .* environments and seeds out"),
         ({"agents": ("bc --run-dir x",)}, "The options '--run-dir x' set what .* environments and seeds out"),

@@ -1,5 +1,6 @@
 """The state of a run, from its directory alone."""
 
+import dataclasses
 import json
 
 import pytest
@@ -89,6 +90,8 @@ def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
     states = table.read_states(tmp_path, runs)
     assert table.flawed(runs, states) == [RUN]
     assert table.lines(runs, states, ("finished",))[0].endswith("; losses of seed 1 became non-finite")
+    of_members = dataclasses.replace(RUN, policies=("member-0", "member-1"))
+    assert state_of(tmp_path / "run", of_members).flaw == "losses of member 1 became non-finite"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Config:
     """Data to judge by, in the units of the policy's task; default: those that the run was trained on, of which the
     held-out episodes judge."""
     seed: int | None = None
-    """Training seed of the policy in a run directory; default: the lowest."""
+    """Training seed of the policy in a run directory, or its member of a population; default: the lowest."""
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf; default: the policy's own."""
     candidates: tuple[int, ...] | None = None

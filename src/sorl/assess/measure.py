@@ -268,6 +268,7 @@ def _data_facts(subject: Subject, first: States, judged: States) -> DataFacts:
 
 def _facts(policy: Policy) -> PolicyFacts:
     known = to_json(policy.provenance)
-    seed, step = (known.get(name) if isinstance(known.get(name), int) else None for name in ("seed", "step"))
+    names = "seed", "step", "member"
+    seed, step, member = (known.get(name) if isinstance(known.get(name), int) else None for name in names)
     env = known.get("env")
-    return PolicyFacts(policy.algorithm, env if isinstance(env, str) else None, seed, step, policy.digest)
+    return PolicyFacts(policy.algorithm, env if isinstance(env, str) else None, seed, step, policy.digest, member)

@@ -25,6 +25,8 @@ class PolicyFacts:
     """Number of updates of the policy."""
     digest: str
     """SHA-256 of the actor and all arrays."""
+    member: int | None = None
+    """Its number in a population; None without one."""
 
 
 @dataclasses.dataclass(frozen=True)

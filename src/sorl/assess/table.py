@@ -28,7 +28,7 @@ def text(found: Assessment) -> str:
 
 def _title(found: Assessment) -> str:
     policy, data = found.policy, found.data
-    known = [f"{name} {value}" for name in ("seed", "step") if (value := getattr(policy, name)) is not None]
+    known = [f"{name} {value}" for name in ("member", "seed", "step") if (value := getattr(policy, name)) is not None]
     return (
         f"{', '.join([policy.algorithm, *known])} on {data.source} data: {data.episodes:,} episodes to fit on, "
         f"{data.held_out_episodes:,} held out; discount {data.discount:g} ({data.discount_from})"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sorl.agents import AbstractAgent
-from sorl.statistics.intervals import SETTING as PREFIX
+from sorl.statistics.intervals import SETTING as PREFIX, settings_text
 from sorl.system import entry
 
 
@@ -47,11 +47,6 @@ class Member:
     def columns(self, seed: str = "seed") -> dict[str, Any]:
         """The columns of a row that identify it: its seed, named `seed`, and in a population its number and values."""
         return ({"member": self.number} if self.settings else {}) | {seed: self.seed} | dict(self.settings)
-
-
-def settings_text(settings: Mapping[str, float]) -> str:
-    """The values of hyper-parameters in words, such as `agent.q_coefficient 10`."""
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
 
 def members(agent: AbstractAgent, seeds: Sequence[int], population: Sequence[Varied]) -> dict[int, Member]:

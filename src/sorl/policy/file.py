@@ -85,22 +85,24 @@ def find_policy(path: Path, seed: int | None) -> Path:
     seeds = _policies(path)
     if not seeds:
         raise ValueError(f"{path} is a directory without a policy; give one where sorl.train saved a checkpoint.")
+    kind = "member" if policy_path(path, min(seeds), "member") in seeds.values() else "seed"
     if seed is not None and seed not in seeds:
-        raise ValueError(f"{path} has no policy of seed {seed}; it has those of {', '.join(map(str, seeds))}.")
+        raise ValueError(f"{path} has no policy of {kind} {seed}; it has those of {', '.join(map(str, seeds))}.")
     # A bad seed is never chosen, but may be asked for by its number.
     bad = bad_seeds(path)
     if seed is None:
         good = [found for found in seeds if found not in bad]
         if not good:
             raise ValueError(
-                f"{path} has no good training seed: the losses of all became non-finite; train again with a lower "
-                f"agent.learning_rate, or name one of the seeds {', '.join(map(str, seeds))} to use its last good "
-                "policy."
+                f"{path} has no good {'member' if kind == 'member' else 'training seed'}: the losses of all became "
+                f"non-finite; train again with a lower agent.learning_rate, or name one of the {kind}s "
+                f"{', '.join(map(str, seeds))} to use its last good policy."
             )
         seed = good[0]
     elif seed in bad:
         warnings.warn(
-            f"The losses of seed {seed} in {path} became non-finite, so its policy is older than the run.", stacklevel=3
+            f"The losses of {kind} {seed} in {path} became non-finite, so its policy is older than the run.",
+            stacklevel=3,
         )
     return seeds[seed]
 

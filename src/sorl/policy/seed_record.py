@@ -34,10 +34,10 @@ def has_record(directory: Path) -> bool:
     return _path(directory).exists()
 
 
-def left_out(bad: Iterable[int], policy_steps: Mapping[int, int]) -> str:
-    """One sentence that names the bad seeds and the update of each one's policy."""
-    named = ", ".join(f"seed {seed} (policy of update {policy_steps[seed]})" for seed in bad)
-    return f"Left out because losses became non-finite in training: {named}; name a seed to use it all the same."
+def left_out(bad: Iterable[int], policy_steps: Mapping[int, int], kind: str = "seed") -> str:
+    """One sentence that names the bad seeds, or those of another `kind`, and the update of each one's policy."""
+    named = ", ".join(f"{kind} {seed} (policy of update {policy_steps[seed]})" for seed in bad)
+    return f"Left out because losses became non-finite in training: {named}; name a {kind} to use it all the same."
 
 
 def _path(directory: Path) -> Path:

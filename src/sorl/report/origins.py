@@ -6,6 +6,7 @@ from typing import Any
 from sorl.environments.named import is_ogbench
 from sorl.report.page import Page
 from sorl.report.runs import ReportedRun
+from sorl.statistics.intervals import settings_text
 from sorl.statistics.measures import SUCCESS
 
 
@@ -34,7 +35,8 @@ def add_origins(page: Page, runs: Sequence[ReportedRun], command: str) -> None:
     for run in runs:
         if run.bad_seeds:
             seeds = ", ".join(map(str, run.bad_seeds))
-            page.text(f"{run.directory}: not counted, because losses became non-finite: seed {seeds}.")
+            own = f" ({settings_text(run.settings)})" if run.settings else ""
+            page.text(f"{run.directory}{own}: not counted, because losses became non-finite: seed {seeds}.")
     page.text("These commands repeat each run; the last one writes this page again.")
     page.command(list(dict.fromkeys(run.command for run in runs)))
     page.command([command])

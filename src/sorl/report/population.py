@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sorl.statistics.intervals import Row, settings
+from sorl.statistics.intervals import Row, settings, settings_text
 from sorl.statistics.measures import measure_of
 from sorl.system.pictures import legend, plain
 
@@ -21,9 +21,9 @@ def draw_score_against_value(axes: Any, summary: Sequence[Row], field: str) -> N
     measure = measure_of(summary, "success")
     lines: dict[str, list[Row]] = defaultdict(list)
     for row in summary:
-        others = [f"{name} {value:g}" for name, value in settings(row).items() if name != field]
+        others = settings_text({name: value for name, value in settings(row).items() if name != field})
         budget = f"$M^{{inf}}$ {row['inference_steps']}, N {row['candidates']}"
-        lines[", ".join([*map(plain, others), budget])].append(row)
+        lines[", ".join([*filter(None, [plain(others)]), budget])].append(row)
     for label, rows in lines.items():
         points = [[row[field], *(row[f"{measure.name}{end}"] for end in ("", "_low", "_high"))] for row in rows]
         values, *scores = np.array(sorted(points, key=lambda point: point[0]), float).T

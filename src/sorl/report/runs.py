@@ -14,13 +14,12 @@ from sorl.agents.registry import word
 from sorl.assess.record import Assessment, read_assessment
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
-from sorl.config.population import settings_text
 from sorl.policy import bad_seeds
 from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
 from sorl.runs.phases import phases
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings
+from sorl.statistics.intervals import Row, evaluation_rows, member_of, settings, settings_text
 from sorl.statistics.measures import Measure, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system.files import read_json, read_rows
@@ -219,6 +218,8 @@ def _by_settings(run: ReportedRun) -> list[ReportedRun]:
     members = run.config.members
     if not run.config.population:
         return [run]
+    # An assessment is of one member; files of before its number was recorded do not tell which.
+    assessed = None if run.assessment is None else run.assessment.policy.member
     # All pairs of a grid are of members with the same hyper-parameters, which its rows name.
     played = run.pairs and settings(_rows(run.directory / "scaling.json", "rows", (), "sorl.scaling")[0])
     return [
@@ -229,6 +230,7 @@ def _by_settings(run: ReportedRun) -> list[ReportedRun]:
             table=[_without_member(row) for row in run.table if settings(row) == first.settings],
             pairs=run.pairs if played == first.settings else [],
             bad_seeds=tuple(members[bad].seed for bad in run.bad_seeds if members[bad].settings == first.settings),
+            assessment=run.assessment if assessed is None or members[assessed].settings == first.settings else None,
             settings=first.settings,
         )
         for first in list(members.values())[:: len(run.config.seeds)]

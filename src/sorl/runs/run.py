@@ -12,7 +12,6 @@ from sorl.agents import AbstractAgent
 from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
-from sorl.config.population import settings_text
 from sorl.data.normalisation import Normalisation
 from sorl.policy import Policy, load_policy, policy_path, seed_record
 from sorl.policy.file import SUFFIX, find_policy
@@ -20,6 +19,7 @@ from sorl.pretrained.store import is_name, own_index
 from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
+from sorl.statistics.intervals import settings_text
 from sorl.system.files import make_directory, read_json, write_json
 
 
@@ -80,17 +80,17 @@ class Run:
 
         Raises a `ValueError` if one of them has no policy, or if there is no good one.
         """
+        noun = "member" if self.config.population else "training seed"
         if seeds is None:
             seeds = [seed for seed in self.policies if seed not in self.bad_seeds]
             if not seeds:
                 raise ValueError(
-                    f"{self.directory} has no good training seed: the losses of all became non-finite; train again "
-                    "with a lower agent.learning_rate, or name a seed to use its last good policy."
+                    f"{self.directory} has no good {noun}: the losses of all became non-finite; train again with a "
+                    f"lower agent.learning_rate, or name a {noun.split()[-1]} to use its last good policy."
                 )
         missing = [seed for seed in seeds if seed not in self.policies]
         if missing:
-            noun = "members" if self.config.population else "training seeds"
-            raise ValueError(f"{self.directory} has no {noun} {missing}; it has {list(self.policies)}.")
+            raise ValueError(f"{self.directory} has no {noun}s {missing}; it has {list(self.policies)}.")
         return {seed: self.policies[seed] for seed in seeds}
 
     def chosen_alike(self, seeds: Sequence[int] | None) -> dict[int, Policy]:
@@ -119,7 +119,8 @@ class Run:
     def left_out(self, seeds: Sequence[int] | None) -> str:
         """One sentence about the bad seeds that `chosen` leaves out; empty if there are none."""
         bad = [seed for seed in self.bad_seeds if seed in self.policies] if seeds is None else []
-        return seed_record.left_out(bad, self.steps) if bad else ""
+        kind = "member" if self.config.population else "seed"
+        return seed_record.left_out(bad, self.steps, kind) if bad else ""
 
 
 def config_path(directory: Path) -> Path:

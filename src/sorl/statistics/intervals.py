@@ -227,6 +227,15 @@ def settings(row: Row) -> dict[str, float]:
     return {name: value for name, value in row.items() if name.startswith(SETTING)}
 
 
+def settings_text(settings: Mapping[str, float]) -> str:
+    """The values of hyper-parameters in words that tell different ones apart, such as `agent.q_coefficient 10`."""
+    return ", ".join(f"{name} {_shown(value)}" for name, value in settings.items())
+
+
+def _shown(value: float) -> str:
+    return text if float(text := f"{value:g}") == value else repr(float(value))
+
+
 def member_of(row: Row) -> int:
     """The number of the member that a row is about: in a population its number, else the training seed."""
     return next(row[name] for name in ("member", "training_seed", "seed") if name in row)
@@ -286,7 +295,7 @@ def table(summary: Sequence[Row]) -> str:
         # The rows of a combination of hyper-parameters follow a line with their values.
         if settings(row) != shown:
             shown = settings(row)
-            lines.append(f"{', '.join(f'{name} {value:g}' for name, value in shown.items())}:")
+            lines.append(f"{settings_text(shown)}:")
         if judged:
             score = (
                 f"{row['success']:7.3f}  {row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f}"

@@ -70,9 +70,11 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
 def shape_of(config: TrainConfig) -> str:
     """What the cost of an update depends on: the agent's sizes and switches, the batch, and the number of members.
 
-    Real-valued options and names change no size, and the sizes of environments change the cost little.
+    Real-valued options and names change no size, but None turns something off; the sizes of environments change the
+    cost little.
     """
-    sizes = {name: value for name, value in to_json(config.agent).items() if isinstance(value, int | list)}
+    options = to_json(config.shared_agent)
+    sizes = {name: value for name, value in options.items() if value is None or isinstance(value, int | list)}
     return json.dumps([type(config.agent).__name__, sizes, config.batch_size, len(config.members)], sort_keys=True)
 
 

@@ -207,8 +207,8 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
     # The sweep's seeds, which come last, hide others from the parser.
     if sets_own or any(word.partition("=")[0] == "--seeds" for word in words):
         raise ValueError(
-            f"The options {shlex.join(words)!r} set what the sweep sets itself; leave directories, configurations, "
-            "environments and seeds out."
+            f"The options {shlex.join(words)!r} set what the sweep sets itself; leave devices, directories, "
+            "configurations, environments and seeds out."
         )
     modules += [f"--{name}" for name in ("tensorboard", "wandb") if logging[name]]
     modules += [] if options.compilation_cache else ["--no-compilation-cache"]

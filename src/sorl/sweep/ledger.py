@@ -54,7 +54,7 @@ def state_of(directory: Path, run: SweepRun) -> State:
     speeds = [row["updates_per_second"] for row in timings if "updates_per_second" in row]
     step = max([int(row["step"]) for row in timings], default=0)
     speed = speeds[-1] if speeds else None
-    return State(_kind(directory, run), step, speed, last_line(directory), _flaw(directory))
+    return State(_kind(directory, run), step, speed, last_line(directory), _flaw(directory, run.policies))
 
 
 def is_finished(directory: Path, policies: Sequence[str], updates: int, *, evaluated: bool) -> bool:
@@ -100,9 +100,10 @@ def _kind(directory: Path, run: SweepRun) -> Kind:
     return "stopped" if (directory / "config.json").exists() or code is not None else "missing"
 
 
-def _flaw(directory: Path) -> str:
+def _flaw(directory: Path, policies: Sequence[str]) -> str:
     bad, failed = (_read(directory / name) for name in ("bad_seeds.json", "failed_evaluations.json"))
-    seeds = f"losses of seed {', '.join(bad)} became non-finite" if bad else ""
+    kind = policies[0].partition("-")[0]  # seed or member
+    seeds = f"losses of {kind} {', '.join(bad)} became non-finite" if bad else ""
     evaluations = f"the evaluation at update {', '.join(failed)} failed" if failed else ""
     return "; ".join(text for text in (seeds, evaluations) if text)
 

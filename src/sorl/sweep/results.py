@@ -16,14 +16,13 @@ import tyro
 
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
-from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.runs import ReportedRun, read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics import intervals
 from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
-from sorl.statistics.intervals import evaluation_rows, score_interval
+from sorl.statistics.intervals import evaluation_rows, score_interval, settings_text
 from sorl.statistics.measures import SUCCESS, Measure
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states

@@ -34,7 +34,7 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int], *, 
     if config.evaluation.interval and seeds:
         _show_headline(config, directory, seeds)
         try:
-            evaluate.main(_table_options(config, directory, seeds, quiet))
+            evaluate.main(_table_options(config, directory, quiet))
         except (EnvironmentWorkerError, FloatingPointError, OSError) as error:
             failure = error
     if not seeds:
@@ -76,11 +76,11 @@ def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -
         print(table(found))
 
 
-def _table_options(config: TrainConfig, directory: Path, seeds: Sequence[int], quiet: bool) -> evaluate.Config:
+def _table_options(config: TrainConfig, directory: Path, quiet: bool) -> evaluate.Config:
     evaluation = config.evaluation
+    # All good seeds, unnamed, so that the table may replace an earlier one of more.
     return evaluate.Config(
         run=directory,
-        seeds=tuple(seeds),
         workers=evaluation.workers or DEFAULT_WORKERS,
         inference_steps=evaluation.final_inference_steps,
         candidates=evaluation.final_candidates,
