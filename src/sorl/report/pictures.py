@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.report.scores import task_measure
 from sorl.statistics.aggregates import Estimate
 from sorl.statistics.intervals import Interval, Row, score_interval

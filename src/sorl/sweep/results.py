@@ -18,7 +18,8 @@ from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
 from sorl.config.population import settings_text
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
-from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.run import ReportedRun
+from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics import intervals
