@@ -3,9 +3,9 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from sorl.agents.registry import word
+from sorl.config.changes import by_dotted_name
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.report.run import ReportedRun
@@ -48,19 +48,11 @@ def _agent(run: ReportedRun) -> str:
 
 def _options(config: TrainConfig) -> dict[str, str]:
     """The options in which methods may differ, by dotted name."""
-    found: dict[str, str] = {}
-
-    def flatten(prefix: str, value: Any) -> None:
-        if prefix in IRRELEVANT:
-            return
-        if isinstance(value, dict):
-            for name, part in value.items():
-                flatten(f"{prefix}.{name}" if prefix else name, part)
-        else:
-            found[prefix] = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-
-    flatten("", to_json(config))
-    return found
+    return {
+        name: "x".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in by_dotted_name(to_json(config)).items()
+        if name not in IRRELEVANT and name.partition(".")[0] not in IRRELEVANT
+    }
 
 
 def _data(runs: Sequence[ReportedRun]) -> list[dict[str, str]]:
