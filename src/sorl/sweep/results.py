@@ -3,7 +3,6 @@
 Nothing in them depends on when, where or in how many attempts the runs were trained.
 """
 
-import csv
 import dataclasses
 import itertools
 import shlex
@@ -29,7 +28,7 @@ from sorl.statistics.measures import SUCCESS, Measure
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states
 from sorl.system import entry
-from sorl.system.files import whole_file
+from sorl.system.files import whole_file, write_csv
 
 
 CSV, TEXT = "results.csv", "results.md"
@@ -69,10 +68,7 @@ def write_results(out: Path) -> str:
     ]
     read = read_runs(finished, [planned[path].method for path in finished]) if finished else []
     rows = [row for run in read for row in _rows(planned[run.directory], run)]
-    with whole_file(out / CSV) as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / CSV, rows, FIELDS)
     text = "\n".join([f"{counts(read_states(out, runs)).partition(',')[0]}.", *_tables(read)])
     with whole_file(out / TEXT) as file:
         file.write(f"{text}\n")
