@@ -118,10 +118,15 @@ def flags(path: pathlib.Path, arrays: Arrays, key: str) -> Bool[np.ndarray, " ro
 def refuse_open_end(path: pathlib.Path, ends: Bool[np.ndarray, " rows"]) -> None:
     """Raises a `ValueError` unless the last row ends a trajectory."""
     if not ends[-1]:
-        raise ValueError(
-            f"The last trajectory of {path} is not closed: row {len(ends) - 1} is the last and not marked as an end; "
-            "mark the last row of every trajectory."
-        )
+        raise not_closed(path, len(ends) - 1)
+
+
+def not_closed(path: pathlib.Path, last_row: int) -> ValueError:
+    """The error about data whose last row does not end a trajectory."""
+    return ValueError(
+        f"The last trajectory of {path} is not closed: row {last_row} is the last and not marked as an end; mark the "
+        "last row of every trajectory."
+    )
 
 
 def same_rows(
