@@ -139,10 +139,10 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
     """Whether each row ends a trajectory, and whether it terminated its episode."""
     refuse_unclear_ends(path, arrays)
-    terminals = checks.flags(path, arrays, "terminals")
+    terminals = checks.flags(path, "terminals", arrays["terminals"])
     if "masks" in arrays:
-        return terminals, ~checks.flags(path, arrays, "masks")
-    return terminals | checks.flags(path, arrays, "timeouts"), terminals
+        return terminals, ~checks.flags(path, "masks", arrays["masks"])
+    return terminals | checks.flags(path, "timeouts", arrays["timeouts"]), terminals
 
 
 def refuse_unclear_ends(path: pathlib.Path, names: Container[str]) -> None:
@@ -176,7 +176,7 @@ def _successors(
     _refuse_other_successors(path, nexts, observations, ends)
     found = nexts[last]
     if "next_known" in arrays:
-        known = checks.flags(path, arrays, "next_known")[last]
+        known = checks.flags(path, "next_known", arrays["next_known"])[last]
         return np.where(known[:, None], found, observations[last]), known, []
     first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
     foreign = successors.is_foreign(found, first, observations[last])
