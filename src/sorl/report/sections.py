@@ -278,9 +278,5 @@ def _estimates(
     return lambda axes: pictures.estimates(axes, rows, label, measure, middle)
 
 
-def _range(low: float, high: float) -> str:
-    return f"{low:.3f} .. {high:.3f}"
-
-
 def _steps(run: ReportedRun) -> set[int]:
     return {row["inference_steps"] for row in run.table}
