@@ -5,7 +5,6 @@ if __name__ == "__main__":
 
     entry.run("compare", stopped="the same command continues with what is not finished")
 
-import csv
 import dataclasses
 import json
 import os
@@ -37,7 +36,7 @@ from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
 from sorl.system import entry
-from sorl.system.files import read_json, whole_file, write_json
+from sorl.system.files import read_json, whole_file, write_csv, write_json
 from sorl.system.locks import exclusive
 from sorl.train.cli import agent_words
 
@@ -145,10 +144,7 @@ def main(config: Config) -> list[Row]:
     print(text)
     made = {"preset": config.preset, "options": config.options}
     write_json(config.out / "comparison.json", made | {"machine": machine(members), "table": table, "rows": rows})
-    with whole_file(config.out / "comparison.csv") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(config.out / "comparison.csv", rows)
     with whole_file(config.out / "comparison.md") as file:
         file.write(f"{text}\n")
     print(f"Wrote {config.out / 'comparison.md'}, comparison.csv and comparison.json")

@@ -15,7 +15,8 @@ from typing import Any
 from pictures import logarithmic_counts, pyplot_without_screen
 
 from sorl.config.presets import QUICKSTART_ENV
-from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.run import ReportedRun
+from sorl.report.runs import read_runs
 from sorl.statistics.intervals import headline
 from sorl.sweep import run as sweep
 from sorl.sweep.grid import Grid, PlannedRun, expand, with_joined_options

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sorl.system import pictures
+
 
 def pyplot_without_screen() -> Any | None:
-    """Matplotlib's pyplot without a display; if it is not installed, prints a line and returns None."""
+    """As `sorl.system.pictures.pyplot_without_screen`; without matplotlib, prints a line and returns None."""
     try:
-        import matplotlib
+        return pictures.pyplot_without_screen()
     except ImportError:
         print("No picture was drawn: matplotlib is not installed (pip install 'sorl[plots]').")
         return None
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def logarithmic(axes: Any, values: Sequence[float]) -> None:

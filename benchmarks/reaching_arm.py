@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 
 
 JOINTS = 7
-OBSERVATION_SIZE = 40
 TORQUE_LIMITS = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])
 """Largest torque of each joint, in Nm; actions are torques."""
 LINK = 0.15

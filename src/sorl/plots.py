@@ -26,7 +26,7 @@ from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
 from sorl.system import entry
 from sorl.system.files import make_directory, read_rows
-from sorl.system.pictures import legend, plain, write_picture
+from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture
 
 
 COLUMNS = (
@@ -56,11 +56,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the picture; raises a `FileNotFoundError` if the run has not been evaluated yet."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()  # fails before the work if it is missing
     config.own_agents.load()
     # Refuse a run without evaluations, and say whether it can have any.
     path = config.run / "evaluation.json"

@@ -1,7 +1,7 @@
 """Which budget is chosen for a time limit, from the latencies and the scores of several."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sorl import Budget
 from sorl.agents import Bc, Fql, Idql, Sorl, SorlPlus
@@ -136,6 +136,7 @@ costs = st.floats(0.01, 100.0)
 shares = st.integers(0, 20).map(lambda count: count / 20)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.tuples(st.integers(1, 16), st.integers(1, 32)), st.tuples(costs, shares, shares), min_size=1),
     st.floats(0.01, 200.0),

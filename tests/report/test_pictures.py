@@ -11,7 +11,7 @@ import pytest
 from sorl.agents import Fql, Sorl, SorlPlus
 from sorl.config import presets
 from sorl.report import pictures
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 
 
 matplotlib.use("agg")

@@ -13,7 +13,8 @@ from sorl.sweep.grid import Grid, expand
 from sorl.sweep.plan import write_plan
 
 from .. import own_agent
-from .test_command import CUBE, make_run, read_page
+from .made_up import CUBE, make_run
+from .test_command import read_page
 
 
 AGENTS = {"bc": Bc(), "rebrac": Rebrac()}

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from sorl.system import entry
-from sorl.system.files import make_directory, read_json, user_cache, whole_file, write_json
+from sorl.system.files import make_directory, read_json, user_cache, whole_file, write_csv, write_json
 
 
 @pytest.mark.parametrize("mode, old, new", [("w", "old\n", "new\n"), ("wb", b"old", b"new")])
@@ -108,3 +108,11 @@ def test_without_a_home_the_variable_to_set_is_named(monkeypatch):
         user_cache("xla")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert user_cache("xla") == pathlib.Path("/cache/sorl/xla")
+
+
+def test_rows_are_written_as_csv(tmp_path):
+    rows = [{"step": 1, "success": None}, {"step": 2, "success": 0.5}]
+    write_csv(tmp_path / "a.csv", rows)
+    write_csv(tmp_path / "b.csv", rows[1:], ["success", "step", "length"])
+    assert (tmp_path / "a.csv").read_bytes() == b"step,success\n1,\n2,0.5\n"
+    assert (tmp_path / "b.csv").read_bytes() == b"success,step,length\n0.5,2,\n"

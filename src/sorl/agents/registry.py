@@ -4,7 +4,6 @@ The command line, files, evaluations and reports identify an algorithm by the na
 """
 
 import dataclasses
-import difflib
 import importlib.metadata
 import inspect
 import re
@@ -16,6 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, cast
 from sorl.agents.actors import ACTORS, AbstractActor
 from sorl.agents.budget import Budgets
 from sorl.agents.interface import AbstractAgent
+from sorl.system.entry import nearest
 
 
 Agent = TypeVar("Agent", bound=type)
@@ -119,11 +119,9 @@ def _known(name: str, kinds: Mapping[str, Any], noun: str, where: str) -> Any:
     if name in kinds:
         return kinds[name]
     short = f"{name[:60]}.." if len(name) > 60 else name  # the name comes from a file and may be anything
-    near = difflib.get_close_matches(short, list(kinds), n=1)
-    question = f" (do you mean {near[0]!r}?)" if near else ""
     raise UnknownAgent(
-        f"{where} names the {noun} {short!r}{question}, which is not registered; the known {noun}s are "
-        f"{', '.join(kinds)}: name the module or file of another with --agent-module, or import it first."
+        f"{where} names the {noun} {short!r}{nearest(short, list(kinds))}, which is not registered; the known "
+        f"{noun}s are {', '.join(kinds)}: name the module or file of another with --agent-module, or import it first."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sorl.assess.record import Assessment
-from sorl.system.pictures import legend, write_picture
+from sorl.system.pictures import legend, pyplot_without_screen, write_picture
 
 
 NAMES = ("assessment-values.png", "assessment-distance.png", "assessment-calibration.png")
@@ -73,11 +73,7 @@ DRAWINGS: tuple[Callable[[Any, Assessment], None], ...] = (draw_values, draw_dis
 
 def save_pictures(directory: Path, found: Assessment) -> list[Path]:
     """Writes each picture to `directory`, and **returns** the files; needs matplotlib (`ImportError`)."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()
     paths = []
     for name, draw in zip(NAMES, DRAWINGS, strict=True):
         figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")

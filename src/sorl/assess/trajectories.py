@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from sorl.data.returns import discounted_sums
 from sorl.data.transitions import Dataset
 from sorl.train.value_range import value_range
 
@@ -55,18 +56,12 @@ def returns_to_go(trajectories: Trajectories, discount: float) -> Returns:
 
     **Arguments:** `discount`, gamma per step.
     """
-    known, beyond = np.zeros(len(trajectories.starts)), np.zeros(len(trajectories.starts))
-    after = np.zeros(len(trajectories.first)), np.ones(len(trajectories.first))
-    # All trajectories at once, from their ends to their beginnings.
-    lengths = trajectories.last - trajectories.first + 1
-    for back in range(int(lengths.max())):
-        running = np.flatnonzero(back < lengths)
-        place = trajectories.last[running] - back
-        weight = discount * trajectories.masks[place]
-        known[place] = trajectories.rewards[place] + weight * after[0][running]
-        beyond[place] = weight * after[1][running]
-        after[0][running], after[1][running] = known[place], beyond[place]
-    return Returns(known, beyond)
+    discounts, lengths = discount * trajectories.masks, trajectories.last - trajectories.first + 1
+    nothing = np.zeros(len(trajectories.starts))
+    return Returns(
+        known=discounted_sums(trajectories.rewards, discounts, trajectories.last, lengths),
+        beyond=discounted_sums(nothing, discounts, trajectories.last, lengths, after=1.0),
+    )
 
 
 class ValueScale(NamedTuple):

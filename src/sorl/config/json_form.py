@@ -4,13 +4,12 @@ It imports only what acting needs, so that a policy can be loaded without the re
 """
 
 import dataclasses
-import difflib
 import math
 import reprlib
 import types
 import typing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from sorl.agents.actors import AbstractActor
 from sorl.agents.budget import of_today
 from sorl.agents.registry import find, find_actor
 from sorl.functional.verifiers import AbstractVerifier, named
+from sorl.system.entry import nearest
 
 
 ABSENT = "absent"
@@ -106,7 +106,7 @@ class _Reader:
         for key in values:
             if key not in fields:
                 raise ValueError(
-                    f"{self._where} has the unknown field {_shown(prefix + str(key))}{_nearest(str(key), fields)}; "
+                    f"{self._where} has the unknown field {_shown(prefix + str(key))}{nearest(str(key), [*fields])}; "
                     "remove it, or read the file with the version of sorl that wrote it."
                 )
         absent = {key: self._absent(field, prefix + key) for key, field in fields.items() if key not in values}
@@ -212,8 +212,3 @@ def _shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 60, 60, 40
     return short.repr(value)
-
-
-def _nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f" (do you mean {found[0]!r}?)" if found else ""

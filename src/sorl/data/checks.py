@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from sorl.data import npz
-from sorl.data.columns import blocks
+from sorl.data.columns import blocks, eps
 
 
 Arrays = dict[str, np.ndarray]
@@ -53,6 +53,11 @@ def refuse_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], col
         if len(shape) != wanted:
             form = "[rows, size]" if wanted == 2 else "[rows]"
             raise ValueError(f"{key} of {path} has shape {list(shape)}; give {form}.")
+    refuse_unequal_rows(path, shapes)
+
+
+def refuse_unequal_rows(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises a `ValueError` unless arrays of these shapes have the same number of rows, at least one."""
     rows = {key: shape[0] for key, shape in shapes.items()}
     if len(set(rows.values())) != 1 or 0 in rows.values():
         counts = ", ".join(f"{key} {count}" for key, count in rows.items())
@@ -105,23 +110,35 @@ def refuse_large_actions(path: pathlib.Path, actions: Shaped[np.ndarray, "rows a
             )
 
 
-def flags(path: pathlib.Path, arrays: Arrays, key: str) -> Bool[np.ndarray, " rows"]:
-    """An array of zeros and ones as booleans; raises a `ValueError` with the first row that is neither."""
-    values = arrays[key]
+def flags(
+    path: pathlib.Path, key: str, values: Shaped[np.ndarray, "rows ..."], first_row: int = 0
+) -> Bool[np.ndarray, " rows"]:
+    """A column of zeros and ones as booleans; raises a `ValueError` with the first row that is neither.
+
+    **Arguments:** `first_row`, the number of the first of these rows.
+    """
+    if values.size != len(values):
+        raise ValueError(f"{key} of {path} has shape {list(values.shape)}; give one number for each step.")
+    values = values.reshape(len(values))
     clear = (values == 0) | (values == 1)
     if not clear.all():
         row = int(np.argmin(clear))
-        raise ValueError(f"{key} of {path} is {values[row]} in row {row}; give 0 or 1.")
+        raise ValueError(f"{key} of {path} is {values[row]} in row {first_row + row}; give 0 or 1.")
     return values.astype(np.bool_)
 
 
 def refuse_open_end(path: pathlib.Path, ends: Bool[np.ndarray, " rows"]) -> None:
     """Raises a `ValueError` unless the last row ends a trajectory."""
     if not ends[-1]:
-        raise ValueError(
-            f"The last trajectory of {path} is not closed: row {len(ends) - 1} is the last and not marked as an end; "
-            "mark the last row of every trajectory."
-        )
+        raise not_closed(path, len(ends) - 1)
+
+
+def not_closed(path: pathlib.Path, last_row: int) -> ValueError:
+    """The error about data whose last row does not end a trajectory."""
+    return ValueError(
+        f"The last trajectory of {path} is not closed: row {last_row} is the last and not marked as an end; mark the "
+        "last row of every trajectory."
+    )
 
 
 def same_rows(
@@ -130,9 +147,9 @@ def same_rows(
     allowed: float | Float[np.ndarray, " size"] = 0.0,
 ) -> Bool[np.ndarray, " rows"]:
     """Whether rows are equal up to rounding to the coarser dtype, and up to `allowed` in each column."""
-    eps = max(float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0 for x in (one, other))
+    step = max(eps(one.dtype), eps(other.dtype))
     one, other = one.astype(np.float64), other.astype(np.float64)
-    return np.all(np.abs(one - other) <= 2 * eps * np.abs(other) + allowed, axis=1)
+    return np.all(np.abs(one - other) <= 2 * step * np.abs(other) + allowed, axis=1)
 
 
 def whole_numbers_note(path: pathlib.Path) -> str:

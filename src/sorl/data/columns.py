@@ -67,6 +67,10 @@ def is_constant(
     low: Float[np.ndarray, " columns"], high: Float[np.ndarray, " columns"], dtype: np.dtype
 ) -> Bool[np.ndarray, " columns"]:
     """Whether each column's range is so small that rounding to `dtype` explains it."""
-    eps = float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
-    rounding = ROUNDING_STEPS * eps * np.maximum(np.abs(low), np.abs(high))
+    rounding = ROUNDING_STEPS * eps(dtype) * np.maximum(np.abs(low), np.abs(high))
     return high - low <= np.maximum(rounding, SMALLEST_RANGE)
+
+
+def eps(dtype: np.dtype) -> float:
+    """The relative rounding step of a dtype; 0 for whole numbers and booleans."""
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0

@@ -5,14 +5,13 @@ if __name__ == "__main__":
 
     entry.run("sorl.evaluate.__main__")
 
-import csv
 import dataclasses
 import itertools
 import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -30,7 +29,7 @@ from sorl.evaluate.playing_time import amount, duration, measured_speed
 from sorl.runs.run import Run, load_run
 from sorl.statistics.intervals import member_of, summarise, table
 from sorl.system import compilation, entry
-from sorl.system.files import make_directory, read_rows, refuse_unwritable, whole_file
+from sorl.system.files import make_directory, read_rows, refuse_unwritable, whole_file, write_csv
 from sorl.system.ranges import refuse_outside
 
 
@@ -149,14 +148,12 @@ def _write(
     results: list[tuple[int, EvaluationResult]],
 ) -> None:
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
-    for name, write in (
-        ("evaluation.json", lambda file: json.dump({"summary": summary, "rows": episodes}, file)),
-        ("evaluation.csv", lambda file: _write_csv(rows, file)),
-    ):
-        path = directory / name
-        deed = "Replaced" if path.exists() else "Wrote"
-        with whole_file(path) as file:
-            write(file)
+    paths = directory / "evaluation.json", directory / "evaluation.csv"
+    deeds = ["Replaced" if path.exists() else "Wrote" for path in paths]
+    with whole_file(paths[0]) as file:
+        json.dump({"summary": summary, "rows": episodes}, file)
+    write_csv(paths[1], rows)
+    for deed, path in zip(deeds, paths, strict=True):
         print(f"{deed} {path}")
 
 
@@ -213,12 +210,6 @@ def _judged(row: dict[str, Any]) -> str:
     if row["success_timing"] is not None:
         return f"success judged {row['success_timing']}-step (ogbench {row['ogbench_version']})"
     return "the environment reports no success" if row["success"] is None else "success as the environment reports it"
-
-
-def _write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 def _film(config: Config, run: Run, directory: Path) -> None:

@@ -1,7 +1,6 @@
 """Evaluates a policy's success or return at a compute budget over a fixed number of seeded episodes."""
 
 import dataclasses
-import importlib.metadata
 import threading
 import time
 from typing import Any
@@ -19,6 +18,7 @@ from sorl.evaluate.fitting import refuse_misfit
 from sorl.policy import Policy
 from sorl.statistics.intervals import bootstrap_interval, wilson_interval
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
+from sorl.system.packages import installed_version
 from sorl.system.signals import Interrupted
 
 
@@ -157,22 +157,17 @@ def evaluate_policy(
         has_success[moment.episodes] |= reported
         returns[moment.episodes] += moment.outcome.rewards
         lengths[moment.episodes] += 1
+    # OGBench may be missing, because a caller's own environments do not need it.
+    ogbench_version = installed_version("ogbench") or "not installed" if is_ogbench(environments.env_name) else None
     return EvaluationResult(
         env=environments.env_name,
         budget=policy.budget,
         seed=seed,
         success_timing=environments.success_timing,
-        ogbench_version=_installed_version("ogbench") if is_ogbench(environments.env_name) else None,
+        ogbench_version=ogbench_version,
         episode_seeds=episode_seeds(seed, episodes),
         success=success if has_success.any() else None,
         returns=returns,
         lengths=lengths,
         seconds=time.perf_counter() - start,
     )
-
-
-def _installed_version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a caller's own environments do not need OGBench
-        return "not installed"

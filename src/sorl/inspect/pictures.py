@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sorl.system.pictures import plain, write_picture
+from sorl.system.pictures import plain, pyplot_without_screen, write_picture
 
 
 ACROSS = 5
@@ -30,11 +30,7 @@ def dimensions(path: Path, found: Sequence[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, histograms: Sequence[tuple[str, dict[str, list[float]]]], *, width: float, log: bool) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()
     across = min(ACROSS, len(histograms))
     down = -(-len(histograms) // across)
     size = width * across, (0.75 * width) * down

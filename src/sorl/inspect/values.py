@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from sorl.data.returns import discounted_sums
 from sorl.inspect.collect import Collected
 from sorl.inspect.histogram import histogram
 
@@ -17,7 +17,8 @@ def reward_facts(found: Collected, discount: float) -> dict[str, Any]:
     """
     rewards = found.rewards
     returns = np.add.reduceat(rewards, found.starts)
-    to_go = discounted_returns(found, discount)
+    discounts = np.where(found.terminated, 0.0, discount)
+    to_go = discounted_sums(rewards, discounts, found.starts + found.lengths - 1, found.lengths)
     largest = float(np.abs(rewards).max())
     scores = found.recording.reference_scores
     facts = {
@@ -39,16 +40,3 @@ def reward_facts(found: Collected, discount: float) -> dict[str, Any]:
         facts["normalised_return_mean"] = float(normalised.mean())
         facts["normalised_return_max"] = float(normalised.max())
     return facts
-
-
-def discounted_returns(found: Collected, discount: float) -> Float[np.ndarray, " steps"]:
-    """The discounted sum of rewards from each step to its episode's end."""
-    sums, after = found.rewards.copy(), np.zeros(len(found.lengths))
-    last = found.starts + found.lengths - 1
-    # All episodes go back one step at a time, together.
-    for back in range(int(found.lengths.max())):
-        inside = found.lengths > back
-        rows = last[inside] - back
-        after[inside] = sums[rows] + discount * np.where(found.terminated[rows], 0.0, after[inside])
-        sums[rows] = after[inside]
-    return sums

@@ -11,7 +11,7 @@ import numpy as np
 
 from sorl.agents import Budget
 from sorl.policy import exported, planning, stablehlo
-from sorl.policy.latency import Decision
+from sorl.policy.latency import Decision, timed_rounds
 from sorl.policy.policy import Policy
 
 
@@ -67,25 +67,12 @@ def compare(policy: Policy, budgets: Sequence[Budget] | None = None) -> Comparis
 
 
 def measure(decisions: Mapping[Any, Decision], *, clock: Callable[[], float] = time.perf_counter) -> dict[Any, Timing]:
-    """Times decisions in turns, so that none has the machine's better hour; the first call compiles, and is left out.
+    """Times decisions in turns, round by round, as `latency.timed_rounds` does.
 
     **Arguments:** `decisions` by name, each of which must block until its result is there; `clock`, in seconds.
     """
-
-    def milliseconds(decide: Decision) -> float:
-        start = clock()
-        decide()
-        return 1000 * (clock() - start)
-
-    calls = {}
-    for name, decide in decisions.items():
-        decide()  # compiles
-        calls[name] = int(np.clip(1000 * ROUND_SECONDS / max(milliseconds(decide), 1e-9), *CALLS))
-    found: dict[Any, list[float]] = {name: [] for name in decisions}
-    for _ in range(ROUNDS):
-        for name, decide in decisions.items():
-            decide()  # not measured: it refills the processor's caches after the previous decision
-            found[name] += [milliseconds(decide) for _ in range(calls[name])]
+    rounds = timed_rounds(decisions, ROUNDS, ROUND_SECONDS, CALLS, clock)
+    found = {name: 1000 * np.concatenate(own) for name, own in rounds.items()}
     return {name: Timing(float(np.median(own)), float(np.quantile(own, 0.95))) for name, own in found.items()}
 
 

@@ -36,26 +36,38 @@ Decision = Callable[[], object]
 def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """Measures each decision's latency in milliseconds: the 95th percentile of its calls in the second-worst round.
 
-    The first call, which compiles, does not count.
-
     **Arguments:** `decisions` by name, each of which must block until its result is there; `clock`, in seconds.
     """
+    rounds = timed_rounds(decisions, ROUNDS, ROUND_SECONDS, CALLS, clock)
+    return {name: 1000 * sorted(float(np.quantile(one, QUANTILE)) for one in own)[-2] for name, own in rounds.items()}
 
-    def seconds(decide: Decision) -> float:
+
+def timed_rounds(
+    decisions: Mapping[Any, Decision], rounds: int, seconds: float, calls: tuple[int, int], clock: Callable[[], float]
+) -> dict[Any, list[list[float]]]:
+    """The seconds of the calls of each decision, by round; the decisions take turns, so that none has the better hour.
+
+    The first call, which compiles, does not count.
+
+    **Arguments:** `rounds`, their number; `seconds`, the target duration of one decision's calls in one round; `calls`,
+    the minimum and maximum number of these.
+    """
+
+    def duration(decide: Decision) -> float:
         start = clock()
         decide()
         return clock() - start
 
-    calls = {}
+    counts = {}
     for name, decide in decisions.items():
         decide()  # compiles
-        calls[name] = int(np.clip(ROUND_SECONDS / max(seconds(decide), 1e-9), *CALLS))
-    rounds: dict[str, list[float]] = {name: [] for name in decisions}
-    for _ in range(ROUNDS):
+        counts[name] = int(np.clip(seconds / max(duration(decide), 1e-9), *calls))
+    found: dict[Any, list[list[float]]] = {name: [] for name in decisions}
+    for _ in range(rounds):
         for name, decide in decisions.items():
             decide()  # not measured: it refills the processor's caches after the previous decision
-            rounds[name].append(float(np.quantile([seconds(decide) for _ in range(calls[name])], QUANTILE)))
-    return {name: 1000 * sorted(own)[-2] for name, own in rounds.items()}
+            found[name].append([duration(decide) for _ in range(counts[name])])
+    return found
 
 
 def machine(device: Device) -> dict[str, Any]:

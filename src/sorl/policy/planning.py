@@ -71,7 +71,7 @@ def checked_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             raise ValueError(f"The score {row} needs {needed}; correct it.")
     if len({_measure(row).name for row in copies}) > 1:
         raise ValueError("Some scores have a success and others only a return; give scores of one environment.")
-    if len({_key(budget) for budget in budgets}) < len(budgets):
+    if len({*budgets}) < len(budgets):
         raise ValueError(f"The scores name a budget twice: {', '.join(budget.name for budget in budgets)}.")
     return copies
 
@@ -185,7 +185,3 @@ def _up(milliseconds: float) -> str:
     """Three digits, rounded up, so that the limit in the message suffices."""
     unit = 10.0 ** (math.floor(math.log10(milliseconds)) - 2)
     return f"{math.ceil(milliseconds / unit) * unit:.3g}"
-
-
-def _key(budget: Budget) -> tuple[Any, ...]:
-    return tuple(getattr(budget, field.name) for field in dataclasses.fields(Budget))

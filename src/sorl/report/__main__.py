@@ -15,7 +15,8 @@ import tyro
 
 from sorl.config.own_agents import OwnAgents
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.run import ReportedRun
+from sorl.report.runs import read_runs
 from sorl.report.sections import Report
 from sorl.runs.sweeps import begun_runs, is_sweep
 from sorl.system import compilation, entry

@@ -7,7 +7,7 @@ from sorl.assess.pictures import draw_calibration, draw_distances, draw_values
 from sorl.assess.record import Assessment
 from sorl.assess.trust import distance_ratio
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 
 
 def add_assessments(page: Page, runs: Sequence[ReportedRun], add_picture: Callable[..., None]) -> None:

@@ -12,7 +12,7 @@ from sorl.agents import Budget
 from sorl.evaluate.episodes import play
 from sorl.evaluate.video import renderable
 from sorl.runs.run import Run, load_run
-from sorl.system.pictures import write_picture
+from sorl.system.pictures import pyplot_without_screen, write_picture
 
 
 FRAMES = 8
@@ -73,11 +73,7 @@ def play_strip(run: Run, budget: Budget, episode: int) -> Strip:
 
 def draw_strips(strips: Sequence[Strip], out: Path) -> None:
     """Writes the picture of the frames to `out`."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(
         len(strips), FRAMES, figsize=(1.6 * FRAMES, 1.95 * len(strips)), layout="constrained", squeeze=False
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidates, draw_score_against_steps
 from sorl.scaling.summary import measure_of_pairs
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sorl.environments.named import is_ogbench
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.statistics.intervals import settings_text
 from sorl.statistics.measures import SUCCESS
 

@@ -10,7 +10,7 @@ from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.report.page import Page
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.statistics.aggregates import Estimate, fewest_seeds, interval_text, mean_over_tasks
 from sorl.statistics.measures import SUCCESS

@@ -9,21 +9,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.report.scores import task_measure
 from sorl.statistics.aggregates import Estimate
 from sorl.statistics.intervals import Interval, Row, score_interval
 from sorl.statistics.measures import SUCCESS, Measure
-from sorl.system.pictures import legend, plain, write_picture
+from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture
 
 
 def save(path: Path, draw: Callable[..., None], *, columns: int = 1, width: float = 5.0, height: float = 3.6) -> Path:
     """Calls `draw` with `columns` axes side by side and writes the figure; needs matplotlib (`ImportError`)."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()
     figure, axes = pyplot.subplots(1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False)
     draw(*axes[0])
     write_picture(figure, path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.statistics.intervals import Row
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
 

@@ -14,7 +14,7 @@ from sorl.report.origins import add_origins
 from sorl.report.page import Page
 from sorl.report.paper_table import add_published
 from sorl.report.population import draw_score_against_value
-from sorl.report.runs import ReportedRun
+from sorl.report.run import ReportedRun
 from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
 from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
@@ -276,10 +276,6 @@ def _estimates(
     rows: Mapping[str, Any], label: str, measure: Measure = SUCCESS, middle: float | None = None
 ) -> Callable[[Any], None]:
     return lambda axes: pictures.estimates(axes, rows, label, measure, middle)
-
-
-def _range(low: float, high: float) -> str:
-    return f"{low:.3f} .. {high:.3f}"
 
 
 def _steps(run: ReportedRun) -> set[int]:

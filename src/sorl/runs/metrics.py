@@ -1,6 +1,5 @@
 """Metrics of a run: rows in a file of JSON lines, with copies as CSV and in other sinks."""
 
-import csv
 import hashlib
 import json
 import math
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from sorl.statistics.intervals import member_of
-from sorl.system.files import whole_file
+from sorl.system.files import whole_file, write_csv
 
 
 PHASES: Mapping[str, str] = {
@@ -182,11 +181,7 @@ class MetricLog:
         identity = ["step", "member", "seed", *(name for name in names if "/" not in name)]
         columns = dict.fromkeys([*identity, *self._metric_columns]) | names
         found = {"step", "seed"}.union(*rows)
-
-        with whole_file(self._directory / "metrics.csv") as file:
-            writer = csv.DictWriter(file, [name for name in columns if name in found], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self._directory / "metrics.csv", rows, [name for name in columns if name in found])
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

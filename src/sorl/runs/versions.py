@@ -1,7 +1,6 @@
 """The software, hardware and numeric settings that a run's numbers depend on."""
 
 import hashlib
-import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 
 from sorl.config.options import TrainConfig
+from sorl.system.packages import installed_version
 
 
 PACKAGES = ("sorl", "jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy", "ogbench", "mujoco", "gymnasium")
@@ -25,7 +25,7 @@ def versions(config: TrainConfig) -> dict[str, Any]:
         "source_sha256": source_digest(Path(__file__).parents[1]),
         "success_timing": config.evaluation.success_timing,
         **numerics(),
-        **{package: _installed(package) for package in PACKAGES},
+        **{package: installed_version(package) for package in PACKAGES},
     }
 
 
@@ -38,13 +38,6 @@ def numerics() -> dict[str, Any]:
         "jax_default_matmul_precision",
     )
     return {name: getattr(jax.config, name) for name in names}
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def source_digest(package: Path) -> str:

@@ -5,7 +5,6 @@ if __name__ == "__main__":
 
     entry.run("sorl.scaling.__main__", stopped="the same command continues after the last finished pair")
 
-import csv
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from sorl.scaling.grid import Effort, Grid, Subject
 from sorl.scaling.pictures import save_pictures
 from sorl.scaling.summary import Pair, best_pair, grid_table, measure_of_pairs, sizes, summarise_grid
 from sorl.system import compilation, entry
-from sorl.system.files import make_directory, refuse_unwritable, whole_file
+from sorl.system.files import make_directory, refuse_unwritable, whole_file, write_csv
 from sorl.system.ranges import refuse_outside
 
 
@@ -225,10 +224,7 @@ def _choice(pairs: Sequence[Pair]) -> str:
 def _write(directory: Path, content: dict[str, Any]) -> None:
     with whole_file(directory / "scaling.json") as file:
         json.dump(content, file, allow_nan=False)
-    with whole_file(directory / "scaling.csv") as file:
-        writer = csv.DictWriter(file, list(content["pairs"][0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(content["pairs"])
+    write_csv(directory / "scaling.csv", content["pairs"])
     print(f"Wrote {directory / 'scaling.json'} and scaling.csv")
 
 

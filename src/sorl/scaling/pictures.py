@@ -9,7 +9,7 @@ import numpy as np
 
 from sorl.scaling.summary import Pair, best_pair, measure_of_pairs, pareto_front, sizes
 from sorl.statistics.measures import Measure
-from sorl.system.pictures import legend, plain, write_picture
+from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture
 
 
 def draw_score_against_steps(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -57,11 +57,7 @@ def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
 
 def save_pictures(pairs: Sequence[Pair], title: str, directory: Path) -> list[Path]:
     """Writes `scaling.png` and `pareto.png`; raises an `ImportError` if matplotlib is missing."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = pyplot_without_screen()
     paths = []
     for name, drawings in (
         ("scaling.png", (draw_score_against_steps, draw_score_against_candidates)),

@@ -38,6 +38,10 @@ class Cost:
     bytes: int
     """Bytes of the device for the state and the update, without the data."""
 
+    def run_seconds(self, updates: int) -> float:
+        """Seconds of a run of so many updates."""
+        return self.compilation + self.seconds * updates
+
 
 def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
     """Prints the runs, and if `measure` is set an estimate for `jobs` runs at a time."""
@@ -50,14 +54,14 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
                 print(f"Measuring {planned.run.agent} ..", file=sys.stderr, flush=True)
                 costs[shape] = cost_of(planned.config)
             found = costs[shape]
-            seconds = found.compilation + found.seconds * planned.config.updates
+            seconds = found.run_seconds(planned.config.updates)
             cost = f"; about {duration(seconds)}, {found.bytes / 2**20:.0f} MiB"
         print(f"{number:5d}  {planned.run.title}: {planned.config.updates} updates{cost}")
         print(f"       {planned.run.source} -> {planned.run.directory}")
     print(f"{len(runs)} runs of {sum(len(planned.run.policies) for planned in runs)} trainings.")
     if not measure:
         return
-    total = sum(costs[shape_of(one.config)].seconds * one.config.updates + _start(costs, one) for one in runs)
+    total = sum(costs[shape_of(one.config)].run_seconds(one.config.updates) for one in runs)
     most = max(cost.bytes for cost in costs.values())
     device = jax.devices()[0].device_kind
     print(
@@ -94,10 +98,6 @@ def cost_of(config: TrainConfig) -> Cost:
         jax.block_until_ready(program(agent, state, dataset, jnp.int32(UPDATES), own))
     seconds = (time.perf_counter() - start) / UPDATES
     return Cost(seconds, compilation, _bytes(program, dataset))
-
-
-def _start(costs: dict[str, Cost], planned: PlannedRun) -> float:
-    return costs[shape_of(planned.config)].compilation
 
 
 def _bytes(program: Any, dataset: Dataset) -> int:

@@ -3,7 +3,6 @@
 Nothing in them depends on when, where or in how many attempts the runs were trained.
 """
 
-import csv
 import dataclasses
 import itertools
 import shlex
@@ -17,7 +16,8 @@ import tyro
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
-from sorl.report.runs import ReportedRun, read_runs
+from sorl.report.run import ReportedRun
+from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics import intervals
@@ -27,7 +27,7 @@ from sorl.statistics.measures import SUCCESS, Measure
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states
 from sorl.system import entry
-from sorl.system.files import whole_file
+from sorl.system.files import whole_file, write_csv
 
 
 CSV, TEXT = "results.csv", "results.md"
@@ -67,10 +67,7 @@ def write_results(out: Path) -> str:
     ]
     read = read_runs(finished, [planned[path].method for path in finished]) if finished else []
     rows = [row for run in read for row in _rows(planned[run.directory], run)]
-    with whole_file(out / CSV) as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / CSV, rows, FIELDS)
     text = "\n".join([f"{counts(read_states(out, runs)).partition(',')[0]}.", *_tables(read)])
     with whole_file(out / TEXT) as file:
         file.write(f"{text}\n")

@@ -1,5 +1,6 @@
-"""Atomic file writes (temporary file, fsync, rename), JSON files, and system errors in one sentence."""
+"""Atomic file writes (temporary file, fsync, rename), JSON and CSV files, and system errors in one sentence."""
 
+import csv
 import errno
 import hashlib
 import json
@@ -8,7 +9,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -190,6 +191,14 @@ def write_json(path: Path, content: Any) -> None:
     """Writes `content` to a JSON file, atomically."""
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes rows to a CSV file, atomically; `columns` are in order and default to those of the first row."""
+    with whole_file(path) as file:
+        writer = csv.DictWriter(file, list(rows[0]) if columns is None else columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:

@@ -1,10 +1,20 @@
-"""Figures of matplotlib: atomic writes, and labels with any characters."""
+"""Figures of matplotlib: drawn without a display, with labels of any characters, and written atomically."""
 
 import warnings
 from pathlib import Path
 from typing import Any
 
 from sorl.system.files import whole_file
+
+
+def pyplot_without_screen() -> Any:
+    """Matplotlib's pyplot, which draws into memory; raises an `ImportError` if matplotlib is missing."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def write_picture(figure: Any, path: Path, dpi: int = 150) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sorl.config.changes import by_dotted_name
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.runs.metrics import check_rows, read_metrics, read_timings
@@ -106,7 +107,7 @@ def _rows(directory: Path) -> list[dict[str, Any]]:
 
 def _check_options(directory: Path, step: int, before: Mapping[str, Any], config: TrainConfig) -> None:
     # The conversion to JSON and back makes tuples lists on both sides.
-    old, new = _flat(before), _flat(json.loads(json.dumps(to_json(config))))
+    old, new = by_dotted_name(before), by_dotted_name(json.loads(json.dumps(to_json(config))))
     # An option that only one side has is of a different version of sorl, and has its default on the other side.
     changed = [name for name in old if name in new and name not in FREE and old[name] != new[name]]
     if new["updates"] < old["updates"]:
@@ -132,14 +133,3 @@ def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, pro
 
 def _short(digest: str | None) -> str:
     return "none" if digest is None else f"{digest[:12]}.."
-
-
-def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Options by dotted name."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    return {
-        name: value
-        for key, part in options.items()
-        for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()
-    }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import pathlib
 import platform
@@ -22,6 +21,7 @@ from sorl.environments.simulators import require_simulators
 from sorl.system.cores import available_cores
 from sorl.system.files import expanded, make_directory, named_errors
 from sorl.system.locks import exclusive
+from sorl.system.packages import installed_version
 
 
 REMEDY = "give a directory that you may write with --out, or set XDG_DATA_HOME to one"
@@ -86,15 +86,8 @@ def _settings(wanted: GeneratedSet) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     packages = ("sorl", "ogbench", "mujoco", "gymnasium", "numpy")
-    installed = {name: _version(name) for name in packages}
+    installed = {name: installed_version(name) or "not installed" for name in packages}
     return {"python": platform.python_version(), **installed}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:

@@ -31,7 +31,6 @@ def collect(environment: Any, recipe: Recipe, action_space: Any, *, reset_seed: 
     observation, _ = environment.reset(seed=reset_seed, options={"task_info": task})
 
     # Follow the shortest path with noisy actions until the episode is truncated.
-    # Follow the shortest path with noisy actions until the episode is truncated.
     rows: dict[str, list[Any]] = defaultdict(list)
     ended = False
     while not ended:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from sorl.data.checks import flags, refuse_unequal_rows
 from sorl.data.hdf5 import file as hdf5
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import chosen_keys, column_names, joined
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.rows import Rows, episodes_of
-from sorl.data.recorded.tables import flag
 
 
 BLOCK_BYTES = 1 << 23
@@ -70,10 +70,7 @@ def _refuse_wrong_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], wide
         if len(shape) > 2 or (key not in wide and len(shape) == 2 and shape[1] != 1):
             form = "[rows, size]" if key in wide else "[rows]"
             raise ValueError(f"{key} of {path} has shape {list(shape)}; give {form}.")
-    rows = {key: shape[0] for key, shape in shapes.items()}
-    if len(set(rows.values())) > 1 or 0 in rows.values():
-        counts = ", ".join(f"{key} {count}" for key, count in rows.items())
-        raise ValueError(f"The arrays of {path} have rows: {counts}; give all the same number, at least one.")
+    refuse_unequal_rows(path, shapes)
 
 
 def _blocks(
@@ -85,7 +82,7 @@ def _blocks(
     step = max(1, BLOCK_BYTES // max(1, width))
     for start in range(0, count, step):
         block = {key: array[start : start + step] for key, array in arrays.items()}
-        terminated, timed_out = (flag(path, key, block[key], start) for key in ("terminals", "timeouts"))
+        terminated, timed_out = (flags(path, key, block[key], start) for key in ("terminals", "timeouts"))
         yield Rows(
             observations=joined(path, {key: block[key] for key in keys}),
             actions=block["actions"],

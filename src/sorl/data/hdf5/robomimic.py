@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sorl.data.checks import flags
 from sorl.data.hdf5 import file as hdf5
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import chosen_keys, column_names, joined
 from sorl.data.recorded.rewards import RewardRule
-from sorl.data.recorded.tables import flag
 
 
 def recording(
@@ -118,7 +118,7 @@ def _episode(path: Path, file: Any, name: str, keys: Sequence[str], signal: str 
         observations = np.concatenate([observations, last])
     rewards = np.zeros(len(actions), np.float32) if signal is None else hdf5.array(demo, signal, where)[:].reshape(-1)
     if "dones" in demo:
-        terminated = flag(path, f"dones of {name}", hdf5.array(demo, "dones", where)[:], 0)
+        terminated = flags(path, f"dones of {name}", hdf5.array(demo, "dones", where)[:])
     else:
         terminated = np.zeros(len(actions), np.bool_)
     return LoggedEpisode(observations, actions, rewards, terminated, not terminated[-1:].any(), name)

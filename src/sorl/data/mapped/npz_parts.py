@@ -85,7 +85,7 @@ def _append(writer: MappedWriter, file: pathlib.Path) -> None:
     keys = checks.stored_keys(file)
     arrays = checks.read_arrays(file, ("observations", "actions", "terminals"), keys)
     checks.refuse_wrong_shapes(file, {"observations": arrays["observations"], "actions": arrays["actions"]}, arrays)
-    ends = checks.flags(file, arrays, "terminals")
+    ends = checks.flags(file, "terminals", arrays["terminals"])
     checks.refuse_open_end(file, ends)
     del arrays["terminals"]  # the lengths of the episodes say the same
     start = 0

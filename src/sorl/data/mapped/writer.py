@@ -109,7 +109,7 @@ class MappedWriter:
         rows = {name: np.asarray(values) for name, values in episode.items()}
         self._refuse_bad(where, rows)
         if "terminations" in rows:
-            rows["terminations"] = checks.flags(where, rows, "terminations")
+            rows["terminations"] = checks.flags(where, "terminations", rows["terminations"])
         self._refuse_other_arrays(where, _kinds(rows), EPISODE_ARRAYS)
         observations = rows["observations"]
         final = observations[-1:] if final_observation is None else np.asarray(final_observation)[None]

@@ -79,7 +79,7 @@ def _read_file(
     arrays = checks.read_arrays(path, (*sizes, "terminals"))
     checks.refuse_wrong_shapes(path, arrays, sizes)
     _refuse_unsuitable(path, arrays, sizes)
-    ends = checks.flags(path, arrays, "terminals")
+    ends = checks.flags(path, "terminals", arrays["terminals"])
     checks.refuse_open_end(path, ends)
     rewards, terminated = _judged(environment, task, arrays)
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from sorl.data import checks
+from sorl.data import checks, successors
 from sorl.data.columns import blocks, columns
 
 
@@ -22,8 +22,6 @@ OTHER_NAMES = {"terminals": "terminations", "timeouts": "truncations"}
 """Gymnasium's names, accepted in place of ours."""
 SYNONYMS = {"done": "terminals", "dones": "terminals", "acts": "actions"}
 """Common names of our keys that are not similar in spelling."""
-SUCCESSOR_TOLERANCE = 1e-5
-"""The share of a column's range by which a stored next observation may differ from the next row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def read_log(path: pathlib.Path) -> Log:
     _refuse_bad_arrays(path, arrays)
     ends, terminated = _ends(path, arrays)
     checks.refuse_open_end(path, ends)
-    successors, has_successor, notes = _successors(path, arrays, ends)
+    after, has_successor, notes = _successors(path, arrays, ends)
     if arrays["actions"].dtype.kind in "iu":
         notes.append(checks.whole_numbers_note(path))
     if unused:
@@ -85,7 +83,7 @@ def read_log(path: pathlib.Path) -> Log:
     for note in notes:
         warnings.warn(note, stacklevel=3)
     rows = {key: arrays[key] for key in ("observations", "actions", "rewards")}
-    return Log(path, rows, ends, terminated, successors, has_successor, scale, tuple(unused), tuple(notes))
+    return Log(path, rows, ends, terminated, after, has_successor, scale, tuple(unused), tuple(notes))
 
 
 def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -141,10 +139,10 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
     """Whether each row ends a trajectory, and whether it terminated its episode."""
     refuse_unclear_ends(path, arrays)
-    terminals = checks.flags(path, arrays, "terminals")
+    terminals = checks.flags(path, "terminals", arrays["terminals"])
     if "masks" in arrays:
-        return terminals, ~checks.flags(path, arrays, "masks")
-    return terminals | checks.flags(path, arrays, "timeouts"), terminals
+        return terminals, ~checks.flags(path, "masks", arrays["masks"])
+    return terminals | checks.flags(path, "timeouts", arrays["timeouts"]), terminals
 
 
 def refuse_unclear_ends(path: pathlib.Path, names: Container[str]) -> None:
@@ -167,15 +165,7 @@ def refuse_wrong_scale(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]
 def _successors(
     path: pathlib.Path, arrays: checks.Arrays, ends: Bool[np.ndarray, " rows"]
 ) -> tuple[Shaped[np.ndarray, "trajectories observation"], Bool[np.ndarray, " trajectories"], list[str]]:
-    """The observation after each trajectory, whether it is known, and warnings.
-
-    A `next_observations` that is a copy of the observations shifted by one row holds, after a trajectory's last row,
-    the first observation of the next trajectory, and bootstrapping from it would mix episodes. Such an observation
-    counts as unknown. It is not an error, because an environment that always starts in one state can also end in it;
-    the loss is then only one step of an episode. If the observation does not change across the boundary, the equality
-    proves nothing, and the observation is kept. If all boundaries look shifted, the file's last row counts as unknown
-    too. None of this is needed where `next_known` says which observations are known.
-    """
+    """The observation after each trajectory, whether it is known (see `sorl.data.successors`), and warnings."""
     last = np.flatnonzero(ends)
     observations = arrays["observations"]
     if "next_observations" not in arrays:
@@ -184,22 +174,18 @@ def _successors(
         return observations[last], np.zeros(len(last), np.bool_), []
     nexts = arrays["next_observations"]
     _refuse_other_successors(path, nexts, observations, ends)
-    successors = nexts[last]
+    found = nexts[last]
     if "next_known" in arrays:
-        known = checks.flags(path, arrays, "next_known")[last]
-        return np.where(known[:, None], successors, observations[last]), known, []
+        known = checks.flags(path, "next_known", arrays["next_known"])[last]
+        return np.where(known[:, None], found, observations[last]), known, []
     first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
-    foreign = checks.same_rows(successors, first) & ~checks.same_rows(successors, observations[last])
+    foreign = successors.is_foreign(found, first, observations[last])
     if len(last) > 1 and foreign[:-1].all():
         foreign[-1] = True
     if not foreign.any():
-        return successors, ~foreign, []
-    note = (
-        f"next_observations of {path.name} reach into the next episode after {int(foreign.sum())} of {len(last)} "
-        f"episodes (first in row {int(last[np.argmax(foreign)])}), so these next observations count as unknown; "
-        "store the observation after the last step, before the reset."
-    )
-    return np.where(foreign[:, None], observations[last], successors), ~foreign, [note]
+        return found, ~foreign, []
+    note = successors.foreign_note(path, int(foreign.sum()), len(last), int(last[np.argmax(foreign)]))
+    return np.where(foreign[:, None], observations[last], found), ~foreign, [note]
 
 
 def _refuse_other_successors(
@@ -218,14 +204,9 @@ def _refuse_other_successors(
             "give the same shape."
         )
     found = columns(observations)
-    allowed = SUCCESSOR_TOLERANCE * (found.high - found.low)
+    allowed = successors.TOLERANCE * (found.high - found.low)
     before = observations[:-1]
     for block in blocks(before):
         after = slice(block.start + 1, min(block.stop, len(before)) + 1)
         agree = checks.same_rows(nexts[:-1][block], observations[after], allowed) | ends[:-1][block]
-        if not agree.all():
-            row = block.start + int(np.argmin(agree))
-            raise ValueError(
-                f"next_observations of {path} in row {row} is not the observation of row {row + 1}, although row {row} "
-                "ends no trajectory; keep the steps in order and mark the ends."
-            )
+        successors.refuse_others(path, agree, block.start)

@@ -17,6 +17,7 @@ from sorl.data.mapped.manifest import is_data_directory, refuse_missing, refuse_
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log, read_log
+from sorl.data.own_logs.options import LogOptions
 from sorl.data.own_logs.placing import Placed, device_datasets, host_datasets, size_of
 from sorl.data.own_logs.record import about
 from sorl.data.recorded.origin import held_out as held_out_numbers
@@ -76,29 +77,33 @@ def load_logs(
 
     Raises a `ValueError` for bad data or a bad argument, and a `FileNotFoundError` if there is no file.
     """
-    path = expanded(pathlib.Path(path), "give its full name")
-    _refuse_bad_options(validation_fraction, observation_margin)
+    options = LogOptions(
+        pathlib.Path(path),
+        validation_fraction,
+        observation_margin,
+        action_low,
+        action_high,
+        sparse_rewards,
+        reward_scale,
+        residence,
+    )
+    return load_file(options, seed=seed, normalisation=normalisation)
+
+
+def load_file(options: LogOptions, *, seed: int = 0, normalisation: Normalisation | None = None) -> LoadedData:
+    """As `load_logs`, with its arguments as `options`."""
+    path = expanded(options.path, "give its full name")
+    _refuse_bad_options(options)
     refuse_missing(path)
     refuse_other_directory(path)
-    log, chosen = _read(path, residence)
-    return load_log(
-        _with_origin(log),
-        validation_fraction=validation_fraction,
-        seed=seed,
-        observation_margin=observation_margin,
-        action_low=action_low,
-        action_high=action_high,
-        sparse_rewards=sparse_rewards,
-        reward_scale=reward_scale,
-        residence=chosen,
-        normalisation=normalisation,
-    )
+    log, chosen = _read(path, options.residence)
+    return load_log(_with_origin(log), options, seed=seed, chosen=chosen, normalisation=normalisation)
 
 
-def _read(path: pathlib.Path, residence: Residence | Chosen) -> tuple[Log, Residence | Chosen]:
+def _read(path: pathlib.Path, residence: Residence | Chosen) -> tuple[Log, Chosen | None]:
     """Reads a file or data directory; that of a directory is chosen before, so that no more than needed is read."""
     if not is_data_directory(path):
-        return read_log(path), residence
+        return read_log(path), None
     if not isinstance(residence, Chosen):
         residence = choose(residence, mapped_size(path), path)
     return read_directory(path, in_memory=residence.residence != "disk"), residence
@@ -106,42 +111,37 @@ def _read(path: pathlib.Path, residence: Residence | Chosen) -> tuple[Log, Resid
 
 def load_log(
     log: Log,
+    options: LogOptions,
     *,
-    validation_fraction: float = 0.1,
     seed: int = 0,
-    observation_margin: float | None = 1.5,
-    action_low: float | Sequence[float] | None = None,
-    action_high: float | Sequence[float] | None = None,
-    sparse_rewards: bool = False,
-    reward_scale: float = 1.0,
-    residence: Residence | Chosen = "device",
+    chosen: Chosen | None = None,
     normalisation: Normalisation | None = None,
 ) -> LoadedData:
     """Splits checked trajectories of any file format, computes their scales, and puts them where they stay.
 
-    **Arguments:** `log`, whose rows are removed as they are put on a device; `residence`, as for `load_logs`, or one
-    that was chosen before reading; the others as for `load_logs`.
+    **Arguments:** `log`, whose rows are removed as they are put on a device; `chosen`, where they stay, if that was
+    chosen before reading; `seed` and `normalisation` as for `load_logs`.
 
     Returns and raises as `load_logs` does.
     """
-    _refuse_bad_options(validation_fraction, observation_margin)
-    chosen = residence if isinstance(residence, Chosen) else choose(residence, size_of(log), log.path)
+    _refuse_bad_options(options)
+    chosen = chosen or choose(options.residence, size_of(log), log.path)
     # The training rows determine the scales; a validation file beside the log only widens the action range.
-    split = _split(log, validation_fraction, seed, chosen)
+    split = _split(log, options.validation_fraction, seed, chosen)
     logs = [log, *split.beside]
-    if sparse_rewards:
+    if options.sparse_rewards:
         for part in logs:
             part.rows["rewards"] = sparse(part.rows["rewards"])
-    if reward_scale != 1:
+    if options.reward_scale != 1:
         for part in logs:
-            part.rows["rewards"] = _scaled(part, reward_scale)
+            part.rows["rewards"] = _scaled(part, options.reward_scale)
     if normalisation is None:
-        limits = scales.action_range(logs, action_low, action_high)
+        limits = scales.action_range(logs, options.action_low, options.action_high)
     else:
         limits = scales.kept_range(logs, normalisation)
     observations, actions = _observations(log, split.train), _actions(log, split.train, limits)
     if normalisation is None:
-        normalisation = scales.normalisation(observations, limits, observation_margin)
+        normalisation = scales.normalisation(observations, limits, options.observation_margin)
     elif len(normalisation.observation_mean) != len(observations.mean):
         size, expected = len(observations.mean), len(normalisation.observation_mean)
         raise ValueError(
@@ -158,10 +158,10 @@ def load_log(
             f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
         )
     provenance = _provenance(log, found, split, validation_set)
-    if sparse_rewards:
+    if options.sparse_rewards:
         provenance["sparse_rewards"] = True
-    if reward_scale != 1:
-        provenance["reward_scale"] = reward_scale
+    if options.reward_scale != 1:
+        provenance["reward_scale"] = options.reward_scale
     return LoadedData(train_set, validation_set, normalisation, provenance, chosen)
 
 
@@ -176,10 +176,10 @@ def _scaled(log: Log, factor: float) -> Shaped[np.ndarray, " rows"]:
     return scaled
 
 
-def _refuse_bad_options(validation_fraction: float, observation_margin: float | None) -> None:
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"The validation fraction is {validation_fraction}; give a number in [0, 1).")
-    scales.refuse_bad_margin(observation_margin)
+def _refuse_bad_options(options: LogOptions) -> None:
+    if not 0 <= options.validation_fraction < 1:
+        raise ValueError(f"The validation fraction is {options.validation_fraction}; give a number in [0, 1).")
+    scales.refuse_bad_margin(options.observation_margin)
 
 
 class _Split(NamedTuple):
@@ -269,7 +269,7 @@ def _with_origin(log: Log) -> Log:
         if recorded is not None:
             origin |= {"about": recorded}
         if note is not None:
-            warnings.warn(note, stacklevel=3)
+            warnings.warn(note, stacklevel=4)
             log = dataclasses.replace(log, notes=(*log.notes, note))
     numbers, held_out = held_out_numbers(origin.get("about")), np.zeros(len(log.successors), np.bool_)
     if not numbers or min(numbers) < 0 or max(numbers) >= len(held_out):

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from sorl.data.residence import Residence
 
@@ -27,7 +26,3 @@ class LogOptions:
     """Multiply every reward by this."""
     residence: Residence = "auto"
     """Where the data stay: on the device, on the host, or on disk; auto: the fastest for which there is memory."""
-
-    def of_loading(self) -> dict[str, Any]:
-        """The options but the path, by the names of the arguments of `load_logs` and `load_log`."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(LogOptions)[1:]}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from sorl.data.checks import LARGEST_ACTION
-from sorl.data.columns import Columns, blocks, columns, is_constant
+from sorl.data.columns import Columns, blocks, columns, eps, is_constant
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.file import Log, refuse_wrong_scale
 from sorl.system.ranges import MAX_NUMBER
@@ -49,7 +49,7 @@ def action_range(
     found = [columns(log.rows["actions"]) for log in logs]
     logged = Range(np.min([x.low for x in found], axis=0), np.max([x.high for x in found], axis=0))
     # Whether an action is constant depends on the coarsest dtype of the files.
-    coarsest = max((log.rows["actions"].dtype for log in logs), key=_eps)
+    coarsest = max((log.rows["actions"].dtype for log in logs), key=eps)
     constant = is_constant(*logged, coarsest)
     stated = _stated(logs[0], low, high)
     if stated is not None:
@@ -72,7 +72,7 @@ def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
                 f"The actions of {log.path} have size {actions.shape[1]}, those of the run {len(low)}; give its logs."
             )
         # The range was rounded to float32, and a constant may vary by a few rounding steps of its dtype.
-        slack = 8 * max(_eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
+        slack = 8 * max(eps(actions.dtype), SINGLE_EPS) * np.maximum(np.abs(low), np.abs(high))
         count, first = 0, None
         for block in blocks(actions):
             outside = (actions[block] < low - slack) | (actions[block] > high + slack)
@@ -209,7 +209,3 @@ def _rounded(wanted: Range, logged: Range, constant: Shaped[np.ndarray, " action
     return Range(
         np.where(constant, middle, low).astype(np.float64), np.where(constant, middle, high).astype(np.float64)
     )
-
-
-def _eps(dtype: np.dtype) -> float:
-    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0

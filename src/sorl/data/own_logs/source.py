@@ -5,7 +5,7 @@ import pathlib
 
 from sorl.data.loaded import LoadedData
 from sorl.data.normalisation import Normalisation
-from sorl.data.own_logs.load import load_logs
+from sorl.data.own_logs.load import load_file
 from sorl.data.own_logs.options import LogOptions
 from sorl.data.own_logs.recording import recording
 from sorl.data.recorded.episodes import Recording
@@ -31,4 +31,4 @@ class Logs(LogOptions):
 
         Raises as `load_logs` does.
         """
-        return load_logs(self.path, **self.of_loading(), normalisation=normalisation)
+        return load_file(self, normalisation=normalisation)

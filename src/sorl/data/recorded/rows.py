@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from sorl.data.checks import same_rows
-from sorl.data.own_logs.file import SUCCESSOR_TOLERANCE
+from sorl.data import successors
+from sorl.data.checks import not_closed, same_rows
 from sorl.data.recorded.episodes import LoggedEpisode
 
 
@@ -71,10 +71,7 @@ def _trajectories(path: Path, blocks: Iterable[Rows], notes: list[str], open_end
         last = pending[-1]
         if not last.ends[-1] and last.episode is None:
             if not open_end:
-                raise ValueError(
-                    f"The last trajectory of {path} is not closed: row {row - 1} is the last and not marked as an end; "
-                    "mark the last row of every trajectory."
-                )
+                raise not_closed(path, row - 1)
             notes.append(
                 f"The last trajectory of {path.name} is not marked as ended in row {row - 1}; it counts as cut."
             )
@@ -125,7 +122,7 @@ def _with_last_states(
             bounds = rows.observations.min(axis=0), rows.observations.max(axis=0)
             low = bounds[0] if low is None else np.minimum(low, bounds[0])
             high = bounds[1] if high is None else np.maximum(high, bounds[1])
-            _refuse_other_successors(path, first, rows, SUCCESSOR_TOLERANCE * (high - low).astype(np.float64))
+            _refuse_other_successors(path, first, rows, successors.TOLERANCE * (high - low).astype(np.float64))
         if beginning is None:
             beginning = rows.observations[:1]
         if waiting is not None:
@@ -137,11 +134,7 @@ def _with_last_states(
         none_trusted = number > 0 and len(foreign) == number
         yield _episode(*waiting, none_trusted or _is_first_of_next(rows, beginning), foreign)
     if foreign and waiting is not None:
-        notes.append(
-            f"next_observations of {path.name} reach into the next episode after {len(foreign)} of {waiting[0] + 1} "
-            f"episodes (first in row {foreign[0]}), so these next observations count as unknown; store the observation "
-            "after the last step, before the reset."
-        )
+        notes.append(successors.foreign_note(path, len(foreign), waiting[0] + 1, foreign[0]))
 
 
 def _refuse_cut_inside(path: Path, first: int, rows: Rows) -> None:
@@ -168,8 +161,7 @@ def _is_first_of_next(rows: Rows, following: Shaped[np.ndarray, "1 observation"]
     """Whether the last stored successor only repeats the next trajectory's first observation."""
     if rows.successors is None or rows.known is not None:
         return False
-    last, own = rows.successors[-1:], rows.observations[-1:]
-    return bool(same_rows(last, following)[0]) and not bool(same_rows(last, own)[0])
+    return bool(successors.is_foreign(rows.successors[-1:], following, rows.observations[-1:])[0])
 
 
 def _refuse_other_successors(path: Path, first: int, rows: Rows, allowed: Shaped[np.ndarray, " observation"]) -> None:
@@ -181,9 +173,4 @@ def _refuse_other_successors(path: Path, first: int, rows: Rows, allowed: Shaped
         )
     with np.errstate(invalid="ignore"):
         agree = same_rows(rows.successors[:-1], rows.observations[1:], allowed)
-    if not agree.all():
-        row = first + int(np.argmin(agree))
-        raise ValueError(
-            f"next_observations of {path} in row {row} is not the observation of row {row + 1}, although row {row} "
-            "ends no trajectory; keep the steps in order and mark the ends."
-        )
+    successors.refuse_others(path, agree, first)

@@ -43,7 +43,7 @@ class RecordedSource(LogOptions, abc.ABC):
 
         Raises a `ValueError`, one sentence, for data that cannot be used.
         """
-        return load_log(log_of(self.recording()), **self.of_loading(), normalisation=normalisation)
+        return load_log(log_of(self.recording()), self, normalisation=normalisation)
 
 
 def log_of(recording: Recording) -> Log:

@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Shaped
 
+from sorl.data.checks import flags
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import column_names, joined
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.rows import Rows, episodes_of
-from sorl.data.recorded.tables import flag
 from sorl.data.tables.mapping import Mapping
 from sorl.system.entry import nearest
 
@@ -126,21 +126,21 @@ def _rows(
     for block in blocks:
         count = len(block[mapping.actions[0]])
 
-        def flags(name: str | None, block=block, count=count, first=first) -> Bool[np.ndarray, " rows"]:
-            return np.zeros(count, np.bool_) if name is None else flag(path, name, block[name], first)
+        def flagged(name: str | None, block=block, count=count, first=first) -> Bool[np.ndarray, " rows"]:
+            return np.zeros(count, np.bool_) if name is None else flags(path, name, block[name], first)
 
-        terminals, timeouts = flags(mapping.terminals), flags(mapping.timeouts)
+        terminals, timeouts = flagged(mapping.terminals), flagged(mapping.timeouts)
         successors = mapping.next_observations
         yield Rows(
             observations=joined(path, {name: block[name] for name in mapping.observations}),
             actions=joined(path, {name: block[name] for name in mapping.actions}),
             rewards=np.zeros(count, np.float32) if signal is None else block[signal].reshape(-1),
-            terminated=terminals if mapping.masks is None else ~flags(mapping.masks),
+            terminated=terminals if mapping.masks is None else ~flagged(mapping.masks),
             # Where episodes have numbers, a task that is solved early need not end the trajectory.
             ends=terminals | timeouts if mapping.episode is None else np.zeros(count, np.bool_),
             truncated=timeouts,
             successors=None if successors is None else joined(path, {name: block[name] for name in successors}),
-            known=None if mapping.next_known is None else flags(mapping.next_known),
+            known=None if mapping.next_known is None else flagged(mapping.next_known),
             episode=None if mapping.episode is None else _numbers(path, mapping.episode, block[mapping.episode], first),
             times=None if mapping.time is None else block[mapping.time].reshape(-1),
         )
