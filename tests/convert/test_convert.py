@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -184,9 +185,28 @@ def test_nothing_is_overwritten(tmp_path, source, name):
 
 def test_a_record_is_not_overwritten(tmp_path, source):
     (tmp_path / "out.npz.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="out.npz.json exists already; remove it, or give another name"):
+    with pytest.raises(FileExistsError, match="out.npz.json exists and is no earlier result of this command; give"):
         convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
+    assert (tmp_path / "out.npz.json").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz.json", "source"]
+
+
+def test_a_conversion_that_is_killed_leaves_no_file_without_its_record(tmp_path, source, monkeypatch):
+    recording = _recording(_episodes([(True, False)] * 2), source)
+    recording = dataclasses.replace(recording, held_out=frozenset({"episode 1"}))
+    rename = os.replace
+
+    def killed(temporary, path):
+        rename(temporary, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(recording, tmp_path / "out.npz", quiet=True)
+    assert not (tmp_path / "out.npz").exists()
+    convert(recording, tmp_path / "out.npz", quiet=True)
+    assert Logs(tmp_path / "out.npz").recording().held_out == recording.held_out
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])
