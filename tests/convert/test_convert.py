@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -173,6 +174,19 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, source, name):
     with pytest.raises(ValueError, match=r"rewards of .*source in step 2 of episode 1: nan, which is not finite"):
         convert(_recording(episodes, source), tmp_path / name, quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_a_directory_that_refuses_new_files_is_named_by_the_output(tmp_path, source, monkeypatch):
+    opened = os.open
+
+    def refuse(path, flags, *mode, **options):
+        if flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match=r"/out\.npz cannot be written: read-only file system; give a directory"):
+        convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])

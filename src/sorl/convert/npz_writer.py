@@ -64,8 +64,10 @@ class NpzWriter:
         }
         for name, values in columns.items():
             if name not in self._columns:
+                # An error about a file whose name has the output's is reworded as one about the output.
                 with named_errors(self._path):
-                    file = self._files.enter_context(tempfile.TemporaryFile(dir=self._path.parent))
+                    temporary = tempfile.TemporaryFile(dir=self._path.parent, prefix=f".{self._path.name}.")
+                    file = self._files.enter_context(temporary)
                 self._columns[name] = _Column(file, values.dtype, values.shape[1:], self._path)
             self._columns[name].append(values)
 
