@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -174,6 +176,19 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, source, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
+def test_a_directory_that_refuses_new_files_is_named_by_the_output(tmp_path, source, monkeypatch):
+    opened = os.open
+
+    def refuse(path, flags, *mode, **options):
+        if flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return opened(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match=r"/out\.npz cannot be written: read-only file system; give a directory"):
+        convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
+
+
 @pytest.mark.parametrize("name", ["out.npz", "out"])
 def test_nothing_is_overwritten(tmp_path, source, name):
     (tmp_path / name).write_text("mine")
@@ -184,9 +199,28 @@ def test_nothing_is_overwritten(tmp_path, source, name):
 
 def test_a_record_is_not_overwritten(tmp_path, source):
     (tmp_path / "out.npz.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="out.npz.json exists already; remove it, or give another name"):
+    with pytest.raises(FileExistsError, match="out.npz.json exists and is no earlier result of this command; give"):
         convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
+    assert (tmp_path / "out.npz.json").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz.json", "source"]
+
+
+def test_a_conversion_that_is_killed_leaves_no_file_without_its_record(tmp_path, source, monkeypatch):
+    recording = _recording(_episodes([(True, False)] * 2), source)
+    recording = dataclasses.replace(recording, held_out=frozenset({"episode 1"}))
+    rename = os.replace
+
+    def killed(temporary, path):
+        rename(temporary, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(recording, tmp_path / "out.npz", quiet=True)
+    assert not (tmp_path / "out.npz").exists()
+    convert(recording, tmp_path / "out.npz", quiet=True)
+    assert Logs(tmp_path / "out.npz").recording().held_out == recording.held_out
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])

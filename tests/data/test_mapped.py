@@ -295,6 +295,7 @@ def _edited(path, change):
         (lambda it: it.update(units="rad"), "has the unknown field 'units'; read it with the release that wrote it"),
         (lambda it: it.update(format="zarr"), "format 'zarr' instead of 'sorl-data'"),
         (lambda it: it.update(rows=10), "is damaged .observations has 9 rows.; copy"),
+        (lambda it: it.update(arrays=None), "is damaged .'NoneType' object has no attribute 'items'.; copy"),
         (lambda it: it["arrays"].pop("actions"), "is damaged .it lists no array actions.; copy"),
         (
             lambda it: it["arrays"].update({"../x": it["arrays"]["actions"]}),

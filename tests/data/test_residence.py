@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import os
 import pathlib
+import shutil
 
 import hypothesis
 import hypothesis.strategies as st
@@ -181,6 +183,28 @@ def test_a_damaged_block_is_refused_under_every_residence(both, tmp_path):
     for place in ("device", "host", "disk"):
         with pytest.raises(ValueError, match=r"Block 0 of .*rewards.npy \(rows 0 to 10\) is damaged"):
             load_logs(path, residence=place)
+
+
+@pytest.mark.parametrize("change", [b"", b"\0" * 8])
+def test_a_file_that_changes_under_a_training_is_refused(both, tmp_path, change):
+    copy = tmp_path / "logs"
+    shutil.copytree(both[1], copy)
+    data = load_logs(copy, residence="disk").train
+    before = data.gather(np.arange(4), Window())
+    path = copy / "rewards.npy"
+    with path.open("r+b") as file:
+        file.seek(128)
+        file.write(change) if change else file.truncate()
+    with pytest.raises(ValueError, match=r"rewards\.npy was changed while it was in use; restore it from a copy"):
+        data.gather(np.arange(4), Window())
+    # Who has a file open that is replaced or removed still reads the old one.
+    shutil.copy(both[1] / "rewards.npy", tmp_path / "rewards.npy")
+    os.replace(tmp_path / "rewards.npy", path)
+    data = load_logs(copy, residence="disk").train
+    shutil.copy(path, tmp_path / "rewards.npy")
+    os.replace(tmp_path / "rewards.npy", path)
+    (copy / "actions.npy").unlink()
+    np.testing.assert_array_equal(data.gather(np.arange(4), Window()).rewards, before.rewards)
 
 
 def test_the_digest_of_a_directory_identifies_its_data(both):

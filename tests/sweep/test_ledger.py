@@ -71,6 +71,13 @@ def test_a_run_that_has_not_begun_is_missing_and_a_locked_one_is_running(tmp_pat
     assert (state.kind, state.step, state.updates_per_second) == ("running", 40, 5.0)
 
 
+def test_a_damaged_row_of_timings_is_left_out(tmp_path):
+    write(tmp_path / "run", policies=DONE)
+    with (tmp_path / "run" / "timings.jsonl").open("a") as file:
+        file.write('{"step": 1e999}\n{"step": "60"}\n[]\n{"st')
+    assert state_of(tmp_path / "run", RUN).step == 40
+
+
 def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
     failed = SweepRun("failed", "fql", None, (0,), ("seed-0",), {}, 40, False, "d", (), "-")
     runs = [RUN, failed, SweepRun("none", "bc", None, (3,), ("seed-3",), {}, 100, False, "d", (), "-")]

@@ -13,7 +13,7 @@ from sorl.data.mapped.writer import MappedWriter
 from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
-from sorl.system.files import make_directory, write_json
+from sorl.system.files import make_directory, refuse_other_file
 from sorl.system.progress import Progress
 
 
@@ -83,13 +83,11 @@ def convert(recording: Recording, out: Path, *, quiet: bool = False) -> Converte
         raise ValueError(f"{out} ends in {out.suffix}; give NAME.npz, or the name of a directory without an ending.")
     make_directory(out.parent)
     if out.suffix:
-        record = records.record_path(out)
-        if record.exists():
-            raise FileExistsError(f"{record} exists already; remove it, or give another name.")
+        # A conversion that was killed may have left its record.
+        refuse_other_file(records.record_path(out), b'{\n  "size": ')
         with NpzWriter(out, recording.action_limits) as writer:
             _copy(recording, writer.append, done, quiet)
-            found = _provenance(done)
-        write_json(record, {**records.fingerprint(out), **found})
+            writer.provenance |= _provenance(done)
         return done
     with MappedWriter(out, action_range=recording.action_limits) as writer:
         _copy(recording, lambda episode: _append(writer, episode), done, quiet)

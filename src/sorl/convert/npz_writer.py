@@ -10,8 +10,9 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Shaped
 
+from sorl.data import records
 from sorl.data.recorded.episodes import LoggedEpisode
-from sorl.system.files import named_errors, whole_file
+from sorl.system.files import named_errors, whole_file, write_json
 
 
 BLOCK_BYTES = 1 << 23
@@ -20,7 +21,7 @@ DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class NpzWriter:
-    """An npz file of own logs that is being written; it exists only when the block ends without error.
+    """An npz file of own logs that is being written; it and its record exist only when the block ends without error.
 
     Columns are collected in unnamed files in the output's directory, and joined at the end.
 
@@ -31,6 +32,8 @@ class NpzWriter:
 
     def __init__(self, path: Path, action_limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None):
         self._path, self._limits = path, action_limits
+        self.provenance: dict[str, Any] = {}
+        """The origin of the data, for the record, which may be completed while they are written."""
         self._files = ExitStack()
         self._columns: dict[str, _Column] = {}
         self._known: list[bool] = []
@@ -61,8 +64,10 @@ class NpzWriter:
         }
         for name, values in columns.items():
             if name not in self._columns:
+                # An error about a file whose name has the output's is reworded as one about the output.
                 with named_errors(self._path):
-                    file = self._files.enter_context(tempfile.TemporaryFile(dir=self._path.parent))
+                    temporary = tempfile.TemporaryFile(dir=self._path.parent, prefix=f".{self._path.name}.")
+                    file = self._files.enter_context(temporary)
                 self._columns[name] = _Column(file, values.dtype, values.shape[1:], self._path)
             self._columns[name].append(values)
 
@@ -70,17 +75,21 @@ class NpzWriter:
         columns = self._columns
         ends, terminated, truncated = (columns[name].whole() for name in ("ends", "terminated", "truncated"))
         flags = _flags(ends, terminated, truncated)
-        with whole_file(self._path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name in ("observations", "actions", "rewards"):
-                _write(archive, name, columns[name].dtype, columns[name].shape, columns[name].blocks())
-            if any(self._known):
-                observations = columns["observations"]
-                following = self._next_observations(ends, terminated)
-                _write(archive, "next_observations", observations.dtype, observations.shape, following)
-                flags["next_known"] = np.ones(len(ends), np.bool_)
-                flags["next_known"][ends] = self._known
-            for name, values in {**flags, **self._action_limits()}.items():
-                _write(archive, name, values.dtype, values.shape, iter([values]))
+        with whole_file(self._path, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name in ("observations", "actions", "rewards"):
+                    _write(archive, name, columns[name].dtype, columns[name].shape, columns[name].blocks())
+                if any(self._known):
+                    observations = columns["observations"]
+                    following = self._next_observations(ends, terminated)
+                    _write(archive, "next_observations", observations.dtype, observations.shape, following)
+                    flags["next_known"] = np.ones(len(ends), np.bool_)
+                    flags["next_known"][ends] = self._known
+                for name, values in {**flags, **self._action_limits()}.items():
+                    _write(archive, name, values.dtype, values.shape, iter([values]))
+            # The record goes first: without it the data's own split would be lost.
+            file.flush()
+            write_json(records.record_path(self._path), {**records.fingerprint(Path(file.name)), **self.provenance})
 
     def _next_observations(self, ends: np.ndarray, terminated: np.ndarray) -> Iterator[Shaped[np.ndarray, "rows size"]]:
         """The observation after each step, block by block.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from sorl.data.arrays import aligned, network_actions
 from sorl.data.columns import blocks
-from sorl.data.paging import mapping, release
+from sorl.data.paging import mapping, refuse_changed, release
 from sorl.data.transitions import Window, Windows
 
 
@@ -103,6 +103,7 @@ class HostDataset:
         """Gathers what the windows that begin at the given transitions read, as `Dataset.gather` does; numpy arrays."""
         flat = indices.reshape(-1).astype(np.int64)
         mapped = [array for array in self.rows if array is not None and mapping(array) is not None]
+        refuse_changed(*mapped)  # the system kills a process that reads behind the end of a cut file
         # Mapped files are read from their beginning to their end, which is the fastest way for disks and page faults.
         order = np.argsort(flat) if mapped else None
         found: Windows | None = None
@@ -113,6 +114,7 @@ class HostDataset:
             for whole, some in zip(_leaves(found), _leaves(part), strict=True):
                 whole[places] = some
             release(*mapped)
+        refuse_changed(*mapped)
         assert found is not None, "a batch has at least one window"
         shaped: dict[str, Any] = {
             name: None if leaf is None else leaf.reshape(*indices.shape, *leaf.shape[1:])

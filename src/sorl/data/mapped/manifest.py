@@ -160,7 +160,7 @@ def read_manifest(directory: pathlib.Path) -> Manifest:
         raise ValueError(f"{path} has the unknown field {unknown[0]!r}; read it with the release that wrote it.")
     try:
         return _manifest(content)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split()).rstrip('.')}); {REMEDY}.") from error
 
 

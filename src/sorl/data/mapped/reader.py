@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from sorl.data.mapped.manifest import HEADER_BYTES, REMEDY, ArrayFile, Block, Manifest, read_manifest
+from sorl.data.paging import map_file
 from sorl.system.files import named_errors
 
 
@@ -84,8 +85,7 @@ def verified_pieces(path: pathlib.Path, array: ArrayFile) -> Iterator[memoryview
 
 def _mapped(path: pathlib.Path, array: ArrayFile) -> np.ndarray:
     with named_errors(path, "opened", "give files that you may read"):
-        mapped = np.memmap(path, dtype=array.dtype, mode="r", offset=HEADER_BYTES, shape=array.shape)
-    return mapped
+        return map_file(path, array.dtype, array.shape, offset=HEADER_BYTES)
 
 
 def _refuse_other_size(path: pathlib.Path, array: ArrayFile) -> None:
