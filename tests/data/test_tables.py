@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sorl.convert.convert import convert
 from sorl.data import Logs
 from sorl.data.recorded import checks
 from sorl.data.sources import user_source
@@ -109,6 +110,16 @@ def test_an_npz_file_is_a_table_where_a_mapping_says_so(tmp_path):
     assert second.rewards.tolist() == [2, 3] and not second.terminated.any()
     data = TableFile(path, validation_fraction=0.0).load()
     assert data.normalisation.action_high.tolist() == [2.0] and len(data.train) == 3
+
+
+def test_own_logs_that_were_converted_from_a_table_are_no_table(tmp_path):
+    (tmp_path / "a.csv").write_text("x,u,r,run\n1,2,3,0\n4,5,6,0\n7,8,9,1\n")
+    (tmp_path / "a.toml").write_text('observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "run"\n')
+    convert(TableFile(tmp_path / "a.csv").recording(), tmp_path / "a.npz", quiet=True)
+    assert user_source(tmp_path / "a.npz") is Logs  # although a.toml lies beside it
+    assert user_source(tmp_path / "a.npz", tmp_path / "a.toml") is TableFile
+    first, second = _read(Logs(tmp_path / "a.npz"))
+    assert first.observations.tolist() == [[1], [4]] and second.rewards.tolist() == [9]
 
 
 def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
