@@ -122,6 +122,20 @@ def test_own_logs_that_were_converted_from_a_table_are_no_table(tmp_path):
     assert first.observations.tolist() == [[1], [4]] and second.rewards.tolist() == [9]
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_, np.float16])
+def test_observations_whose_range_their_own_dtype_cannot_hold(tmp_path, dtype):
+    states = np.array([[-100], [100], [7], [1]]).astype(dtype)
+    if dtype == np.float16:
+        states = np.array([[-60000], [60000], [7], [1]], dtype)
+    ends = np.array([0, 1, 0, 1])
+    columns = {"observations": states, "actions": np.ones((4, 1)), "rewards": np.zeros(4), "terminals": ends}
+    after = {"next_observations": np.roll(states, -1, axis=0), "next_known": np.ones(4)}
+    np.savez(tmp_path / "a.npz", timeouts=np.zeros(4), **columns, **after)  # type: ignore[arg-type]
+    first, second = _read(Logs(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(first.observations, states[:3], strict=True)
+    np.testing.assert_array_equal(second.observations, states[[2, 3, 0]], strict=True)
+
+
 def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
     found = recorded_files.episodes(dtype=np.float64)
     steps = np.cumsum([len(one["rewards"]) for one in found])
