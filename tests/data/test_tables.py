@@ -136,6 +136,12 @@ def test_observations_whose_range_their_own_dtype_cannot_hold(tmp_path, dtype):
     np.testing.assert_array_equal(second.observations, states[[2, 3, 0]], strict=True)
 
 
+def test_masks_tell_a_cut_from_a_termination(tmp_path):
+    columns = {"observations": np.zeros((4, 1)), "actions": np.ones((4, 1)), "rewards": np.zeros(4)}
+    np.savez(tmp_path / "a.npz", terminals=[0, 1, 0, 1], masks=[1, 0, 1, 1], **columns)  # type: ignore[arg-type]
+    assert [one.truncated for one in _read(Logs(tmp_path / "a.npz"))] == [False, True]
+
+
 def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):
     found = recorded_files.episodes(dtype=np.float64)
     steps = np.cumsum([len(one["rewards"]) for one in found])
