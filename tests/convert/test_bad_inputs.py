@@ -263,6 +263,10 @@ BAD = {
         _d4rl(_put("rewards", np.array([0.0] * 11 + [np.inf], np.float16))),
         "row 11 (episode 2): inf, which is not finite",
     ),
+    "a list that names a demo twice": (
+        _robomimic(lambda file: file.create_dataset("mask/valid", data=[b"demo_1", b"demo_1"])),
+        "mask/valid of .. names 'demo_1' twice; name each demonstration once",
+    ),
     "two columns of one name": (_two_columns, "has two columns named 'u'; give each another name"),
     "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
     "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),

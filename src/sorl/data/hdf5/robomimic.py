@@ -1,6 +1,7 @@
 """robomimic's layout of HDF5: `data/demo_i/{obs/*, actions, rewards, dones}`, and `mask/` with lists of demos."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def _mask(path: Path, file: Any, name: str) -> list[str]:
     unknown = [one for one in names if one not in file["data"]]
     if unknown:
         raise ValueError(f"mask/{name} of {path} names {unknown[0]!r}, which is not in data; repair the list.")
+    if twice := [one for one, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"mask/{name} of {path} names {twice[0]!r} twice; name each demonstration once.")
     return names
 
 
