@@ -267,6 +267,10 @@ BAD = {
         _robomimic(lambda file: file.create_dataset("mask/valid", data=[b"demo_1", b"demo_1"])),
         "mask/valid of .. names 'demo_1' twice; name each demonstration once",
     ),
+    "next observations that lack a step": (
+        _robomimic(_put("data/demo_0/next_obs/object", np.zeros((3, 1), np.float32))),
+        "next_obs/object of .. data/demo_0 has 3 rows for 4 steps; give the observation after each step",
+    ),
     "two columns of one name": (_two_columns, "has two columns named 'u'; give each another name"),
     "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
     "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),
