@@ -288,7 +288,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys, name):
     assert_refused(BAD[name], tmp_path, capsys)
 
 
-def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path, capsys, monkeypatch):
+def test_minari_sets_that_cannot_be_used_are_refused(tmp_path, capsys, monkeypatch):
     gymnasium = pytest.importorskip("gymnasium")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
     test_minari.record("pendulum/random-v0", episodes=2)
@@ -297,6 +297,15 @@ def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path
         content["episode_1/observations"].resize((5, 3))
     said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "has 5 observations for 5 steps in episode 1, without the state after the last one; record it" in said
+    for key in ("actions", "rewards", "terminations", "truncations", "observations"):
+        with h5py.File(file, "a") as content:
+            content[f"episode_1/{key}"].resize(int(key == "observations"), axis=0)
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "has no step in episode 1; drop that episode" in said
+    metadata = tmp_path / "sets/pendulum/random-v0/data/metadata.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"total_episodes": 1}))
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "has 5 steps in its 1 episodes, but data/metadata.json says 10; fetch or record it again" in said
     file.write_bytes(b"no data")
     said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "cannot be read as a Minari data set (" in said and "fetch or record it again" in said
