@@ -106,6 +106,8 @@ def test_parts_of_a_dictionary_are_concatenated_in_the_stated_order(home):
     first = next(checks.episodes(chosen.recording()))
     expected = [np.concatenate([one["inner"]["speed"], one["angle"]]) for one in seen[0][0]]
     np.testing.assert_array_equal(first.observations, np.stack(expected), strict=True)
+    named = "minari:pendulum/parts-v0"  # the environment gives the observations in the same order
+    assert (recording.environment, chosen.recording().environment) == (named, f"{named}[inner/speed,angle]")
     with pytest.raises(ValueError, match="camera of .* is an image or no array of numbers.*choose among angle, in"):
         Minari(Path("pendulum/parts-v0"), observation_keys=("camera",)).recording()
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -72,7 +72,7 @@ class Minari(RecordedSource):
             action_names=tuple(column_names("action", actions)),
             files=tuple(sorted(path for path in (directory / "data").rglob("*") if path.is_file())),
             steps=steps,
-            environment=_environment(dataset),
+            environment=_environment(dataset, self.observation_keys),
             reference_scores=None if None in scores else (float(scores[0]), float(scores[1])),
             left_out=tuple(left_out),
             details={"observation_keys": keys, "reward": rule.text(), "dataset": dataset.id},
@@ -169,6 +169,7 @@ def _refuse_other_actions(directory: pathlib.Path, space: Any) -> int:
     return int(space.shape[0])
 
 
-def _environment(dataset: Any) -> str | None:
-    """The name of the environment that `recover_environment` makes, if the data set says how."""
-    return None if dataset.env_spec is None else f"{minari_sets.PREFIX}{dataset.id}"
+def _environment(dataset: Any, keys: Sequence[str] | None) -> str | None:
+    """The name of the environment that `recover_environment` makes, with the same observations; None if unknown."""
+    chosen = f"[{','.join(keys)}]" if keys else ""
+    return None if dataset.env_spec is None else f"{minari_sets.PREFIX}{dataset.id}{chosen}"
