@@ -263,6 +263,14 @@ BAD = {
         _d4rl(_put("rewards", np.array([0.0] * 11 + [np.inf], np.float16))),
         "row 11 (episode 2): inf, which is not finite",
     ),
+    "a list that names a demo twice": (
+        _robomimic(lambda file: file.create_dataset("mask/valid", data=[b"demo_1", b"demo_1"])),
+        "mask/valid of .. names 'demo_1' twice; name each demonstration once",
+    ),
+    "next observations that lack a step": (
+        _robomimic(_put("data/demo_0/next_obs/object", np.zeros((3, 1), np.float32))),
+        "next_obs/object of .. data/demo_0 has 3 rows for 4 steps; give the observation after each step",
+    ),
     "two columns of one name": (_two_columns, "has two columns named 'u'; give each another name"),
     "no file": (lambda directory: directory / "a.hdf5", "There is no file"),
     "a text as HDF5": (lambda directory: _text(directory / "a.hdf5"), "cannot be read as HDF5"),
@@ -280,7 +288,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, capsys, name):
     assert_refused(BAD[name], tmp_path, capsys)
 
 
-def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path, capsys, monkeypatch):
+def test_minari_sets_that_cannot_be_used_are_refused(tmp_path, capsys, monkeypatch):
     gymnasium = pytest.importorskip("gymnasium")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
     test_minari.record("pendulum/random-v0", episodes=2)
@@ -289,6 +297,15 @@ def test_discrete_actions_and_missing_last_states_of_minari_are_refused(tmp_path
         content["episode_1/observations"].resize((5, 3))
     said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "has 5 observations for 5 steps in episode 1, without the state after the last one; record it" in said
+    for key in ("actions", "rewards", "terminations", "truncations", "observations"):
+        with h5py.File(file, "a") as content:
+            content[f"episode_1/{key}"].resize(int(key == "observations"), axis=0)
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "has no step in episode 1; drop that episode" in said
+    metadata = tmp_path / "sets/pendulum/random-v0/data/metadata.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"total_episodes": 1}))
+    said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
+    assert "has 5 steps in its 1 episodes, but data/metadata.json says 10; fetch or record it again" in said
     file.write_bytes(b"no data")
     said = refusal(tmp_path / "sets/pendulum/random-v0", tmp_path / "out.npz", capsys)
     assert "cannot be read as a Minari data set (" in said and "fetch or record it again" in said

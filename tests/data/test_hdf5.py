@@ -127,3 +127,15 @@ def test_a_rule_does_not_change_ends_that_are_logged(tmp_path, found):
     path = recorded_files.write_d4rl(tmp_path / "a.hdf5", found, ENDS)
     episodes, _ = _read(Hdf5(path, reward=("last-step",)))
     assert [(one.terminated[-1], one.truncated) for one in episodes] == [(True, False), (False, True), (True, False)]
+
+
+def test_episodes_that_a_rule_cannot_judge_are_refused(tmp_path):
+    for number, (steps, judged, fault) in enumerate(
+        [(3, 2, "has 3 actions, 2 rewards and 3 end flags in demo_1; give"), (0, 0, "has no step in demo_1; drop that")]
+    ):
+        found, success = recorded_files.episodes((4, steps, 5)), zip(range(3), (4, judged, 5), strict=True)
+        columns = {f"data/demo_{demo}/success": np.ones(rows) for demo, rows in success}
+        path = tmp_path / f"{number}.hdf5"
+        recorded_files.write_robomimic(path, found, [[0] * 4, [0] * steps, [0] * 5], columns)
+        with pytest.raises(ValueError, match=fault):
+            _read(Hdf5(path, reward=("success-at-end",)))

@@ -1,3 +1,4 @@
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sorl.data.recorded import checks
 from sorl.data.sources import absolute, user_source
 from sorl.environments.minari_sets import reference_scores
 from sorl.environments.named import named_environment
+from sorl.environments.pool import EnvironmentPool
 
 
 minari = pytest.importorskip("minari")
@@ -104,6 +106,8 @@ def test_parts_of_a_dictionary_are_concatenated_in_the_stated_order(home):
     first = next(checks.episodes(chosen.recording()))
     expected = [np.concatenate([one["inner"]["speed"], one["angle"]]) for one in seen[0][0]]
     np.testing.assert_array_equal(first.observations, np.stack(expected), strict=True)
+    named = "minari:pendulum/parts-v0"  # the environment gives the observations in the same order
+    assert (recording.environment, chosen.recording().environment) == (named, f"{named}[inner/speed,angle]")
     with pytest.raises(ValueError, match="camera of .* is an image or no array of numbers.*choose among angle, in"):
         Minari(Path("pendulum/parts-v0"), observation_keys=("camera",)).recording()
 
@@ -134,6 +138,21 @@ def test_reference_scores_and_the_environment_are_known(home):
     assert environment.sizes() == (3, 1) and environment.action_range()[1].tolist() == [2.0]
     first = gymnasium.make("Pendulum-v1").reset(seed=3)[0]
     np.testing.assert_array_equal(environment.reset(3), first)
+
+
+def test_workers_find_the_module_of_a_recorded_environment(home, monkeypatch, tmp_path):
+    (tmp_path / "my_pendulum.py").write_text("from gymnasium.envs.classic_control import PendulumEnv\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as Python does for -m, and workers do not: it is the current directory
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        record("pendulum/random-v0", episodes=1)
+    metadata = home / "pendulum/random-v0/data/metadata.json"
+    metadata.write_text(metadata.read_text().replace("gymnasium.envs.classic_control.pendulum:", "my_pendulum:"))
+    with EnvironmentPool("minari:pendulum/random-v0", workers=1) as pool:
+        (first,) = pool.reset(np.array([0]), np.array([3]))
+        np.testing.assert_array_equal(first, named_environment(pool.env_name).reset(3))
+    del sys.modules["my_pendulum"]
 
 
 def test_keys_of_an_environments_observations(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sorl.convert.convert import convert
 from sorl.data import Logs
 from sorl.data.recorded import checks
 from sorl.data.sources import user_source
@@ -109,6 +110,36 @@ def test_an_npz_file_is_a_table_where_a_mapping_says_so(tmp_path):
     assert second.rewards.tolist() == [2, 3] and not second.terminated.any()
     data = TableFile(path, validation_fraction=0.0).load()
     assert data.normalisation.action_high.tolist() == [2.0] and len(data.train) == 3
+
+
+def test_own_logs_that_were_converted_from_a_table_are_no_table(tmp_path):
+    (tmp_path / "a.csv").write_text("x,u,r,run\n1,2,3,0\n4,5,6,0\n7,8,9,1\n")
+    (tmp_path / "a.toml").write_text('observations = "x"\nactions = "u"\nrewards = "r"\nepisode = "run"\n')
+    convert(TableFile(tmp_path / "a.csv").recording(), tmp_path / "a.npz", quiet=True)
+    assert user_source(tmp_path / "a.npz") is Logs  # although a.toml lies beside it
+    assert user_source(tmp_path / "a.npz", tmp_path / "a.toml") is TableFile
+    first, second = _read(Logs(tmp_path / "a.npz"))
+    assert first.observations.tolist() == [[1], [4]] and second.rewards.tolist() == [9]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_, np.float16])
+def test_observations_whose_range_their_own_dtype_cannot_hold(tmp_path, dtype):
+    states = np.array([[-100], [100], [7], [1]]).astype(dtype)
+    if dtype == np.float16:
+        states = np.array([[-60000], [60000], [7], [1]], dtype)
+    ends = np.array([0, 1, 0, 1])
+    columns = {"observations": states, "actions": np.ones((4, 1)), "rewards": np.zeros(4), "terminals": ends}
+    after = {"next_observations": np.roll(states, -1, axis=0), "next_known": np.ones(4)}
+    np.savez(tmp_path / "a.npz", timeouts=np.zeros(4), **columns, **after)  # type: ignore[arg-type]
+    first, second = _read(Logs(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(first.observations, states[:3], strict=True)
+    np.testing.assert_array_equal(second.observations, states[[2, 3, 0]], strict=True)
+
+
+def test_masks_tell_a_cut_from_a_termination(tmp_path):
+    columns = {"observations": np.zeros((4, 1)), "actions": np.ones((4, 1)), "rewards": np.zeros(4)}
+    np.savez(tmp_path / "a.npz", terminals=[0, 1, 0, 1], masks=[1, 0, 1, 1], **columns)  # type: ignore[arg-type]
+    assert [one.truncated for one in _read(Logs(tmp_path / "a.npz"))] == [False, True]
 
 
 def test_own_logs_stream_as_they_load(tmp_path, monkeypatch):

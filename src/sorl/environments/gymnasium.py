@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from sorl.environments.generator import EpisodeGenerator
 from sorl.environments.interface import Step
-from sorl.environments.minari_sets import recovered_environment
+from sorl.environments.minari_sets import recorded_packages, recovered_environment
 from sorl.environments.simulators import quiet
 from sorl.environments.spaces import with_vector_observations
 
@@ -127,10 +127,21 @@ def search_directories(env_name: str) -> list[str]:
     """
     if importlib.util.find_spec("gymnasium") is None:
         raise ImportError(f"{env_name} needs gymnasium, which is not installed here; run pip install gymnasium.")
-    module, _ = split_name(split_keys(env_name)[0])
-    found = importlib.util.find_spec(module.partition(".")[0])
+    module, identifier = split_name(split_keys(env_name)[0])
+    found = _directories(module)
     if found is None:
         raise ImportError(_no_module(module, env_name))
+    # The environment of a Minari data set is in a package that its description names.
+    for other in recorded_packages(identifier) if module == "minari" else []:
+        found += _directories(other) or []
+    return found
+
+
+def _directories(module: str) -> list[str] | None:
+    """The directories in which Python finds a module; None if there is no such module."""
+    found = importlib.util.find_spec(module.partition(".")[0])
+    if found is None:
+        return None
     if found.submodule_search_locations is not None:
         return [os.path.dirname(os.path.abspath(place)) for place in found.submodule_search_locations]
     return [os.path.dirname(os.path.abspath(found.origin))] if found.has_location and found.origin else []

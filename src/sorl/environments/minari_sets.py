@@ -4,6 +4,7 @@ Worker processes import this file, so it must not import jax.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def recovered_environment(name: str, render_mode: str | None) -> Any:
             f"The environment of Minari's {name} cannot be made ({text}); install the package that registers it, or "
             "give --env MODULE:ID."
         ) from error
+
+
+def recorded_packages(name: str) -> list[str]:
+    """The packages of the environments and wrappers that a data set describes; empty if there is no such data set."""
+    directory = directory_of(name)
+    if directory is None:
+        return []
+    metadata = read_json(directory / METADATA)
+    described = " ".join(str(metadata.get(key)) for key in ("env_spec", "eval_env_spec"))
+    return [name for name in re.findall(r'"entry_point": "([A-Za-z_]\w*)', described) if name != "__main__"]
 
 
 def reference_scores(env_name: str) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """robomimic's layout of HDF5: `data/demo_i/{obs/*, actions, rewards, dones}`, and `mask/` with lists of demos."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def _mask(path: Path, file: Any, name: str) -> list[str]:
     unknown = [one for one in names if one not in file["data"]]
     if unknown:
         raise ValueError(f"mask/{name} of {path} names {unknown[0]!r}, which is not in data; repair the list.")
+    if twice := [one for one, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"mask/{name} of {path} names {twice[0]!r} twice; name each demonstration once.")
     return names
 
 
@@ -110,7 +113,14 @@ def _episode(path: Path, file: Any, name: str, keys: Sequence[str], signal: str 
     observations = joined(where, {key: hdf5.array(demo, f"obs/{key}", where)[:] for key in keys})
     after = {key: hdf5.member(demo, f"next_obs/{key}", where) for key in keys}
     if all(found is not None and len(found) for found in after.values()) and len(observations) == len(actions):
-        last = joined(where, {key: hdf5.array(demo, f"next_obs/{key}", where)[-1:] for key in keys})
+        following = {key: hdf5.array(demo, f"next_obs/{key}", where) for key in keys}
+        for key, found in following.items():
+            if len(found) != len(actions):
+                raise ValueError(
+                    f"next_obs/{key} of {where} has {len(found)} rows for {len(actions)} steps; give the observation "
+                    "after each step."
+                )
+        last = joined(where, {key: found[-1:] for key, found in following.items()})
         if last.shape[1] != observations.shape[1]:
             raise ValueError(
                 f"obs of {where} has {observations.shape[1]} columns, but next_obs {last.shape[1]}; give both the same."

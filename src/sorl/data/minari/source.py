@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -43,14 +43,22 @@ class Minari(RecordedSource):
             directory, self.observation_keys, {key: spaces.is_vector(leaf) for key, leaf in leaves.items()}
         )
         actions = _refuse_other_actions(directory, dataset.action_space)
+        steps = int(dataset.total_steps)
         success = next((key for key in SUCCESS if _has(directory, dataset, key)), None)
         signal = rule.column_to_read(directory, "rewards", success)
 
         def read(notes: list[str]) -> Iterator[LoggedEpisode]:
+            left = steps
             for found in _episodes(directory, dataset):
+                left -= len(found.rewards)
                 parts = {key: np.asarray(spaces.part(found.observations, key)) for key in keys}
                 episode = _episode(directory, found, joined(directory, parts), signal)
                 yield rule.applied(directory, episode, says_ends=True)
+            if left:
+                raise ValueError(
+                    f"{directory} has {steps - left} steps in its {dataset.total_episodes} episodes, but "
+                    f"{minari_sets.METADATA} says {steps}; fetch or record it again."
+                )
 
         metadata = dataset.storage.metadata
         scores = metadata.get("ref_min_score"), metadata.get("ref_max_score")
@@ -63,8 +71,8 @@ class Minari(RecordedSource):
             ),
             action_names=tuple(column_names("action", actions)),
             files=tuple(sorted(path for path in (directory / "data").rglob("*") if path.is_file())),
-            steps=int(dataset.total_steps),
-            environment=_environment(dataset),
+            steps=steps,
+            environment=_environment(dataset, self.observation_keys),
             reference_scores=None if None in scores else (float(scores[0]), float(scores[1])),
             left_out=tuple(left_out),
             details={"observation_keys": keys, "reward": rule.text(), "dataset": dataset.id},
@@ -105,7 +113,7 @@ def _episodes(directory: pathlib.Path, dataset: Any) -> Iterator[Any]:
 def _episode(
     directory: pathlib.Path, found: Any, observations: Shaped[np.ndarray, "states observation"], signal: str | None
 ) -> LoggedEpisode:
-    actions, steps = np.asarray(found.actions), len(found.rewards)
+    steps = len(found.rewards)
     truncations = np.asarray(found.truncations, np.bool_)
     if len(observations) != steps + 1:
         raise ValueError(
@@ -119,7 +127,7 @@ def _episode(
         )
     return LoggedEpisode(
         observations=observations,
-        actions=actions.reshape(len(actions), -1),
+        actions=np.asarray(found.actions),
         rewards=np.zeros(steps, np.float32) if signal is None else _signal(directory, found, signal),
         terminated=np.asarray(found.terminations, np.bool_),
         truncated=bool(truncations[-1]) if steps else False,
@@ -161,6 +169,7 @@ def _refuse_other_actions(directory: pathlib.Path, space: Any) -> int:
     return int(space.shape[0])
 
 
-def _environment(dataset: Any) -> str | None:
-    """The name of the environment that `recover_environment` makes, if the data set says how."""
-    return None if dataset.env_spec is None else f"{minari_sets.PREFIX}{dataset.id}"
+def _environment(dataset: Any, keys: Sequence[str] | None) -> str | None:
+    """The name of the environment that `recover_environment` makes, with the same observations; None if unknown."""
+    chosen = f"[{','.join(keys)}]" if keys else ""
+    return None if dataset.env_spec is None else f"{minari_sets.PREFIX}{dataset.id}{chosen}"

@@ -7,6 +7,11 @@ from sorl.data import records
 from sorl.system.files import read_json
 
 
+def is_converted(path: pathlib.Path) -> bool:
+    """Whether a file is own logs that `sorl.convert` wrote, by the record beside it."""
+    return _content(path).get("source") == "converted"
+
+
 def about(path: pathlib.Path, sha256: str) -> tuple[Any, str | None]:
     """The names of columns, the split and the like that `sorl.convert` recorded, and a note if they are not used.
 
@@ -16,13 +21,18 @@ def about(path: pathlib.Path, sha256: str) -> tuple[Any, str | None]:
     that was recorded, else None.
     """
     beside = records.record_path(path)
-    try:
-        content = read_json(beside)
-    except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
-        return None, None
+    content = _content(path)
     if "about" not in content or content.get("sha256") == sha256:
         return content.get("about"), None
     return None, (
         f"{path.name} was changed after its conversion, so the names of columns and the split in {beside.name} are not "
         "used; convert its source again, or remove that record."
     )
+
+
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    """The record beside a file; empty without one."""
+    try:
+        return read_json(records.record_path(path))
+    except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
+        return {}

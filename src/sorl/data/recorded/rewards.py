@@ -65,10 +65,11 @@ class RewardRule:
         if self.kind in ("logged", "from"):
             rewards = episode.rewards
             return episode._replace(rewards=rewards.astype(np.float32) if rewards.dtype.kind == "b" else rewards)
-        goal = self.kind == "last-step" or _succeeded(where, episode)
-        rewards = np.zeros(len(episode.actions), np.float32)
-        terminated = episode.terminated.copy()
-        if goal and len(rewards):
+        steps = len(episode.actions)
+        if not steps or len(episode.rewards) != steps or len(episode.terminated) != steps:
+            return episode  # which `sorl.data.recorded.checks.episodes` refuses
+        rewards, terminated = np.zeros(steps, np.float32), episode.terminated.copy()
+        if self.kind == "last-step" or _succeeded(where, episode):
             rewards[-1] = 1.0
             terminated[-1] |= not says_ends
         return episode._replace(rewards=rewards, terminated=terminated)

@@ -119,10 +119,11 @@ def _with_last_states(
     for number, (first, rows) in enumerate(trajectories):
         _refuse_cut_inside(path, first, rows)
         if rows.successors is not None and np.isfinite(rows.observations).all():  # others are refused by their own name
-            bounds = rows.observations.min(axis=0), rows.observations.max(axis=0)
+            # In double precision, because ranges of whole numbers or half precision overflow in their own dtype.
+            bounds = [extreme(rows.observations, axis=0).astype(np.float64) for extreme in (np.min, np.max)]
             low = bounds[0] if low is None else np.minimum(low, bounds[0])
             high = bounds[1] if high is None else np.maximum(high, bounds[1])
-            _refuse_other_successors(path, first, rows, successors.TOLERANCE * (high - low).astype(np.float64))
+            _refuse_other_successors(path, first, rows, successors.TOLERANCE * (high - low))
         if beginning is None:
             beginning = rows.observations[:1]
         if waiting is not None:

@@ -130,15 +130,16 @@ def _rows(
             return np.zeros(count, np.bool_) if name is None else flags(path, name, block[name], first)
 
         terminals, timeouts = flagged(mapping.terminals), flagged(mapping.timeouts)
+        terminated = terminals if mapping.masks is None else ~flagged(mapping.masks)
         successors = mapping.next_observations
         yield Rows(
             observations=joined(path, {name: block[name] for name in mapping.observations}),
             actions=joined(path, {name: block[name] for name in mapping.actions}),
             rewards=np.zeros(count, np.float32) if signal is None else block[signal].reshape(-1),
-            terminated=terminals if mapping.masks is None else ~flagged(mapping.masks),
+            terminated=terminated,
             # Where episodes have numbers, a task that is solved early need not end the trajectory.
             ends=terminals | timeouts if mapping.episode is None else np.zeros(count, np.bool_),
-            truncated=timeouts,
+            truncated=timeouts if mapping.masks is None else terminals & ~terminated,
             successors=None if successors is None else joined(path, {name: block[name] for name in successors}),
             known=None if mapping.next_known is None else flagged(mapping.next_known),
             episode=None if mapping.episode is None else _numbers(path, mapping.episode, block[mapping.episode], first),

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar, final
 
+from sorl.data.own_logs.record import is_converted
 from sorl.data.recorded.episodes import Recording
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.source import RecordedSource
@@ -26,9 +27,14 @@ class TableFile(RecordedSource):
 
     @classmethod
     def reads(cls, path: pathlib.Path) -> bool:
-        """Whether the path is a parquet or CSV file, or an npz file with a mapping file beside it."""
+        """Whether the path is a parquet or CSV file, or an npz file with a mapping file beside it.
+
+        A mapping file beside own logs that `sorl.convert` wrote is that of the table that they were converted from.
+        """
         suffix = path.suffix.lower()
-        return suffix in cls.FORMS and (suffix != ".npz" or mapping_path(path, None).exists())
+        if suffix != ".npz":
+            return suffix in cls.FORMS
+        return mapping_path(path, None).exists() and not is_converted(path)
 
     def recording(self) -> Recording:
         """As `RecordedSource.recording`; `observation_keys` take the place of the mapping's observations."""
