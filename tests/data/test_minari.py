@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from sorl.convert.convert import convert
 from sorl.data import load_logs
 from sorl.data.minari.source import Minari
 from sorl.data.recorded import checks
@@ -13,6 +14,7 @@ from sorl.data.sources import absolute, user_source
 from sorl.environments.minari_sets import reference_scores
 from sorl.environments.named import named_environment
 from sorl.environments.pool import EnvironmentPool
+from sorl.evaluate.fitting import refuse_other_order
 
 
 minari = pytest.importorskip("minari")
@@ -110,6 +112,19 @@ def test_parts_of_a_dictionary_are_concatenated_in_the_stated_order(home):
     assert (recording.environment, chosen.recording().environment) == (named, f"{named}[inner/speed,angle]")
     with pytest.raises(ValueError, match="camera of .* is an image or no array of numbers.*choose among angle, in"):
         Minari(Path("pendulum/parts-v0"), observation_keys=("camera",)).recording()
+
+
+def test_an_environment_that_may_give_the_parts_in_another_order_is_refused(home, tmp_path):
+    record("pendulum/parts-v0", [Parts])
+    named, keys = "minari:pendulum/parts-v0", ("inner/speed", "angle")
+    chosen = Minari(Path("pendulum/parts-v0"), observation_keys=keys)
+    convert(chosen.recording(), tmp_path / "logs.npz", quiet=True)
+    for loaded in (chosen.load(), load_logs(tmp_path / "logs.npz")):
+        for fitting in (f"{named}[inner/speed,angle]", "gymnasium:Pendulum-v1"):
+            refuse_other_order(fitting, loaded.provenance)
+        with pytest.raises(ValueError, match=r"\[inner/speed,angle\], which minari:.*-v0 may .* another order"):
+            refuse_other_order(named, loaded.provenance)
+    refuse_other_order(named, Minari(Path("pendulum/parts-v0")).load().provenance)
 
 
 def test_a_data_set_is_named_by_its_id_or_its_directory(home, monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from sorl.config.options import TrainConfig
 from sorl.data import LoadedData, summary
 from sorl.data.normalisation import Normalisation
 from sorl.environments.serial import SerialEnvironments
-from sorl.evaluate.fitting import refuse_misfit
+from sorl.evaluate.fitting import refuse_misfit, refuse_other_order
 from sorl.runs import run as runs
 from sorl.runs.directory import sole_trainer
 from sorl.runs.metrics import Sink
@@ -117,6 +117,7 @@ def _load_fitting_data(config: TrainConfig) -> LoadedData:
     environments.sizes()
     data = load_data(config)
     refuse_misfit(environments, data.normalisation, of="logs")
+    refuse_other_order(config.env, data.provenance)
     return data
 
 
