@@ -125,6 +125,8 @@ def test_an_environment_that_may_give_the_parts_in_another_order_is_refused(home
         with pytest.raises(ValueError, match=r"\[inner/speed,angle\], which minari:.*-v0 may .* another order"):
             refuse_other_order(named, loaded.provenance)
     refuse_other_order(named, Minari(Path("pendulum/parts-v0")).load().provenance)
+    for unknown in ({}, {"about": "a text of the user's own"}, {"environment": 3}):
+        refuse_other_order(named, unknown)
 
 
 def test_a_data_set_is_named_by_its_id_or_its_directory(home, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from sorl.data import records
 from sorl.data.recorded.episodes import LoggedEpisode
-from sorl.system.files import named_errors, whole_file, write_json
+from sorl.system.files import named_errors, whole_file
 
 
 BLOCK_BYTES = 1 << 23
@@ -89,7 +89,7 @@ class NpzWriter:
                     _write(archive, name, values.dtype, values.shape, iter([values]))
             # The record goes first: without it the data's own split would be lost.
             file.flush()
-            write_json(records.record_path(self._path), {**records.fingerprint(Path(file.name)), **self.provenance})
+            records.write_record(Path(file.name), self._path, self.provenance)
 
     def _next_observations(self, ends: np.ndarray, terminated: np.ndarray) -> Iterator[Shaped[np.ndarray, "rows size"]]:
         """The observation after each step, block by block.

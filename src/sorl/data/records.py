@@ -15,10 +15,14 @@ def record_path(path: pathlib.Path) -> pathlib.Path:
 
 def publish(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]) -> None:
     """Writes the record of a finished file, then renames the file, so that it never exists without its record."""
-    record = {**fingerprint(temporary), **details}
-    write_json(record_path(path), record)
+    write_record(temporary, path, details)
     with named_errors(path):
         os.replace(temporary, path)
+
+
+def write_record(temporary: pathlib.Path, path: pathlib.Path, details: dict[str, Any]) -> None:
+    """Writes the record of a file that has another name until it is published."""
+    write_json(record_path(path), {**fingerprint(temporary), **details})
 
 
 def verified(path: pathlib.Path) -> dict[str, Any] | None:

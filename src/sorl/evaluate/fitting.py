@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sorl.data.normalisation import Normalisation
+from sorl.data.recorded.origin import recorded_environment
 from sorl.environments.pool import Environments
 
 
@@ -54,8 +55,8 @@ def refuse_other_order(env_name: str, provenance: Mapping[str, Any]) -> None:
 
     **Arguments:** `provenance` of the logs, which names the environment that they were recorded in, with these parts.
     """
-    recorded = provenance.get("environment") or (provenance.get("about") or {}).get("environment") or env_name
-    if recorded != env_name and recorded.partition("[")[0] == env_name.partition("[")[0]:
+    recorded = recorded_environment(provenance)
+    if recorded and recorded != env_name and recorded.partition("[")[0] == env_name.partition("[")[0]:
         raise ValueError(
             f"The logs have the observations of {recorded}, which {env_name} may give in another order; give "
             f"--env '{recorded}'."

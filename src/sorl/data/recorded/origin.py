@@ -1,6 +1,7 @@
 """What converted data keep of their source: the names of columns, the frame rate, the environment and its scores."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from sorl.data.recorded.episodes import Recording
@@ -24,6 +25,13 @@ def with_origin(found: Recording, about: Any) -> Recording:
         reference_scores=(float(scores[0]), float(scores[1])) if isinstance(scores, list) else None,
         held_out=frozenset(f"episode {number}" for number in held_out(about)),
     )
+
+
+def recorded_environment(provenance: Mapping[str, Any]) -> str | None:
+    """The environment that logs were recorded in, by the provenance of data of any format; None if it is not known."""
+    about = provenance.get("about")
+    found = about.get("environment") if isinstance(about, dict) else provenance.get("environment")
+    return found if isinstance(found, str) else None
 
 
 def held_out(about: Any) -> list[int]:
