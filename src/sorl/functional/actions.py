@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 def energy_score(samples: Float[Array, "samples size"], observed: Float[Array, " size"]) -> Float[Array, ""]:
     """mean |a_i - a| - 1/2 mean over pairs i != j of |a_i - a_j|: how well samples predict what was observed.
 
-    Its expectation is least for samples of the distribution that the observation comes from, and the term of pairs has
-    no bias for any number of samples; a single sample has none. Source: Gneiting & Raftery, "Strictly Proper Scoring
-    Rules, Prediction, and Estimation" (2007), section 4.3.
+    Lower is better: its expectation is least for samples of the distribution that the observation comes from. The mean
+    over pairs is unbiased for any number of samples; with a single sample there are no pairs, and it is left out.
+    Source: Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation" (2007), section 4.3.
     """
     count = len(samples)
     to_observed = jnp.mean(_length(samples - observed[None]))

@@ -1,7 +1,7 @@
 """Fitted Q evaluation: the value of a given policy, learned from transitions that another policy made.
 
-Source: Le, Voloshin & Yue, "Batch Policy Learning under Constraints" (2019), with moving-average targets in place of a
-regression to the end.
+Source: Le, Voloshin & Yue, "Batch Policy Learning under Constraints" (2019). There, each regression is solved before
+its result becomes the next target; here, the target is a moving average.
 """
 
 import jax.numpy as jnp
@@ -29,9 +29,9 @@ def standardised_reward(
     centre: float | Float[Array, ""],
     scale: float | Float[Array, ""],
 ) -> Float[Array, "*batch"]:
-    """(r + (d - 1) c) / s, with which a critic learns (Q - c) / s in place of Q.
+    """(r + (d - 1) c) / s, the reward with which a critic learns n = (Q - c) / s instead of Q, for c = `centre`.
 
-    Then Q = c + s n with n = reward + d n(x', a'); where d is 0, n is (r - c) / s. So a network whose outputs begin
-    near 0 begins near the value `centre`, and no learning rate depends on the scale of the rewards.
+    A critic n that is fitted to `standardised_reward` + d n(x', a') gives Q = c + s n. So a network whose outputs begin
+    near 0 begins at values near `centre`, and the learning rate need not depend on the scale of the rewards.
     """
     return (reward + (discount - 1) * centre) / scale

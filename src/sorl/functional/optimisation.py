@@ -17,7 +17,7 @@ _MEAN_DECAY, _VARIANCE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _SMALL_ARRAY = 2**14
 """Largest array whose squares a norm takes whole; larger ones are first summed along their last axis."""
 _SMALL_NETWORK = 2**22
-"""Largest number of parameters of which the gradient is joined to one array."""
+"""A network of at most this many parameters has its gradient joined to one array."""
 
 
 class AdamState(eqx.Module):
@@ -78,8 +78,9 @@ def _with_norm(tree: Any) -> tuple[PyTree, Float[Array, ""]]:
 
     if not on_accelerator():
         return tree, optax.tree.norm(tree)
-    # On an accelerator one sum over all arrays, behind a barrier, because XLA would make several kernels for each. One
-    # array for all of them also makes one step of Adam for all of one shape, but has to be written and read.
+    # On an accelerator, take one sum over all arrays, behind a barrier: XLA would make several kernels for each array.
+    # Joining the arrays to one also lets XLA update all arrays of one shape in one kernel. But the joined array has to
+    # be written and read, so only small networks are joined.
     leaves = jax.tree.leaves(tree)
     if bound_by_kernels() and sum(leaf.size for leaf in leaves) <= _SMALL_NETWORK:
         together, as_tree = ravel_pytree(tree)

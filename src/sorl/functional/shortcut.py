@@ -84,8 +84,8 @@ def renoised_sample(
 
     For j = 0, 1, .., with t_j = 1 - 2^-j and fresh noise z_j: x_j = t_j a_j + (1 - t_j) z_j, and a_(j+1) = x_j +
     2^-j s(x_j, t_j, 2^-j | x). Each jump starts on the straight path between noise and the last estimate a_j of the
-    action, and ends at time 1. So every query has the law of a training query if a_j has the law of the data. As t_0 =
-    0, the first jump is `sample` in one step.
+    action, and ends at time 1. So if a_j is distributed as the data, every query is distributed as a training query.
+    As t_0 = 0, the first jump is `sample` in one step.
 
     **Arguments:** `finest_steps`, the steps of the finest trained grid: with 8, four jumps have its four sizes, and all
     later ones have the smallest size too.

@@ -37,9 +37,9 @@ def expected_max_target(
 ) -> Float[Array, "*batch"]:
     """The TD target of a policy that acts by best of N: y = r + d max_i aggregate(Q(x', a'_i)).
 
-    The expectation over the candidates a'_1, .., a'_N makes it the expected-max operator (Ghasemipour et al., "EMaQ:
-    Expected-Max Q-Learning Operator for Simple Yet Effective Offline and Online RL", 2021). Arguments as for
-    `td_target`, with a leading axis of candidates in `next_q`.
+    Its mean over random candidates a'_1, .., a'_N is the expected-max operator (Ghasemipour et al., "EMaQ: Expected-Max
+    Q-Learning Operator for Simple Yet Effective Offline and Online RL", 2021). Arguments as for `td_target`, with a
+    leading axis of candidates in `next_q`.
     """
     value = jnp.max(aggregate(next_q, aggregation), axis=0)
     _refuse_other_shapes(reward=jnp.shape(reward), discount=jnp.shape(discount), next_q=jnp.shape(value))
@@ -68,7 +68,7 @@ def policy_q_loss(
 
 
 def _refuse_other_shapes(**shapes: tuple[int, ...]) -> None:
-    """Raises a `ValueError` if the shapes, without an axis of heads, differ, which broadcasting would hide."""
+    """Raises a `ValueError` if the shapes differ, the axis of heads left out; broadcasting would hide the mistake."""
     if len({*shapes.values()}) > 1:
         found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ValueError(f"Without the last axis of Q, the heads, the shapes are {found}; give one value for each row.")

@@ -19,7 +19,7 @@ HeadsToValue = Callable[[Array], Array]
 
 
 class AbstractVerifier(eqx.Module):
-    """Aggregates the critic heads' values of an action; its fields are static, so each verifier is its own program."""
+    """Aggregates the critic heads' values of an action; fields are static, so that each verifier is one program."""
 
     @property
     @abc.abstractmethod
@@ -140,7 +140,8 @@ def named(name: str) -> AbstractVerifier:
 def in_force(asked: AbstractVerifier | None, own: AbstractVerifier) -> tuple[AbstractVerifier, float]:
     """The verifier that aggregates the heads, and the temperature of the choice (0: the best is taken).
 
-    **Arguments:** `asked`, the budget's verifier; `own`, the agent's, which is used if `asked` names no aggregation.
+    **Arguments:** `asked`, the budget's verifier; `own`, the agent's, which is used if `asked` is None or a `Softmax`
+    without an aggregation of the heads.
     """
     if isinstance(asked, Softmax):
         return asked.heads or own, asked.temperature
