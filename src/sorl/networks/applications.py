@@ -24,7 +24,7 @@ Rows = list[list[Float[Array, "_ _"]]]
 
 
 _SMALL = 2**18
-"""Largest number of weights of a layer with which a narrower one shares a product, with zeros in place of weights."""
+"""Layers of different widths share a product, padded with zeros, if the widest one squared is at most this."""
 
 
 class Application(NamedTuple):
@@ -43,7 +43,7 @@ class Slopes(NamedTuple):
 
 
 def applied(network: Any, *inputs: Float[Array, "rows _"] | Float[Array, " rows"]) -> Application:
-    """Applies a network as for `grad`, which can take the result for the first application that a loss makes."""
+    """Applies a network; `grad` can take the result as `first`, in place of the first application that a loss makes."""
     noted = _Applications(network.mlp)
     eqx.tree_at(lambda n: n.mlp, network, noted)(*inputs)
     return Application(noted.inputs[0], noted.outputs[0])
@@ -54,11 +54,12 @@ def grad(
 ) -> Callable[..., tuple[list[Slopes], PyTree]]:
     """`jax.grad(loss, has_aux=True)` for a network that consists of an `mlp` without layer norm, such as a field.
 
-    `loss` may use the network only by calling it, on batches with one leading axis. The gradient is that of
-    `as_network`, which is best called outside of branches: a branch would copy the parts of stacked arrays.
+    `loss` may use the network only by calling it, on batches with one leading axis. The function returns `Slopes`;
+    `as_network` turns them into the form of the network. Call it outside of branches, which would copy the parts of the
+    stacked arrays.
 
-    **Arguments:** `first`, the application that the loss makes first, which is then not computed again. It must be that
-    of the same network to the same inputs, or to more rows than the loss needs, which follow these.
+    **Arguments:** `first`, the loss's first application, as `applied` returns it, so that it is not computed again. It
+    must be of the same network to the same inputs, and may have more rows after them.
     """
 
     def gradient(network: Any, *arguments: Any) -> tuple[list[Slopes], PyTree]:
@@ -87,7 +88,7 @@ def as_network(network: Any, gradient: list[Slopes]) -> Any:
 
 
 class _Applications:
-    """Takes the place of an MLP: applies it with constant parameters, and notes what enters and leaves its layers."""
+    """Replaces an MLP: applies it with constant parameters, and records what enters and leaves its layers."""
 
     def __init__(self, mlp: MLP, zeros: Rows | None = None, first: Application | None = None):
         assert not mlp.norms
@@ -142,9 +143,10 @@ def _known_output_derivative(primals, tangents):
 
 
 def _alike(mlp: MLP) -> list[list[int]]:
-    """The indices of the layers that share one batched product: those of the same sizes.
+    """The indices of the layers that share one batched product: layers of the same sizes.
 
-    Where kernels count, those with inputs of the same size, if the operations that this adds take no longer than one.
+    If the program is bound by kernels and the network is small (`_SMALL`), layers with inputs of the same size share
+    one: the zeros that pad the narrower layers then cost no more than a kernel.
     """
     widest = max(len(layer.weight) for layer in mlp.layers)
     padded = bound_by_kernels() and widest**2 <= _SMALL
@@ -159,7 +161,7 @@ def _slopes(inputs: Rows, slopes: Rows, group: list[int]) -> Slopes:
     entered, slope = (
         [jnp.concatenate([rows[index] for rows in noted]) for index in group] for noted in (inputs, slopes)
     )
-    # Zeros make the outputs as many as those of the widest layer of the group.
+    # Pad the outputs with zeros to the widest layer of the group.
     most = max(rows.shape[1] for rows in slope)
     entered = jnp.stack(entered)
     slope = jnp.stack([jnp.pad(rows, ((0, 0), (0, most - rows.shape[1]))) for rows in slope])

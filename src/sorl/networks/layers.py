@@ -31,8 +31,8 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 @gelu.defjvp
 def _gelu_derivative(primals, tangents):
     (x,), (tangent,) = primals, tangents
-    # From x alone, behind a barrier, so that XLA does not find the forward pass's tanh and keep it for the gradient: a
-    # second tanh is cheaper than an array written in one pass over memory and read in another.
+    # From x alone, behind a barrier, so that XLA does not reuse the forward pass's tanh and keep it for the gradient: a
+    # second tanh is cheaper than an array that is written in one pass over memory and read in another.
     slope = gelu_slope(jax.lax.optimization_barrier(x))
     return gelu(x), tangent * slope
 
@@ -54,7 +54,7 @@ def layer_norm(norm: eqx.nn.LayerNorm, x: Float[Array, "*batch in"]) -> Float[Ar
 
 
 def unit(x: Float[Array, "*batch in"], epsilon: float) -> Float[Array, "*batch in"]:
-    """Each example with mean 0 and variance 1 over its units; of this form XLA's GPU backend makes one kernel."""
+    """Each example with mean 0 and variance 1 over its units; XLA's GPU backend compiles this form to one kernel."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
 
@@ -63,7 +63,7 @@ def unit(x: Float[Array, "*batch in"], epsilon: float) -> Float[Array, "*batch i
 def unit_of_gelu(
     product: Float[Array, "*batch in"], bias: Float[Array, "*batch in"], epsilon: float
 ) -> Float[Array, "*batch in"]:
-    """`unit(gelu(product + bias), epsilon)`, of which the derivative keeps the product alone."""
+    """`unit(gelu(product + bias), epsilon)`; its derivative keeps only the product."""
     return unit(gelu(product + bias), epsilon)
 
 
@@ -99,9 +99,9 @@ def _layer_norm_derivative(epsilon, primals, tangents):
     (x, weight, _), (x_tangent, weight_tangent, bias_tangent) = primals, tangents
     mean, scale = _moments(x, epsilon)
     size, means, scales = x.shape[-1], mean[..., 0], scale[..., 0]
-    # By hand, for the sake of the gradient, which is the transpose of what follows: it needs no array of the forward
-    # pass but its input, and its sums over an axis are products with a vector (the transposes of outer products). XLA's
-    # own keeps x - mean and the unit, and reads them in sum after sum.
+    # Written by hand for the gradient, which JAX makes by transposing this derivative: it then needs only the input of
+    # the forward pass, and its sums over an axis are products with a vector (the transposes of outer products). JAX's
+    # own derivative keeps x - mean and the normalised x too, and reads them in several sums.
     scaled = scale * x_tangent
     along_unit = scales * scales * jnp.sum(-(x - mean) * scaled, axis=-1)
     # Through x itself, through the variance, and through the mean.

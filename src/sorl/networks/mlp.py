@@ -57,8 +57,8 @@ class MLP(eqx.Module):
     def _with_few_kernels(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """The network with layer norm on an accelerator, equal up to rounding."""
         hidden = list(zip(self.layers[:-1], self.norms, strict=True))
-        # The vectors of all layers are repeated over the rows at once, so that one kernel sums all their gradients. In
-        # a network whose layers differ in width, those of each layer are.
+        # Repeat the vectors of all layers over the rows at once, so that one kernel sums all their gradients. If the
+        # layers differ in width, repeat those of each layer separately.
         sizes = [layer.out_features for layer, _ in hidden]
         groups = [hidden] if len(set(sizes)) == 1 else [[pair] for pair in hidden]
         repeated = (rows for group in groups for rows in _repeated(group, x.shape[:-1]))
