@@ -30,8 +30,8 @@ class Bc(AbstractAgent):
 
     Logged: `policy_loss`, `policy_grad_norm`.
 
-    The action is mu(x), which is assumed of the FQL paper's Gaussian policies too; the standard deviation of 1 affects
-    only the loss. A budget's noise scale adds noise of that many standard deviations.
+    The action is mu(x); this is assumed to hold for the FQL paper's Gaussian policies too. The standard deviation of 1
+    affects only the loss. A budget's noise scale adds noise of that many standard deviations.
     """
 
     # Source: the FQL paper's tables.

@@ -122,9 +122,9 @@ class Budgets(NamedTuple):
     ) -> list[Budget]:
         """All combinations of inference steps and candidates; None means the agent's defaults.
 
-        The default numbers of candidates are all of `candidates` for the `final` table, and that of the usual budget
-        during training, where the usual number of steps comes first by default: scores are read at the first budget.
-        Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
+        By default, the `final` table has all numbers in `candidates`, and evaluations during training have only the
+        usual one. During training the usual number of steps comes first by default, because scores are read at the
+        first budget. Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
         support.
         """
         steps = self.inference_steps if inference_steps is None else inference_steps

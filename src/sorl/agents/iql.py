@@ -51,16 +51,8 @@ class Iql(AbstractAgent):
     published = Published(
         rows(
             (53, 4, 33, 2, 8, 83, 7, 28),
-            temperature=[
-                10.0,
-                10.0,
-                10.0,
-                10.0,
-                1.0,
-                1.0,
-                0.3,
-                10.0,
-            ],  # antsoccer's value is from table 7 (offline to online)
+            # antsoccer's value is from table 7 (offline to online).
+            temperature=[10.0, 10.0, 10.0, 10.0, 1.0, 1.0, 0.3, 10.0],
             hidden_sizes=FOUR_LAYERS,
             critic_hidden_sizes=FOUR_LAYERS,
             discount=DISCOUNT,

@@ -54,8 +54,8 @@ def critic_values(
 ) -> Float[Array, "batch heads"] | None:
     """The values that a policy's own critic gives to actions at a budget; None if its networks hold no critic.
 
-    **Arguments:** `observation` and `action` in the networks' units; an `actor` whose critic sees the number of steps
-    says it by `critic_steps(budget)`.
+    **Arguments:** `actor`; if its critic sees the number of steps, its method `critic_steps(budget)` gives that number;
+    `observation` and `action` in the networks' units.
     """
     if not isinstance(networks, GeneratorAndCritic):
         return None
@@ -115,7 +115,7 @@ def choose(
     """Chooses one of the candidate actions by the verifier of `budget`.
 
     **Arguments:** `candidate`, the map from one row of noise to an action; `value`, the map from an action to one value
-    per critic head; `aggregation` of the heads if the budget's verifier does not say.
+    per critic head; `aggregation` of the heads, used if the budget's verifier names none.
     """
     verifier, temperature = verifiers.in_force(budget.verifier, verifiers.named(aggregation))
     if isinstance(draws, SoftmaxDraws):

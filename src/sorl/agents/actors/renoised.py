@@ -18,8 +18,8 @@ from sorl.system.ranges import refuse_outside
 class RenoisedActor(AbstractActor):
     """Samples candidates by jumps of a shortcut field with fresh noise before each, and chooses one by its verifier.
 
-    Without `renoise` the jumps are those of `ShortcutActor`. It is deterministic given the draws: a decision's noise
-    has one row for each jump of each candidate.
+    Without `renoise` the jumps are those of `ShortcutActor`. All of a decision's noise is in its draws, one row for
+    each jump of each candidate, so that an action is a deterministic function of them.
     """
 
     hidden_sizes: tuple[int, ...] = eqx.field(static=True)
@@ -41,7 +41,7 @@ class RenoisedActor(AbstractActor):
     renoise: int = eqx.field(static=True, default=0)
     """K: the number of re-noised jumps in training; 0: plain jumps."""
     verifier_pessimism: float | None = eqx.field(static=True, default=None)
-    """rho: candidates are chosen by the mean minus rho standard deviations of the heads, unless a budget says else."""
+    """rho: candidates are chosen by the mean minus rho standard deviations of the heads; a budget can override it."""
     candidates: int = eqx.field(static=True, default=1)
     """N of the usual budget."""
     usual_steps: int | None = eqx.field(static=True, default=None)
@@ -53,7 +53,7 @@ class RenoisedActor(AbstractActor):
 
     @property
     def budgets(self) -> Budgets:
-        """Those of `ShortcutActor`, with its own usual budget, whose numbers are evaluated too."""
+        """As `ShortcutActor`, with a usual budget of its own, whose numbers are also evaluated by default."""
         plain = self._plain.budgets
         fixed = self.usual_steps or self.renoise
         if not fixed and self.candidates == 1:
@@ -76,7 +76,8 @@ class RenoisedActor(AbstractActor):
         return (budget.critic_conditioning or self.renoise) if self.renoise else self._plain.critic_steps(budget)
 
     def draw_action(self, action_size: int, budget: Budget, *, key: Key[Array, ""]) -> CandidateDraws:
-        """Noise for each candidate, and for each of its jumps if they are re-noised; Gumbel noise as for others."""
+        """Noise for each candidate, and for each of its jumps if they are re-noised; Gumbel noise if the choice is
+        random."""
         shape = (budget.inference_steps, action_size) if self.renoise else (action_size,)
         return draw_candidates(shape, budget, key=key)
 
@@ -107,7 +108,7 @@ class RenoisedActor(AbstractActor):
         return actor_of(ShortcutActor, self)
 
     def _with_own_verifier(self, budget: Budget) -> Budget:
-        """The budget with the verifier of `verifier_pessimism` where it leaves the aggregation of the heads open."""
+        """The budget with the verifier of `verifier_pessimism`, unless the budget names an aggregation of the heads."""
         if self.verifier_pessimism is None:
             return budget
         own, asked = verifiers.LowerBound(self.verifier_pessimism), budget.verifier

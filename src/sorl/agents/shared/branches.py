@@ -1,4 +1,4 @@
-"""Functions with one compiled branch per choice, of which only the drawn one runs."""
+"""Functions with one compiled branch per choice; only the branch of the drawn choice runs."""
 
 from functools import partial
 from typing import Any

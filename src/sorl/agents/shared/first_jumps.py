@@ -1,7 +1,7 @@
-"""One application of the field to all rows that need it before anything else in an update of SORL, for accelerators.
+"""One application of the field to the cloning losses and the first jumps of Q loss and TD target, for accelerators.
 
-These are the rows of the cloning losses, of the first jump of the Q loss and of that of the TD target. The kernels of
-one application to all of them take hardly longer than those of each one alone.
+None of these needs an earlier application of the field. The kernels of one application to all of their rows take hardly
+longer than those of each one alone.
 """
 
 import dataclasses
@@ -26,8 +26,9 @@ class FirstJumps:
     with_target: bool
 
     def for_target(self, field: ShortcutField) -> shortcut.Field:
-        """The same field, for the jumps of the TD target: if its first jump is among the rows, with that known."""
-        # Within the branch of a number of jumps: a slice from outside of it would be a copy.
+        """The same field, for the jumps of the TD target; if its first jump is among the rows, that is not computed
+        again."""
+        # Slice here, inside the branch of a number of jumps: a slice made outside of the branch would be copied.
         velocity = self.applied.outputs[-1][len(self.policy.time) :]
         return with_first_known(field, velocity) if self.with_target else field
 
@@ -58,13 +59,13 @@ def first_query(
     step_counts: tuple[int, ...],
     index: Int[Array, ""],
 ) -> shortcut.Query:
-    """The query of the first of `step_counts[index]` jumps from `noise`; its velocity, which nothing uses, is 0."""
+    """The query of the first of `step_counts[index]` jumps from `noise`; its target velocity is 0 and not used."""
     log2_steps = jnp.asarray([math.log2(steps) for steps in step_counts], noise.dtype)[index]
     time = jnp.zeros(len(noise), noise.dtype)
     return shortcut.Query(observation, noise, time, jnp.full_like(time, log2_steps), jnp.zeros_like(noise))
 
 
 def with_first_known(field: shortcut.Field, velocity: Float[Array, "batch action"]) -> shortcut.Field:
-    """`field`, whose first call is known to give `velocity`."""
+    """A field like `field` that returns the known `velocity` at its first call, without computing it."""
     known = [velocity]
     return lambda *inputs: known.pop() if known else field(*inputs)

@@ -41,10 +41,10 @@ def described(own: Mapping[str, str], metric: str) -> str:
 
 
 def refuse_unusable(agent: str, metrics: Any, method: str = "update") -> None:
-    """Raises a `ValueError`, one sentence, for a metric that is no scalar float, or whose name cannot be logged.
+    """Raises a `ValueError`, one sentence, unless metrics are scalar floats whose names can be logged, at least one.
 
-    **Arguments:** the name of the agent's class; by name, what its `method` returns, arrays or only their shapes and
-    types, at least one.
+    **Arguments:** `agent`, the name of its class; `metrics`, the result of its `method`, with arrays or only their
+    shapes and types.
     """
     if not isinstance(metrics, Mapping):
         kind = type(metrics).__name__

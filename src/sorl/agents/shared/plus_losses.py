@@ -134,7 +134,10 @@ def cloning_loss(
     draws: SorlDraws,
     weight: Float[Array, " batch"] | None,
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Metrics]]:
-    """Flow matching, self-consistency and distillation, each times its coefficient; the loss again, and its parts."""
+    """Flow matching, self-consistency and distillation, each times its coefficient.
+
+    **Returns:** their sum, and as auxiliary values the sum again and its parts by name.
+    """
     flow_matching, self_consistency = shortcut_losses.cloning_losses(
         field,
         teacher,
@@ -156,7 +159,7 @@ def cloning_loss(
 
 
 class QPart(NamedTuple):
-    """What the Q loss gives: nothing but the values if the agent does not use it."""
+    """The results of the Q loss; if the agent does not use it, only the values."""
 
     gradient: PyTree | None
     metrics: Metrics

@@ -87,9 +87,9 @@ def _refuse_other_types(agent: Any) -> None:
 
 
 def _is_of_type(value: Any, hint: Any) -> bool:
-    """Whether a value is of one of the types that hyper-parameters have; of others it is not known.
+    """Whether a value has the type `hint`; True for a type that no hyper-parameter has.
 
-    Not by beartype, which a policy must be able to act without.
+    It does not use beartype, because a deployed policy must act without it.
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):

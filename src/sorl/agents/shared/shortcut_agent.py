@@ -172,13 +172,13 @@ def _grid_time(steps: Float[Array, " batch"], *, key: Key[Array, ""]) -> Float[A
 def draw_shared(
     choices: int, *, policy_weights: tuple[float, ...] | None = None, key: Key[Array, ""]
 ) -> SorlSharedDraws:
-    """One jump count for the Q loss and one for the TD target, uniform over a number of choices.
+    """The indices of one jump count for the Q loss and one for the TD target, uniform over 0, .., `choices` - 1.
 
-    With `policy_weights`, that of the Q loss has probabilities in proportion to them.
+    With `policy_weights`, one per choice, the index of the Q loss has probabilities in proportion to them.
     """
     policy_steps, target_steps = jax.random.randint(key, (2,), 0, choices, jnp.int32)
     if policy_weights is not None:
-        # The number of bounds between the choices that a uniform draw exceeds.
+        # Invert the cumulative distribution: count the bounds between the choices that a uniform draw reaches.
         bounds = jnp.asarray(np.cumsum(policy_weights)[:-1] / np.sum(policy_weights), jnp.float32)
         # 2, because `randint` splits the key into 0 and 1.
         uniform = jax.random.uniform(jax.random.fold_in(key, 2), (), jnp.float32)

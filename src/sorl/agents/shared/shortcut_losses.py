@@ -176,8 +176,8 @@ def policy_gradient(
 
     **Arguments:** `agent`, for its coefficients and step counts; `teacher`, the field that gives the self-consistency
     targets; `critic`, the critic of the Q loss, and the `aggregation` of its heads; `index` in `agent.step_counts` of
-    the jump count of the Q loss; `one_jump_share`, as for `consistency_levels`; `first`, what `first_jumps_at_once`
-    gave (None: it is computed if it is needed).
+    the jump count of the Q loss; `one_jump_share`, as for `consistency_levels`; `first`, the result of
+    `first_jumps_at_once` (None: it is computed if it is needed).
     """
 
     def cloning_loss(field):
@@ -217,8 +217,8 @@ def first_jumps_at_once(
 
     **Arguments:** `teacher` and `one_jump_share`, as for `policy_gradient`; `policy_steps` and `target_steps`, indices
     in `agent.step_counts` of the jump counts of Q loss and TD target (None: the target's first jump is not computed
-    here). If the target has a gradient, its first jump is not computed here either; nor is it where the copies of the
-    other rows would take longer than its kernels: for many seeds, or on many devices.
+    here). The target's first jump is also not computed here if the target has a gradient, and for many seeds or on many
+    devices, where copies of the other rows would take longer than the kernels of this jump.
     """
     cloning = cloning_queries(teacher, batch, draws, agent.discretization_steps, one_jump_share=one_jump_share)
     policy = first_query(batch.observation, draws.policy_noise, agent.step_counts, policy_steps)
