@@ -64,8 +64,8 @@ class _Playing:
 class Evaluations:
     """Plays evaluations one at a time, with the same environments; leaving this context ends them.
 
-    **Arguments:** `config`, the run's options; `interruption`, by which a signal
-    ends an evaluation; `write`, called with each finished evaluation.
+    **Arguments:** `config`, the run's options; `interruption`, by which a signal ends an evaluation; `write`, called
+    with each finished evaluation.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ _DISK_IS_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Of several processes only this one saves, so that no other has to take part or to see the directory."""
+    """Orbax's options by which only this process saves, so that no other has to take part or to see the directory."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     own = jax.process_index()
@@ -46,9 +46,9 @@ class Checkpoints:
     - `directory`: created if missing.
     - `keep_latest`: number of the latest checkpoints to keep, >= 1; with two, one remains if the last is damaged.
     - `keep_best`: number of the best checkpoints to keep in addition, >= 0; of equally good ones, the later.
-    - `best_metrics`: the metrics that rank them, of which the first that is present counts; higher is better. A
-      checkpoint with an earlier one of them is better than any with a later one: a return without a success is
-      that of an environment that reports a success only when it succeeds.
+    - `best_metrics`: the metrics that rank checkpoints; higher is better. The first one that a checkpoint has is its
+      score. A checkpoint with an earlier metric of this list is better than any with a later one, because a return
+      without a success comes from an environment that reports a success only when it succeeds.
     - `read_only`: only restore, and change nothing in the directory, so that a training may continue to write there.
 
     **Raises:** `CheckpointError`, one sentence, from every method.
@@ -134,7 +134,7 @@ class Checkpoints:
         """Saves a state; its arrays may be donated or changed as soon as this returns.
 
         **Arguments:** `step`, the number of updates made, higher than that of the previous save; `state`, a pytree of
-        arrays, which may be typed keys; `metrics`, of which the first of `best_metrics` that is finite is the score;
+        arrays, which may be typed keys; `metrics` (the score is the first of `best_metrics` that is finite in them);
         `record`, other information about the state, ready for JSON.
 
         **Raises:** `CheckpointError`, also if the *previous* save failed in the background.

@@ -60,9 +60,9 @@ def draw(
 def sample(
     agent: AbstractAgent, data: Dataset | Batches, number: Int[Array, ""], batch_size: int, *, key: Key[Array, ""]
 ) -> Transition:
-    """Samples windows with the agent's length and discount, or takes the batch `number` of those gathered with `key`.
+    """Samples windows with the agent's length and discount; from gathered `Batches`, takes the one of `number`.
 
-    An agent without values has discount 1.
+    Gathered batches hold the windows that `key` would draw. An agent without values has discount 1.
     """
     discount: float | Float[Array, ""] = getattr(agent, "discount", 1.0)
     if isinstance(data, Batches):
@@ -82,7 +82,7 @@ def draw_shared(agent: AbstractAgent, step: Int[Array, ""]) -> PyTree:
 def update_indices(
     keys: Key[Array, " members"], first: Int[Array, ""], updates: int, batch_size: int, transitions: int
 ) -> Int[Array, "members updates batch"]:
-    """The transitions that the batches of `updates` updates from `first` on begin at."""
+    """The indices of the transitions at which each batch's windows begin, for `updates` updates from `first` on."""
     steps = first + jnp.arange(updates, dtype=jnp.int32)
 
     def one(key, step):
@@ -92,18 +92,23 @@ def update_indices(
 
 
 def validation_indices(batches: int, batch_size: int, transitions: int) -> Int[Array, "batches batch"]:
-    """The transitions that the held-out batches begin at."""
+    """The indices of the transitions at which each held-out batch's windows begin."""
     numbers = jnp.arange(batches, dtype=jnp.int32)
     return jax.vmap(lambda number: draw_indices(batch_size, transitions, key=validation_keys(number)[0]))(numbers)
 
 
 def separate(drawn: PyTree) -> tuple[PyTree, Callable[[PyTree, Int[Array, ""]], PyTree]]:
-    """Arrays of a tile's updates, and the function from them and the number of an update in the tile to its arrays."""
+    """A tile's arrays as they are, and a function that takes one update's arrays from them.
+
+    **Arguments:** `drawn`, arrays with a leading axis of the tile's updates.
+
+    **Returns:** the arrays, and the function, whose arguments are these arrays and the number of an update in the tile.
+    """
     return drawn, lambda drawn, number: jax.tree.map(lambda leaf: leaf[number], drawn)
 
 
 def joined(drawn: PyTree) -> tuple[PyTree, Callable[[PyTree, Int[Array, ""]], PyTree]]:
-    """The same with all arrays of floats joined to one."""
+    """As `separate`, with all float32 arrays joined to one."""
     floats, others = eqx.partition(drawn, lambda leaf: leaf.dtype == jnp.float32)
     _, as_arrays = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], floats))
     together = jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(floats)], axis=1)

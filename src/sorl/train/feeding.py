@@ -26,8 +26,8 @@ class Feed:
     Slabs lie on an absolute grid of updates, so that one serves all chunks that reach into it.
 
     **Arguments:** `dataset`; `window` of the agent; `keys`, the root key of each member; `batch_size`; `updates`, the
-    last update that will be asked for; `tile`, the number of updates of which a slab holds a multiple; `mesh`, whose
-    axis `seed` divides the members (None: one device).
+    number of updates of the whole run; `tile`, a number of updates (a slab holds a multiple of it); `mesh`, whose axis
+    `seed` divides the members (None: one device).
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Feed:
 
 
 def validation_batches(dataset: Dataset | HostDataset, window: Window, *, batch_size: int, batches: int = 4) -> Batches:
-    """The held-out batches, for `validation_losses`, which then are one program wherever the data stay."""
+    """The held-out batches, gathered first, so that `validation_losses` is the same program wherever the data stay."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         indices = np.asarray(validation_indices(batches, batch_size, len(dataset)))
     if isinstance(dataset, Dataset):

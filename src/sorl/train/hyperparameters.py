@@ -1,4 +1,4 @@
-"""Hyper-parameters as arguments of compiled programs: in 32 bits, and those that each member has for itself."""
+"""Hyper-parameters as arguments of compiled programs: in 32 bits, and with the settings in which members differ."""
 
 from collections.abc import Sequence
 from typing import cast

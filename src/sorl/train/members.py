@@ -40,7 +40,7 @@ class Members:
         return {number: place for number, place in self._places.items() if number not in bad}
 
     def validation_losses(self, state: loop.TrainState) -> dict[str, np.ndarray]:
-        """The mean losses on held-out data, one of each member; empty if there are none."""
+        """The mean losses on held-out data by name, one number per member; empty if no data are held out."""
         if self._data.validation is None:
             return {}
         config = self._config
@@ -51,7 +51,7 @@ class Members:
         return {name: np.asarray(loss) for name, loss in losses.items()}
 
     def restored(self, state: loop.TrainState, earlier: loop.TrainState, members: Iterable[int]) -> loop.TrainState:
-        """The state in which the networks of some members are those of an earlier state."""
+        """The state with the networks and optimisers of some members taken from an earlier state."""
         places = jnp.asarray([self._places[number] for number in members])
         return dataclasses.replace(state, agent=_with_members(state.agent, earlier.agent, places))
 

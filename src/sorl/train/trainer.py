@@ -82,7 +82,7 @@ class Trainer:
         return self._config.shared_agent, state, data, np.int32(updates), self._own
 
     def _batches(self, state: loop.TrainState, updates: int) -> Iterable[tuple[Dataset | Batches, int]]:
-        """The data on the device for all updates; or if they stay on the host, gathered batches for some at a time."""
+        """The data and all `updates` if the data are on the device, else gathered batches of some updates at a time."""
         if not isinstance(self._dataset, HostDataset):
             return [(self._dataset, updates)]
         if self._feed is None:
@@ -108,7 +108,7 @@ class Trainer:
         return np.asarray(state.first_bad_step if self._bad is None else self._bad)
 
     def _noted(self, state: loop.TrainState) -> loop.TrainState:
-        """Keeps what every process must know of a placed state without a gather."""
+        """Keeps `first_bad_step` of a placed state on every process, so that reading it needs no gather."""
         if self._mesh is not None and jax.process_count() > 1:
             self._bad = _replicated(state.first_bad_step, NamedSharding(self._mesh, PartitionSpec()))
         return state

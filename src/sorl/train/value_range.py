@@ -27,7 +27,8 @@ REMEDIES = {
 }
 """How to change a setting so that the policy stays closer to the data; warnings name the first that an agent has."""
 SMALL_REWARD = 0.1
-"""If no reward is larger, the values of an untrained critic, a few tenths, long outweigh the rewards."""
+"""If no reward is larger in magnitude, warnings advise to scale rewards up: for a long time, the values of an untrained
+critic, a few tenths, outweigh them."""
 
 Rewards = Float[np.ndarray, " transitions"]
 
@@ -38,7 +39,7 @@ class ValueRange(NamedTuple):
     low: float
     high: float
     width: float
-    """The width of the range; without discounting, which allows any sum, that at a discount of 0.99."""
+    """The width of the range; at a discount of 1, where sums have no limit, the width at a discount of 0.99."""
 
     def excess(self, value: float) -> float:
         """The distance of `value` from the range, as a share of its width (of 1 if that is 0); 0 inside."""
