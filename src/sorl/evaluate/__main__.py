@@ -51,9 +51,9 @@ class Config:
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own."""
     candidates: tuple[int, ...] | None = None
-    """Numbers of candidate actions N, of which the critic picks one. With the published and the quickstart's settings,
-    best of N lowered SORL's success on cube-single at every budget; `sorl.scaling` measures it with paired differences;
-    default: the agent's own."""
+    """Numbers of candidate actions N, from which the critic picks one. With the published and the quickstart's
+    settings, best of N lowered SORL's success on cube-single at every budget; `sorl.scaling` measures it with paired
+    differences; default: the agent's own."""
     episodes: int = 50
     """Episodes for each training seed and budget."""
     seeds: tuple[int, ...] | None = None

@@ -22,13 +22,14 @@ MOST_ROWS = 16
 """Maximum number of decisions of a batch; few enough that few rows are idle when only the last episodes are left."""
 
 PRODUCT_ROWS = 64
-"""Rows of a matrix product (decisions times candidates) from which more of them hardly make a row cheaper."""
+"""Maximum number of rows of a matrix product (decisions times candidates): more hardly make a row cheaper."""
 
 
 def batch_rows(episodes: int, candidates: int = 1) -> int:
-    """Number of rows of the batches of an evaluation: equally shared by its episodes, and at least 2 if there are two.
+    """Number of rows of an evaluation's batches: the episodes are divided evenly among the fewest allowed batches.
 
-    It depends on nothing else, because XLA may give other bits for another number of rows.
+    A batch has at most `MOST_ROWS` decisions and `PRODUCT_ROWS` rows of a product, but at least 2 decisions if there
+    are two episodes. The number depends on nothing else, because XLA may give other bits for another number of rows.
     """
     most = max(2, min(MOST_ROWS, PRODUCT_ROWS // candidates))
     return math.ceil(episodes / math.ceil(episodes / most))

@@ -100,7 +100,7 @@ def program_arrays(networks: PyTree, normalisation: Normalisation) -> tuple[Arra
     For a single row, XLA's CPU backend needs each layer's transposed matrix. It would transpose the stored one at every
     call, which takes longer than the product.
     """
-    return tuple(_turned_on_host(leaf) for leaf in jax.tree.leaves((networks, normalisation)))
+    return tuple(_transposed_on_host(leaf) for leaf in jax.tree.leaves((networks, normalisation)))
 
 
 @functools.cache
@@ -119,12 +119,15 @@ def program(actor: AbstractActor, structure: Any, budget: Budget) -> Program:
     return run
 
 
-def _turned_on_host(array: Any) -> Array:
-    """The transposed matrix, without a program to compile for each shape; on the array's device if that is fixed."""
+def _transposed_on_host(array: Any) -> Array:
+    """The transposed matrix (a vector stays as it is), computed by NumPy, so that nothing is compiled for its shape.
+
+    It is on the array's device if that is fixed, else on the default device.
+    """
     if array.ndim < 2 and isinstance(array, Array):
         return array
-    turned = np.ascontiguousarray(np.swapaxes(array, -1, -2) if array.ndim > 1 else array)
-    return jax.device_put(turned, array.sharding if getattr(array, "committed", False) else None)
+    transposed = np.ascontiguousarray(np.swapaxes(array, -1, -2) if array.ndim > 1 else array)
+    return jax.device_put(transposed, array.sharding if getattr(array, "committed", False) else None)
 
 
 def _transposed(array: Array) -> Array:

@@ -60,7 +60,7 @@ class Content(NamedTuple):
 
 
 def policy_path(directory: Path, seed: int, kind: str = "seed") -> Path:
-    """The policy file of a training seed in a run directory, or with the kind `member` that of such a number."""
+    """The policy file of a training seed in a run directory, or with the kind `member`, of a member's number."""
     return directory / f"policy-{kind}-{seed}{SUFFIX}"
 
 
@@ -268,7 +268,7 @@ def _next_array(stream: io.BytesIO, leaf: Any) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _template(actor: AbstractActor, observation_size: int, action_size: int) -> PyTree:
-    """The structure of the networks; kept, because to trace them takes most of the time to load a small policy."""
+    """The structure of the networks; cached, because tracing them takes most of the time to load a small policy."""
     return actor.template(observation_size, actor.actions_at_once * action_size)
 
 

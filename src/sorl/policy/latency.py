@@ -45,9 +45,10 @@ def measure(decisions: Mapping[str, Decision], *, clock: Callable[[], float] = t
 def timed_rounds(
     decisions: Mapping[Any, Decision], rounds: int, seconds: float, calls: tuple[int, int], clock: Callable[[], float]
 ) -> dict[Any, list[list[float]]]:
-    """The seconds of the calls of each decision, by round; the decisions take turns, so that none has the better hour.
+    """The seconds of the calls of each decision, by round.
 
-    The first call, which compiles, does not count.
+    The decisions take turns, so that a slow phase of the machine affects all alike. The first call, which compiles,
+    does not count.
 
     **Arguments:** `rounds`, their number; `seconds`, the target duration of one decision's calls in one round; `calls`,
     the minimum and maximum number of these.

@@ -110,8 +110,8 @@ class Policy:
         """Acts on one observation or a batch of them; the first call at a budget and batch size compiles.
 
         **Arguments:** `key`, the random key of this decision, such as `jax.random.key(0)`; `steps`, the number of jumps
-        or integration steps from noise to action; `candidates`, the number of sampled actions, of which the best by Q
-        is taken; `noise_scale`, the temperature (0 is deterministic); `budget`, which gives those of the three that are
+        or integration steps from noise to action; `candidates`, the number of sampled actions (the best by Q is
+        taken); `noise_scale`, the temperature (0 is deterministic); `budget`, which gives those of the three that are
         not given (default: the policy's own).
 
         A policy of own logs clips each number of an observation to the limits that `load_logs` computed
@@ -181,9 +181,10 @@ class Policy:
         """A runner for a control loop: it derives each decision's key from `key`, and counts clipped observations.
 
         **Arguments:** `key` of the whole loop; `smoothing` of the actions (`Exponential` or `OverlapAveraging`);
-        `deadline_ms`, the longest time from an observation to its action, for which `for_latency` chooses the budget if
-        there is neither a `plan` nor one of the others, which are those of the policy's calls. With it, programs are
-        compiled and timed here; without, the first call compiles them, unless `prepare` of the runner is called before.
+        `deadline_ms`, the longest time from an observation to its action; `steps`, `candidates`, `noise_scale` and
+        `budget` as for a call of the policy. If there is a deadline, but neither one of these four nor a `plan`,
+        `for_latency` chooses the budget. With a deadline, programs are compiled and timed here; without, the first call
+        compiles them, unless `prepare` of the runner is called before.
 
         Raises a `ValueError` for an invalid key, budget or deadline, a decision that takes longer than the deadline,
         and smoothing that does not fit.

@@ -76,7 +76,7 @@ class PolicyRunner:
         self.decisions = 0
         """Number of decisions so far; without action chunks, or with `OverlapAveraging`, the number of calls."""
         self.observations = 0
-        """Number of observations that were decided for so far: more than decisions if these are batches."""
+        """Number of observations in all decisions so far; larger than `decisions` if batches were given."""
         self.outside: Int[np.ndarray, " observation"] = np.zeros(policy.observation_size, np.int64)
         """For each dimension, the number of observations that were outside the limits and therefore clipped."""
         self._key, self._budget = key, dict(budget)

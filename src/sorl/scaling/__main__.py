@@ -55,8 +55,8 @@ class Config:
     """Numbers of inference steps M^inf (jumps or integration steps from noise to action); default: the agent's own, and
     1 2 4 8 16 for an agent that can act with any."""
     candidates: tuple[int, ...] | None = None
-    """Numbers of candidate actions N, of which the critic picks one; default: the agent's own, and 1 2 4 8 16 32 for an
-    agent that can choose among any number."""
+    """Numbers of candidate actions N, from which the critic picks one; default: the agent's own, and 1 2 4 8 16 32 for
+    an agent that can choose among any number."""
     episodes: int = 50
     """Episodes for each training seed and pair."""
     seeds: tuple[int, ...] | None = None
