@@ -22,7 +22,7 @@ from sorl.system.entry import nearest
 
 
 ABSENT = "absent"
-"""The metadata key of a field's value for files without the field, if that value is not the default."""
+"""The metadata key under which a field has its value for files that lack it, if this is not the field's default."""
 
 
 def to_json(config: Any) -> Any:
@@ -88,7 +88,7 @@ class _Reader:
         return result
 
     def named(self, known: Callable[[str, str], Any], noun: str, values: Any, name: str) -> Any:
-        """An object of the class that `known` finds for the name in the values, as `registry.find` does."""
+        """An object of the class whose name the values have; `known` finds it, as `registry.find` does."""
         kind = values.get("type") if isinstance(values, dict) else None
         if not isinstance(kind, str):
             found = kind if isinstance(values, dict) else values

@@ -124,7 +124,7 @@ class EvaluationConfig:
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf (jumps or integration steps) during training; default: the agent's own."""
     candidates: tuple[int, ...] | None = None
-    """Numbers of candidate actions N during training, of which the best by Q is taken; default: the agent's usual."""
+    """Numbers of candidate actions N during training (the best by Q is taken); default: the agent's usual."""
     final_inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps of the table after the last update; default: the agent's own."""
     final_candidates: tuple[int, ...] | None = None

@@ -25,7 +25,7 @@ class Varied:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A member of a population, or a seed of a run without one: what tells it apart, and its agent."""
+    """A member of a population, or a seed of a run without one: its number, seed and settings, and its agent."""
 
     kind: Literal["seed", "member"]
     """The meaning of its number, also in names of files; `seed` without a population."""

@@ -12,7 +12,8 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 QUICKSTART_ENV = "cube-single-play-singletask-task1-v0"
 
 QUICKSTART_NETWORKS: dict[str, Any] = {"hidden_sizes": (256, 256), "critic_hidden_sizes": (256, 256)}
-"""The quickstart's networks, for every agent that has these fields; one that is derived keeps those it defines anew."""
+"""The quickstart's networks, for every agent that has these fields; a derived agent keeps the fields that it defines
+again."""
 
 
 def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
@@ -32,8 +33,8 @@ def paper(env: str, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
 def quickstart(env: str = QUICKSTART_ENV, agent: type[AbstractAgent] = Sorl) -> TrainConfig:
     """Settings for a run of some minutes on two CPU cores: generated data, small networks, few updates.
 
-    What the agent's `quickstart` does not set is as published for the environment. While it trains it is evaluated at
-    the number of steps that is usual with these settings; an agent put in their place does not change that number.
+    Fields that the agent's `quickstart` does not set are as published for the environment. Evaluations during training
+    use one number of steps, the agent's usual one with these settings; later changes of the agent do not change it.
     """
     made = _make(agent, _published_fields(env, agent) | _small(agent))
     return TrainConfig(
@@ -82,13 +83,13 @@ def _published_fields(env: str, agent: type[AbstractAgent]) -> dict[str, Any]:
 
 def _small(agent: type[AbstractAgent]) -> dict[str, Any]:
     definitions = [field for kind in agent.__mro__ for field in inspect.get_annotations(kind)]
-    # Twice: it is derived from an agent that has the field, and defines it anew.
+    # Defined twice: the agent is derived from one that has the field, and defines it again.
     networks = {name: sizes for name, sizes in QUICKSTART_NETWORKS.items() if definitions.count(name) == 1}
     return networks | _preset(agent, "quickstart", agent.quickstart)
 
 
 def _preset(agent: type[AbstractAgent], name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset's hyper-parameters without those that the agent, derived from the one that has it, defines anew."""
+    """A preset's hyper-parameters, without the fields that an agent derived from the preset's owner defines again."""
     kinds = list(agent.__mro__)
     later = kinds[: next(place for place, kind in enumerate(kinds) if name in vars(kind))]
     anew = {field for kind in later for field in inspect.get_annotations(kind)}
@@ -96,7 +97,7 @@ def _preset(agent: type[AbstractAgent], name: str, fields: Mapping[str, Any]) ->
 
 
 def _short_evaluation(agent: AbstractAgent) -> EvaluationConfig:
-    """Of a run of 40,000 updates: few episodes, at the usual number of steps of `agent` alone."""
+    """The evaluations of a run of 40,000 updates: few episodes, only at the usual number of steps of `agent`."""
     own = agent.actor.budgets
     steps = (own.usual.inference_steps,) if len(own.inference_steps) > 1 else None
     return EvaluationConfig(interval=10_000, episodes=20, inference_steps=steps)

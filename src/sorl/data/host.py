@@ -14,7 +14,7 @@ from sorl.data.transitions import Window, Windows
 
 
 PIECE = 2048
-"""Number of windows that are gathered at once: their rows, in pages of 64 KiB of a mapped file, are some 100 MiB."""
+"""Number of windows that are gathered at once; the pages of a mapped file that they touch are some 100 MiB."""
 Convert = Callable[[Shaped[np.ndarray, "some size"]], Float[np.ndarray, "some size"]]
 
 
@@ -39,10 +39,9 @@ class Rows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HostDataset:
-    """Some trajectories of `Rows`; `gather` gives the bits that `Dataset.gather` gives of the same data on the device.
+    """Some trajectories of `Rows`; `gather` gives the same bits as `Dataset.gather` for the same data on the device.
 
-    The transitions of a trajectory are those of its first steps: of all, or of all but the last, whose successor is
-    not known.
+    Each step of a trajectory is a transition, except the last one if its successor is not known.
     """
 
     rows: Rows
@@ -51,7 +50,7 @@ class HostDataset:
     numbers: Int[np.ndarray, " trajectories"]
     """The number of each among the trajectories of `rows`."""
     ends: Int[np.ndarray, " trajectories"]
-    """Number of transitions of each trajectory and those before it."""
+    """Number of transitions of each trajectory and all before it (a cumulative sum)."""
     network_observation: Convert
     """Observations in the networks' units."""
     network_action: Convert
@@ -100,7 +99,7 @@ class HostDataset:
         return limits
 
     def gather(self, indices: Int[np.ndarray, "*batch"], window: Window) -> Windows:
-        """Gathers what the windows that begin at the given transitions read, as `Dataset.gather` does; numpy arrays."""
+        """Gathers the data of the windows that begin at the given transitions, as `Dataset.gather`, in numpy arrays."""
         flat = indices.reshape(-1).astype(np.int64)
         mapped = [array for array in self.rows if array is not None and mapping(array) is not None]
         refuse_changed(*mapped)  # the system kills a process that reads behind the end of a cut file

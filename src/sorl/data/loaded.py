@@ -18,8 +18,8 @@ class LoadedData:
     """A data set ready for training, in the networks' units."""
 
     train: Any
-    """The training split: a `Dataset` on the device, or if it stays on the host (see `residence`) a `HostDataset`. Its
-    type is `Any`, because which of them it is follows from the caller's choice."""
+    """The training split: a `Dataset` on the device, or a `HostDataset` if the data stay on the host (see `residence`).
+    Its type is `Any`, because the caller's options decide which one it is."""
     validation: Any
     """The validation split, in the same place; None if no episodes were held out."""
     normalisation: Normalisation

@@ -114,7 +114,7 @@ class RowReader:
         self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
 
     def read(self, rows: int) -> Shaped[np.ndarray, "rows ..."]:
-        """The next rows, of which there must be as many; the last of them verify the array's checksum."""
+        """The next `rows` rows, which must exist; reading the array's last row verifies its checksum."""
         self._done += rows
         if self._whole is not None:
             return self._whole[self._done - rows : self._done]

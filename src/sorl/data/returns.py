@@ -14,8 +14,8 @@ def discounted_sums(
 ) -> Float[np.ndarray, " rows"]:
     """The sum from each row to its trajectory's end: its reward, plus its discount times the sum from the next row.
 
-    **Arguments:** `discounts`, gamma, or 0 where the episode terminated; `last`, the last row of each trajectory;
-    `after`, the sum from behind that row on.
+    **Arguments:** `discounts`, gamma, or 0 where the episode terminated; `last`, the last row of each trajectory, and
+    `lengths`, its number of rows; `after`, the sum that follows the last row.
     """
     sums, following = np.zeros(len(rewards)), np.full(len(last), after)
     # All trajectories at once, from their ends to their beginnings.

@@ -71,7 +71,7 @@ def absolute(path: Path) -> Path:
 
 
 def source_of(path: Path, **options: Any) -> UserSource:
-    """The source of some data with options of `FORMAT_OPTIONS`, of which None means the default.
+    """The source of some data, with options of `FORMAT_OPTIONS` (None: the default).
 
     Raises a `ValueError` if the data's format does not have one of the options.
     """

@@ -62,12 +62,12 @@ class Transition(eqx.Module):
 
 
 def draw_indices(batch_size: int, transitions: int, *, key: Key[Array, ""]) -> Int[Array, " batch"]:
-    """Draws transitions uniformly with replacement: those that the windows of a batch begin at."""
+    """Draws the transitions at which the windows of a batch begin, uniformly with replacement."""
     return jax.random.randint(key, (batch_size,), 0, transitions, jnp.int32)
 
 
 class Windows(eqx.Module):
-    """What a batch of windows reads from the data, before rewards are summed: all of `Dataset.take` that moves data.
+    """The data of a batch of windows, before rewards are summed: the part of `Dataset.take` that reads the data.
 
     The arrays are on the device if they were gathered there, or numpy's if they were gathered on the host.
     """
@@ -77,7 +77,7 @@ class Windows(eqx.Module):
     rewards: Float[Array | np.ndarray, "*batch steps"]
     """The reward of each step; after the trajectory's end, that of its last step again."""
     masks: Float[Array | np.ndarray, "*batch steps"]
-    """Those of the same steps."""
+    """0 where the episode terminated in the step, else 1; after the trajectory's end as for `rewards`."""
     length: Int[Array | np.ndarray, "*batch"] | None
     """Number of steps within the trajectory; None for windows of one step."""
     next_observation: Float[Array | np.ndarray, "*batch observation"]
@@ -166,7 +166,7 @@ class Dataset(eqx.Module):
         return self.gather(indices, window).transition(window, discount)
 
     def gather(self, indices: Int[Array, "*batch"], window: Window) -> Windows:
-        """Gathers what the windows that begin at the given transitions read; the arguments are those of `take`."""
+        """Gathers the data of the windows that begin at the given transitions; the arguments are those of `take`."""
         if window.steps > 1:
             one = jax.vmap(lambda index: self._window(index, window))(indices.reshape(-1))
             return jax.tree.map(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), one)

@@ -21,7 +21,7 @@ UNUSED = ("truncations",)
 
 
 def size(directory: pathlib.Path, names: tuple[str, ...] = NEEDED) -> Size:
-    """The size of a data directory, of which the named arrays are used."""
+    """The size of a data directory, counting the named arrays only."""
     manifest = read_manifest(directory)
     raw = sum(array.size for name, array in manifest.arrays.items() if name in names)
     sizes = (manifest.arrays[name].shape[1] for name in ("observations", "actions"))

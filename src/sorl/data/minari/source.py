@@ -24,8 +24,8 @@ SUCCESS = ("infos/success", "infos/is_success")
 class Minari(RecordedSource):
     """A Minari data set on this machine, by its id or directory (needs `sorl[minari]`).
 
-    Observations are boxes with one axis; those of a dictionary are concatenated in the order of `observation_keys`,
-    without a wish in the space's own order.
+    Observations are boxes with one axis. The boxes of a dictionary are concatenated in the order of `observation_keys`,
+    by default in the space's own order.
     """
 
     @classmethod

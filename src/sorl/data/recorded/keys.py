@@ -13,8 +13,8 @@ def chosen_keys(
 ) -> tuple[list[str], list[str]]:
     """The keys to concatenate, in order, and those left out.
 
-    **Arguments:** `wanted`, the user's keys; `known`, all keys of the source, and whether each is an array of numbers
-    with at most one axis beside the steps (and so no image); `default`, the keys without a wish (None: all of numbers).
+    **Arguments:** `wanted`, the user's keys (None: `default`); `known`, all keys of the source, and whether each is an
+    array of numbers with at most one axis beside the steps (and so no image); `default` (None: all arrays of numbers).
 
     Raises a `ValueError` for unknown or repeated keys, for images, and if nothing is left.
     """
