@@ -234,7 +234,7 @@ _started = time.monotonic()
 
 
 def refuse_other_options(directory: Path, arguments: list[str]) -> None:
-    """Raises a `ValueError` if the directory holds a run with other options, which is none of the ablation's."""
+    """Raises a `ValueError` if the directory holds a run with other options, which is not part of this ablation."""
     path, wanted = config_path(directory), with_absolute_paths(parse(arguments)[0])
     if path.exists() and (different := changes(read_config(path), wanted) - (FREE - {"updates"})):
         raise ValueError(

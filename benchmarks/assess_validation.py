@@ -227,7 +227,7 @@ def _write(config: Config, task: str, rows: Sequence[Row], table: Sequence[Row])
 
 
 def budgets_of(policy: Policy, task: Task) -> list[Budget]:
-    """The budgets at which a policy is judged; one that knows only one has that."""
+    """The budgets at which a policy is judged: those of the task, or the only one that the policy supports."""
     own = policy.actor.budgets
     return own.grid(task.inference_steps if own.other_inference_steps else None, None, final=False)
 

@@ -39,7 +39,7 @@ class Config:
     steps: int | None = None
     """Number of inference steps M^inf; default: the policy's own budget."""
     candidates: int | None = None
-    """Number of candidate actions N, of which the critic picks one; default: the policy's own budget."""
+    """Number of candidate actions N, from which the critic picks one; default: the policy's own budget."""
     noise_scale: float | None = None
     """Factor on the noise: 1 as trained, 0 for the deterministic path; default: the policy's own budget."""
     platforms: tuple[str, ...] = ("cpu", "cuda")

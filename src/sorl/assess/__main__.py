@@ -44,14 +44,14 @@ class Config:
     env: str | None = None
     """OGBench's name of the data set, if they are OGBench's data; default: the run's own."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    """Data to judge by, in the units of the policy's task; default: those that the run was trained on, of which the
-    held-out episodes judge."""
+    """Data to judge by, in the units of the policy's task, by their held-out episodes; default: those that the run was
+    trained on."""
     seed: int | None = None
     """Training seed of the policy in a run directory, or its member of a population; default: the lowest."""
     inference_steps: tuple[int, ...] | None = None
     """Numbers of inference steps M^inf; default: the policy's own."""
     candidates: tuple[int, ...] | None = None
-    """Numbers of candidate actions N, of which the critic picks one; default: the policy's usual number."""
+    """Numbers of candidate actions N, from which the critic picks one; default: the policy's usual number."""
     decision: Annotated[DecisionOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=DecisionOptions)
     """How a decision is made, at any budget."""
     discount: float | None = None

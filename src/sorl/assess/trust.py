@@ -10,9 +10,10 @@ UNFINISHED = 0.02
 """The share of the first guess that may be left in the values of a finished fit."""
 FEW_EPISODES = 10
 FAR = 1.2
-"""How many times as far from the logged actions as held-out logged ones are, from where on a policy is off the data."""
+"""A policy is off the data if its actions are more than this many times as far from logged actions as held-out logged
+actions are."""
 BEYOND = 0.1
-"""The weight beyond time-outs from where on returns are no independent check."""
+"""If more than this weight lies beyond time-outs, returns are no independent check of the fit."""
 
 
 def notes(found: Assessment) -> list[str]:

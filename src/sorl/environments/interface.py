@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, steps: Sequence[Step]) -> "Outcome":
-        """Stacks the results of `Environment.step`, of which there must be at least one."""
+        """Stacks the results of `Environment.step`, at least one."""
         observations, rewards, success, done = zip(*steps, strict=True)
         return cls(
             observations=np.stack(observations),

@@ -25,7 +25,7 @@ def named_environment(env_name: str, success_timing: SuccessTiming = "pre", *, p
 def refuse_unplayable(env_name: str, environments: int, success_timing: SuccessTiming = "pre") -> None:
     """Raises a `ValueError`, one sentence, if environments cannot be created with these arguments.
 
-    That is for an unknown name, a number of environments below 1, and the success timing `post` in an environment that
+    It refuses an unknown name, a number of environments below 1, and the success timing `post` for an environment that
     judges success itself.
     """
     if is_ogbench(env_name):

@@ -22,8 +22,9 @@ _HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?
 def index_address(address: str) -> str:
     """The address of the index for an address that the user gives.
 
-    It is that of the index itself, of a directory with an `index.json`, or `hf:OWNER/REPOSITORY[@REVISION]`, which
-    stands for `https://huggingface.co/OWNER/REPOSITORY/resolve/main/index.json` (`HF_ENDPOINT` replaces the host).
+    **Arguments:** `address`, of the index itself, of a directory with an `index.json`, or
+    `hf:OWNER/REPOSITORY[@REVISION]`, which is short for
+    `https://huggingface.co/OWNER/REPOSITORY/resolve/main/index.json` (`HF_ENDPOINT` replaces the host).
 
     Raises a `ValueError`, one sentence, for another kind of address.
     """

@@ -1,4 +1,4 @@
-"""The names of a report's methods: the agent of a run, and that in which it differs from other runs of the agent."""
+"""The names of a report's methods: the agent of a run, and how the run differs from other runs of the agent."""
 
 import re
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ IRRELEVANT = (
 
 
 def method_names(runs: Sequence[ReportedRun]) -> list[str]:
-    """The agent of each run, with that in which runs of that agent on the same task differ: options, data, evaluations.
+    """The agent of each run, with the options, data and evaluations in which its runs on the same task differ.
 
     An option that differs only between tasks is part of a preset, and so does not make a different method.
     """
@@ -68,7 +68,7 @@ def _data(runs: Sequence[ReportedRun]) -> list[dict[str, str]]:
 
 
 def _judgement(run: ReportedRun) -> dict[str, str]:
-    """What the scores depend on besides the policy: how success is judged, and the evaluations that they are read at.
+    """How success is judged, and the evaluations that scores are read from: what they depend on besides the policy.
 
     The numbers of episodes and of other budgets are left out: they make a score more precise, but change no mean.
     """

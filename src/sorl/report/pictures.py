@@ -200,8 +200,8 @@ def _ablated(
 ) -> dict[str, list[tuple[int, list[ReportedRun]]]]:
     """The methods that are alike but for some options of the agent: each one's value, ascending, and its runs.
 
-    The key is what their names share. Names have the words of an option apart, and in a sweep joined by dashes. Runs
-    without a table or a value are left out.
+    The key is what their names share. In a name, the words of an option are separate, or, in a sweep, joined by dashes.
+    Runs without a table or a value are left out.
     """
     words = "|".join(option.replace("_", "[ _-]") for option in options)
     methods: dict[tuple[str, int], list[ReportedRun]] = defaultdict(list)

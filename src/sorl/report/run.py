@@ -36,7 +36,7 @@ class ReportedRun:
     assessment: Assessment | None = None
     """The content of `assessment.json`; None without that file."""
     method: str = ""
-    """The agent, and that in which this run differs from the report's other runs of it, by `sorl.report.methods`."""
+    """The agent, and how this run differs from the report's other runs of it, by `sorl.report.methods`."""
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The hyper-parameters of these members of a population, by dotted name; else empty."""
     logs: str = ""
@@ -54,7 +54,7 @@ class ReportedRun:
 
     @property
     def data(self) -> str:
-        """What the training data are known by: the SHA-256 of each phase's, else their path; empty if neither is."""
+        """An identifier of the training data: the SHA-256 of each phase's, else their path; empty without either."""
         data, path = self.versions.get("data"), self.config.data.path
         if not isinstance(data, dict) or "sha256" not in data:
             return "" if path is None else str(path)

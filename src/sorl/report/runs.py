@@ -94,11 +94,11 @@ def _read(directory: Path, method: str) -> ReportedRun:
 
 
 def _by_settings(run: ReportedRun) -> list[ReportedRun]:
-    """The run itself, or of a population a run for each combination of hyper-parameters, with its seeds."""
+    """The run itself; for a population, a run for each combination of hyper-parameters, with its seeds."""
     members = run.config.members
     if not run.config.population:
         return [run]
-    # An assessment is of one member; files of before its number was recorded do not tell which.
+    # An assessment is of one member; older files do not record which.
     assessed = None if run.assessment is None else run.assessment.policy.member
     # All pairs of a grid are of members with the same hyper-parameters, which its rows name.
     played = run.pairs and settings(_rows(run.directory / "scaling.json", "rows", (), "sorl.scaling")[0])

@@ -144,7 +144,7 @@ class MetricLog:
         return (step, seed, name) in self._written
 
     def has_any(self, beginning: str) -> bool:
-        """Whether a metric whose name begins so is logged for any step and seed."""
+        """Whether a metric whose name begins with `beginning` is logged for any step and seed."""
         return any(name.startswith(beginning) for _, _, name in self._written)
 
     def write_timings(self, step: int, timings: Mapping[str, float]) -> None:

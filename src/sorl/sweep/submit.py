@@ -139,7 +139,7 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
     directory = out / "slurm"
     make_directory(directory)
     listed = "".join(encoded(attempt(out, run, config.cpus).to_json()) + "\n" for run in runs)
-    # Of another name for other runs, because jobs that wait in the queue read theirs only when they start.
+    # Another list of runs gets another name, because jobs that wait in the queue read their list only when they start.
     attempts = directory / f"attempts-{hashlib.sha256(listed.encode()).hexdigest()[:12]}.txt"
     with whole_file(attempts) as file:
         file.write(listed)

@@ -121,7 +121,7 @@ def sentence(error: Exception) -> str | None:
         text += f"; pip install 'sorl[{extra}]'." if extra else ""
     elif isinstance(error, OSError) and error.strerror is not None:
         text = _of_the_system(error)
-    elif not isinstance(error, ValueError | OSError | FloatingPointError) and not _is_told_by_sorl(error):
+    elif not isinstance(error, ValueError | OSError | FloatingPointError) and not _is_for_the_user(error):
         return None
     return text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]}.."
 
@@ -216,7 +216,7 @@ def _is_about_a_platform(error: Exception) -> bool:
     return bool(frames) and os.path.basename(frames[-1].filename) == "xla_bridge.py"
 
 
-def _is_told_by_sorl(error: Exception) -> bool:
+def _is_for_the_user(error: Exception) -> bool:
     """Whether an exception is meant for the user: sorl's own exception classes, and plain `RuntimeError`s."""
     return type(error) is RuntimeError or any(kind.__module__.startswith("sorl.") for kind in type(error).__mro__)
 

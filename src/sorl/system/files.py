@@ -91,7 +91,7 @@ def refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
 
 
 def refuse_other_file(out: Path, begins: bytes | None) -> None:
-    """Raises a `FileExistsError` if `out` is a directory or a file that does not begin so (None: any file)."""
+    """Raises a `FileExistsError` if `out` is a directory, or a file that does not begin with `begins` (None: any)."""
     if not out.exists():
         return
     if out.is_file() and begins is not None:
