@@ -104,12 +104,12 @@ class SorlReleased(AbstractAgent):
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> SorlReleasedState:
         """Fresh networks, equal to those of `Sorl`, moving averages equal to them, and an empty optimiser."""
         # Pass only the network sizes: under jit the other settings are tracers, and initialisation needs none of them.
-        sound = Sorl(
+        like_sorl = Sorl(
             hidden_sizes=self.hidden_sizes,
             critic_hidden_sizes=self.critic_hidden_sizes,
             critic_heads=self.critic_heads,
         )
-        state = sound.init(observation_size, action_size, key=key)
+        state = like_sorl.init(observation_size, action_size, key=key)
         trained: Any = state.field, state.critic
         return SorlReleasedState(
             field=state.field,

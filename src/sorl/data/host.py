@@ -16,6 +16,7 @@ from sorl.data.transitions import Window, Windows
 PIECE = 2048
 """Number of windows that are gathered at once; the pages of a mapped file that they touch are some 100 MiB."""
 Convert = Callable[[Shaped[np.ndarray, "some size"]], Float[np.ndarray, "some size"]]
+"""Converts rows from the logs' units and dtype to the networks' units."""
 
 
 class Rows(NamedTuple):

@@ -12,6 +12,7 @@ from sorl.system.accelerators import on_accelerator
 
 
 LAYER_NORM_EPSILON = 1e-6
+"""Flax's default, and so the released implementation's; Equinox's is 1e-5."""
 
 
 class MLP(eqx.Module):

@@ -48,7 +48,14 @@ class _Rows(NamedTuple):
 
 
 class Session:
-    """A run in training: its state, and the files that its results go to."""
+    """A run in training: its state, and the files that its results go to.
+
+    **Arguments:** `config`, the run's options; `directory`, the run directory; `data`; `resume`, `from_step` and
+    `new_phase`, as in `RunOptions`; `make_sinks`, called with the step that the run resumes from (None for a new run,
+    -1 without a checkpoint); `quiet`, whether to hide the progress; `mesh` and `hosts` as for `Trainer`.
+
+    Raises as `sorl.train.resuming.restore` does if the run cannot be resumed; nothing is written then.
+    """
 
     def __init__(
         self,

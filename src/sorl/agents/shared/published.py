@@ -16,6 +16,7 @@ MANIPULATION = ("cube-single-play", "cube-double-play", "scene-play")
 ENVIRONMENTS = (*LOCOMOTION, *MANIPULATION)
 """The environments of the papers' tables, with their kind of data: the prefix of the names of their five tasks."""
 
+# Columns that several agents share, one value for each of `ENVIRONMENTS`.
 FOUR_LAYERS = [(512, 512, 512, 512)] * len(LOCOMOTION) + [(256, 256, 256, 256)] * len(MANIPULATION)
 TWO_LAYERS = [(512, 512)] * len(LOCOMOTION) + [(256, 256)] * len(MANIPULATION)
 EXPECTILE = [0.7] * len(LOCOMOTION) + [0.9] * len(MANIPULATION)
