@@ -38,11 +38,12 @@ def inspected(
     found = collect(recording, advance)
     held_out = _held_out(found, validation_fraction)
     observations, actions = found.observations.columns(), found.actions.columns()
-    outcome = np.ones(len(found.rewards), np.bool_)
-    outcome[found.ends] = found.has_last_state
-    outcome |= found.terminated
+    # A step can be trained on if the state after it is known, or if it ended the task.
+    trainable = np.ones(len(found.rewards), np.bool_)
+    trainable[found.ends] = found.has_last_state
+    trainable |= found.terminated
     summary = summarise(
-        observations, actions, found.rewards, found.ends, found.terminated, transitions=int(outcome.sum())
+        observations, actions, found.rewards, found.ends, found.terminated, transitions=int(trainable.sum())
     )
     facts: dict[str, Any] = {
         "path": str(recording.path),
@@ -56,7 +57,7 @@ def inspected(
             "truncated": int(found.truncated.sum()),
             "without_last_state": int((~found.has_last_state).sum()),
             "after_termination": int((found.terminated & ~found.ends).sum()),
-            "rewarded_and_dropped": int((found.rewards[~outcome] != 0).sum()),
+            "rewarded_and_dropped": int((found.rewards[~trainable] != 0).sum()),
             "duplicate_steps": found.duplicate_steps,
             "duplicate_episodes": found.duplicate_episodes,
             **{name: value for name, value in summary.items() if name.startswith("length_")},
@@ -76,6 +77,7 @@ def inspected(
         "sampled": {"steps": len(found.sample.actions), "at_most": SAMPLED_STEPS},
         "notes": [*found.notes, *_beside(recording)],
     }
+    # The warnings follow from all other facts.
     facts["warnings"] = advice(facts)
     return facts
 

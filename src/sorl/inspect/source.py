@@ -56,6 +56,7 @@ def recording_of_loaded(loaded: LoadedData) -> Recording:
         number = 0
         for part in parts:
             arrays = {name: np.asarray(getattr(part, name)) for name in ("observations", "actions", "rewards", "masks")}
+            # A row without a successor is the last state of its trajectory, not a step.
             ends = np.ones(len(arrays["rewards"]), np.bool_)
             ends[np.asarray(part.starts)] = False
             first = 0

@@ -100,6 +100,7 @@ def main(config: Config) -> list[Pair]:
     config.own_agents.load()
     if config.compilation_cache:
         compilation.enable_cache()
+    # Refuse before anything is played.
     run = load_run(config.run).in_environment(config.env)
     directory = config.out or run.home
     if directory is None:
@@ -109,10 +110,12 @@ def main(config: Config) -> list[Pair]:
     grid = _grid(config, run, directory)
     if left_out := run.left_out(config.seeds):
         print(left_out)
+    # Play the missing pairs; finished ones are read from their files.
     print(_beginning(grid), flush=True)
     with jax.default_matmul_precision(run.config.matmul_precision):
         workers = min(config.workers, config.episodes)
         grid.finish(workers, step_timeout=config.step_timeout, quiet=config.quiet)
+    # Tabulate all pairs, and write them with their episodes, pictures and scores.
     records = grid.records()
     pairs = summarise_grid(records)
     print(_title(run, pairs), grid_table(pairs), _choice(pairs), sep="\n")

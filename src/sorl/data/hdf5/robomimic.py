@@ -28,6 +28,7 @@ def recording(
 
     Raises a `ValueError` if an array is missing, has another shape, or holds no real numbers.
     """
+    # The first demonstration tells the keys and sizes, which all others must have.
     with hdf5.opened(path) as file:
         demos = _demos(path, file, split)
         first = f"data/{demos[0]}"

@@ -40,6 +40,7 @@ class LeRobot(RecordedSource):
         observed = {key: meta.is_vector(one) for key, one in features.items() if key.startswith("observation")}
         keys, _ = chosen_keys(path, self.observation_keys, observed)
         _refuse_other_actions(path, info)
+        # The steps are a table, whose columns are LeRobot's features.
         names = {key: key if key in features else None for key in ("next.reward", "next.success", "next.done")}
         mapping = Mapping(
             observations=tuple(keys),
@@ -51,6 +52,7 @@ class LeRobot(RecordedSource):
             episode="episode_index",
             time="timestamp" if "timestamp" in features else None,
         )
+        # Sizes, counts and lengths must be those that the description states.
         table = Frames(path, files)
         if table.rows != info.frames:
             raise ValueError(

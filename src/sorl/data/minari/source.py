@@ -35,6 +35,7 @@ class Minari(RecordedSource):
 
     def recording(self) -> Recording:
         """As `RecordedSource.recording`."""
+        # Everything that can be refused by the description alone is refused before an episode is read.
         directory = minari_sets.found(self.path)
         rule = RewardRule.of(self.reward)
         dataset = _opened(directory)

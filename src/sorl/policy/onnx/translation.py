@@ -36,6 +36,7 @@ def translate(
 
     Raises a `ValueError`, one sentence, if the program has something without an ONNX form.
     """
+    # Translate the program, equation by equation.
     traced = jax.jit(function).trace(*inputs.values()).jaxpr
     names = list(inputs)
     graph = Graph(names[0])
@@ -43,6 +44,7 @@ def translate(
     (result,) = _run(graph, traced, values)
     name = graph.full(_value(graph, result))
     graph.nodes.append(onnx.helper.make_node("Identity", [name], [output], name=output))
+    # Build the model of the nodes and constants that the output needs.
     (out,) = traced.out_avals
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -58,6 +60,7 @@ def translate(
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(constant for name, constant in graph.constants.items() if name in used)
     onnx.helper.set_model_props(model, dict(about))
+    # Check types and shapes too, so that no runtime gets an invalid file.
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
