@@ -18,7 +18,8 @@ from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
-from sorl.statistics.intervals import evaluation_rows, headline, table
+from sorl.statistics.rows import evaluation_rows
+from sorl.statistics.tables import headline, table
 
 from ..assess.test_trust import GOOD
 

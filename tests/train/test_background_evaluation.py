@@ -16,7 +16,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments import named
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
-from sorl.statistics.intervals import evaluation_rows
+from sorl.statistics.rows import evaluation_rows
 from sorl.train import background_evaluation, loop as training
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.session import Session

@@ -19,7 +19,7 @@ from sorl.pretrained.store import is_name, own_index
 from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.runs.versions import numerics, versions
-from sorl.statistics.intervals import settings_text
+from sorl.statistics.rows import settings_text
 from sorl.system.files import make_directory, read_json, write_json
 
 
