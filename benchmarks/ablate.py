@@ -22,7 +22,8 @@ from sorl.config.changes import changes
 from sorl.config.options import read_config
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path
-from sorl.statistics.intervals import evaluation_rows, headline
+from sorl.statistics.rows import evaluation_rows
+from sorl.statistics.tables import headline
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json

@@ -28,7 +28,9 @@ from sorl.runs.metrics import read_metrics
 from sorl.runs.sweeps import SweepRun
 from sorl.runs.versions import versions
 from sorl.scaling.grid import time_decisions
-from sorl.statistics.intervals import evaluation_rows, headline, success_interval
+from sorl.statistics.intervals import success_interval
+from sorl.statistics.rows import evaluation_rows
+from sorl.statistics.tables import headline
 from sorl.sweep.drive import drive
 from sorl.sweep.engines.local import LocalEngine
 from sorl.sweep.grid import Grid, expand, with_joined_options

@@ -17,7 +17,7 @@ from pictures import logarithmic_counts, pyplot_without_screen
 from sorl.config.presets import QUICKSTART_ENV
 from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
-from sorl.statistics.intervals import headline
+from sorl.statistics.tables import headline
 from sorl.sweep import run as sweep
 from sorl.sweep.grid import Grid, PlannedRun, expand, with_joined_options
 from sorl.sweep.table import read_states

@@ -16,7 +16,8 @@ import tyro
 from sorl.policy import load_policy
 from sorl.pretrained.addresses import INDEX
 from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME, parse
-from sorl.statistics.intervals import BUDGET_FIELDS, member_of, paired_difference
+from sorl.statistics.intervals import paired_difference
+from sorl.statistics.rows import BUDGET_FIELDS, member_of
 from sorl.system import entry
 from sorl.system.files import make_directory, read_json, read_rows, write_json
 

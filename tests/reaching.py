@@ -10,6 +10,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments.interface import Environment, Step
 from sorl.environments.serial import SerialEnvironments
 from sorl.runs import run as runs
+from sorl.runs.versions import record_versions
 from sorl.train import loop
 
 from . import synthetic
@@ -75,7 +76,7 @@ def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
     if updates:
         state = loop.run_chunk(agent, state, data, jnp.int32(updates), batch_size=8, log_interval=2, seed_mapping="map")
     runs.create(directory, config)
-    runs.record_versions(directory, config, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
+    record_versions(directory, config, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
     networks = [agent.policy(jax.tree.map(lambda leaf, i=i: leaf[i], state.agent)) for i in range(len(seeds))]
     normalisation = Normalisation.identity(*sizes)
     policies = {seed: Policy(agent.actor, own, normalisation) for seed, own in zip(seeds, networks, strict=True)}

@@ -21,9 +21,10 @@ from sorl.policy import bad_seeds
 from sorl.report.population import draw_score_against_value
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import member_of, score_interval, settings, settings_text, summarise
 from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
+from sorl.statistics.rows import member_of, settings, settings_text
+from sorl.statistics.tables import score_interval, summarise
 from sorl.system import entry
 from sorl.system.files import make_directory, read_rows
 from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture

@@ -20,6 +20,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.policy import load_policy
 from sorl.report import __main__ as report
 from sorl.runs import run as runs
+from sorl.runs.versions import record_versions
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -37,7 +38,7 @@ def place(tmp_path_factory):
     agent = synthetic.agent(hidden_sizes=(8,), critic_hidden_sizes=(8,), discount=0.9)
     config = dataclasses.replace(presets.own_logs(directory / "logs.npz"), agent=agent, seeds=(4,))
     runs.create(directory / "RUN", config)
-    runs.record_versions(directory / "RUN", config, {"source": "own logs", "episodes": 11})
+    record_versions(directory / "RUN", config, {"source": "own logs", "episodes": 11})
     policy = Policy(agent.actor, make_policy(agent, 3, 2, seed=0), units)
     runs.save_policies(directory / "RUN", config, {4: policy}, 7)
     cloning = Bc(hidden_sizes=(8,))

@@ -16,7 +16,7 @@ from sorl.data.normalisation import Normalisation
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
-from sorl.runs.versions import versions
+from sorl.runs.versions import record_versions, versions
 from sorl.statistics.intervals import wilson_interval
 from sorl.sweep.attempt import Attempt
 from sorl.train import loop
@@ -69,7 +69,7 @@ def make_run(member, successes=(0.0, 0.5, 0.6, 0.7), final=0.5):
     """What `sorl.train` leaves of a run whose evaluations, of 20 episodes, had these rates of success."""
     made, directory = member.config, member.directory
     runs.create(directory, made)
-    runs.record_versions(directory, made, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
+    record_versions(directory, made, {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"})
     data = synthetic.dataset(observation_size=2, action_size=2)
     state = loop.init(made.agent, data, (0,), batch_size=4)
     networks = made.agent.policy(jax.tree.map(lambda leaf: leaf[0], state.agent))

@@ -7,6 +7,7 @@ from sorl.agents import Sorl
 from sorl.config.options import EvaluationConfig, TrainConfig
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
+from sorl.runs.versions import record_versions
 
 
 CUBE, SCENE = (f"{name}-play-singletask-task1-v0" for name in ("cube-single", "scene"))
@@ -31,7 +32,7 @@ def make_run(
     config = TrainConfig(env=env, agent=agent, seeds=seeds, **options)
     runs.create(directory, config)
     data = {"source": "generated", "episodes": 9, "path": "-", "sha256": sha256}
-    runs.record_versions(directory, config, data)
+    record_versions(directory, config, data)
     name = config.budgets(final=False)[0].name
     with MetricLog(directory) as log:
         for step, success in ((10, 0.0), (20, -0.1), (30, 0.0), (40, 0.1)):

@@ -18,7 +18,9 @@ from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, read_metrics
-from sorl.statistics.intervals import evaluation_rows, headline, table
+from sorl.runs.versions import record_versions
+from sorl.statistics.rows import evaluation_rows
+from sorl.statistics.tables import headline, table
 
 from ..assess.test_trust import GOOD
 
@@ -44,7 +46,7 @@ def run(tmp_path):
     directory = tmp_path / "run"
     runs.create(directory, config)
     data = {"source": "generated", "episodes": 9, "path": "-", "sha256": "-"}
-    runs.record_versions(directory, config, data)
+    record_versions(directory, config, data)
     name = config.budgets(final=False)[0].name
     with MetricLog(directory, members={number: one.columns() for number, one in config.members.items()}) as log:
         for number, rate in enumerate(rate for rates in SUCCESS.values() for rate in rates):

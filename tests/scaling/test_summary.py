@@ -6,7 +6,8 @@ import pytest
 
 from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidates, draw_score_against_steps
 from sorl.scaling.summary import best_pair, grid_table, pareto_front, sizes, summarise_grid
-from sorl.statistics.intervals import BUDGET_FIELDS, wilson_interval
+from sorl.statistics.intervals import wilson_interval
+from sorl.statistics.rows import BUDGET_FIELDS
 
 
 matplotlib.use("agg")

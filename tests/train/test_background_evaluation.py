@@ -16,7 +16,8 @@ from sorl.data.normalisation import Normalisation
 from sorl.environments import named
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
-from sorl.statistics.intervals import evaluation_rows
+from sorl.runs.versions import record_versions
+from sorl.statistics.rows import evaluation_rows
 from sorl.train import background_evaluation, loop as training
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.session import Session
@@ -49,7 +50,7 @@ def train(directory, *, overlap, resume=False, updates=40, checkpoint_interval=2
     data = LoadedData(dataset, None, Normalisation.identity(2, 2), provenance)
     if not resume:
         runs.create(directory, config)
-    runs.record_versions(directory, config, provenance)
+    record_versions(directory, config, provenance)
     return Session(config, directory, data, resume=resume, quiet=True).run()
 
 

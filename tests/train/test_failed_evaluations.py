@@ -17,6 +17,7 @@ from sorl.environments.pool import EnvironmentPool, EnvironmentWorkerError
 from sorl.evaluate import __main__ as evaluate
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
+from sorl.runs.versions import record_versions
 from sorl.scaling import __main__ as scaling
 from sorl.train import __main__ as train
 from sorl.train.checkpoints import Checkpoints
@@ -108,7 +109,7 @@ def data():
 def run(directory, config, *, resume=False):
     if not resume:
         runs.create(directory, config)
-    runs.record_versions(directory, config, PROVENANCE)
+    record_versions(directory, config, PROVENANCE)
     return Session(config, directory, data(), resume=resume, quiet=True).run()
 
 

@@ -16,6 +16,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, read_
 from sorl.data import load_logs
 from sorl.runs import phases, run as runs
 from sorl.runs.metrics import MetricLog, check_rows, read_metrics
+from sorl.runs.versions import record_versions
 from sorl.train.checkpoints import CheckpointError, Checkpoints
 from sorl.train.session import Session
 
@@ -232,7 +233,7 @@ def test_a_kill_before_a_new_phase_from_an_older_checkpoint_loses_nothing(run, t
         if step == "set_aside_after":
             patch.setattr(Checkpoints, "set_aside_after", dies)
         else:
-            patch.setattr(runs, "record_versions", dies)
+            patch.setattr("sorl.train.session.record_versions", dies)
         with pytest.raises(Kill):
             train(directory, more, resume=True, from_step=10, new_phase=True)
     assert train(directory, data, resume=True).step == 20
@@ -251,7 +252,7 @@ def test_a_run_without_a_checkpoint_is_refused_other_data_before_anything_is_wri
     directory, data = tmp_path / "killed", trained[1]
     config = read_config(trained[0] / "config.json")
     runs.create(directory, config)
-    runs.record_versions(directory, config, data.provenance)
+    record_versions(directory, config, data.provenance)
     synthetic.write_logs(tmp_path / "other.npz", seed=2)
     other = load_logs(tmp_path / "other.npz", validation_fraction=0.25)
     before = snapshot(directory)
@@ -355,7 +356,7 @@ def test_a_new_phase_keeps_the_units_is_recorded_and_continues_bit_for_bit(train
     train(tmp_path / "whole", data, resume=True, from_step=20)
     assert results(tmp_path / "whole") == results(tmp_path / "parts")
     for directory, step in ((tmp_path / "whole", 10), (tmp_path / "parts", 0)):
-        runs.record_versions(directory, read_config(directory / "config.json"), trained[1].provenance, step=step)
+        record_versions(directory, read_config(directory / "config.json"), trained[1].provenance, step=step)
         assert [phase["from_step"] for phase in phases.phases(directory)] == [0]
 
 

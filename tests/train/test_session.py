@@ -17,7 +17,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.data import load_logs
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
-from sorl.runs.versions import source_digest
+from sorl.runs.versions import record_versions, source_digest
 from sorl.train import loop
 from sorl.train.checkpoints import Checkpoints
 from sorl.train.session import Session
@@ -44,7 +44,7 @@ def _config(tmp_path, **fields) -> TrainConfig:
 def _run(config, directory, data, *, resume=False):
     if not resume:
         runs.create(directory, config)
-    runs.record_versions(directory, config, data.provenance)
+    record_versions(directory, config, data.provenance)
     return Session(config, directory, data, resume=resume, quiet=True).run()
 
 

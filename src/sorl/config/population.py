@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sorl.agents import AbstractAgent
-from sorl.statistics.intervals import SETTING as PREFIX, settings_text
+from sorl.statistics.rows import SETTING as PREFIX, settings_text
 from sorl.system import entry
 
 

@@ -27,7 +27,8 @@ from sorl.evaluate.evaluation import EvaluationResult, evaluate_policy
 from sorl.evaluate.options import DecisionOptions
 from sorl.evaluate.playing_time import amount, duration, measured_speed
 from sorl.runs.run import Run, load_run
-from sorl.statistics.intervals import member_of, summarise, table
+from sorl.statistics.rows import member_of
+from sorl.statistics.tables import summarise, table
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory, read_rows, refuse_unwritable, whole_file, write_csv
 from sorl.system.ranges import refuse_outside

@@ -16,8 +16,8 @@ from sorl.config.own_agents import OwnAgents
 from sorl.policy import Plan, Policy, compare as comparing, load_policy
 from sorl.policy.file import FORMAT
 from sorl.policy.planning import refuse_limit
-from sorl.statistics.intervals import SETTING
 from sorl.statistics.measures import measure_of
+from sorl.statistics.rows import SETTING
 from sorl.system import compilation, entry
 from sorl.system.files import make_directory, refuse_other_file
 

@@ -6,8 +6,8 @@ from typing import Any
 from sorl.environments.named import is_ogbench
 from sorl.report.page import Page
 from sorl.report.run import ReportedRun
-from sorl.statistics.intervals import settings_text
 from sorl.statistics.measures import SUCCESS
+from sorl.statistics.rows import settings_text
 
 
 SOFTWARE = {"device": "device", "sorl": "sorl", "git_commit": "commit", "jax": "jax", "ogbench": "ogbench"}

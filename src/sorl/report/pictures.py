@@ -12,8 +12,10 @@ from jaxtyping import Float
 from sorl.report.run import ReportedRun
 from sorl.report.scores import task_measure
 from sorl.statistics.aggregates import Estimate
-from sorl.statistics.intervals import Interval, Row, score_interval
+from sorl.statistics.intervals import Interval
 from sorl.statistics.measures import SUCCESS, Measure
+from sorl.statistics.rows import Row
+from sorl.statistics.tables import score_interval
 from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sorl.statistics.intervals import Row, settings, settings_text
 from sorl.statistics.measures import measure_of
+from sorl.statistics.rows import Row, settings, settings_text
 from sorl.system.pictures import legend, plain
 
 
@@ -16,7 +16,7 @@ def draw_score_against_value(axes: Any, summary: Sequence[Row], field: str) -> N
 
     There is a line for each budget and each combination of the other hyper-parameters.
 
-    **Arguments:** `summary`, rows of `statistics.intervals.summarise`; `field`, the dotted name of the hyper-parameter.
+    **Arguments:** `summary`, rows of `statistics.tables.summarise`; `field`, the dotted name of the hyper-parameter.
     """
     measure = measure_of(summary, "success")
     lines: dict[str, list[Row]] = defaultdict(list)

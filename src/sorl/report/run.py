@@ -12,8 +12,8 @@ from sorl.assess.record import Assessment
 from sorl.config.options import TrainConfig
 from sorl.runs.phases import phases
 from sorl.runs.run import config_path
-from sorl.statistics.intervals import Row, evaluation_rows
 from sorl.statistics.measures import Measure, measure_of
+from sorl.statistics.rows import Row, evaluation_rows
 from sorl.train.value_range import Departure, departures
 
 

@@ -14,8 +14,8 @@ from sorl.report.run import ReportedRun
 from sorl.runs.directory import POLICIES, assessment_path
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path, refuse_no_run
-from sorl.statistics.intervals import Row, member_of, settings, settings_text
 from sorl.statistics.missing_success import reports_success, with_success
+from sorl.statistics.rows import Row, member_of, settings, settings_text
 from sorl.system.files import read_json, read_rows
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sorl.report.run import ReportedRun
-from sorl.statistics.intervals import Row
 from sorl.statistics.measures import RETURN, SUCCESS, Measure
+from sorl.statistics.rows import Row
 
 
 Scores = dict[str, dict[str, np.ndarray]]

@@ -18,8 +18,9 @@ from sorl.report.run import ReportedRun
 from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
 from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
-from sorl.statistics.intervals import Interval, headline, score_interval
+from sorl.statistics.intervals import Interval
 from sorl.statistics.measures import SUCCESS, Measure
+from sorl.statistics.tables import headline, score_interval
 
 
 class Report:

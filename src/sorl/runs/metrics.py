@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
-from sorl.statistics.intervals import member_of
+from sorl.statistics.rows import member_of
 from sorl.system.files import whole_file, write_csv
 
 

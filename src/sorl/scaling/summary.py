@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from sorl.scaling.grid import Record
-from sorl.statistics.intervals import BUDGET_FIELDS, paired_difference, score_interval
+from sorl.statistics.intervals import paired_difference
 from sorl.statistics.measures import SUCCESS, Measure, measure_of
+from sorl.statistics.rows import BUDGET_FIELDS
+from sorl.statistics.tables import score_interval
 
 
 Pair = dict[str, Any]

@@ -1,16 +1,13 @@
-"""Confidence intervals of scores, over episodes for one training seed and over seeds for several; and tables."""
+"""Confidence intervals of scores, over episodes for one training seed and over seeds for several."""
 
 import math
-import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
-from sorl.statistics.missing_success import reports_success, with_success
+from sorl.statistics.measures import SUCCESS, Measure
 
 
 BOOTSTRAP_RESAMPLES = 10_000
@@ -23,22 +20,6 @@ INTERVALS = {
     "episodes": "bootstrap over episodes",
 }
 """The method of an interval, in words."""
-
-BUDGET_FIELDS = (
-    "inference_steps",
-    "candidates",
-    "noise_scale",
-    "policy_conditioning",
-    "critic_conditioning",
-    "verifier",
-)
-"""The fields of an evaluation row that identify its budget."""
-
-SETTING = "agent."
-"""The columns of a row whose names begin so hold the hyper-parameters of a member of a population."""
-
-Row = Mapping[str, Any]
-"""An evaluation of one training seed at one budget: `EvaluationResult.row()` with `step` and `training_seed`."""
 
 
 class Interval(NamedTuple):
@@ -144,28 +125,6 @@ def wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, 
     return min(one[0], other[0]), max(one[1], other[1])
 
 
-def score_interval(by_seed: Sequence[Sequence[Row]], measure: Measure) -> Interval:
-    """The mean of a measure over evaluations at one budget, with its 95 % interval.
-
-    All evaluations of a seed play the same episodes, so that several say little more than one: Wilson's interval is
-    that of their mean success over the episodes of one, and the interval of a single seed's return is the mean of its
-    evaluations' intervals. Both are exact if the same episodes are hard in all evaluations, and otherwise too wide.
-
-    **Arguments:** `by_seed`, the rows of each training seed; `measure`, which all of them have.
-    """
-    if measure == SUCCESS:
-        successes, episodes = (
-            np.array([np.mean([row[key] for row in own]) for own in by_seed]) for key in ("successes", "episodes")
-        )
-        return success_interval(successes, episodes.astype(int))
-    means = np.array([np.mean([row["return"] for row in own]) for own in by_seed])
-    if len(by_seed) > 1:
-        return Interval(float(means.mean()), *student_interval(means), "student")
-    ends = [[row.get(key) for row in by_seed[0]] for key in ("return_low", "return_high")]
-    low, high = (None if None in values else float(np.mean(values)) for values in ends)  # type: ignore[arg-type]
-    return Interval(float(means[0]), low, high, "episodes")
-
-
 class Difference(NamedTuple):
     """A mean difference of a score with its confidence interval."""
 
@@ -191,120 +150,3 @@ def paired_difference(
     if scores.dtype == bool:
         low, high = max(-1.0, low), min(1.0, high)
     return Difference(float(differences.mean()), low, high)
-
-
-def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 1.0) -> list[dict[str, Any]]:
-    """The evaluations in a run's metrics, one row for each step, training seed and budget, for `summarise`.
-
-    **Arguments:** `metrics`, rows of `runs.metrics.read_metrics`; `episodes` and `noise_scale`, those of each
-    evaluation. Where one of them has a success, all have: a missing one counts as none.
-    """
-    metrics, rows = [*metrics], []
-    if reports_success(metrics):
-        metrics = [with_success(metric) for metric in metrics]
-    for metric in metrics:
-        for name, mean in metric.items():
-            if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+))", name):
-                row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale}
-                row["steps_per_second"] = math.nan
-                row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
-                success = metric.get(f"evaluation/success/{budget[1]}")
-                successes = None if success is None else round(success * episodes)
-                row |= settings(metric) | {
-                    "step": metric["step"],
-                    "training_seed": metric["seed"],
-                    "successes": successes,
-                    "return": mean,
-                }
-                row |= {key: metric.get(f"evaluation/{key}/{budget[1]}") for key in ("return_low", "return_high")}
-                row["length"] = metric[f"evaluation/episode_length/{budget[1]}"]
-                rows.append(row)
-    return rows
-
-
-def settings(row: Row) -> dict[str, float]:
-    """The hyper-parameters of the member of a population that a row is about, by dotted name; else empty."""
-    return {name: value for name, value in row.items() if name.startswith(SETTING)}
-
-
-def settings_text(settings: Mapping[str, float]) -> str:
-    """The values of hyper-parameters in words that tell different ones apart, such as `agent.q_coefficient 10`."""
-    return ", ".join(f"{name} {_shown(value)}" for name, value in settings.items())
-
-
-def _shown(value: float) -> str:
-    return text if float(text := f"{value:g}") == value else repr(float(value))
-
-
-def member_of(row: Row) -> int:
-    """The number of the member that a row is about: in a population its number, else the training seed."""
-    return next(row[name] for name in ("member", "training_seed", "seed") if name in row)
-
-
-def headline(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The headline of a run: means over its last three evaluations, never those of its best checkpoint."""
-    return summarise(rows, last=3)
-
-
-def summarise(rows: Sequence[Row], *, last: int = 1) -> list[dict[str, Any]]:
-    """Means over training seeds, for each budget, and in a population for each combination of hyper-parameters.
-
-    **Arguments:** `rows`, one for each update count, training seed and budget; `last`, the number of each seed's last
-    evaluations to use.
-
-    **Returns:** one row for each budget, in the order of `rows`: the budget, the hyper-parameters, `steps` (the update
-    counts used), the number of `seeds`, the fields of an `Interval`, and the means of `return`, `length` and
-    `steps_per_second`. The interval is about success where all rows have one, else about the return.
-    """
-    measure = measure_of(rows)
-    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[int, list[Row]]]] = {}
-    for row in sorted(rows, key=lambda row: row["step"]):
-        budgets = groups.setdefault(tuple(settings(row).items()), {})
-        seeds = budgets.setdefault(tuple(row[field] for field in BUDGET_FIELDS), {})
-        seeds.setdefault(row["training_seed"], []).append(row)
-    return [
-        dict(zip(BUDGET_FIELDS, budget, strict=True))
-        | dict(own)
-        | _means([one[-last:] for one in seeds.values()], measure)
-        for own, budgets in groups.items()
-        for budget, seeds in budgets.items()
-    ]
-
-
-def _means(by_seed: list[list[Row]], measure: Measure) -> dict[str, Any]:
-    rows = [row for own in by_seed for row in own]
-    means = {key: float(np.mean([row[key] for row in rows])) for key in ("return", "length", "steps_per_second")}
-    steps = sorted({row["step"] for row in rows})
-    score = score_interval(by_seed, measure).fields(measure)
-    return {"steps": steps, "seeds": len(by_seed)} | score | means | score
-
-
-def _rate(steps_per_second: float) -> str:
-    return "-" if math.isnan(steps_per_second) else f"{steps_per_second:.0f}"
-
-
-def table(summary: Sequence[Row]) -> str:
-    """The rows of `summarise` or `headline` as lines of text."""
-    if not summary:
-        return "No evaluation was made."
-    judged = measure_of(summary, "success") == SUCCESS
-    title = "success   95 % interval    return" if judged else "  return         95 % interval"
-    lines = [f" M^inf    N  {title}   length  steps/s"]
-    shown: dict[str, float] = {}
-    for row in summary:
-        # The rows of a combination of hyper-parameters follow a line with their values.
-        if settings(row) != shown:
-            shown = settings(row)
-            lines.append(f"{settings_text(shown)}:")
-        if judged:
-            score = (
-                f"{row['success']:7.3f}  {row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f}"
-            )
-        else:
-            score = f"{row['return']:8.4g}  {RETURN.range(row['return_low'], row['return_high']):>20}"
-        lines.append(
-            f"{row['inference_steps']:6d} {row['candidates']:4d}  {score} {row['length']:8.1f} "
-            f"{_rate(row['steps_per_second']):>8}"
-        )
-    used = sorted({INTERVALS[row["interval"]] for row in summary})
-    return "\n".join([*lines, f"95 % interval: {', '.join(used)}."])

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +20,10 @@ from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
-from sorl.statistics import intervals
 from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
-from sorl.statistics.intervals import evaluation_rows, score_interval, settings_text
 from sorl.statistics.measures import SUCCESS, Measure
+from sorl.statistics.rows import evaluation_rows, settings_text
+from sorl.statistics.tables import score_interval
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states
 from sorl.system import entry
@@ -144,7 +144,7 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     return lines
 
 
-def _score(seeds: Sequence[Sequence[intervals.Row]], measure: Measure) -> tuple[str, str]:
+def _score(seeds: Sequence[Sequence[Mapping[str, Any]]], measure: Measure) -> tuple[str, str]:
     """The mean over seeds and its interval, if there are several."""
     found = score_interval(seeds, measure)
     return measure.text(found.mean), measure.range(found.low, found.high) if len(seeds) > 1 else "-"

@@ -17,6 +17,9 @@ from sorl.data.transitions import Dataset, Transition, Window, Windows, draw_ind
 # Each use of randomness has its own stream, folded into the key: reusing a key would correlate them.
 INIT, UPDATE, SHARED, VALIDATION = range(4)
 
+HELD_OUT_BATCHES = 4
+"""Number of batches of which a validation loss is the mean, unless a caller says otherwise."""
+
 
 class Batches(eqx.Module):
     """The windows of consecutive updates, gathered outside of the program in which they are trained on."""
@@ -91,9 +94,9 @@ def update_indices(
     return jax.vmap(lambda key: jax.vmap(lambda step: one(key, step))(steps))(keys)
 
 
-def validation_indices(batches: int, batch_size: int, transitions: int) -> Int[Array, "batches batch"]:
+def validation_indices(batch_size: int, transitions: int) -> Int[Array, "batches batch"]:
     """The indices of the transitions at which each held-out batch's windows begin."""
-    numbers = jnp.arange(batches, dtype=jnp.int32)
+    numbers = jnp.arange(HELD_OUT_BATCHES, dtype=jnp.int32)
     return jax.vmap(lambda number: draw_indices(batch_size, transitions, key=validation_keys(number)[0]))(numbers)
 
 

@@ -77,10 +77,10 @@ class Feed:
         return Batches(jax.device_put(windows, members), jax.device_put(np.int32(first), everywhere))
 
 
-def validation_batches(dataset: Dataset | HostDataset, window: Window, *, batch_size: int, batches: int = 4) -> Batches:
+def validation_batches(dataset: Dataset | HostDataset, window: Window, *, batch_size: int) -> Batches:
     """The held-out batches, gathered first, so that `validation_losses` is the same program wherever the data stay."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        indices = np.asarray(validation_indices(batches, batch_size, len(dataset)))
+        indices = np.asarray(validation_indices(batch_size, len(dataset)))
     if isinstance(dataset, Dataset):
         return Batches(_gathered(dataset, indices, window), jax.device_put(np.int32(0)))
     return Batches(jax.device_put(dataset.gather(indices, window)), jax.device_put(np.int32(0)))

@@ -11,7 +11,7 @@ from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.runs.metrics import check_rows, read_metrics, read_timings
 from sorl.runs.phases import expected_data, fingerprint
-from sorl.runs.run import refuse_other_numerics
+from sorl.runs.versions import refuse_other_numerics
 from sorl.train.checkpoints import CheckpointError, Checkpoints
 from sorl.train.loop import TrainState
 

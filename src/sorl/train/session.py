@@ -19,6 +19,7 @@ from sorl.data import LoadedData
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog, Sink, read_metrics
+from sorl.runs.versions import record_versions
 from sorl.statistics.missing_success import SUCCESS_METRIC
 from sorl.system.progress import Progress
 from sorl.system.signals import Interruption
@@ -101,7 +102,7 @@ class Session:
             # Move later checkpoints aside before the first write: until then the run is still the earlier training.
             self.checkpoints = stack.enter_context(Checkpoints(directory / "checkpoints"))
             self.checkpoints.set_aside_after(self.step)
-            runs.record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
+            record_versions(directory, config, data.provenance, step=self.step, new_phase=new_phase)
             runs.update_config(directory, config)
             members = {number: member.columns() for number, member in config.members.items()}
             log = MetricLog(directory, resume_step=resume_step, sinks=sinks, order=SHARED, members=members)

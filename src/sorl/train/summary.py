@@ -11,7 +11,8 @@ from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentWorkerError
 from sorl.evaluate import __main__ as evaluate
 from sorl.runs import run as runs
 from sorl.runs.metrics import read_metrics
-from sorl.statistics.intervals import evaluation_rows, headline, member_of, table
+from sorl.statistics.rows import evaluation_rows, member_of
+from sorl.statistics.tables import headline, table
 from sorl.system import entry
 
 

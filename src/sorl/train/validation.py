@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from sorl.agents import AbstractAgent
 from sorl.data.transitions import Dataset
-from sorl.train.draws import Batches, sample, validation_keys
+from sorl.train.draws import HELD_OUT_BATCHES, Batches, sample, validation_keys
 from sorl.train.hyperparameters import combined, single_precision
 from sorl.train.loop import TrainState
 
@@ -21,7 +21,7 @@ def validation_losses(
     own: PyTree | None = None,
     *,
     batch_size: int,
-    batches: int = 4,
+    batches: int = HELD_OUT_BATCHES,
 ) -> dict[str, Float[Array, " members"]]:
     """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
 

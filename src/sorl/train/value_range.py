@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sorl.config.population import Member
-from sorl.statistics.intervals import member_of
+from sorl.statistics.rows import member_of
 
 
 WATCHED = ("q_mean", "target_q_mean", "v_mean", "policy_q_mean")

@@ -10,14 +10,13 @@ from sorl.data.checks import flags, refuse_unequal_rows
 from sorl.data.hdf5 import file as hdf5
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import chosen_keys, column_names, joined
-from sorl.data.recorded.rewards import RewardRule
+from sorl.data.recorded.rewards import SUCCESS, RewardRule
 from sorl.data.recorded.rows import Rows, episodes_of
 
 
 BLOCK_BYTES = 1 << 23
 """Size of the blocks in which rows are read."""
 FIELDS = ("actions", "rewards", "terminals", "timeouts", "next_observations")
-SUCCESS = ("infos/success", "infos/is_success")
 
 
 def recording(path: Path, observation_keys: Sequence[str] | None, rule: RewardRule) -> Recording:

@@ -278,7 +278,7 @@ def _joined_provenance(shards: Sequence[Manifest]) -> Mapping[str, Any]:
     numbers, before = [], 0
     for shard in shards:
         numbers += [before + number for number in held_out(shard.provenance.get("about"))]
-        before += shard.arrays["episode_lengths"].shape[0]
+        before += shard.episodes
     first = shards[0].provenance
     if not numbers:
         return first

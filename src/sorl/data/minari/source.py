@@ -11,12 +11,9 @@ from jaxtyping import Shaped
 
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.keys import chosen_keys, column_names, joined
-from sorl.data.recorded.rewards import RewardRule
+from sorl.data.recorded.rewards import SUCCESS, RewardRule
 from sorl.data.recorded.source import RecordedSource
 from sorl.environments import minari_sets, spaces
-
-
-SUCCESS = ("infos/success", "infos/is_success")
 
 
 @final

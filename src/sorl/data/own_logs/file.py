@@ -4,13 +4,13 @@ import dataclasses
 import difflib
 import pathlib
 import warnings
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from sorl.data import checks, successors
+from sorl.data import checks, npz, successors
 from sorl.data.columns import blocks, columns
 
 
@@ -66,12 +66,10 @@ class Log:
 
 def read_log(path: pathlib.Path) -> Log:
     """Reads and checks a file of logs; warns of what it corrects or ignores, and raises a `ValueError` for bad data."""
-    keys = checks.stored_keys(path)
-    stored, unused = stored_names(path, keys)
-    read = checks.read_arrays(path, stored.values())
-    arrays = {name: read.pop(key) for name, key in stored.items()}
-    scale = {key: arrays.pop(key) for key in SCALE if key in arrays}
-    arrays = {key: _without_last_axis(key, array) for key, array in arrays.items()}
+    with npz.opened(path) as file:
+        stored, unused, shapes = read_header(path, file)
+        arrays = {name: file.read(key).reshape(shapes[name]) for name, key in stored.items()}
+    scale = {name: arrays.pop(name) for name in SCALE if name in arrays}
     _refuse_bad_arrays(path, arrays)
     ends, terminated = _ends(path, arrays)
     checks.refuse_open_end(path, ends)
@@ -86,8 +84,34 @@ def read_log(path: pathlib.Path) -> Log:
     return Log(path, rows, ends, terminated, after, has_successor, scale, tuple(unused), tuple(notes))
 
 
-def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The stored key of each known name, and the unused keys; raises a `ValueError` if one is missing or repeated."""
+class Header(NamedTuple):
+    """What the names and shapes of a file's arrays say, before any of them is read."""
+
+    stored: dict[str, str]
+    """The stored key of each known name."""
+    unused: list[str]
+    """The other keys."""
+    shapes: dict[str, tuple[int, ...]]
+    """The shape of each known name; that of a column [rows, 1] is [rows], for names with one number per row."""
+
+
+def read_header(path: pathlib.Path, file: npz.Npz) -> Header:
+    """The header of an open file of logs; raises a `ValueError` for names or shapes that cannot be used.
+
+    The shapes of `action_low` and `action_high` are for `refuse_wrong_scale`.
+    """
+    stored, unused = _stored_names(path, file.keys)
+    shapes = {name: file.shape(key) for name, key in stored.items()}
+    shapes |= {name: shape[:1] for name, shape in shapes.items() if name not in (*WIDE, *SCALE) and shape[1:] == (1,)}
+    checks.refuse_shapes(path, {name: shape for name, shape in shapes.items() if name not in SCALE}, WIDE)
+    return Header(stored, unused, shapes)
+
+
+def _stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The stored key of each known name, and the unused keys.
+
+    Raises a `ValueError` if one is missing or repeated, or unless one of `masks` and `timeouts` is among them.
+    """
     stored = {}
     for name in (*REQUIRED, *OPTIONAL, *SCALE):
         found = [key for key in keys if key == name or key == OTHER_NAMES.get(name)]
@@ -106,6 +130,9 @@ def stored_names(path: pathlib.Path, keys: Sequence[str]) -> tuple[dict[str, str
             f"{path} lacks {', '.join(missing)}: it holds {', '.join(map(_with_suggestion, keys)) or 'no array'}, but "
             f"{', '.join(REQUIRED)} are needed; rename or add them."
         )
+    if ("masks" in stored) == ("timeouts" in stored):
+        found = "both masks and timeouts" if "masks" in stored else "neither masks nor timeouts"
+        raise ValueError(f"{path} holds {found}; give one of them, which distinguishes time-outs from terminations.")
     return stored, unused
 
 
@@ -119,13 +146,7 @@ def _with_suggestion(key: str) -> str:
     return f"{key} (did you mean {near[0]}?)" if near else key
 
 
-def _without_last_axis(key: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Reshapes a column [rows, 1] to [rows], for keys with one number per row."""
-    return array[:, 0] if key not in WIDE and array.ndim == 2 and array.shape[1] == 1 else array
-
-
 def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    checks.refuse_wrong_shapes(path, dict(arrays), WIDE)
     for key in ("observations", "actions"):
         if not arrays[key].shape[1]:
             raise ValueError(f"{key} of {path} have shape {list(arrays[key].shape)}; give at least one column.")
@@ -138,18 +159,10 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
 
 def _ends(path: pathlib.Path, arrays: checks.Arrays) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
     """Whether each row ends a trajectory, and whether it terminated its episode."""
-    refuse_unclear_ends(path, arrays)
     terminals = checks.flags(path, "terminals", arrays["terminals"])
     if "masks" in arrays:
         return terminals, ~checks.flags(path, "masks", arrays["masks"])
     return terminals | checks.flags(path, "timeouts", arrays["timeouts"]), terminals
-
-
-def refuse_unclear_ends(path: pathlib.Path, names: Container[str]) -> None:
-    """Raises a `ValueError` unless one of `masks` and `timeouts` is among the names of a file's arrays."""
-    if ("masks" in names) == ("timeouts" in names):
-        found = "both masks and timeouts" if "masks" in names else "neither masks nor timeouts"
-        raise ValueError(f"{path} holds {found}; give one of them, which distinguishes time-outs from terminations.")
 
 
 def refuse_wrong_scale(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], size: int) -> None:

@@ -197,13 +197,13 @@ class _Split(NamedTuple):
 def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
     beside = validation_path(log.path)
     if not beside.exists():
-        if log.held_out is not None:
-            if log.held_out.all():
-                raise ValueError(f"The split of {log.path} holds out every episode; leave some to train on.")
-            held_out = np.repeat(log.held_out, log.lengths)
-            return _Split(~held_out, [], int(log.held_out.sum()), {"by": "the data's own split"})
-        held_out = _held_out(log, fraction, seed)
-        return _Split(~held_out, [], int(log.ends[held_out].sum()), {"fraction": fraction, "seed": seed})
+        held_out, details = log.held_out, {"by": "the data's own split"}
+        if held_out is None:
+            held_out = held_out_trajectories(len(log.successors), fraction, seed)
+            details = {"fraction": fraction, "seed": seed}
+        elif held_out.all():
+            raise ValueError(f"The split of {log.path} holds out every episode; leave some to train on.")
+        return _Split(~np.repeat(held_out, log.lengths), [], int(held_out.sum()), details)
     other, _ = _read(beside, residence)
     for key in ("observations", "actions"):
         found, expected = other.rows[key].shape[1], log.rows[key].shape[1]
@@ -216,11 +216,6 @@ def _split(log: Log, fraction: float, seed: int, residence: Chosen) -> _Split:
 def validation_path(path: pathlib.Path) -> pathlib.Path:
     """The file or data directory that is held out, if it exists, in place of episodes of the logs in `path`."""
     return path.with_name(f"{path.name}-val" if is_data_directory(path) else f"{path.stem}-val.npz")
-
-
-def _held_out(log: Log, fraction: float, seed: int) -> Bool[np.ndarray, " rows"]:
-    """Whether each row is held out."""
-    return np.repeat(held_out_trajectories(len(log.successors), fraction, seed), log.lengths)
 
 
 def held_out_trajectories(count: int, fraction: float, seed: int) -> Bool[np.ndarray, " trajectories"]:

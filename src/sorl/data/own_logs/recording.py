@@ -7,16 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sorl.data import checks, records
+from sorl.data import checks, npz, records
 from sorl.data.mapped.manifest import is_data_directory, refuse_missing, refuse_other_directory
 from sorl.data.mapped.recording import recording as directory_recording
-from sorl.data.own_logs.file import (
-    SCALE,
-    WIDE,
-    refuse_unclear_ends,
-    refuse_wrong_scale,
-    stored_names,
-)
+from sorl.data.own_logs.file import SCALE, WIDE, read_header, refuse_wrong_scale
 from sorl.data.own_logs.record import about
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
@@ -37,21 +31,13 @@ def recording(path: Path) -> Recording:
     refuse_other_directory(path)
     if is_data_directory(path):
         return directory_recording(path)
-    table = NpzTable(path)
-    stored, _ = stored_names(path, table.columns)
-    scale = {key: stored.pop(key) for key in SCALE if key in stored}
-    # The faults that `read_log` refuses and that need only the names and shapes of the arrays.
-    refuse_unclear_ends(path, stored)
-    shapes = table.shapes(list(stored.values()))
-    one_column = {name for name in stored if name not in WIDE and shapes[stored[name]][1:] == (1,)}
-    sizes = {name: shapes[key][:1] if name in one_column else shapes[key] for name, key in stored.items()}
-    checks.refuse_shapes(path, sizes, WIDE)
-    stated = table.shapes(list(scale.values()))
-    refuse_wrong_scale(path, {name: stated[key] for name, key in scale.items()}, sizes["actions"][1])
-    limits = {key: tuple(map(float, array)) for key, array in checks.read_arrays(path, scale.values()).items()}
-    wide = {key: (stored.pop(key),) for key in WIDE if key in stored}
-    columns: dict[str, Any] = {**wide, **stored, **limits}
-    found = table_recording(table, Mapping(**columns), RewardRule(), "own logs", [path])
+    with npz.opened(path) as file:
+        stored, unused, shapes = read_header(path, file)
+        scale = {name: stored.pop(name) for name in SCALE if name in stored}
+        refuse_wrong_scale(path, {name: shapes[name] for name in scale}, shapes["actions"][1])
+        limits = {name: tuple(map(float, file.read(key))) for name, key in scale.items()}
+    columns: dict[str, Any] = {name: (key,) if name in WIDE else key for name, key in stored.items()} | limits
+    found = table_recording(NpzTable(path), Mapping(**columns), RewardRule(), "own logs", [path])
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
         for number, episode in enumerate(found.read(notes)):
@@ -61,8 +47,7 @@ def recording(path: Path) -> Recording:
                 episode = episode._replace(actions=episode.actions.astype(np.float64))
             yield episode
 
-    left_out = tuple(key for key in found.left_out if key not in scale.values())
-    return _with_record(dataclasses.replace(found, read=read, left_out=left_out))
+    return _with_record(dataclasses.replace(found, read=read, left_out=tuple(unused)))
 
 
 def _with_record(found: Recording) -> Recording:

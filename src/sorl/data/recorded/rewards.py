@@ -10,6 +10,8 @@ from sorl.data.recorded.episodes import LoggedEpisode
 
 
 RULES = "success-at-end, last-step, or from COLUMN"
+SUCCESS = ("infos/success", "infos/is_success")
+"""The arrays, one of which says in data of D4RL and Minari whether a step succeeded."""
 
 
 @dataclasses.dataclass(frozen=True)
