@@ -19,6 +19,7 @@ from sorl.data.generation import generate as generation
 from sorl.data.generation.episodes import collect_episode, make_recipe_environment
 from sorl.data.mapped.manifest import read_manifest
 from sorl.data.mapped.reader import open_arrays
+from sorl.system.locks import exclusive
 
 from .generated import arrays_of, as_ogbench_loads
 
@@ -83,6 +84,17 @@ def test_a_set_that_is_there_is_left_alone(small, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in small.iterdir() if path.suffix != ".lock"}
     assert generate(SMALL, directory=small) == small
     assert {path: path.stat().st_mtime_ns for path in small.iterdir() if path.suffix != ".lock"} == before
+
+
+def test_episodes_that_a_kill_left_beside_a_finished_set_are_removed_unless_they_are_in_use(small, tmp_path):
+    directory = shutil.copytree(small, tmp_path / "set")
+    folder = generation._shards_directory(SMALL, directory)
+    folder.mkdir()
+    with exclusive(directory / ".sorl.lock"):
+        assert generate(SMALL, directory=directory) == directory
+    assert folder.exists()
+    assert generate(SMALL, directory=directory) == directory
+    assert not folder.exists()
 
 
 def test_another_set_of_that_name_is_refused(small):

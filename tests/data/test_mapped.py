@@ -305,7 +305,12 @@ def _edited(path, change):
         (lambda it: it["arrays"]["actions"]["blocks"].pop(), "is damaged .the blocks of actions are not its 72 bytes"),
         (lambda it: it.pop("provenance"), "is damaged .'provenance'.; copy"),
         (lambda it: it["arrays"]["actions"].update(shape=[18, 1]), "is damaged .actions has 18 rows"),
-        (lambda it: it["arrays"]["rewards"].update(dtype="<i4"), "rewards.npy has 164 bytes and its header does not"),
+        (lambda it: it["arrays"]["rewards"].update(dtype="<i4"), "is damaged .its arrays or action range are not"),
+        (lambda it: it.update(action_range=[[-1, -1], [1, 2]]), "is damaged .its arrays or action range are not"),
+        (
+            lambda it: it["arrays"]["rewards"].update(dtype="<i4") or it.pop("sha256"),  # it was not always written
+            "rewards.npy has 164 bytes and its header does not",
+        ),
     ],
 )
 def test_an_edited_description_is_one_sentence(tmp_path, change, said):

@@ -174,7 +174,7 @@ def test_command_refuses_what_it_cannot_play(run, monkeypatch):
             Config(run.directory, seed=seed)
     with pytest.raises(ValueError, match="step_timeout is 0.0; give a number of seconds > 0"):
         Config(run.directory, step_timeout=0.0)
-    own_logs = presets.own_logs(run.directory / "logs.npz")
+    own_logs = dataclasses.replace(presets.own_logs(run.directory / "logs.npz"), seeds=(3, 5))
     offline = dataclasses.replace(run, config=own_logs)
     monkeypatch.setattr(sys.modules[main.__module__], "load_run", lambda path: offline)
     with pytest.raises(ValueError, match="was trained on logs without an environment, so no episode can be played"):

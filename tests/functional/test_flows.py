@@ -36,6 +36,22 @@ def test_eulers_method_on_closed_forms(x64, steps):
     np.testing.assert_allclose(timed, start + (steps - 1) / steps, rtol=1e-12)
 
 
+@pytest.mark.parametrize("steps", [flows.MOST_UNROLLED, flows.MOST_UNROLLED + 1, 1000])
+def test_many_steps_are_a_loop_that_gives_what_single_steps_give(x64, steps):
+    def velocity(action, time):
+        return (1 + time) * action
+
+    def sampled(start):
+        return flows.integrate(velocity, start, steps, clip=False)
+
+    start = jnp.array([0.01, -0.02])
+    expected = np.array(start) * np.prod([1 + (1 + index / steps) / steps for index in range(steps)])
+    np.testing.assert_allclose(sampled(start), expected, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(lambda start: sampled(start).sum())(start), expected / start, rtol=1e-12)
+    # A program of 1,000 steps one after another takes minutes to compile.
+    assert (len(jax.make_jaxpr(sampled)(start).eqns) < 10) == (steps > flows.MOST_UNROLLED)
+
+
 def test_only_the_end_is_clipped():
     def there_and_back(observation, action, time):
         return jnp.where(time < 0.5, 6.0, -6.0) * jnp.ones_like(action)

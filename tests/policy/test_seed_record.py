@@ -1,6 +1,7 @@
 """A training seed whose losses became non-finite is left out afterwards, and used only where it is asked for."""
 
 import json
+import shutil
 
 import jax
 import pytest
@@ -26,9 +27,10 @@ def make_run(directory, steps, *, record, population=()):
     runs.create(directory, config)
     networks = jax.jit(lambda key: config.agent.policy(config.agent.init(3, 2, key=key)))(jax.random.key(0))
     for seed, step in steps.items():
-        provenance = {"step": step, "seed": seed, "versions": {"data": {"source": "generated", "episodes": 9}}}
+        member, versions = config.members[seed], {"data": {"source": "generated", "episodes": 9}}
+        provenance = {"step": step, "versions": versions} | member.columns()
         Policy(config.agent.actor, networks, Normalisation.identity(3, 2), provenance).save(
-            policy_path(directory, seed, config.members[seed].kind)
+            policy_path(directory, seed, member.kind)
         )
     if record is not None:
         write_bad_seeds(directory, record)
@@ -49,6 +51,23 @@ def test_a_bad_seed_is_left_out_and_used_on_request_with_its_own_step(tmp_path, 
     assert load_policy(directory).provenance["seed"] == 4
     with pytest.warns(UserWarning, match=r"The losses of seed 0 in .*run became non-finite, so its policy is older"):
         assert load_policy(directory, seed=0).provenance["step"] == 10
+
+
+def test_a_good_seed_without_its_policy_is_not_left_out_silently(tmp_path):
+    directory = make_run(tmp_path / "run", {0: 10, 4: 30, 5: 30}, record={0: 17})
+    policy_path(directory, 0).unlink()  # losses may become non-finite before the first checkpoint
+    assert list(load_run(directory).chosen(None)) == [4, 5]
+    policy_path(directory, 4).unlink()
+    with pytest.raises(ValueError, match=r"run has no policy of seed 4; restore it .* --resume, .* with --seeds\.$"):
+        load_run(directory).chosen(None)
+    assert list(load_run(directory).chosen([5])) == [5]
+
+
+def test_a_policy_of_another_seed_is_refused(tmp_path):
+    directory = make_run(tmp_path / "run", {4: 30, 5: 30}, record={})
+    shutil.copy(policy_path(directory, 4), policy_path(directory, 5))
+    with pytest.raises(ValueError, match="policy-seed-5.sorl is a policy of another run: its seed is 4 instead of 5; "):
+        load_run(directory)
 
 
 def test_members_of_a_population_are_not_called_seeds(tmp_path):

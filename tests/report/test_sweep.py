@@ -1,18 +1,21 @@
 """The page of a sweep is that of its runs, of those that have begun."""
 
+import csv
 import dataclasses
+import json
 import shlex
 
 import pytest
 
 from sorl.agents import Bc, Rebrac, registry
 from sorl.agents.modules import import_modules
+from sorl.config.options import DataConfig
 from sorl.report import __main__ as report
 from sorl.sweep import results
 from sorl.sweep.grid import Grid, expand
 from sorl.sweep.plan import write_plan
 
-from .. import own_agent
+from .. import own_agent, synthetic
 from .made_up import CUBE, make_run
 from .test_command import read_page
 
@@ -71,6 +74,29 @@ def test_the_page_of_a_sweep_has_the_methods_of_its_results(tmp_path, monkeypatc
     assert "2 methods on 1 task" in words
     for method in (f"fql, {option} {value}" for value in values):
         assert f"| {method} |" in text and method in words
+
+
+@pytest.mark.parametrize("env, timing, played", [(CUBE, "pre", "post"), ("gymnasium:Pendulum-v1", "", None)])
+def test_the_results_state_when_success_was_judged_and_nothing_where_the_environment_judges(
+    tmp_path, monkeypatch, env, timing, played
+):
+    out, logs = tmp_path / "sweep", tmp_path / "logs.npz"
+    synthetic.write_logs(logs)
+    grid = Grid(agents=("bc",), envs=(env,), seeds=(1,), options=f"--data {logs}")
+    (run,) = write_plan(out, grid, expand(grid), extend=False)
+    directory = make_run(out / run.directory, env=env, seeds=(1,), final=(0.4,), agent=Bc(), data=DataConfig(logs))
+    table = json.loads((directory / "evaluation.json").read_text())
+    # The table after training may have been made by sorl.evaluate, with another timing.
+    (directory / "evaluation.json").write_text(
+        json.dumps({"rows": [row | {"success_timing": played} for row in table["rows"]]})
+    )
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    results.write_results(out)
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = {phase: {row["success_timing"] for row in rows if row["phase"] == phase} for phase in ("training", "final")}
+    assert found == {"training": {timing}, "final": {played or ""}}
+    assert {"success-pre-step" in row["protocol"] for row in rows} == {env == CUBE}
 
 
 def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatch, capsys):

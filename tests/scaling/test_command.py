@@ -125,6 +125,17 @@ def successes(pair):
     return {name: value for name, value in pair.items() if "success" in name or "difference" in name or "gain" in name}
 
 
+def test_a_finished_pair_that_is_damaged_or_another_one_is_named(reaching, run):
+    grid(run, *SMALL)
+    first, second = (next(run.glob(f"scaling/*/{name}.json")) for name in ("M1N1", "M1N2"))
+    for content in ("{}", '{"rows": []}', second.read_text()):
+        first.write_text(content)
+        with pytest.raises(ValueError, match="M1N1.json (does not hold that pair|has rows without).*; delete it"):
+            grid(run, *SMALL)
+    first.unlink()
+    grid(run, *SMALL)
+
+
 @pytest.mark.parametrize(
     "change", [["--episodes", "5"], ["--seed", "1"], ["--verifier", "min"], ["--batch-size", "5"], "policy"]
 )
@@ -133,7 +144,8 @@ def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played
     played.clear()
     capsys.readouterr()
     if change == "policy":
-        shutil.copy(policy_path(run, 3), policy_path(run, 5))
+        record = load_policy(policy_path(run, 5)).provenance
+        dataclasses.replace(load_policy(policy_path(run, 3)), provenance=record).save(policy_path(run, 5))
         change = []
     grid(run, *SMALL, *change)
     assert len(played) == 4

@@ -6,12 +6,16 @@ Park et al., "Flow Q-Learning" (2025), section 3. All functions take one example
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 
 Field = Callable[[Array, Array, Array], Array]
 """Velocity from (observation, action, time); a `VelocityField` or any function like it."""
+
+MOST_UNROLLED = 32
+"""Most steps that are compiled one after another; more of them are a loop, because to compile 1,000 takes minutes."""
 
 
 def interpolate(
@@ -47,8 +51,16 @@ def integrate(
     if steps < 1:
         raise ValueError(f"The number of steps is {steps}; give at least 1.")
     action = start = real(start)
-    for index in range(steps):
-        action = action + (1 / steps) * velocity(action, jnp.asarray(index / steps, start.dtype))
+
+    def step(action, time):
+        return action + (1 / steps) * velocity(action, time), None
+
+    times = [index / steps for index in range(steps)]
+    if steps > MOST_UNROLLED:
+        action, _ = jax.lax.scan(step, start, jnp.asarray(times, start.dtype))
+    else:
+        for time in times:
+            action, _ = step(action, jnp.asarray(time, start.dtype))
     return jnp.clip(action, -1.0, 1.0) if clip else action
 
 

@@ -87,6 +87,12 @@ class Run:
                     f"{self.directory} has no good {noun}: the losses of all became non-finite; train again with a "
                     f"lower agent.learning_rate, or name a {noun.split()[-1]} to use its last good policy."
                 )
+            # A bad seed may have none, but the results of a good one must not be lost without a word.
+            if lost := [seed for seed in self.config.members if seed not in (*self.policies, *self.bad_seeds)]:
+                raise ValueError(
+                    f"{self.directory} has no policy of {noun.split()[-1]} {', '.join(map(str, lost))}; restore it "
+                    "from a copy, or continue the run with --resume, which writes it, or name the others with --seeds."
+                )
         missing = [seed for seed in seeds if seed not in self.policies]
         if missing:
             raise ValueError(f"{self.directory} has no {noun}s {missing}; it has {list(self.policies)}.")
@@ -235,7 +241,7 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
         if len(phases(directory)) > 1:  # whose units are those of the first phase, and only the policies have them
             remedy = "; restore one from a copy"
         raise FileNotFoundError(f"{directory} holds no policy{remedy}.")
-    policies = {seed: load_policy(policy_file(directory, config, seed)) for seed in seeds}
+    policies = {seed: _own_policy(policy_file(directory, config, seed), config, seed) for seed in seeds}
     steps = {seed: policy.provenance["step"] for seed, policy in policies.items()}
     return Run(
         directory=directory,
@@ -246,6 +252,19 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
         steps=steps,
         bad_seeds=tuple(sorted(seed_record.find_bad_seeds(directory, steps))),
     )
+
+
+def _own_policy(path: Path, config: TrainConfig, seed: int) -> Policy:
+    """Loads a policy; raises a `ValueError` if its record says that it is of another environment, seed or member."""
+    policy = load_policy(path)
+    for name, own in ({"env": config.env} | config.members[seed].columns()).items():
+        found = policy.provenance.get(name, own)
+        if found != own:
+            raise ValueError(
+                f"{path} is a policy of another run: its {name} is {found!r} instead of {own!r}; restore the file from "
+                "a copy, or continue the run with --resume, which writes it again."
+            )
+    return policy
 
 
 def _lone_run(path: Path) -> Run:

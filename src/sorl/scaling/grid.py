@@ -20,12 +20,15 @@ from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import STEP_TIMEOUT, EnvironmentPool, Environments
 from sorl.evaluate.evaluation import evaluate_policy, success_fields
 from sorl.policy import Policy
-from sorl.system.files import read_json, write_json
+from sorl.system.files import read_json, read_rows, write_json
 from sorl.system.progress import Progress
 
 
 LEAST_CALLS = 20
 """The fewest decisions that are timed, even if they take long."""
+
+_NEEDED = ("training_seed", "inference_steps", "candidates", "successes", "episodes", "return", "length", "outcomes")
+"""Columns of each row of a record, of which the first three say what it is about."""
 
 Record = dict[str, Any]
 """A finished pair: `rows`, one for each training seed with every episode, and `latency`, one for each batch size."""
@@ -85,9 +88,7 @@ class Grid:
 
         Where one row has a success, all have: a missing one counts as none. The files keep what was reported.
         """
-        found = [
-            read_json(self._path(budget), "delete it, so that the pair is played again") for budget in self.finished()
-        ]
+        found = [self._read(budget) for budget in self.finished()]
         if all(row["successes"] is None for record in found for row in record["rows"]):
             return found
         return [record | {"rows": [_with_success(row) for row in record["rows"]]} for record in found]
@@ -128,6 +129,15 @@ class Grid:
         first = next(iter(self._subject.policies.values()))
         sizes, seconds = self._effort.batch_sizes, self._effort.timing_seconds
         return {"rows": rows, "latency": [time_decisions(first, budget, size, seconds) for size in sizes]}
+
+    def _read(self, budget: Budget) -> Record:
+        """The record of a finished pair; raises a `ValueError`, one sentence, if its file is damaged or of another."""
+        path, remedy = self._path(budget), "delete it, so that the pair is played again"
+        rows, record = read_rows(path, "rows", _NEEDED, remedy), read_json(path, remedy)
+        wanted = [(seed, budget.inference_steps, budget.candidates) for seed in self._subject.policies]
+        if [tuple(row[name] for name in _NEEDED[:3]) for row in rows] != wanted or not record.get("latency"):
+            raise ValueError(f"{path} does not hold that pair for each training seed and its latency; {remedy}.")
+        return record
 
     def _path(self, budget: Budget) -> Path:
         return self.directory / f"{budget.name}.json"

@@ -15,6 +15,7 @@ import tyro
 
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
+from sorl.environments.named import is_ogbench
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
@@ -79,11 +80,12 @@ def write_results(out: Path) -> str:
 def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
     """The rows of one run: its evaluations during training, then those of its final table."""
     config, data = run.config, run.versions.get("data") or {}
+    is_timed = config.env is not None and is_ogbench(config.env)  # others judge success themselves
     same: Row = {
         "agent": planned.agent,
         "environment": environment_of(run.task),
         "task": run.task,
-        "success_timing": config.evaluation.success_timing,
+        "success_timing": config.evaluation.success_timing if is_timed else None,
         "protocol": protocol(config, data),
         "member": settings_text(run.settings),
         "settings": "; ".join(f"{name} {value}" for name, value in planned.settings.items()),
@@ -101,6 +103,8 @@ def _of_evaluation(phase: str, row: Row) -> Row:
     episodes, successes = row["episodes"], row["successes"]
     success = None if successes is None else successes / episodes
     own = {"phase": phase, "seed": row["training_seed"], "success": success, "episode_length": row.get("length")}
+    if "success_timing" in row:  # sorl.evaluate may have judged otherwise than the evaluations during training
+        own["success_timing"] = row["success_timing"]
     return own | {
         name: row.get(name) for name in ("step", "inference_steps", "candidates", "successes", "episodes", "return")
     }

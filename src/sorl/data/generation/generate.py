@@ -7,7 +7,7 @@ import pathlib
 import platform
 import shutil
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -58,15 +58,21 @@ def generate(
         raise ValueError(f"The time-out of a worker is {worker_timeout} s; give a number above 0.")
     directory = wanted.directory if directory is None else expanded(directory, "give its full name")
     settings = _settings(wanted)
+    folder, lock = _shards_directory(wanted, directory), directory / ".sorl.lock"
     if is_there(wanted, directory, settings, form):  # before the lock, so that a read-only directory works
+        if folder.exists():  # a process was killed before it had removed them, or another one still uses them
+            with suppress(OSError), exclusive(lock, "Another process generates here."):
+                shutil.rmtree(folder, ignore_errors=True)
         return directory
     require_simulators()
-    with exclusive(directory / ".sorl.lock", remedy=REMEDY):
+    with exclusive(lock, remedy=REMEDY):
         if not is_there(wanted, directory, settings, form):  # another process may have generated it meanwhile
             if form == "mapped" and is_there(wanted, directory, settings, "npz"):
                 map_files(wanted, directory)
                 return directory
-            folder = _shards_directory(wanted, directory)
+            if folder.is_symlink():
+                raise OSError(f"{folder} is a link in the place of a directory of finished episodes; remove it.")
+            make_directory(folder, REMEDY)
             _collect(wanted, folder, workers, worker_timeout, progress)
             assemble(wanted, directory, folder, settings, form)
             shutil.rmtree(folder, ignore_errors=True)  # a killed run's worker may still be adding its last episode
@@ -93,11 +99,7 @@ def _versions() -> dict[str, str]:
 def _shards_directory(wanted: GeneratedSet, directory: pathlib.Path) -> pathlib.Path:
     """The directory of finished episodes; its name is a hash of all settings, so that sets are never mixed."""
     content = json.dumps([dataclasses.asdict(wanted.recipe), wanted.seed, _versions()])
-    folder = directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
-    if folder.is_symlink():
-        raise OSError(f"{folder} is a link in the place of a directory of finished episodes; remove it.")
-    make_directory(folder, REMEDY)
-    return folder
+    return directory / f".{wanted.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.parts"
 
 
 def _collect(wanted: GeneratedSet, folder: pathlib.Path, workers: int, worker_timeout: float, progress: bool) -> None:

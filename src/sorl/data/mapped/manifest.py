@@ -23,7 +23,7 @@ EPISODE_ARRAYS = ("episode_lengths", "final_observations", "final_known")
 """The arrays with one row an episode; every other array has one row a step."""
 STEPS_NEEDED = ("observations", "actions")
 ARRAY_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-FIELDS = {"format", "version", "rows", "episodes", "action_range", "arrays", "provenance"}
+FIELDS = {"format", "version", "rows", "episodes", "action_range", "arrays", "sha256", "provenance"}
 REMEDY = "copy the directory again, or make it again"
 
 
@@ -104,6 +104,7 @@ class Manifest:
             "episodes": self.episodes,
             "action_range": self.action_range,
             "arrays": _arrays_to_json(self.arrays),
+            "sha256": self.sha256,
             "provenance": dict(self.provenance),
         }
         write_json(directory / NAME, content)
@@ -182,6 +183,8 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
         unit = "episodes" if name in EPISODE_ARRAYS else "rows"
         if array.shape[0] != counts[unit] or content[unit] != counts[unit]:
             raise ValueError(f"{name} has {array.shape[0]} rows")
+    if content.get("sha256", manifest.sha256) != manifest.sha256:
+        raise ValueError("its arrays or action range are not those of its SHA-256")
     return manifest
 
 
