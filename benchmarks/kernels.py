@@ -2,7 +2,8 @@
 
 JAX's CUDA plugin compiles training's chunk for an H100, and the instructions in the body of its loop over updates are
 counted: each is one kernel (or one call of a library). A `conditional` is the switch between branches, for which the
-host waits; of the kernels of its branches, the mean is counted.
+host waits; of the kernels of its branches, the mean is counted. The compilation's seconds of processor time are printed
+too; they depend on the machine and on other work beside it.
 """
 
 if __name__ == "__main__":
@@ -93,13 +94,14 @@ class Kernel(NamedTuple):
 
 def main(config: Config) -> dict[str, Any]:
     """Counts, prints and writes the kernels of an update, and **returns** them by kind and by line."""
-    program = compiled(config)
+    program, seconds = compiled(config)
     if config.program is not None:
         config.program.write_text(program)
     kernels = kernels_of_update(program)
     found = {
         "command": sys.argv,
         "jax": jax.__version__,
+        "processor_seconds": round(seconds, 1),
         "kernels": round(sum(kernel.share for kernel in kernels), 1),
         "by_kind": totals((kernel.kind, kernel.share) for kernel in kernels),
         "by_line": totals((kernel.line, kernel.share) for kernel in kernels),
@@ -119,8 +121,8 @@ def totals(shares: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {name: round(share, 1) for name, share in sums.most_common()}
 
 
-def compiled(config: Config) -> str:
-    """The text of training's chunk, compiled for an H100."""
+def compiled(config: Config) -> tuple[str, float]:
+    """The text of training's chunk, compiled for an H100, and the processor seconds that XLA took for it."""
     # Only the shapes of the arguments matter; the state is made on the CPU.
     agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=config.backprop_steps)
     agent = Pinned(agent) if config.jumps == "most" and hasattr(agent, "backprop_steps") else agent
@@ -133,9 +135,17 @@ def compiled(config: Config) -> str:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
     with jax.default_matmul_precision(config.matmul_precision):
         lowered = jax.jit(chunk, donate_argnums=1).trace(*shapes).lower(lowering_platforms=("cuda",))
-    text = lowered.compile(compiler_options=loop.COMPILER_OPTIONS).as_text()
+    before = _processor_seconds()
+    program = lowered.compile(compiler_options=loop.COMPILER_OPTIONS)
+    seconds = _processor_seconds() - before
+    text = program.as_text()
     assert text is not None
-    return text
+    return text, seconds
+
+
+def _processor_seconds() -> float:
+    """The processor time of all threads of this process, and of the assemblers that XLA may have started."""
+    return sum(os.times()[:4])
 
 
 def target() -> Any:
@@ -253,8 +263,11 @@ def _table(program: str, name: str) -> dict[int, str]:
 
 def show(found: dict[str, Any], before: dict[str, Any], lines: int) -> None:
     """Prints the counts by kind and by source line, with earlier ones beside them."""
-    total = f" (before: {before['kernels']})" if before else ""
-    print(f"{found['kernels']} kernels an update{total}, compiled for an H100 by jax {found['jax']}")
+    total, seconds = (f" (before: {before[key]})" if key in before else "" for key in ("kernels", "processor_seconds"))
+    print(
+        f"{found['kernels']} kernels an update{total}, compiled for an H100 by jax {found['jax']} in "
+        f"{found['processor_seconds']} s of processor time{seconds}"
+    )
     for title, key in (("kind", "by_kind"), ("line", "by_line")):
         print(f"\n| {title} | kernels |" + (" before |" if before else "") + "\n|---|---|" + ("---|" if before else ""))
         names = list(found[key]) + [name for name in before.get(key, {}) if name not in found[key]]

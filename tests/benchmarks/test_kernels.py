@@ -1,7 +1,7 @@
 """The count of a GPU's kernels, on a program written by hand."""
 
 import pytest
-from kernels import Kernel, kernels_of_update
+from kernels import Kernel, kernels_of_update, show
 
 
 PROGRAM = """HloModule jit_train_steps, is_scheduled=true
@@ -85,3 +85,13 @@ def test_of_the_branches_of_a_switch_the_mean_is_counted(branches):
 def test_a_program_without_a_loop_is_refused():
     with pytest.raises(ValueError, match="no loop"):
         kernels_of_update("ENTRY %main (p: f32[8]) -> f32[8] {\n  ROOT %p = f32[8]{0} parameter(0)\n}\n")
+
+
+def test_the_time_of_the_compilation_is_printed_beside_an_earlier_one(capsys):
+    found = {"jax": "0.10.2", "processor_seconds": 20.5, "kernels": 188.5, "by_kind": {}, "by_line": {}}
+    without = {key: value for key, value in found.items() if key != "processor_seconds"}
+    for before in ({}, without, found):
+        show(found, before, 20)
+    time = "in 20.5 s of processor time"
+    ends = [line[line.index(time) :] for line in capsys.readouterr().out.splitlines() if time in line]
+    assert ends == [time, time, f"{time} (before: 20.5)"]
