@@ -165,8 +165,8 @@ def command():
 """
 
 
-def _start(directory, *arguments, before="", **options):
-    (directory / "a_command.py").write_text(MODULE)
+def _start(directory, *arguments, module=MODULE, before="", **options):
+    (directory / "a_command.py").write_text(module)
     code = before + "import sys; sys.path.insert(0, '.'); from sorl.system import entry; entry.run('a_command')"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True, **options
@@ -189,6 +189,28 @@ def test_a_signal_is_answered_in_one_line_while_importing_and_while_working(tmp_
     assert process.communicate(timeout=60)[1] == said
     assert process.returncode == 128 + number
     assert (tmp_path / "closed").exists() == (reached == "working")
+
+
+COMPILES = """
+import pathlib, jax, jax.numpy as jnp
+def command():
+    def program(x):
+        for _ in range(1000):
+            x = jnp.sin(x @ x) + x
+        return x
+    lowered = jax.jit(program).lower(jnp.ones((8, 8)))
+    pathlib.Path("working").touch()
+    lowered.compile()
+"""
+
+
+def test_a_signal_during_a_compilation_is_answered_in_one_line(tmp_path):
+    process = _start(tmp_path, module=COMPILES)
+    _wait_for(tmp_path / "working")
+    time.sleep(0.2)  # the compilation begins in a thread of XLA, and takes seconds
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "Stopped.\n"
+    assert process.returncode == 130
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path):

@@ -66,15 +66,18 @@ def run(module: str, *, stopped: str = "") -> NoReturn:
     """
     _on_signals(_end_at_once)
     warnings.showwarning = _show_warning
-    code = guarded(lambda: _command(module), stopped=stopped)
+    code = guarded(lambda: _command(module), stopped=stopped, leave=_leave)
     _on_signals(signal.SIG_DFL)  # nothing is left to close
     sys.exit(code)
 
 
-def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
+def guarded(
+    command: Callable[[], int | None], *, stopped: str = "", leave: Callable[[int], int] = lambda code: code
+) -> int:
     """Runs a command and returns its exit code (0 for None); prints one sentence if an exception stopped it.
 
-    **Arguments:** `stopped`, advice to print after Ctrl-C or a signal, such as "the same command continues".
+    **Arguments:** `stopped`, advice to print after Ctrl-C or a signal, such as "the same command continues"; `leave`,
+    called with the exit code after a signal has stopped the command in the middle of its work.
     """
     hint = f"; {stopped}." if stopped else "."
     try:
@@ -83,10 +86,10 @@ def guarded(command: Callable[[], int | None], *, stopped: str = "") -> int:
         return code
     except KeyboardInterrupt:
         print(f"Stopped{hint}", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return leave(128 + signal.SIGINT)
     except Terminated as ending:
         print(f"Stopped by {signal.Signals(ending.number).name}{hint}", file=sys.stderr)
-        return 128 + ending.number
+        return leave(128 + ending.number)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             # Python flushes standard output once more as it exits.
@@ -195,6 +198,14 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     """Exits at once while the process imports: nothing is open yet, and libraries may swallow an exception there."""
     os.write(2, b"Stopped.\n" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}.\n".encode())
     os._exit(128 + number)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exits at once: XLA may still compile in a thread of its own, which Python's own way out would crash."""
+    try:
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
