@@ -1,10 +1,13 @@
 """A task of four steps without a simulator, and run directories with policies for it."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sorl import Policy
+from sorl import Policy, load_policy
 from sorl.config.options import TrainConfig
 from sorl.data.normalisation import Normalisation
 from sorl.environments.interface import Environment, Step
@@ -82,3 +85,13 @@ def make_run(directory, agent=AGENT, sizes=(2, 2), seeds=(3, 5), updates=0):
     policies = {seed: Policy(agent.actor, own, normalisation) for seed, own in zip(seeds, networks, strict=True)}
     runs.save_policies(directory, config, policies, updates)
     return directory
+
+
+def forget_environment(directory, data="logs.npz"):
+    """Turns a run into one on logs alone: neither its options nor its policies name an environment any more."""
+    config = json.loads((directory / "config.json").read_text())
+    config["env"], config["data"]["path"], config["evaluation"]["interval"] = None, data, 0
+    (directory / "config.json").write_text(json.dumps(config))
+    for path in directory.glob("policy-seed-*.sorl"):
+        policy = load_policy(path)
+        dataclasses.replace(policy, provenance=policy.provenance | {"env": None}).save(path)

@@ -20,6 +20,7 @@ from sorl.train import __main__ as train
 from sorl.train.checkpoints import Checkpoints
 
 from . import synthetic
+from .reaching import forget_environment
 
 
 PENDULUM, REACH = "gymnasium:Pendulum-v1", "tests.environments.toys:Reach-v0"
@@ -130,9 +131,7 @@ def test_results_do_not_depend_on_the_number_of_workers(pendulum, tmp_path):
 
 def test_a_run_on_logs_alone_is_evaluated_in_an_environment_that_is_named(pendulum, tmp_path):
     alone = shutil.copytree(pendulum, tmp_path / "alone")
-    config = json.loads((alone / "config.json").read_text())
-    config["env"], config["evaluation"]["interval"] = None, 0
-    (alone / "config.json").write_text(json.dumps(config))
+    forget_environment(alone)
     with pytest.raises(ValueError, match="was trained on logs without an environment.*name one with --env"):
         evaluated(alone)
     expected = evaluated(pendulum, "--out", str(tmp_path / "out"))

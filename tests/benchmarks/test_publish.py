@@ -11,7 +11,7 @@ from sorl.policy import policy_path
 from sorl.pretrained.index import parse
 from sorl.statistics.intervals import wilson_interval
 
-from ..reaching import make_run
+from ..reaching import forget_environment, make_run
 
 
 BUDGET = {"noise_scale": 1.0, "policy_conditioning": None, "critic_conditioning": None, "verifier": None}
@@ -30,9 +30,7 @@ def row(steps, success, **changes):
 def run(tmp_path):
     """A run of two seeds on logs alone, of which seed 5 stopped later."""
     directory = make_run(tmp_path / "run", updates=2)
-    config = json.loads((directory / "config.json").read_text())
-    config["env"], config["evaluation"]["interval"] = None, 0
-    (directory / "config.json").write_text(json.dumps(config))
+    forget_environment(directory)
     return directory
 
 

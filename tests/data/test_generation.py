@@ -177,7 +177,6 @@ def test_damaged_episodes_are_collected_anew(left, small, tmp_path):
 
 def test_a_link_in_the_place_of_the_shards_is_refused(tmp_path):
     folder = generation._shards_directory(SMALL, tmp_path)
-    folder.rmdir()
     (tmp_path / "other").mkdir()
     folder.symlink_to(tmp_path / "other")
     with pytest.raises(OSError, match=r"^[^\n]*\.parts is a link[^\n]*; remove it\.$"):

@@ -22,6 +22,7 @@ from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
 
 from .. import synthetic
+from ..reaching import forget_environment
 from .made_up import CUBE, SCENE, make_run
 
 
@@ -296,9 +297,7 @@ def test_nothing_is_not_reported(tmp_path):
     with pytest.raises(ValueError, match="No run is given"):
         report.Config(())
     logs = make_run(tmp_path / "run")
-    config = json.loads((logs / "config.json").read_text())
-    config["env"], config["data"]["path"], config["evaluation"]["interval"] = None, "logs.npz", 0
-    (logs / "config.json").write_text(json.dumps(config))
+    forget_environment(logs)
     with pytest.raises(ValueError, match="None of the runs has an environment to film; name one with --film-env"):
         report.main(report.Config((logs,), out=tmp_path / "report", film=True))
     with pytest.raises(ValueError, match="nothing is filmed; add --film"):
