@@ -118,6 +118,15 @@ def test_the_final_table_is_in_proportion_to_the_run(config, episodes):
     assert config.final_episodes == episodes
 
 
+@pytest.mark.parametrize(
+    "env, timing", [("cube-single-play-singletask-task1-v0", "pre"), ("gymnasium:Pendulum-v1", None), (None, None)]
+)
+def test_only_ogbenchs_environments_have_a_timing_of_success(env, timing):
+    data = DataConfig() if timing else DataConfig(path=Path("logs.npz"))
+    config = TrainConfig(env=env, data=data, evaluation=EvaluationConfig(interval=1 if env else 0))
+    assert config.success_timing == timing
+
+
 def test_changes_are_named():
     before = presets.quickstart()
     after = dataclasses.replace(

@@ -276,6 +276,11 @@ class TrainConfig:
         return self.data.source(self.env)
 
     @property
+    def success_timing(self) -> Literal["pre", "post"] | None:
+        """When success is judged; None without an environment, or if the environment judges success itself."""
+        return self.evaluation.success_timing if self.env is not None and is_ogbench(self.env) else None
+
+    @property
     def final_episodes(self) -> int:
         """Episodes of each row of the table after the last update, for each seed."""
         evaluation = self.evaluation

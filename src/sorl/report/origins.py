@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sorl.environments.named import is_ogbench
 from sorl.report.page import Page
 from sorl.report.run import ReportedRun
 from sorl.statistics.measures import SUCCESS
@@ -51,8 +50,9 @@ def _data(versions: dict[str, Any]) -> str:
 
 
 def _judged(run: ReportedRun) -> str:
-    """How success is judged: before or after a step (pre or post, OGBench), or by the environment itself."""
-    env = run.config.env
-    if env is None or is_ogbench(env):
-        return run.config.evaluation.success_timing
+    """How success is judged: before or after a step (pre or post, OGBench), or by the environment, if any."""
+    if run.config.env is None:
+        return "-"
+    if timing := run.config.success_timing:
+        return timing
     return "by the environment" if run.measure == SUCCESS else "not reported"

@@ -9,7 +9,6 @@ from sorl.agents.shared.published import environment_of
 from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
-from sorl.environments.named import is_ogbench
 from sorl.report.page import Page
 from sorl.report.run import ReportedRun
 from sorl.report.scores import last_evaluations, scores, task_measure
@@ -95,8 +94,8 @@ def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:
         differences.append(f"{str(data.get('source', 'unknown')).replace(' ', '-')}-data")
     if config.updates != agent.published.updates:
         differences.append(f"{config.updates}-updates")
-    if is_ogbench(config.env or "") and config.evaluation.success_timing != "post":  # others judge success themselves
-        differences.append(f"success-{config.evaluation.success_timing}-step")
+    if config.success_timing == "pre":
+        differences.append("success-pre-step")
     if config.evaluation.episodes != EPISODES:
         differences.append(f"{config.evaluation.episodes}-episodes")
     if config.evaluation.interval != agent.published.evaluation_interval:

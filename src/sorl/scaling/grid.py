@@ -20,7 +20,7 @@ from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import STEP_TIMEOUT, EnvironmentPool, Environments
 from sorl.evaluate.evaluation import evaluate_policy, success_fields
 from sorl.policy import Policy
-from sorl.system.files import read_json, read_rows, write_json
+from sorl.system.files import read_rows, write_json
 from sorl.system.progress import Progress
 
 
@@ -133,11 +133,11 @@ class Grid:
     def _read(self, budget: Budget) -> Record:
         """The record of a finished pair; raises a `ValueError`, one sentence, if its file is damaged or of another."""
         path, remedy = self._path(budget), "delete it, so that the pair is played again"
-        rows, record = read_rows(path, "rows", _NEEDED, remedy), read_json(path, remedy)
+        rows, latency = read_rows(path, "rows", _NEEDED, remedy), read_rows(path, "latency", (), remedy)
         wanted = [(seed, budget.inference_steps, budget.candidates) for seed in self._subject.policies]
-        if [tuple(row[name] for name in _NEEDED[:3]) for row in rows] != wanted or not record.get("latency"):
+        if [tuple(row[name] for name in _NEEDED[:3]) for row in rows] != wanted or not latency:
             raise ValueError(f"{path} does not hold that pair for each training seed and its latency; {remedy}.")
-        return record
+        return {"rows": rows, "latency": latency}
 
     def _path(self, budget: Budget) -> Path:
         return self.directory / f"{budget.name}.json"

@@ -15,7 +15,6 @@ import tyro
 
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
-from sorl.environments.named import is_ogbench
 from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
@@ -80,12 +79,11 @@ def write_results(out: Path) -> str:
 def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
     """The rows of one run: its evaluations during training, then those of its final table."""
     config, data = run.config, run.versions.get("data") or {}
-    is_timed = config.env is not None and is_ogbench(config.env)  # others judge success themselves
     same: Row = {
         "agent": planned.agent,
         "environment": environment_of(run.task),
         "task": run.task,
-        "success_timing": config.evaluation.success_timing if is_timed else None,
+        "success_timing": config.success_timing,
         "protocol": protocol(config, data),
         "member": settings_text(run.settings),
         "settings": "; ".join(f"{name} {value}" for name, value in planned.settings.items()),
