@@ -24,10 +24,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from updates import Pinned, made_up_dataset, make_agent
 
 from sorl.system import entry
 from sorl.train import loop
+from sorl.train.feeding import validation_batches
+from sorl.train.validation import validation_losses
 
 
 H100 = """
@@ -56,6 +59,8 @@ class Config:
 
     agent: str = "Sorl"
     """Class name of the agent."""
+    losses: Literal["training", "held-out"] = "training"
+    """`training`, the chunk of updates; `held-out`, the losses on held-out data, of which one batch is counted."""
     backprop_steps: int = 8
     """M^BTT; an agent without jumps ignores it."""
     jumps: Literal["drawn", "most"] = "drawn"
@@ -107,7 +112,7 @@ def main(config: Config) -> dict[str, Any]:
         "by_line": totals((kernel.line, kernel.share) for kernel in kernels),
     }
     before = {} if config.before is None else json.loads(config.before.read_text())
-    show(found, before, config.lines)
+    show(found, before, config.lines, "an update" if config.losses == "training" else "a held-out batch")
     if config.out is not None:
         config.out.write_text(json.dumps(found, indent=2) + "\n")
     return found
@@ -122,21 +127,28 @@ def totals(shares: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def compiled(config: Config) -> tuple[str, float]:
-    """The text of training's chunk, compiled for an H100, and the processor seconds that XLA took for it."""
+    """The text of the program, compiled for an H100, and the processor seconds that XLA took for it."""
     # Only the shapes of the arguments matter; the state is made on the CPU.
     agent = make_agent(config.agent, width=config.width, layers=config.layers, backprop_steps=config.backprop_steps)
     agent = Pinned(agent) if config.jumps == "most" and hasattr(agent, "backprop_steps") else agent
     dataset = made_up_dataset(1000, 28, 5)
     state = loop.init(agent, dataset, tuple(range(config.seeds)), batch_size=config.batch_size)
-    settings: Any = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": "vmap"}
-    chunk = partial(loop.train_steps, **settings, platform="cuda")
-    arguments = jax.tree.map(jnp.asarray, (agent, state, dataset, jnp.int32(1)))
+    if config.losses == "held-out":
+        batches = validation_batches(dataset, agent.window, batch_size=config.batch_size)
+        trace = partial(validation_losses.trace, batch_size=config.batch_size)
+        arguments = (agent, state, batches)
+    else:
+        settings: Any = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": "vmap"}
+        trace = partial(loop.run_chunk.trace, **settings, platform="cuda")
+        arguments = (agent, state, dataset, np.int32(1))
     sharding = jax.sharding.SingleDeviceSharding(target())
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.tree.map(jnp.asarray, arguments)
+    )
     with jax.default_matmul_precision(config.matmul_precision):
-        lowered = jax.jit(chunk, donate_argnums=1).trace(*shapes).lower(lowering_platforms=("cuda",))
+        lowered = trace(*shapes).lower(lowering_platforms=("cuda",))
     before = _processor_seconds()
-    program = lowered.compile(compiler_options=loop.COMPILER_OPTIONS)
+    program = lowered.compile()
     seconds = _processor_seconds() - before
     text = program.as_text()
     assert text is not None
@@ -261,11 +273,11 @@ def _table(program: str, name: str) -> dict[int, str]:
     return {int(row.split()[0]): row.split(maxsplit=1)[1] for row in rows}
 
 
-def show(found: dict[str, Any], before: dict[str, Any], lines: int) -> None:
+def show(found: dict[str, Any], before: dict[str, Any], lines: int, what: str = "an update") -> None:
     """Prints the counts by kind and by source line, with earlier ones beside them."""
     total, seconds = (f" (before: {before[key]})" if key in before else "" for key in ("kernels", "processor_seconds"))
     print(
-        f"{found['kernels']} kernels an update{total}, compiled for an H100 by jax {found['jax']} in "
+        f"{found['kernels']} kernels {what}{total}, compiled for an H100 by jax {found['jax']} in "
         f"{found['processor_seconds']} s of processor time{seconds}"
     )
     for title, key in (("kind", "by_kind"), ("line", "by_line")):

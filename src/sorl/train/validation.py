@@ -10,10 +10,10 @@ from sorl.agents import AbstractAgent
 from sorl.data.transitions import Dataset
 from sorl.train.draws import HELD_OUT_BATCHES, Batches, sample, validation_keys
 from sorl.train.hyperparameters import combined, single_precision
-from sorl.train.loop import TrainState
+from sorl.train.loop import COMPILER_OPTIONS, TrainState
 
 
-@partial(jax.jit, static_argnames=("batch_size", "batches"))
+@partial(jax.jit, static_argnames=("batch_size", "batches"), compiler_options=COMPILER_OPTIONS)
 def validation_losses(
     agent: AbstractAgent,
     state: TrainState,
