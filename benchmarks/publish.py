@@ -14,12 +14,13 @@ import numpy as np
 import tyro
 
 from sorl.policy import load_policy
+from sorl.policy.file import FORMAT as POLICY
 from sorl.pretrained.addresses import INDEX
 from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME, parse
 from sorl.statistics.intervals import paired_difference
 from sorl.statistics.rows import BUDGET_FIELDS, member_of
 from sorl.system import entry
-from sorl.system.files import make_directory, read_json, read_rows, write_json
+from sorl.system.files import make_directory, read_json, read_rows, refuse_other_file, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,9 @@ def main(config: Config) -> None:
     path, index = config.out / f"{config.name}.sorl", config.out / INDEX
     found: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "policies": {}}
     if index.exists():
+        found = read_json(index)  # refuses a pipe, whose opening would block
         parse(index.read_bytes(), str(index))  # refuses what is no index
-        found = read_json(index)
+    refuse_other_file(path, f"{POLICY} ".encode())
     timing = rows[0]["success_timing"]  # None if the environment judges success itself
     about = {
         "description": config.description,

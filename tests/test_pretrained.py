@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import os
 import threading
 import urllib.parse
 from pathlib import Path
@@ -254,6 +255,9 @@ def test_addresses_that_cannot_be_read_are_one_sentence(published, serve, tmp_pa
     closed.server_close()
     assert "cannot be read (Connection refused); check the address and" in refused((), closed.address)
     assert "index.json cannot be read (No such file or directory)" in refused((), str(tmp_path / "none"))
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "index.json")
+    assert "pipe/index.json cannot be read (it is no file); check the address." in refused((), str(tmp_path / "pipe"))
     assert "ftp://x/y is no address that sorl can read; give" in refused((), "ftp://x/y")
     assert "hf:ada is no address" in refused((), "hf:ada")
 

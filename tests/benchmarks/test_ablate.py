@@ -6,7 +6,9 @@ import shlex
 import ablate
 import pytest
 
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
+from sorl.runs.metrics import MetricLog
 from sorl.train.cli import parse
 
 
@@ -91,6 +93,26 @@ def test_finished_runs_with_other_options_are_not_taken_for_these(tmp_path):
         ablate.main(dataclasses.replace(config, updates=10))
 
 
+def test_a_seed_whose_losses_became_non_finite_is_left_out(tmp_path, capsys):
+    config = ablate.Config(
+        level="gpu", variants=(), tasks=ablate.TASKS[:1], sparse_tasks=(), minutes=0, seeds=(0, 1), out=tmp_path
+    )
+    run = tmp_path / "default" / ablate.TASKS[0] / "Sorl"
+    words = f"--preset paper --env {ablate.TASKS[0]} {config.common} --matmul-precision tensorfloat32 --seeds 0 1"
+    runs.create(run, parse(words.split())[0])
+    with MetricLog(run) as log:
+        for seed, success in ((0, 0.8), (1, 0.0)):
+            figures = {"success": success, "return": -1.0, "episode_length": 2.0}
+            log.write(10, seed, {f"evaluation/{name}/M4N1": value for name, value in figures.items()})
+    write_bad_seeds(run, {1: 12})
+    (run / "evaluation.json").touch()
+    (row,) = ablate.main(config)
+    assert (row["headline"], row["seeds"]) == (0.8, 1)
+    assert "Sorl on cube-double-play-singletask-task2-v0, seed 1, is left out: its losses" in capsys.readouterr().out
+    write_bad_seeds(run, {0: 12, 1: 12})
+    assert ablate.main(config) == []
+
+
 def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_command(tmp_path, monkeypatch):
     started = []
 
@@ -116,3 +138,21 @@ def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_comma
     (tmp_path / "config.json").touch()
     assert ablate.finish(["agent:sorl", "--seeds", "0"], tmp_path, float("inf"))
     assert started[1][2:] == ["sorl.train", "--resume", "--run-dir", str(tmp_path), "--quiet"]
+
+
+def test_a_run_that_lost_a_seed_is_finished_once_it_has_its_table(tmp_path, monkeypatch):
+    class Process:
+        def __init__(self, words):
+            pass
+
+        def wait(self, timeout=None):
+            return 1
+
+        def poll(self):
+            return 1
+
+    monkeypatch.setattr(ablate.subprocess, "Popen", Process)
+    with pytest.raises(RuntimeError, match="ended with exit code 1; its output says why"):
+        ablate.finish(["agent:sorl"], tmp_path, float("inf"))
+    (tmp_path / "evaluation.json").touch()
+    assert ablate.finish(["agent:sorl"], tmp_path, float("inf"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import publish
 import pytest
@@ -95,6 +96,10 @@ def test_an_index_that_is_none_is_refused_and_another_keeps_its_entries(run):
     index.write_text("{}")
     with pytest.raises(ValueError, match="index.json is no index of pretrained policies"):
         published(run, [row(1, [True] * 4)])
+    index.unlink()
+    os.mkfifo(index)
+    with pytest.raises(ValueError, match=r"index.json is empty, .* \(it is no file\)"):
+        published(run, [row(1, [True] * 4)])
     assert [path.name for path in index.parent.iterdir()] == ["index.json"]
     index.unlink()
     published(run, [row(1, [True] * 4)])
@@ -102,3 +107,12 @@ def test_an_index_that_is_none_is_refused_and_another_keeps_its_entries(run):
     published(run, [row(1, [True] * 4)], name="my-other-arm")
     assert json.loads(index.read_text())["policies"].keys() == {"my-arm", "my-other-arm"}
     assert json.loads(index.read_text())["policies"]["my-arm"] == first
+
+
+def test_another_file_of_the_policys_name_is_not_replaced(run):
+    (run / "policies").mkdir()
+    path = run / "policies" / "my-arm.sorl"
+    path.write_text("notes")
+    with pytest.raises(FileExistsError, match="my-arm.sorl exists and is no earlier result of this command; give"):
+        published(run, [row(1, [True] * 4)])
+    assert path.read_text() == "notes" and [*path.parent.iterdir()] == [path]

@@ -63,6 +63,21 @@ def test_a_good_seed_without_its_policy_is_not_left_out_silently(tmp_path):
     assert list(load_run(directory).chosen([5])) == [5]
 
 
+@pytest.mark.parametrize("population", [(), (Varied("agent.discount", (0.9, 0.99)),)])
+def test_the_next_policy_is_not_taken_for_the_lowest_ones(tmp_path, population):
+    kind = "member" if population else "seed"
+    directory = make_run(tmp_path / "run", {0: 30, 1: 30}, record={}, population=population)
+    policy_path(directory, 0, kind).unlink()
+    with pytest.raises(ValueError, match=rf"run has no policy of {kind} 0; restore it .* name one of the {kind}s 1\.$"):
+        load_policy(directory)
+    assert load_policy(directory, seed=1).provenance[kind] == 1
+    write_bad_seeds(directory, {0: 17})  # losses may become non-finite before the first checkpoint
+    assert load_policy(directory).provenance[kind] == 1
+    (directory / "config.json").unlink()  # policies alone, copied to where they act
+    write_bad_seeds(directory, {})
+    assert load_policy(directory).provenance[kind] == 1
+
+
 def test_a_policy_of_another_seed_is_refused(tmp_path):
     directory = make_run(tmp_path / "run", {4: 30, 5: 30}, record={})
     shutil.copy(policy_path(directory, 4), policy_path(directory, 5))

@@ -170,6 +170,13 @@ def test_a_half_written_last_line_is_tolerated_only_at_the_end(tmp_path):
         read_metrics(tmp_path / "nowhere.jsonl")
 
 
+def test_a_pipe_in_place_of_the_rows_is_one_sentence(tmp_path):
+    for name, read in (("metrics", read_metrics), ("timings", read_timings)):
+        os.mkfifo(tmp_path / f"{name}.jsonl")
+        with pytest.raises(ValueError, match=rf"{name}\.jsonl is no file; restore it from a copy\.$"):
+            read(tmp_path)
+
+
 def test_rows_of_another_release_stay_in_the_csv(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "seed": 0, "training/old": 1.0, "training/q_loss": 2.0}\n')
     MetricLog(tmp_path, resume_step=1, order=["q_loss"]).close()

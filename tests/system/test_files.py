@@ -84,6 +84,16 @@ def test_a_directory_in_the_place_of_a_file_is_named(tmp_path):
         make_directory(tmp_path / "plain" / "new" / "one")
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to(os.devnull)
+    for path in (tmp_path / "pipe", tmp_path / "device"):
+        with pytest.raises(FileExistsError, match=rf"^{path} is a pipe or a device; give the name of a file\.$"):
+            write_json(path, {})
+        assert not path.is_file()
+    assert sorted(os.listdir(tmp_path)) == ["device", "pipe"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"a": 1', b"\xff\xfe", b"[1]", b"null", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"]
 )

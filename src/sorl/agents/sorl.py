@@ -26,14 +26,18 @@ class Sorl(AbstractAgent):
     updated networks. Source: Espinosa-Dice et al., "Scaling Offline RL via Efficient and Expressive Shortcut Models"
     (NeurIPS 2025).
 
-    - critic: (Q(x, a, k) - r - discount * agg Qbar(x', F_k(x', z'), k))^2, F_k(x, z) the action after k jumps from
-      noise z, k uniform on 1, 2, 4, .., `backprop_steps`; discount is gamma^n, 0 where the episode terminated within
-      the window
+    - critic: (Q(x, a, k) - r - discount * agg Qbar(x', F_k(x', z'), k))^2, Qbar the moving average of Q, F_k(x, z) the
+      action after k jumps of s from noise z, clipped to [-1, 1] after the last, k uniform on 1, 2, 4, ..,
+      `backprop_steps`; discount is gamma^n, 0 where the episode terminated within the window
     - policy, flow matching: |s(a^t, t, 1 / M | x) - (a - a^0)|^2, M = `discretization_steps`, a^t = (1 - t) a^0 + t a
       except for a small rest of noise at t = 1
-    - policy, self-consistency: |s(a^t, t, d | x) - (v + v') / 2|^2 for steps d of 2 / M, 4 / M, .., 1, with v and v'
-      the teacher's velocities in two steps of d / 2 from a^t
+    - policy, self-consistency: |s(a^t, t, d | x) - (v + v') / 2|^2 for steps d of 2 / M, 4 / M, .., 1, in this order
+      for equal parts of the batch (its remainder has d = 1), with v and v' the teacher's velocities in two steps of
+      d / 2 from a^t
     - policy, Q loss: -mean Q(x, F_k(x, z), k) / mean |Q|, with its own draw of k and the gradient through all k jumps
+
+    Losses are means over the batch, the heads and the numbers of a vector. Rows whose chunk crosses the end of its
+    trajectory are left out, except from the Q loss, which needs no logged action.
 
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`, `q_loss`,
     `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, and `td_policy_grad_norm` if

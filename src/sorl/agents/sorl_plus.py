@@ -33,12 +33,13 @@ class SorlPlus(AbstractAgent):
       that the critic values the policy that acts. Source: Li et al. 2025, "Reinforcement Learning with Action
       Chunking" (best of N of a cloned flow, which needs no Q loss: `use_q_loss`); the operator is that of Ghasemipour
       et al. 2021, "EMaQ"
-    - agg: mean - rho std of the heads, rho = `target_pessimism`, in place of `q_aggregation`; likewise for the Q loss
-      (`q_loss_pessimism`, in place of the mean) and for the choice among candidates (`verifier_pessimism`). Source:
-      Li & Levine 2025, "Q-learning with Adjoint Matching" (ten heads, rho 0.5)
+    - agg: mean - rho std of the heads, std the population's, rho = `target_pessimism`, in place of `q_aggregation`;
+      likewise for the Q loss (`q_loss_pessimism`, in place of the mean) and for the choice among candidates
+      (`verifier_pessimism`). Source: Li & Levine 2025, "Q-learning with Adjoint Matching" (ten heads, rho 0.5)
     - F: with `renoise` = K, jumps with fresh noise before each, x_j = t_j a_j + (1 - t_j) z_j and a_(j+1) = x_j + 2^-j
-      s(x_j, t_j, 2^-j | x), t_j = 1 - 2^-j, for j = 0, .., K - 1, in TD target, Q loss and acting; k is then K. Every
-      query has a time and step size of the training, and the backpropagation has K jumps
+      s(x_j, t_j, 2^-j | x), t_j = 1 - 2^-j, for j = 0, .., K - 1, in TD target, Q loss and acting; k is then K. Jumps
+      with j above log2 M repeat time and size of that with j = log2 M, so every query has those of the training; the
+      backpropagation has K jumps
     - policy, flow matching and self-consistency: each row times w = sigmoid((Qbar(x, a, k) - Qbar(x, F_k(x, z), k)) /
       (eta mean |Q|)), without a gradient, eta = `cloning_weight`, Qbar the aggregate of the target critic's heads and
       mean |Q| the normaliser of the Q loss (1 if `normalise_cloning_weight` is off). Source: Tiofack et al. 2025,
@@ -52,9 +53,13 @@ class SorlPlus(AbstractAgent):
       4, .., `backprop_steps`
 
     Differences from the sources: they train flows and one-step policies, and their candidates take ten Euler steps;
-    here one shortcut model is policy and clone, and its candidates take k jumps. The Guided Flow Policy weights a flow
-    of its own, from which the policy is distilled; its option to average the actions of both in the TD target has no
-    counterpart where both are one model.
+    here one shortcut model is policy and clone, and its candidates take k jumps. Li et al. choose the best next action
+    by Q, and Qbar values it; here Qbar does both. Of a chunk that crosses the end of its trajectory, they clone the
+    actions before the end; here its row is left out. The Guided Flow Policy weights a flow of its own, from which the
+    policy is distilled; its option to average the actions of both in the TD target has no counterpart where both are
+    one model.
+
+    Mean |Q| and the distillation need no logged action, so they are over all rows, as is the Q loss.
 
     Logged as by `Sorl`: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `self_consistency_loss`,
     `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`, `td_policy_grad_norm`; and
@@ -94,11 +99,12 @@ class SorlPlus(AbstractAgent):
     backup_candidates: int = eqx.field(static=True, default=1)
     """N: the TD target takes the best of N next actions, and the usual budget has N candidates; 1: off."""
     backup_inference_steps: int | None = eqx.field(static=True, default=None)
-    """Number of jumps of the next actions, and of the usual budget; None: the jump count drawn for the TD target."""
+    """Number of jumps of the next actions, and of the usual budget; None: the jump count drawn for the TD target. The
+    field's input is the largest trained number up to it."""
     use_q_loss: bool = eqx.field(static=True, default=True)
     """Whether the policy also maximises Q; if not, it is cloned, and an update costs less."""
     renoise: int = eqx.field(static=True, default=0)
-    """K: number of re-noised jumps; 4 use all step sizes of a grid of 8; 0: plain jumps."""
+    """K: number of re-noised jumps; 4 use all step sizes of a grid of 8, more repeat the smallest; 0: plain jumps."""
     normalise_cloning_weight: bool = eqx.field(static=True, default=True)
     """Whether `cloning_weight` is relative to the mean absolute Q, so that it does not depend on the rewards' scale."""
     verifier_pessimism: float | None = eqx.field(static=True, default=None)

@@ -57,7 +57,8 @@ class Transition(eqx.Module):
     valid: Float[Array, "*batch"] | None = None
     """1 if the whole chunk lies within its trajectory, else 0; None for chunks of one action, which are always valid.
 
-    After the end the last action is repeated. The log does not contain such chunks, so losses must ignore these rows.
+    After the end the last action is repeated. The log does not contain such chunks, so losses of the logged action must
+    ignore these rows.
     """
 
 

@@ -23,7 +23,7 @@ from sorl.policy.exported import read_sealed
 from sorl.policy.planning import checked_scores
 from sorl.policy.seed_record import find_bad_seeds, has_record
 from sorl.pretrained import store
-from sorl.system.files import make_directory, write_sealed
+from sorl.system.files import make_directory, read_json, write_sealed
 
 
 FORMAT = "sorl-policy"
@@ -71,8 +71,8 @@ def find_policy(path: Path, seed: int | None) -> Path:
     pretrained policy.
 
     Warns if the losses of `seed` became non-finite. Raises a `ValueError` if the directory has no policy, none of
-    `seed` or no good seed, or if `path` is a file and a seed is given, and a `FileNotFoundError` if there is neither a
-    file nor a pretrained policy of that name.
+    `seed`, none of the lowest good seed or no good seed, or if `path` is a file and a seed is given, and a
+    `FileNotFoundError` if there is neither a file nor a pretrained policy of that name.
     """
     if not path.exists() and store.is_name(path):
         path = store.find(str(path))
@@ -99,6 +99,12 @@ def find_policy(path: Path, seed: int | None) -> Path:
                 f"{', '.join(map(str, seeds))} to use its last good policy."
             )
         seed = good[0]
+        # The next seed's policy must not be taken for the lowest one's, whose file was lost.
+        if lost := [number for number in _trained(path, kind, seed) if number not in (*seeds, *bad)]:
+            raise ValueError(
+                f"{path} has no policy of {kind} {', '.join(map(str, lost))}; restore it from a copy, or continue the "
+                f"run with --resume, which writes it, or name one of the {kind}s {', '.join(map(str, seeds))}."
+            )
     elif seed in bad:
         warnings.warn(
             f"The losses of {kind} {seed} in {path} became non-finite, so its policy is older than the run.",
@@ -124,6 +130,16 @@ def _policies(directory: Path) -> dict[int, Path]:
             if number.isdecimal():
                 found[int(number)] = path
     return dict(sorted(found.items()))
+
+
+def _trained(directory: Path, kind: str, below: int) -> list[int]:
+    """The seeds, or members, below a number that a run trains; none of a directory without the run's options."""
+    options = directory / "config.json"
+    if not options.exists():
+        return []
+    seeds = range(below) if kind == "member" else read_json(options).get("seeds")
+    found = seeds if isinstance(seeds, list | range) else []
+    return sorted(number for number in found if type(number) is int and number < below)
 
 
 def write(path: Path, content: Content) -> None:

@@ -54,6 +54,10 @@ def pieces(address: str) -> Iterator[bytes]:
 
     Raises an `OSError`, one sentence with the address, if it cannot be reached or read, or if the content ends early.
     """
+    place = urllib.parse.urlsplit(address)
+    local = Path(urllib.request.url2pathname(place.path))
+    if place.scheme == "file" and local.exists() and not local.is_file():  # opening a pipe would block
+        raise ConnectionError(f"{address} cannot be read (it is no file); check the address.")
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
             while piece := answer.read(PIECE):

@@ -56,8 +56,8 @@ class Report:
             return
         self._page.text(
             "Success of the evaluations during training, at each run's first budget, by default the agent's usual one; "
-            "the mean over training seeds. The band is a 95 % interval: Student's t over seeds, or Wilson's interval "
-            f"over the episodes of a single seed.{self._about_returns()}"
+            "the mean over training seeds. The band is a 95 % interval: Wilson's over the episodes, or Student's t "
+            f"over seeds where that is wider.{self._about_returns()}"
         )
         for task in self._tasks:
             own = [run for run in evaluated if run.task == task]
@@ -72,8 +72,8 @@ class Report:
             return
         self._page.text(
             "A run's score is the mean success of its last three evaluations during training, never that of its best "
-            "checkpoint. 95 % intervals are Student's t over training seeds, or Wilson's over the episodes of a single "
-            f"seed.{self._about_returns()}"
+            "checkpoint. 95 % intervals are Wilson's over the episodes, or Student's t over training seeds where that "
+            f"is wider.{self._about_returns()}"
         )
         rows = []
         for task in self._tasks:

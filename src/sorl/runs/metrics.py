@@ -191,8 +191,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     **Returns:** one dictionary per row, in the order written; `step` and `seed` are ints, everything else a float.
 
-    **Raises:** `FileNotFoundError` if there is no file; `ValueError` if a line is damaged. An incomplete last line is
-    ignored.
+    **Raises:** `FileNotFoundError` if there is no file; `ValueError` if it is no file or a line is damaged. An
+    incomplete last line is ignored.
     """
     path = Path(path)
     return list(_read_rows(path / "metrics.jsonl" if path.is_dir() else path, METRIC_KEYS))
@@ -248,6 +248,8 @@ def check_rows(directory: Path, step: int, digest: Mapping[str, Any]) -> None:
 
 
 def _read_rows(path: Path, keys: Sequence[str]) -> Iterable[dict[str, Any]]:
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise ValueError(f"{path} is no file; restore it from a copy.")
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)

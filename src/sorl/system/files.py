@@ -114,11 +114,14 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     **Arguments:** `mode`, `w` for text or `wb` for bytes.
 
-    Raises an `OSError`, one sentence with the file's name, if the system refuses (a full disk, no permission).
+    Raises an `OSError`, one sentence with the file's name, if the system refuses (a full disk, no permission), and a
+    `FileExistsError` for a pipe or a device, which the file would replace.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     binary = "b" in mode
     with named_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise FileExistsError(f"{path} is a pipe or a device; give the name of a file.")
         _remove_abandoned(path)
         # "x" fails if the file exists, and so never writes through a symbolic link.
         exclusive = mode.replace("w", "x")
