@@ -234,6 +234,19 @@ def test_a_policy_file_is_played_like_a_run_of_one_seed(reaching, run, tmp_path)
     assert load_policy(policy).scores == []
 
 
+def test_the_policies_of_another_run_are_not_replaced(reaching, run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    before = policy_path(other, 3).read_bytes()
+    message = r"other is another run, and the copy of .*run/policy-seed-3\.sorl with scores would replace"
+    with pytest.raises(ValueError, match=message):
+        grid(run, *SMALL, "--store-scores", "--out", str(other))
+    assert policy_path(other, 3).read_bytes() == before and not (other / "scaling.json").exists()
+    # The run's own directory, given by the path of one of its policies.
+    grid(policy_path(run, 3), *SMALL, "--store-scores", "--out", str(run))
+    assert load_policy(policy_path(run, 3)).scores
+
+
 def test_scores_outlive_a_policy_that_is_saved_again_but_not_its_successor(run):
     path, loaded = policy_path(run, 3), load_run(run)
     load_policy(path).with_scores([synthetic.score(1, 1)]).save(path)

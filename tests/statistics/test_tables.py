@@ -71,7 +71,8 @@ def test_without_success_the_score_is_the_return_of_the_seeds_or_of_a_lone_seeds
     title, line, _, footer = table([lone, several]).splitlines()
     assert title.split() == ["M^inf", "N", "return", "95", "%", "interval", "length", "steps/s"]
     assert line.split() == ["4", "1", "-15", "-19", "..", "-13", "100.0", "1000"]
-    assert footer == "95 % interval: Student's t over training seeds, bootstrap over episodes."
+    student = "Student's t over training seeds (of success, at least Wilson's over episodes)"
+    assert footer == f"95 % interval: {student}, bootstrap over episodes."
 
 
 def test_one_row_without_success_makes_all_be_judged_by_the_return():

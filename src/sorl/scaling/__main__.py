@@ -22,7 +22,7 @@ from sorl.environments.interface import SuccessTiming
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
 from sorl.policy import load_policy
-from sorl.runs.run import Run, load_run
+from sorl.runs.run import Run, config_path, load_run
 from sorl.runs.versions import versions
 from sorl.scaling.grid import Effort, Grid, Subject
 from sorl.scaling.pictures import save_pictures
@@ -107,6 +107,8 @@ def main(config: Config) -> list[Pair]:
         raise ValueError(f"{config.run} is a policy without a run directory; give one for the results as --out.")
     make_directory(directory)
     refuse_unwritable(directory)
+    if config.store_scores:
+        _refuse_another_run(run, config.seeds, directory)
     grid = _grid(config, run, directory)
     if left_out := run.left_out(config.seeds):
         print(left_out)
@@ -168,6 +170,18 @@ def store_scores(run: Run, seeds: Sequence[int] | None, pairs: Sequence[Pair], d
         scored = directory / path.name
         policy.with_scores(pairs).save(scored)
         print(f"Stored the pairs in {scored}")
+
+
+def _refuse_another_run(run: Run, seeds: Sequence[int] | None, directory: Path) -> None:
+    """Raises a `ValueError` if the copies with scores would replace the policies of another run."""
+    for seed in run.chosen(seeds):
+        path = run.policy_path(seed)
+        scored = directory / path.name
+        if config_path(directory).exists() and scored.exists() and not scored.samefile(path):
+            raise ValueError(
+                f"{directory} is another run, and the copy of {path} with scores would replace its {path.name}; give "
+                "another --out, or --no-store-scores."
+            )
 
 
 def _grid(config: Config, run: Run, directory: Path) -> Grid:

@@ -16,7 +16,7 @@ _BLOCK_VALUES = 1 << 23
 
 INTERVALS = {
     "wilson": "Wilson's over episodes",
-    "student": "Student's t over training seeds",
+    "student": "Student's t over training seeds (of success, at least Wilson's over episodes)",
     "episodes": "bootstrap over episodes",
 }
 """The method of an interval, in words."""
