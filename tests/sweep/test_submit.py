@@ -84,6 +84,7 @@ def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_
     lines = script.read_text().splitlines()
     for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
         assert f"#SBATCH --{line}" in lines
+    assert "#SBATCH --ntasks=1" in lines  # Slurm refuses GPUs per task without a number of tasks
     (output,) = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("#SBATCH --output=")]
     assert output == [f"{script.parent}/%A_%a.log".replace("50%", "50%%")]
     (listed,) = config.out.glob("slurm/attempts-*.txt")

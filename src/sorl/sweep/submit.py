@@ -31,6 +31,7 @@ SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=sorl-sweep
 #SBATCH --array={array}
 #SBATCH --time={time}
+#SBATCH --ntasks=1
 #SBATCH --cpus-per-task={cpus}
 {more}#SBATCH --signal=USR1@120
 #SBATCH --requeue
