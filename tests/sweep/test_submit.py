@@ -56,7 +56,7 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
     commands = tmp_path / "commands"
     commands.mkdir()
     scontrol = '#!/bin/sh\necho "$@" > "$REQUEUED"\n'
-    srun = '#!/bin/sh\nshift\nexec "$@"\n'  # in place of a real one, too
+    srun = '#!/bin/sh\nshift 2\nexec "$@"\n'  # in place of a real one, too
     for name, text in {"sbatch": SBATCH.replace("PYTHON", sys.executable), "scontrol": scontrol, "srun": srun}.items():
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
@@ -85,6 +85,7 @@ def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_
     for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
         assert f"#SBATCH --{line}" in lines
     assert "#SBATCH --ntasks=1" in lines  # Slurm refuses GPUs per task without a number of tasks
+    assert any("launcher=(srun --ntasks=1 --cpus-per-task=8)" in line for line in lines)
     (output,) = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("#SBATCH --output=")]
     assert output == [f"{script.parent}/%A_%a.log".replace("50%", "50%%")]
     (listed,) = config.out.glob("slurm/attempts-*.txt")

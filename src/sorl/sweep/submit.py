@@ -45,9 +45,10 @@ set -u
 mapfile -t attempts < {attempts}
 attempt=$(printf '%b' "${{attempts[$SLURM_ARRAY_TASK_ID]}}")
 
-# Slurm signals the steps that srun starts, not this script; whatever reaches the script is passed on.
+# Slurm signals the steps that srun starts, not this script; whatever reaches the script is passed on. srun does not
+# inherit the number of cores from version 22.05 on, and may bind a task to one.
 launcher=()
-if command -v srun > /dev/null; then launcher=(srun --ntasks=1); fi
+if command -v srun > /dev/null; then launcher=(srun --ntasks=1 --cpus-per-task={cpus}); fi
 "${{launcher[@]}}" {python} -m sorl.sweep.attempt "$attempt" &
 child=$!
 trap 'kill -USR1 "$child" 2> /dev/null' USR1 TERM
