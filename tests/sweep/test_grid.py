@@ -220,6 +220,18 @@ def test_a_directory_never_mixes_two_sweeps(tmp_path):
         write_plan(tmp_path, SMALL, changed, extend=True)
 
 
+def test_seeds_are_added_only_with_the_options_of_those_that_are_there(tmp_path):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    before = (tmp_path / "sweep.json").read_bytes()
+    more = dataclasses.replace(SMALL, seeds=(1,), options="--batch-size 7")
+    with pytest.raises(ValueError, match=r"planned with other options of bc on cube.*, seed 0 \(batch_size\); give"):
+        write_plan(tmp_path, more, expand(more), extend=True)
+    assert (tmp_path / "sweep.json").read_bytes() == before
+    # As a value of the sweep the option is part of the method's name, and its runs are never pooled with the others.
+    varied = dataclasses.replace(SMALL, seeds=(1,), set=(("batch-size", "7"),))
+    assert len(write_plan(tmp_path, varied, expand(varied), extend=True)) == 2
+
+
 def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_name(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -232,7 +244,7 @@ def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_n
     (planned,) = write(f"--data {tmp_path}/one/logs.npz")
     assert write(f"--data {tmp_path}/one/logs.npz --evaluation.workers 3") == [planned]
     assert read_config(out / planned.directory / CONFIG).evaluation.workers == 3
-    with pytest.raises(ValueError, match=r"has other options \(data.path\); give another --out, or remove it"):
+    with pytest.raises(ValueError, match=r"planned with other options of bc on own logs, seed 0 \(data.path\); give"):
         write(f"--data {tmp_path}/other/logs.npz")
     # Logs of another name are learned by runs of their own.
     assert [run.directory for run in write(f"--data {tmp_path}/one/more.npz")][1:] == [
