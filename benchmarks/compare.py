@@ -142,7 +142,7 @@ def main(config: Config) -> list[Row]:
     for member in members:
         groups.setdefault(member.subject, []).append(member)
     table = [summary(group, rows, costs) for group in groups.values()]
-    text = markdown(config, table)
+    text = markdown(table)
     print(text)
     made = {"preset": config.preset, "options": config.options}
     write_json(config.out / "comparison.json", made | {"machine": machine(members), "table": table, "rows": rows})
@@ -253,7 +253,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
     chunks, policies, budgets = {}, {}, {}
-    sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in config.tasks}
+    sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in {member.task for member in members}}
     for name, member in {member.subject: member for member in members}.items():
         settings, (observation_size, action_size) = member.config, sizes[member.task]
         dataset = made_up_dataset(10_000, observation_size, action_size)
@@ -299,13 +299,11 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
     return row | costs[first.subject] | {"peak_bytes": peak}
 
 
-def markdown(config: Config, table: Sequence[Row]) -> str:
+def markdown(table: Sequence[Row]) -> str:
     """The table in Markdown, with the best agent of each task first."""
     lines = []
-    for task in config.tasks:
+    for task in dict.fromkeys(row["task"] for row in table):
         rows = sorted((row for row in table if row["task"] == task), key=lambda row: -row["headline"])
-        if not rows:
-            continue
         lines += [
             f"{task}, {' or '.join(map(str, sorted({row['seeds'] for row in rows})))} seeds",
             "",
