@@ -22,6 +22,7 @@ from updates import Chunks, made_up_dataset
 from sorl import Normalisation, Policy
 from sorl.config.options import TrainConfig
 from sorl.config.presets import QUICKSTART_ENV
+from sorl.environments.named import is_ogbench
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
@@ -161,11 +162,21 @@ def grid_of(config: Config) -> Grid:
 def make_members(config: Config) -> list[Member]:
     """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often.
 
-    Raises a `ValueError` if there are no evaluations, or the table after training would lack the budget of these.
+    Raises a `ValueError` if there are no evaluations or the table after training would lack their budget, and for a
+    population or an environment that is not OGBench's.
     """
     out = config.out.absolute()
     members = [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
     for member in members:
+        if member.run.env is not None and not is_ogbench(member.run.env):
+            raise ValueError(
+                f"{member.run.env} is no task of OGBench, and only their success is compared; leave it out."
+            )
+        if member.config.population:
+            raise ValueError(
+                f"{member.name} trains a population, whose members the table would take for seeds; give each value as "
+                "an agent of its own, such as 'sorl --agent.q-coefficient 10'."
+            )
         if not member.config.evaluation.interval:
             raise ValueError(f"{member.name} is not evaluated during training; give another --evaluation.interval.")
         budget = member.config.budgets(final=False)[0]

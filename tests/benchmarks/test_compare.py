@@ -55,6 +55,21 @@ def test_a_budget_that_the_table_would_lack_is_refused_before_the_training(tmp_p
         compare.make_members(dataclasses.replace(lacking, agents=("sorl",)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"tasks": ("gymnasium:Pendulum-v1",), "options": "--data logs.npz --evaluation.interval 9"},
+            "no task of OGBench",
+        ),
+        ({"options": f"{TINY} --population agent.q-coefficient 10 50"}, "sorl trains a population, whose members the"),
+    ],
+)
+def test_runs_that_the_table_cannot_show_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        compare.make_members(dataclasses.replace(config(tmp_path), agents=("sorl",), **changes))
+
+
 def test_all_agents_are_compared_unless_it_is_told_which():
     assert len(compare.Config().agents) == len(agent_words()) == 13
 
