@@ -264,6 +264,22 @@ def test_a_plan_that_cannot_be_read_is_refused(tmp_path):
         read_plan(tmp_path)
 
 
+@pytest.mark.parametrize("option", ["--agent-module=evil.py", "--agent_module", "--config"])
+def test_a_run_with_an_option_that_no_sweep_has_is_refused(tmp_path, option):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    _change_run(tmp_path, "words", ["--wandb", option])
+    more = dataclasses.replace(SMALL, seeds=(1,))
+    with pytest.raises(ValueError, match=f"has a run with the option '{option}', which no sweep has; restore it"):
+        write_plan(tmp_path, more, expand(more), extend=True)
+
+
+def _change_run(out, field, value):
+    path = out / "sweep.json"
+    content = json.loads(path.read_text())
+    content["runs"][0][field] = value
+    path.write_text(json.dumps(content))
+
+
 def test_options_may_begin_with_dashes():
     words = ["--options", "--updates 9", "--seeds", "1"]
     assert with_joined_options(words) == ["--options=--updates 9", "--seeds", "1"]

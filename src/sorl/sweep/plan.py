@@ -1,7 +1,6 @@
 """The plan of a sweep: read from a file, written into its directory, and compared with the plan that is there."""
 
 import dataclasses
-import itertools
 import json
 import shlex
 import tomllib
@@ -17,7 +16,7 @@ from sorl.config.options import read_config
 from sorl.config.own_agents import OwnAgents
 from sorl.runs.run import config_path
 from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
-from sorl.sweep.grid import Grid, PlannedRun
+from sorl.sweep.grid import SWITCHES, Grid, PlannedRun
 from sorl.system import entry
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.train.resuming import FREE
@@ -109,6 +108,18 @@ def _refuse_modules(file: Path, modules: set[str]) -> None:
         raise ValueError(f"{file} has runs of {', '.join(sorted(modules))}; add {words} if that code may run.")
 
 
+def _modules(file: Path, words: Sequence[str]) -> list[str]:
+    """The modules of agents in the options of a run; raises a `ValueError` for options that no sweep writes."""
+    found, left = [], [word for word in words if word not in SWITCHES]
+    while left[:1] == ["--agent-module"] and len(left) > 1:
+        found.append(left[1])
+        left = left[2:]
+    # Another spelling of an option could name a module too.
+    if left:
+        raise ValueError(f"{file} has a run with the option {left[0]!r}, which no sweep has; restore it from a copy.")
+    return found
+
+
 def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a file with `set` as a list of lists of words."""
     table = values.get("set")
@@ -132,7 +143,7 @@ def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, 
     if changed and not extend:
         named = ", ".join(f"{name} was {before.get(name)!r} and is {wanted[name]!r}" for name in changed)
         raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add these runs.")
-    named = {name for run in old for word, name in itertools.pairwise(run.words) if word == "--agent-module"}
+    named = {name for run in old for name in _modules(out / PLAN, run.words)}
     _refuse_modules(out / PLAN, named - set(grid.agent_module))
     alike = {_learned(planned.run): planned for planned in runs}
     trained = {(*_learned(planned.run), seed): planned.run for planned in runs for seed in planned.run.seeds}
