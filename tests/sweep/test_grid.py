@@ -264,6 +264,26 @@ def test_a_plan_that_cannot_be_read_is_refused(tmp_path):
         read_plan(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("updates", "40", "'bc/.*' has a field of another kind"),
+        ("settings", None, "'bc/.*' has a field of another kind"),
+        ("policies", [], "'bc/.*' has a field of another kind"),
+        ("seeds", "01", "'bc/.*' has a field of another kind"),
+        ("directory", 5, "the run 5 has a field of another kind"),
+        ("directory", "run", "'run' is no run directory of a sweep"),
+        ("directory", "/etc/passwd/seed-0", "'/etc/passwd/seed-0' is no run directory"),
+        ("directory", "../other/bc/task/seed-0", r"'\.\./other/.*' is no run directory"),
+    ],
+)
+def test_a_run_with_a_wrong_field_is_refused(tmp_path, field, value, reason):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    _change_run(tmp_path, field, value)
+    with pytest.raises(ValueError, match=f"sweep.json is damaged \\(.*{reason}"):
+        read_plan(tmp_path)
+
+
 @pytest.mark.parametrize("option", ["--agent-module=evil.py", "--agent_module", "--config"])
 def test_a_run_with_an_option_that_no_sweep_has_is_refused(tmp_path, option):
     write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
