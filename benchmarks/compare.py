@@ -239,7 +239,9 @@ def outcomes(member: Member) -> list[Row]:
     episodes = table["rows"][0]["episodes"]
     rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
     versions = json.loads((member.directory / "versions.json").read_text())
-    peak = json.loads((member.directory / ATTEMPT).read_text())["peak_bytes"]
+    # An attempt that was killed in the end, or found a full disk, has recorded nothing.
+    attempt = member.directory / ATTEMPT
+    peak = read_json(attempt)["peak_bytes"] if attempt.exists() else None
     return [row | {"commit": versions["git_commit"], "peak_bytes": peak} for row in rows]
 
 
@@ -306,7 +308,7 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
             f"{column}_low": interval.low,
             f"{column}_high": interval.high,
         }
-    peak = max(each["peak_bytes"] for each in found)
+    peak = max([each["peak_bytes"] for each in found if each["peak_bytes"] is not None], default=None)
     return row | costs[first.subject] | {"peak_bytes": peak}
 
 
@@ -323,12 +325,13 @@ def markdown(table: Sequence[Row]) -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in rows:
+            peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
             lines.append(
                 f"| `{row['agent']}` | {row['steps']}, {row['candidates']} "
                 f"| {row['headline']:.2f} | {row['headline_low']:.2f} .. {row['headline_high']:.2f} "
                 f"| {row['final']:.2f} | {row['final_low']:.2f} .. {row['final_high']:.2f} "
                 f"| {row['update_ms']:.2f} | {row['decision_ms']:.2f} "
-                f"| {row['state_bytes'] / 2**20:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
+                f"| {row['state_bytes'] / 2**20:.1f} | {peak} |"
             )
         lines.append("")
     return "\n".join(lines).rstrip()

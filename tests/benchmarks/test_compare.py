@@ -147,6 +147,19 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("free_of_cost")
+def test_the_memory_of_a_run_without_a_record_of_its_attempt_is_unknown(tmp_path, capsys):
+    settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("sorl",))
+    members = compare.make_members(settings)
+    for member in members:
+        make_run(member)
+    (members[0].directory / "attempt.json").unlink()
+    assert compare.main(settings)[0]["peak_bytes"] == 3 * 2**20
+    (members[1].directory / "attempt.json").unlink()
+    assert compare.main(settings)[0]["peak_bytes"] is None
+    assert "| - |\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("free_of_cost")
 def test_a_run_whose_losses_became_non_finite_is_left_out(tmp_path, monkeypatch, capsys):
     settings = config(tmp_path, rounds=1)
     for number, member in enumerate(compare.make_members(settings)):
