@@ -27,6 +27,7 @@ from sorl.statistics.tables import headline
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
+from sorl.system.ranges import MAX_COUNT, refuse_outside
 from sorl.train.cli import parse, with_absolute_paths
 from sorl.train.resuming import FREE
 
@@ -114,6 +115,7 @@ class Config:
     """Directory for the runs and the tables."""
 
     def __post_init__(self):
+        refuse_outside(self, updates=(1, MAX_COUNT), episodes=(1, MAX_COUNT))
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise ValueError(f"There is no variant {unknown[0]!r}; give some of {', '.join(VARIANTS)}.")

@@ -68,6 +68,13 @@ def test_unknown_variants_are_refused():
         ablate.Config(variants=("magic",))
 
 
+def test_no_updates_or_episodes_are_refused_rather_than_taken_for_the_default():
+    with pytest.raises(ValueError, match="updates is 0; give a whole number from 1 to"):
+        ablate.Config(updates=0)
+    with pytest.raises(ValueError, match="episodes is 0; give a whole number from 1 to"):
+        ablate.Config(episodes=0)
+
+
 def test_without_time_nothing_starts_and_the_table_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate.subprocess, "Popen", lambda *_: pytest.fail("a run was started"))
     config = ablate.Config(
