@@ -88,7 +88,7 @@ class Config:
 
     Level `cpu`: `benchmarks/compare.py` with the quickstart's networks, for two CPU cores. Level `gpu`: published
     networks, all seeds of a variant in one run of `sorl.train`, for one GPU. If it is stopped, the same command
-    continues; its tables are of what has finished.
+    continues; its table says which of its runs are not finished.
     """
 
     level: Literal["cpu", "gpu"] = "cpu"
@@ -282,7 +282,10 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row with its difference to Sorl on the same task and rewards, and whether the intervals decide it."""
+    """Each row with its difference to Sorl on the same task and rewards, and whether the intervals decide it.
+
+    Nothing is decided by a run that still has updates to make.
+    """
     plain = {(row["task"], row["rewards"]): row for row in rows if row["variant"] == "Sorl"}
     found = []
     for row in rows:
@@ -294,6 +297,8 @@ def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             decision = "helps" if row["headline_low"] > other["headline_high"] else decision
             decision = "hurts" if row["headline_high"] < other["headline_low"] else decision
         decision = "-" if row is other else decision
+        decision = decision if other.get("finished", True) else "Sorl is not finished"
+        decision = decision if row.get("finished", True) else "not finished"
         found.append(row | {"difference": row["headline"] - other["headline"], "decision": decision})
     return found
 

@@ -44,6 +44,12 @@ def test_a_variant_helps_or_hurts_where_the_intervals_do_not_overlap():
     found = ablate.compared(rows)
     assert [row["decision"] for row in found] == ["-", "helps", "hurts", "unclear", "unclear"]
     assert found[1]["difference"] == pytest.approx(0.3)
+    # A run that still has updates to make decides nothing.
+    plain, better = (rows[0] | {"finished": True}), (rows[1] | {"finished": False})
+    assert [row["decision"] for row in ablate.compared([plain, better])] == ["-", "not finished"]
+    plain, better = (rows[0] | {"finished": False}), (rows[1] | {"finished": True})
+    decided = [row["decision"] for row in ablate.compared([plain, better])]
+    assert decided == ["not finished", "Sorl is not finished"]
 
 
 def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_several():
