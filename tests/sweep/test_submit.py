@@ -122,8 +122,26 @@ def test_without_sbatch_the_script_is_named(words, monkeypatch, tmp_path):
         (["--partition", "gpu; rm -rf /"], "partition is 'gpu; rm -rf /'; give it as Slurm does"),
         (["--no-slurm"], "There is no scheduler but Slurm"),
         (["--cpus", "0"], "cpus is 0"),
+        (["--time", "2"], "time is '2', and a run is asked to save two minutes before its limit; give"),
     ],
 )
 def test_what_no_script_may_hold_is_refused(words, more, message):
     with pytest.raises(ValueError, match=message):
         submit.parse([*words, *more])
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [
+        ("90", 90),
+        ("2:30", 2.5),
+        ("01:30:00", 90),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("0-00:02:30", 2.5),
+        ("0", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_time_limits_are_read_as_slurm_reads_them(limit, minutes):
+    assert submit.minutes_of(limit) == minutes

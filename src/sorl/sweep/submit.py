@@ -27,6 +27,9 @@ PROG = "python -m sorl.sweep submit"
 MAX_REQUEUES = 1000
 """The most times that one run is queued again."""
 
+LEAST_MINUTES = 3
+"""The shortest time limit: with a shorter one, a run is queued again before it has made an update."""
+
 SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=sorl-sweep
 #SBATCH --array={array}
@@ -107,6 +110,12 @@ class Config:
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[\w.:,-]+", value, re.ASCII):
                 raise ValueError(f"{name} is {value!r}; give it as Slurm does, of letters, digits and _ . : , - only.")
+        minutes = minutes_of(self.time)
+        if minutes is not None and minutes < LEAST_MINUTES:
+            raise ValueError(
+                f"time is {self.time!r}, and a run is asked to save two minutes before its limit; give at least "
+                f"00:0{LEAST_MINUTES}:00."
+            )
 
 
 def main(config: Config) -> None:
@@ -163,6 +172,17 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
             )
         )
     return path
+
+
+def minutes_of(limit: str) -> float | None:
+    """The minutes of a time limit in Slurm's form, such as 90, 1:30:00 or 2-12; None without a limit."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
+        return None
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    # The first number is of hours behind days and if there are three, else of minutes.
+    hours, minutes, seconds = [*(parts if days or len(parts) == 3 else [0, *parts]), 0, 0][:3]
+    return (int(days or 0) * 24 + hours) * 60 + minutes + seconds / 60 or None
 
 
 def encoded(text: str) -> str:
