@@ -39,12 +39,15 @@ from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
 from sorl.system import entry
-from sorl.system.files import read_json, whole_file, write_csv, write_json
+from sorl.system.files import read_json, read_rows, whole_file, write_csv, write_json
 from sorl.system.locks import exclusive
 from sorl.train.cli import agent_words
 
 
 Row = dict[str, Any]
+
+COLUMNS = ("agent", "task", "seed", "kind", "steps", "candidates", "successes", "episodes", "peak_bytes")
+"""The columns of an earlier comparison's rows that the table needs."""
 
 
 class FailedRuns(RuntimeError):
@@ -192,7 +195,7 @@ def make_members(config: Config) -> list[Member]:
 def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
     """The rows of earlier comparisons, by `Member.key`; if several have the same run, the last one's.
 
-    Raises a `ValueError` for a comparison with a different preset or different options.
+    Raises a `ValueError` for a comparison with a different preset or different options, and for a damaged file.
     """
     found: dict[tuple[str, str, int], list[Row]] = {}
     for path in config.earlier:
@@ -204,7 +207,7 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
                     "or leave it out."
                 )
         rows: dict[tuple[str, str, int], list[Row]] = {}
-        for row in table["rows"]:
+        for row in read_rows(path, "rows", COLUMNS, "restore it from a copy, or leave it out"):
             rows.setdefault((row["agent"], row["task"], row["seed"]), []).append(row)
         found |= rows
     return found

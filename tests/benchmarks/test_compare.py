@@ -211,6 +211,11 @@ def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys
 
     with pytest.raises(ValueError, match="was made with options '--agent.* give the same, or leave it out"):
         compare.main(dataclasses.replace(both, options="--updates 30"))
+    table.write_text(json.dumps({"preset": both.preset, "options": both.options, "rows": [{"agent": "sorl"}]}))
+    with pytest.raises(
+        ValueError, match="earlier.json has rows without agent, task, .*; restore it from a copy, or leave"
+    ):
+        compare.main(both)
 
 
 def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):
