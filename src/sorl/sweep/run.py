@@ -109,7 +109,8 @@ def carry_out(config: Config, runs: Sequence[PlannedRun], words: Sequence[str] =
     from sorl.sweep.results import write_results
 
     out = config.out.expanduser().absolute()
-    busy = f"Another command works on the sweep in {config.out}; wait for it: {PROG} status {config.out}"
+    status = f"{PROG} status {shlex.quote(str(config.out))}"
+    busy = f"Another command works on the sweep in {config.out}; wait for it: {status}"
     with exclusive(out / ".sweep.lock", f"{busy}."):
         # A refusal comes before anything is written or started.
         check_plan(out, config.grid, runs, extend=config.extend)
