@@ -20,6 +20,7 @@ import compare
 
 from sorl.config.changes import changes
 from sorl.config.options import read_config
+from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import config_path
 from sorl.statistics.rows import evaluation_rows
@@ -253,7 +254,8 @@ def finish(arguments: list[str], directory: Path, end: float) -> bool:
     process = subprocess.Popen([sys.executable, "-m", "sorl.train", *own, "--run-dir", str(directory), "--quiet"])
     try:
         code = process.wait(None if math.isinf(end) else max(0.0, end - time.monotonic()))
-        if code:
+        # 1: it finished, without a seed or an evaluation that failed.
+        if code not in (0, 1):
             raise RuntimeError(f"The run in {directory} ended with exit code {code}; its output says why.")
         return True
     except subprocess.TimeoutExpired:
@@ -265,9 +267,10 @@ def finish(arguments: list[str], directory: Path, end: float) -> bool:
 
 
 def _row(name: str, task: str, form: str, directory: Path, arguments: list[str]) -> list[dict[str, Any]]:
-    """The run's last evaluations together, at its usual budget; empty without an evaluation."""
+    """The last evaluations together, at the usual budget, of seeds whose losses stayed finite; empty without any."""
     settings, usual = parse(arguments)[0], parse(arguments)[0].agent.actor.budgets.usual
-    metrics = read_metrics(directory)
+    bad = bad_seeds(directory)
+    metrics = [row for row in read_metrics(directory) if row["seed"] not in bad]
     for row in headline(evaluation_rows(metrics, settings.evaluation.episodes)):
         if (row["inference_steps"], row["candidates"]) == (usual.inference_steps, usual.candidates):
             scores = {
@@ -276,7 +279,7 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
                 "headline_high": row["success_high"],
             }
             finished = (directory / "evaluation.json").exists()
-            own = {"variant": name, "task": task, "rewards": form, "seeds": len(settings.seeds), "finished": finished}
+            own = {"variant": name, "task": task, "rewards": form, "seeds": row["seeds"], "finished": finished}
             return [own | scores | {"budget": f"{usual.inference_steps}, {usual.candidates}"}]
     return []
 

@@ -6,7 +6,9 @@ import shlex
 import ablate
 import pytest
 
+from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
+from sorl.runs.metrics import MetricLog
 from sorl.train.cli import parse
 
 
@@ -102,6 +104,34 @@ def test_finished_runs_with_other_options_are_not_taken_for_these(tmp_path):
         ValueError, match=r"The run in \S*Sorl has other options \(evaluation.interval, updates\); give"
     ):
         ablate.main(dataclasses.replace(config, updates=10))
+
+
+def test_seeds_whose_losses_became_non_finite_are_left_out_and_stop_no_other_run(tmp_path, monkeypatch):
+    config = ablate.Config(
+        level="gpu", variants=(), tasks=ablate.TASKS[:1], sparse_tasks=(), seeds=(0, 1), out=tmp_path
+    )
+    directory = tmp_path / "default" / ablate.TASKS[0] / "Sorl"
+
+    class Process:
+        def __init__(self, words):
+            with MetricLog(directory) as log:
+                for seed, success in ((0, 1.0), (1, 0.0)):
+                    figures = {"success": success, "return": -1.0, "episode_length": 2.0}
+                    log.write(500_000, seed, {f"evaluation/{name}/M4N1": value for name, value in figures.items()})
+            write_bad_seeds(directory, {1: 500_001})
+
+        def wait(self, timeout=None):
+            return 1  # finished, but something in it failed
+
+        def poll(self):
+            return 1
+
+    monkeypatch.setattr(ablate.subprocess, "Popen", Process)
+    (row,) = ablate.main(config)
+    assert (row["headline"], row["seeds"]) == (1.0, 1)
+    write_bad_seeds(directory, {0: 500_001, 1: 500_001})
+    monkeypatch.setattr(Process, "__init__", lambda *_: None)
+    assert ablate.main(config) == []
 
 
 def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_command(tmp_path, monkeypatch):
