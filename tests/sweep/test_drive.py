@@ -102,13 +102,6 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     assert json.loads(attempt.read_text())["exit_code"] == 128 + signal.SIGTERM
 
 
-def test_a_second_command_is_refused_and_told_how_to_follow_the_first(tmp_path):
-    second = run.parse(["--agents", "bc", "--preset", "quickstart", "--out", str(tmp_path / "a sweep")])
-    with exclusive(tmp_path / "a sweep" / ".sweep.lock"):
-        with pytest.raises(BlockingIOError, match=r"; wait for it: python -m sorl.sweep status '\S*/a sweep'\.$"):
-            run.main(second)
-
-
 class Scripted:
     """An engine whose attempts end at once, each with the next of its run's exit codes."""
 
@@ -194,11 +187,12 @@ def test_gpus_are_asked_for_before_anything_is_written(tmp_path, monkeypatch):
 
 
 def test_two_commands_never_work_on_one_sweep(tmp_path):
+    out = tmp_path / "a sweep"
     with (
-        exclusive(tmp_path / ".sweep.lock"),
-        pytest.raises(BlockingIOError, match="wait for it: python -m sorl.sweep st"),
+        exclusive(out / ".sweep.lock"),
+        pytest.raises(BlockingIOError, match=r"; wait for it: python -m sorl.sweep status '\S*/a sweep'\.$"),
     ):
-        run.main(run.parse(["--agents", "bc", "--out", str(tmp_path)]))
+        run.main(run.parse(["--agents", "bc", "--out", str(out)]))
 
 
 @pytest.mark.parametrize(
