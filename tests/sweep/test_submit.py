@@ -76,13 +76,13 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
 
 
 def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_path, capsys):
-    more = ["--dry-run", "--gpus", "2", "--cpus", "8", "--memory", "16G", "--at-once", "3", "--seeds", "0", "1"]
+    more = ["--dry-run", "--gpus", "1", "--cpus", "8", "--memory", "16G", "--at-once", "3", "--seeds", "0", "1"]
     config = submit.parse([*words, *more])
     submit.main(config)
     script = config.out / "slurm" / "job.sh"
     assert f"submit it with:\n  sbatch {shlex.quote(str(script))}\n" in capsys.readouterr().out
     lines = script.read_text().splitlines()
-    for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
+    for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=1", "mem=16G", "requeue", "open-mode=append"):
         assert f"#SBATCH --{line}" in lines
     assert "#SBATCH --ntasks=1" in lines  # Slurm refuses GPUs per task without a number of tasks
     assert any("launcher=(srun --ntasks=1 --cpus-per-task=8)" in line for line in lines)
@@ -122,6 +122,7 @@ def test_without_sbatch_the_script_is_named(words, monkeypatch, tmp_path):
         (["--partition", "gpu; rm -rf /"], "partition is 'gpu; rm -rf /'; give it as Slurm does"),
         (["--no-slurm"], "There is no scheduler but Slurm"),
         (["--cpus", "0"], "cpus is 0"),
+        (["--gpus", "2"], "gpus is 2; give a whole number from 0 to 1"),  # a run would leave one idle
         (["--time", "2"], "time is '2', and a run is asked to save two minutes before its limit; give"),
     ],
 )

@@ -88,7 +88,7 @@ class Config:
     cpus: int = 4
     """CPU cores of each run; the processes of its evaluations are as many at most."""
     gpus: int = 0
-    """GPUs of each run."""
+    """GPUs of each run, which trains on one at most."""
     memory: str | None = None
     """Memory of each run, such as 16G; default: the partition's."""
     partition: str | None = None
@@ -103,7 +103,7 @@ class Config:
     """Write the script without submitting it."""
 
     def __post_init__(self):
-        refuse_outside(self, cpus=(1, 4096), gpus=(0, 4096), at_once=(1, 100_000))
+        refuse_outside(self, cpus=(1, 4096), gpus=(0, 1), at_once=(1, 100_000))
         if not self.slurm:
             raise ValueError("There is no scheduler but Slurm; give --slurm.")
         for name in ("time", "memory", "partition", "account"):
