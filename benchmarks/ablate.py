@@ -28,6 +28,7 @@ from sorl.statistics.tables import headline
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
 from sorl.system.files import whole_file, write_json
+from sorl.system.ranges import MAX_COUNT, refuse_outside
 from sorl.train.cli import parse, with_absolute_paths
 from sorl.train.resuming import FREE
 
@@ -88,7 +89,7 @@ class Config:
 
     Level `cpu`: `benchmarks/compare.py` with the quickstart's networks, for two CPU cores. Level `gpu`: published
     networks, all seeds of a variant in one run of `sorl.train`, for one GPU. If it is stopped, the same command
-    continues; its tables are of what has finished.
+    continues; its table says which of its runs are not finished.
     """
 
     level: Literal["cpu", "gpu"] = "cpu"
@@ -115,6 +116,7 @@ class Config:
     """Directory for the runs and the tables."""
 
     def __post_init__(self):
+        refuse_outside(self, updates=(1, MAX_COUNT), episodes=(1, MAX_COUNT))
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise ValueError(f"There is no variant {unknown[0]!r}; give some of {', '.join(VARIANTS)}.")
@@ -252,8 +254,8 @@ def finish(arguments: list[str], directory: Path, end: float) -> bool:
     process = subprocess.Popen([sys.executable, "-m", "sorl.train", *own, "--run-dir", str(directory), "--quiet"])
     try:
         code = process.wait(None if math.isinf(end) else max(0.0, end - time.monotonic()))
-        # A run with a bad seed or a failed evaluation ends with 1 too, after it has written its table.
-        if code and not (directory / "evaluation.json").exists():
+        # A run with a bad seed or a failed evaluation has finished, and ends with 1.
+        if code and not (bad_seeds(directory) or (directory / "evaluation.json").exists()):
             raise RuntimeError(f"The run in {directory} ended with exit code {code}; its output says why.")
         return True
     except subprocess.TimeoutExpired:
@@ -285,7 +287,10 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row with its difference to Sorl on the same task and rewards, and whether the intervals decide it."""
+    """Each row with its difference to Sorl on the same task and rewards, and whether the intervals decide it.
+
+    Nothing is decided by a run that still has updates to make.
+    """
     plain = {(row["task"], row["rewards"]): row for row in rows if row["variant"] == "Sorl"}
     found = []
     for row in rows:
@@ -297,6 +302,8 @@ def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             decision = "helps" if row["headline_low"] > other["headline_high"] else decision
             decision = "hurts" if row["headline_high"] < other["headline_low"] else decision
         decision = "-" if row is other else decision
+        decision = decision if other.get("finished", True) else "Sorl is not finished"
+        decision = decision if row.get("finished", True) else "not finished"
         found.append(row | {"difference": row["headline"] - other["headline"], "decision": decision})
     return found
 

@@ -22,6 +22,7 @@ from updates import Chunks, made_up_dataset
 from sorl import Normalisation, Policy
 from sorl.config.options import TrainConfig
 from sorl.config.presets import QUICKSTART_ENV
+from sorl.environments.named import is_ogbench
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.policy import bad_seeds
 from sorl.runs.metrics import read_metrics
@@ -38,12 +39,15 @@ from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
 from sorl.system import entry
-from sorl.system.files import read_json, whole_file, write_csv, write_json
+from sorl.system.files import read_json, read_rows, whole_file, write_csv, write_json
 from sorl.system.locks import exclusive
 from sorl.train.cli import agent_words
 
 
 Row = dict[str, Any]
+
+COLUMNS = ("agent", "task", "seed", "kind", "steps", "candidates", "successes", "episodes", "peak_bytes")
+"""The columns of an earlier comparison's rows that the table needs."""
 
 
 class FailedRuns(RuntimeError):
@@ -142,7 +146,7 @@ def main(config: Config) -> list[Row]:
     for member in members:
         groups.setdefault(member.subject, []).append(member)
     table = [summary(group, rows, costs) for group in groups.values()]
-    text = markdown(config, table)
+    text = markdown(table)
     print(text)
     made = {"preset": config.preset, "options": config.options}
     write_json(config.out / "comparison.json", made | {"machine": machine(members), "table": table, "rows": rows})
@@ -161,11 +165,21 @@ def grid_of(config: Config) -> Grid:
 def make_members(config: Config) -> list[Member]:
     """The runs, ordered by seed first, so that a comparison that is stopped early has every agent equally often.
 
-    Raises a `ValueError` if there are no evaluations, or the table after training would lack the budget of these.
+    Raises a `ValueError` if there are no evaluations or the table after training would lack their budget, and for a
+    population or an environment that is not OGBench's.
     """
     out = config.out.absolute()
     members = [Member(planned.run, planned.config, out / planned.run.directory) for planned in expand(grid_of(config))]
     for member in members:
+        if member.run.env is not None and not is_ogbench(member.run.env):
+            raise ValueError(
+                f"{member.run.env} is no task of OGBench, and only their success is compared; leave it out."
+            )
+        if member.config.population:
+            raise ValueError(
+                f"{member.name} trains a population, whose members the table would take for seeds; give each value as "
+                "an agent of its own, such as 'sorl --agent.q-coefficient 10'."
+            )
         if not member.config.evaluation.interval:
             raise ValueError(f"{member.name} is not evaluated during training; give another --evaluation.interval.")
         budget = member.config.budgets(final=False)[0]
@@ -181,7 +195,7 @@ def make_members(config: Config) -> list[Member]:
 def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
     """The rows of earlier comparisons, by `Member.key`; if several have the same run, the last one's.
 
-    Raises a `ValueError` for a comparison with a different preset or different options.
+    Raises a `ValueError` for a comparison with a different preset or different options, and for a damaged file.
     """
     found: dict[tuple[str, str, int], list[Row]] = {}
     for path in config.earlier:
@@ -193,7 +207,7 @@ def read_earlier(config: Config) -> dict[tuple[str, str, int], list[Row]]:
                     "or leave it out."
                 )
         rows: dict[tuple[str, str, int], list[Row]] = {}
-        for row in table["rows"]:
+        for row in read_rows(path, "rows", COLUMNS, "restore it from a copy, or leave it out"):
             rows.setdefault((row["agent"], row["task"], row["seed"]), []).append(row)
         found |= rows
     return found
@@ -228,7 +242,9 @@ def outcomes(member: Member) -> list[Row]:
     episodes = table["rows"][0]["episodes"]
     rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
     versions = json.loads((member.directory / "versions.json").read_text())
-    peak = json.loads((member.directory / ATTEMPT).read_text())["peak_bytes"]
+    # An attempt that was killed in the end, or found a full disk, has recorded nothing.
+    attempt = member.directory / ATTEMPT
+    peak = read_json(attempt)["peak_bytes"] if attempt.exists() else None
     return [row | {"commit": versions["git_commit"], "peak_bytes": peak} for row in rows]
 
 
@@ -253,7 +269,7 @@ def measure_costs(config: Config, members: Sequence[Member]) -> dict[str, Row]:
     **Returns:** a row for each agent and task, by `Member.subject`.
     """
     chunks, policies, budgets = {}, {}, {}
-    sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in config.tasks}
+    sizes = {task: OgbenchEnvironment(task, "pre").sizes() for task in {member.task for member in members}}
     for name, member in {member.subject: member for member in members}.items():
         settings, (observation_size, action_size) = member.config, sizes[member.task]
         dataset = made_up_dataset(10_000, observation_size, action_size)
@@ -295,17 +311,15 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
             f"{column}_low": interval.low,
             f"{column}_high": interval.high,
         }
-    peak = max(each["peak_bytes"] for each in found)
+    peak = max([each["peak_bytes"] for each in found if each["peak_bytes"] is not None], default=None)
     return row | costs[first.subject] | {"peak_bytes": peak}
 
 
-def markdown(config: Config, table: Sequence[Row]) -> str:
+def markdown(table: Sequence[Row]) -> str:
     """The table in Markdown, with the best agent of each task first."""
     lines = []
-    for task in config.tasks:
+    for task in dict.fromkeys(row["task"] for row in table):
         rows = sorted((row for row in table if row["task"] == task), key=lambda row: -row["headline"])
-        if not rows:
-            continue
         lines += [
             f"{task}, {' or '.join(map(str, sorted({row['seeds'] for row in rows})))} seeds",
             "",
@@ -314,12 +328,13 @@ def markdown(config: Config, table: Sequence[Row]) -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in rows:
+            peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}"
             lines.append(
                 f"| `{row['agent']}` | {row['steps']}, {row['candidates']} "
                 f"| {row['headline']:.2f} | {row['headline_low']:.2f} .. {row['headline_high']:.2f} "
                 f"| {row['final']:.2f} | {row['final_low']:.2f} .. {row['final_high']:.2f} "
                 f"| {row['update_ms']:.2f} | {row['decision_ms']:.2f} "
-                f"| {row['state_bytes'] / 2**20:.1f} | {row['peak_bytes'] / 2**20:.0f} |"
+                f"| {row['state_bytes'] / 2**20:.1f} | {peak} |"
             )
         lines.append("")
     return "\n".join(lines).rstrip()

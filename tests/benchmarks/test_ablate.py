@@ -46,6 +46,12 @@ def test_a_variant_helps_or_hurts_where_the_intervals_do_not_overlap():
     found = ablate.compared(rows)
     assert [row["decision"] for row in found] == ["-", "helps", "hurts", "unclear", "unclear"]
     assert found[1]["difference"] == pytest.approx(0.3)
+    # A run that still has updates to make decides nothing.
+    plain, better = (rows[0] | {"finished": True}), (rows[1] | {"finished": False})
+    assert [row["decision"] for row in ablate.compared([plain, better])] == ["-", "not finished"]
+    plain, better = (rows[0] | {"finished": False}), (rows[1] | {"finished": True})
+    decided = [row["decision"] for row in ablate.compared([plain, better])]
+    assert decided == ["not finished", "Sorl is not finished"]
 
 
 def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_several():
@@ -68,6 +74,13 @@ def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_sev
 def test_unknown_variants_are_refused():
     with pytest.raises(ValueError, match="There is no variant 'magic'; give some of Sorl, "):
         ablate.Config(variants=("magic",))
+
+
+def test_no_updates_or_episodes_are_refused_rather_than_taken_for_the_default():
+    with pytest.raises(ValueError, match="updates is 0; give a whole number from 1 to"):
+        ablate.Config(updates=0)
+    with pytest.raises(ValueError, match="episodes is 0; give a whole number from 1 to"):
+        ablate.Config(episodes=0)
 
 
 def test_without_time_nothing_starts_and_the_table_says_what_is_missing(tmp_path, monkeypatch, capsys):

@@ -55,6 +55,21 @@ def test_a_budget_that_the_table_would_lack_is_refused_before_the_training(tmp_p
         compare.make_members(dataclasses.replace(lacking, agents=("sorl",)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"tasks": ("gymnasium:Pendulum-v1",), "options": "--data logs.npz --evaluation.interval 9"},
+            "no task of OGBench",
+        ),
+        ({"options": f"{TINY} --population agent.q-coefficient 10 50"}, "sorl trains a population, whose members the"),
+    ],
+)
+def test_runs_that_the_table_cannot_show_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        compare.make_members(dataclasses.replace(config(tmp_path), agents=("sorl",), **changes))
+
+
 def test_all_agents_are_compared_unless_it_is_told_which():
     assert len(compare.Config().agents) == len(agent_words()) == 13
 
@@ -94,7 +109,8 @@ def free_of_cost(monkeypatch):
 
 
 def test_costs_are_those_of_fresh_networks(tmp_path):
-    settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("fql", "sorl --agent.chunk 2"))
+    tasks = (TASK.replace("v0", "*"),)  # a pattern, as a sweep takes it
+    settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("fql", "sorl --agent.chunk 2"), tasks=tasks)
     costs = compare.measure_costs(settings, compare.make_members(settings))
     assert len(costs) == 2
     for cost in costs.values():
@@ -105,7 +121,7 @@ def test_costs_are_those_of_fresh_networks(tmp_path):
 
 @pytest.mark.usefixtures("free_of_cost")
 def test_the_table_of_finished_runs(tmp_path, capsys):
-    settings = config(tmp_path, rounds=1)
+    settings = config(tmp_path, rounds=1, tasks=(TASK.replace("v0", "*"),))
     for member in compare.make_members(settings):
         make_run(member, final=0.5 if member.seed == 1 else 0.7)
     worse, better = sorted(compare.main(settings), key=lambda row: row["agent"] == "sorl")
@@ -128,6 +144,19 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
         f"sorl,{TASK},1,after training,4,1,25,50,{made}",
     ]
     assert json.loads((tmp_path / "comparison.json").read_text())["machine"]["jax"] == jax.__version__
+
+
+@pytest.mark.usefixtures("free_of_cost")
+def test_the_memory_of_a_run_without_a_record_of_its_attempt_is_unknown(tmp_path, capsys):
+    settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("sorl",))
+    members = compare.make_members(settings)
+    for member in members:
+        make_run(member)
+    (members[0].directory / "attempt.json").unlink()
+    assert compare.main(settings)[0]["peak_bytes"] == 3 * 2**20
+    (members[1].directory / "attempt.json").unlink()
+    assert compare.main(settings)[0]["peak_bytes"] is None
+    assert "| - |\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("free_of_cost")
@@ -182,6 +211,11 @@ def test_a_comparison_goes_on_from_the_table_of_another_machine(tmp_path, capsys
 
     with pytest.raises(ValueError, match="was made with options '--agent.* give the same, or leave it out"):
         compare.main(dataclasses.replace(both, options="--updates 30"))
+    table.write_text(json.dumps({"preset": both.preset, "options": both.options, "rows": [{"agent": "sorl"}]}))
+    with pytest.raises(
+        ValueError, match="earlier.json has rows without agent, task, .*; restore it from a copy, or leave"
+    ):
+        compare.main(both)
 
 
 def test_a_run_with_other_options_is_not_taken_for_one_of_these(tmp_path):

@@ -220,6 +220,18 @@ def test_a_directory_never_mixes_two_sweeps(tmp_path):
         write_plan(tmp_path, SMALL, changed, extend=True)
 
 
+def test_seeds_are_added_only_with_the_options_of_those_that_are_there(tmp_path):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    before = (tmp_path / "sweep.json").read_bytes()
+    more = dataclasses.replace(SMALL, seeds=(1,), options="--batch-size 7")
+    with pytest.raises(ValueError, match=r"planned with other options of bc on cube.*, seed 0 \(batch_size\); give"):
+        write_plan(tmp_path, more, expand(more), extend=True)
+    assert (tmp_path / "sweep.json").read_bytes() == before
+    # As a value of the sweep the option is part of the method's name, and its runs are never pooled with the others.
+    varied = dataclasses.replace(SMALL, seeds=(1,), set=(("batch-size", "7"),))
+    assert len(write_plan(tmp_path, varied, expand(varied), extend=True)) == 2
+
+
 def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_name(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -232,7 +244,7 @@ def test_runs_are_added_with_other_workers_but_not_with_other_data_of_the_same_n
     (planned,) = write(f"--data {tmp_path}/one/logs.npz")
     assert write(f"--data {tmp_path}/one/logs.npz --evaluation.workers 3") == [planned]
     assert read_config(out / planned.directory / CONFIG).evaluation.workers == 3
-    with pytest.raises(ValueError, match=r"has other options \(data.path\); give another --out, or remove it"):
+    with pytest.raises(ValueError, match=r"planned with other options of bc on own logs, seed 0 \(data.path\); give"):
         write(f"--data {tmp_path}/other/logs.npz")
     # Logs of another name are learned by runs of their own.
     assert [run.directory for run in write(f"--data {tmp_path}/one/more.npz")][1:] == [
@@ -250,6 +262,42 @@ def test_a_plan_that_cannot_be_read_is_refused(tmp_path):
     path.write_text(json.dumps({"version": 1, "grid": {}, "runs": [{"directory": "x"}]}))
     with pytest.raises(ValueError, match="sweep.json is damaged"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("updates", "40", "'bc/.*' has a field of another kind"),
+        ("settings", None, "'bc/.*' has a field of another kind"),
+        ("policies", [], "'bc/.*' has a field of another kind"),
+        ("seeds", "01", "'bc/.*' has a field of another kind"),
+        ("directory", 5, "the run 5 has a field of another kind"),
+        ("directory", "run", "'run' is no run directory of a sweep"),
+        ("directory", "/etc/passwd/seed-0", "'/etc/passwd/seed-0' is no run directory"),
+        ("directory", "../other/bc/task/seed-0", r"'\.\./other/.*' is no run directory"),
+    ],
+)
+def test_a_run_with_a_wrong_field_is_refused(tmp_path, field, value, reason):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    _change_run(tmp_path, field, value)
+    with pytest.raises(ValueError, match=f"sweep.json is damaged \\(.*{reason}"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--agent-module=evil.py", "--agent_module", "--config"])
+def test_a_run_with_an_option_that_no_sweep_has_is_refused(tmp_path, option):
+    write_plan(tmp_path, SMALL, expand(SMALL), extend=False)
+    _change_run(tmp_path, "words", ["--wandb", option])
+    more = dataclasses.replace(SMALL, seeds=(1,))
+    with pytest.raises(ValueError, match=f"has a run with the option '{option}', which no sweep has; restore it"):
+        write_plan(tmp_path, more, expand(more), extend=True)
+
+
+def _change_run(out, field, value):
+    path = out / "sweep.json"
+    content = json.loads(path.read_text())
+    content["runs"][0][field] = value
+    path.write_text(json.dumps(content))
 
 
 def test_options_may_begin_with_dashes():

@@ -78,6 +78,14 @@ def test_a_damaged_row_of_timings_is_left_out(tmp_path):
     assert state_of(tmp_path / "run", RUN).step == 40
 
 
+@pytest.mark.parametrize("content", ['{"rows": null}', '{"rows": [1]}', '{"rows": [{"training_seed": 0}]}', "{"])
+def test_a_damaged_table_of_evaluations_is_refused(tmp_path, content):
+    write(tmp_path / "run", policies=DONE)
+    (tmp_path / "run" / "evaluation.json").write_text(content)
+    with pytest.raises(ValueError, match=r"evaluation.json .*; remove it, and the command that trained the run writes"):
+        state_of(tmp_path / "run", RUN)
+
+
 def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
     failed = SweepRun("failed", "fql", None, (0,), ("seed-0",), {}, 40, False, "d", (), "-")
     runs = [RUN, failed, SweepRun("none", "bc", None, (3,), ("seed-3",), {}, 100, False, "d", (), "-")]

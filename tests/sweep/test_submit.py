@@ -56,7 +56,7 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
     commands = tmp_path / "commands"
     commands.mkdir()
     scontrol = '#!/bin/sh\necho "$@" > "$REQUEUED"\n'
-    srun = '#!/bin/sh\nshift\nexec "$@"\n'  # in place of a real one, too
+    srun = '#!/bin/sh\nshift 2\nexec "$@"\n'  # in place of a real one, too
     for name, text in {"sbatch": SBATCH.replace("PYTHON", sys.executable), "scontrol": scontrol, "srun": srun}.items():
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
@@ -76,14 +76,16 @@ def test_a_job_that_is_signalled_is_queued_again_and_finishes(words, tmp_path, m
 
 
 def test_the_script_asks_for_what_is_given_and_lists_what_is_missing(words, tmp_path, capsys):
-    more = ["--dry-run", "--gpus", "2", "--cpus", "8", "--memory", "16G", "--at-once", "3", "--seeds", "0", "1"]
+    more = ["--dry-run", "--gpus", "1", "--cpus", "8", "--memory", "16G", "--at-once", "3", "--seeds", "0", "1"]
     config = submit.parse([*words, *more])
     submit.main(config)
     script = config.out / "slurm" / "job.sh"
     assert f"submit it with:\n  sbatch {shlex.quote(str(script))}\n" in capsys.readouterr().out
     lines = script.read_text().splitlines()
-    for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=2", "mem=16G", "requeue", "open-mode=append"):
+    for line in ("array=0-1%3", "cpus-per-task=8", "gpus-per-task=1", "mem=16G", "requeue", "open-mode=append"):
         assert f"#SBATCH --{line}" in lines
+    assert "#SBATCH --ntasks=1" in lines  # Slurm refuses GPUs per task without a number of tasks
+    assert any("launcher=(srun --ntasks=1 --cpus-per-task=8)" in line for line in lines)
     (output,) = [shlex.split(line.partition("=")[2]) for line in lines if line.startswith("#SBATCH --output=")]
     assert output == [f"{script.parent}/%A_%a.log".replace("50%", "50%%")]
     (listed,) = config.out.glob("slurm/attempts-*.txt")
@@ -120,8 +122,27 @@ def test_without_sbatch_the_script_is_named(words, monkeypatch, tmp_path):
         (["--partition", "gpu; rm -rf /"], "partition is 'gpu; rm -rf /'; give it as Slurm does"),
         (["--no-slurm"], "There is no scheduler but Slurm"),
         (["--cpus", "0"], "cpus is 0"),
+        (["--gpus", "2"], "gpus is 2; give a whole number from 0 to 1"),  # a run would leave one idle
+        (["--time", "2"], "time is '2', and a run is asked to save two minutes before its limit; give"),
     ],
 )
 def test_what_no_script_may_hold_is_refused(words, more, message):
     with pytest.raises(ValueError, match=message):
         submit.parse([*words, *more])
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [
+        ("90", 90),
+        ("2:30", 2.5),
+        ("01:30:00", 90),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("0-00:02:30", 2.5),
+        ("0", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_time_limits_are_read_as_slurm_reads_them(limit, minutes):
+    assert submit.minutes_of(limit) == minutes

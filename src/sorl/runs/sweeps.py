@@ -74,11 +74,27 @@ def read_plan(directory: Path) -> tuple[dict[str, Any], list[SweepRun]]:
             "it."
         )
     try:
-        lists = ("seeds", "policies", "words")
-        runs = [SweepRun(**row | {name: tuple(row[name]) for name in lists}) for row in content["runs"]]
-        return dict(content["grid"]), runs
+        return dict(content["grid"]), [_run(row) for row in content["runs"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or write it again.") from error
+
+
+def _run(row: Any) -> SweepRun:
+    """A run from its JSON form; raises a `ValueError`, `TypeError` or `KeyError` if something is wrong with it."""
+    directory, texts = row["directory"], ("directory", "agent", "digest", "source")
+    right = (
+        all(isinstance(text, str) for text in (*(row[name] for name in texts), row["env"] or "", *row["words"]))
+        and all(type(number) is int for number in (row["updates"], *row["seeds"]))
+        and all(isinstance(name, str) for name in row["policies"] or [None])
+        and isinstance(row["settings"], dict)
+        and isinstance(row["evaluated"], bool)
+    )
+    if not right:
+        raise ValueError(f"the run {directory!r} has a field of another kind")
+    parts = Path(directory).parts
+    if len(parts) < 3 or ".." in parts or Path(directory).is_absolute():
+        raise ValueError(f"{directory!r} is no run directory of a sweep")
+    return SweepRun(**row | {name: tuple(row[name]) for name in ("seeds", "policies", "words")})
 
 
 def begun_runs(directory: Path) -> dict[Path, SweepRun]:

@@ -37,6 +37,9 @@ PAPER = "paper"
 OWN = {"env", "seeds", "preset", "run-dir", "config", "resume", "start-or-resume", "from-step", "new-phase"}
 """Options of `sorl.train` that a sweep sets itself."""
 
+SWITCHES = ("--tensorboard", "--wandb", "--no-compilation-cache")
+"""Options of `sorl.train` that a run may have beside its configuration and modules of agents."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sorl.runs.sweeps import SweepRun
 from sorl.system import locks
-from sorl.system.files import read_json
+from sorl.system.files import read_json, read_rows
 from sorl.system.signals import SIGNALS
 
 
@@ -70,7 +70,7 @@ def is_finished(directory: Path, policies: Sequence[str], updates: int, *, evalu
         return False
     if not evaluated or not good:
         return len(good) > 0 or len(bad) > 0
-    rows = _read(directory / "evaluation.json").get("rows", [])
+    rows = _table(directory / "evaluation.json")
     played = {f"member-{row['member']}" if "member" in row else f"seed-{row['training_seed']}" for row in rows}
     return played >= {*good} and all(row["step"] >= updates for row in rows)
 
@@ -116,6 +116,15 @@ def _policy_step(path: Path) -> int:
             return int(json.loads(file.readline())["provenance"]["step"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file is written again by a resume
         return -1
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's table of evaluations; none without one."""
+    again = "remove it, and the command that trained the run writes it again"
+    try:
+        return read_rows(path, "rows", ("training_seed", "step"), again)
+    except FileNotFoundError:
+        return []
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The plan of a sweep: read from a file, written into its directory, and compared with the plan that is there."""
 
 import dataclasses
-import itertools
 import json
 import shlex
 import tomllib
@@ -17,7 +16,7 @@ from sorl.config.options import read_config
 from sorl.config.own_agents import OwnAgents
 from sorl.runs.run import config_path
 from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
-from sorl.sweep.grid import Grid, PlannedRun
+from sorl.sweep.grid import SWITCHES, Grid, PlannedRun
 from sorl.system import entry
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.train.resuming import FREE
@@ -25,6 +24,8 @@ from sorl.train.resuming import FREE
 
 CONFIG = "planned.json"
 """The file in a run directory with the options that the run is started with."""
+NOT_COMPARED = FREE - {"updates", "data.path"}
+"""Options in which runs of one sweep may differ; not the path of the data, because other files may be other data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,18 @@ def _refuse_modules(file: Path, modules: set[str]) -> None:
         raise ValueError(f"{file} has runs of {', '.join(sorted(modules))}; add {words} if that code may run.")
 
 
+def _modules(file: Path, words: Sequence[str]) -> list[str]:
+    """The modules of agents in the options of a run; raises a `ValueError` for options that no sweep writes."""
+    found, left = [], [word for word in words if word not in SWITCHES]
+    while left[:1] == ["--agent-module"] and len(left) > 1:
+        found.append(left[1])
+        left = left[2:]
+    # Another spelling of an option could name a module too.
+    if left:
+        raise ValueError(f"{file} has a run with the option {left[0]!r}, which no sweep has; restore it from a copy.")
+    return found
+
+
 def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a file with `set` as a list of lists of words."""
     table = values.get("set")
@@ -130,15 +143,16 @@ def _refuse_another_sweep(out: Path, grid: Grid, runs: Sequence[PlannedRun], *, 
     if changed and not extend:
         named = ", ".join(f"{name} was {before.get(name)!r} and is {wanted[name]!r}" for name in changed)
         raise ValueError(f"{out} holds another sweep: {named}; give another --out, or add --extend to add these runs.")
-    named = {name for run in old for word, name in itertools.pairwise(run.words) if word == "--agent-module"}
+    named = {name for run in old for name in _modules(out / PLAN, run.words)}
     _refuse_modules(out / PLAN, named - set(grid.agent_module))
-    new = {planned.run.directory: planned.run for planned in runs}
-    trained = {(*_learned(run), seed): run for run in new.values() for seed in run.seeds}
+    alike = {_learned(planned.run): planned for planned in runs}
+    trained = {(*_learned(planned.run), seed): planned.run for planned in runs for seed in planned.run.seeds}
     for run in old:
-        other = new.get(run.directory)
-        if other is not None and other.digest != run.digest:
+        # Tables pool the seeds of one method on one task, so that all of them need the same options.
+        other = alike.get(_learned(run))
+        if other is not None and (different := _differences(out, run, other)):
             raise ValueError(
-                f"{out} was planned with other options of {run.title} ({_differences(out, run, runs)}); give the same "
+                f"{out} was planned with other options of {run.title} ({', '.join(sorted(different))}); give the same "
                 "options and use the same version of sorl, or give another --out."
             )
         twice = [trained.get((*_learned(run), seed), run) for seed in run.seeds]
@@ -152,17 +166,16 @@ def _learned(run: SweepRun) -> tuple[str, str, str]:
     return run.agent, Path(run.directory).parts[1], str(run.settings)
 
 
-def _differences(out: Path, run: SweepRun, runs: Sequence[PlannedRun]) -> str:
+def _differences(out: Path, run: SweepRun, planned: PlannedRun) -> set[str]:
+    """The options in which a planned run differs from one of the directory, apart from its seeds."""
     path = out / run.directory / CONFIG
-    (planned,) = [one for one in runs if one.run.directory == run.directory]
-    return ", ".join(sorted(changes(read_config(path), planned.config))) if path.exists() else "unknown ones"
+    different = changes(read_config(path), planned.config) - {"seeds"} - NOT_COMPARED if path.exists() else set()
+    return different or (set() if run.digest == planned.run.digest else {"unknown ones"})
 
 
 def _refuse_another_run(directory: Path, planned: PlannedRun) -> None:
     for path in (config_path(directory), directory / CONFIG):
-        # Files of another path may be other data, and a finished run is not compared with them.
-        free = FREE - {"updates", "data.path"}
-        if path.exists() and (different := changes(read_config(path), planned.config) - free):
+        if path.exists() and (different := changes(read_config(path), planned.config) - NOT_COMPARED):
             raise ValueError(
                 f"The run in {directory} has other options ({', '.join(sorted(different))}); give another --out, or "
                 "remove it."

@@ -38,16 +38,14 @@ class EngineOptions:
     num_cpus: float = 1.0
     """With ray: CPUs of each run. The processes of its evaluations are as many at most."""
     num_gpus: float = 0.0
-    """GPUs of each run; with a fraction, runs share one."""
+    """GPUs of each run, which trains on one at most; with a fraction, runs share one."""
     retries: int = 3
     """Number of times that a run is started again after it, or its node, was killed."""
 
     def __post_init__(self):
-        refuse_outside(self, jobs=(1, 4096), num_cpus=(0.01, 4096.0), num_gpus=(0.0, 4096.0), retries=(0, 1000))
+        refuse_outside(self, jobs=(1, 4096), num_cpus=(0.01, 4096.0), num_gpus=(0.0, 1.0), retries=(0, 1000))
         if self.engine == "local" and self.address is not None:
             raise ValueError("--address is that of a Ray cluster; add --engine ray, or leave it out.")
-        if self.num_gpus > 1 and self.num_gpus != int(self.num_gpus):
-            raise ValueError(f"num_gpus is {self.num_gpus}; give a whole number, or a fraction of one GPU.")
 
     @property
     def workers(self) -> int | None:
@@ -109,7 +107,8 @@ def carry_out(config: Config, runs: Sequence[PlannedRun], words: Sequence[str] =
     from sorl.sweep.results import write_results
 
     out = config.out.expanduser().absolute()
-    busy = f"Another command works on the sweep in {config.out}; wait for it: {PROG} status {config.out}"
+    status = f"{PROG} status {shlex.quote(str(config.out))}"
+    busy = f"Another command works on the sweep in {config.out}; wait for it: {status}"
     with exclusive(out / ".sweep.lock", f"{busy}."):
         # A refusal comes before anything is written or started.
         check_plan(out, config.grid, runs, extend=config.extend)

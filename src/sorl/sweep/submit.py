@@ -27,10 +27,14 @@ PROG = "python -m sorl.sweep submit"
 MAX_REQUEUES = 1000
 """The most times that one run is queued again."""
 
+LEAST_MINUTES = 3
+"""The shortest time limit: with a shorter one, a run is queued again before it has made an update."""
+
 SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=sorl-sweep
 #SBATCH --array={array}
 #SBATCH --time={time}
+#SBATCH --ntasks=1
 #SBATCH --cpus-per-task={cpus}
 {more}#SBATCH --signal=USR1@120
 #SBATCH --requeue
@@ -44,9 +48,10 @@ set -u
 mapfile -t attempts < {attempts}
 attempt=$(printf '%b' "${{attempts[$SLURM_ARRAY_TASK_ID]}}")
 
-# Slurm signals the steps that srun starts, not this script; whatever reaches the script is passed on.
+# Slurm signals the steps that srun starts, not this script; whatever reaches the script is passed on. srun does not
+# inherit the number of cores from version 22.05 on, and may bind a task to one.
 launcher=()
-if command -v srun > /dev/null; then launcher=(srun --ntasks=1); fi
+if command -v srun > /dev/null; then launcher=(srun --ntasks=1 --cpus-per-task={cpus}); fi
 "${{launcher[@]}}" {python} -m sorl.sweep.attempt "$attempt" &
 child=$!
 trap 'kill -USR1 "$child" 2> /dev/null' USR1 TERM
@@ -83,7 +88,7 @@ class Config:
     cpus: int = 4
     """CPU cores of each run; the processes of its evaluations are as many at most."""
     gpus: int = 0
-    """GPUs of each run."""
+    """GPUs of each run, which trains on one at most."""
     memory: str | None = None
     """Memory of each run, such as 16G; default: the partition's."""
     partition: str | None = None
@@ -98,13 +103,19 @@ class Config:
     """Write the script without submitting it."""
 
     def __post_init__(self):
-        refuse_outside(self, cpus=(1, 4096), gpus=(0, 4096), at_once=(1, 100_000))
+        refuse_outside(self, cpus=(1, 4096), gpus=(0, 1), at_once=(1, 100_000))
         if not self.slurm:
             raise ValueError("There is no scheduler but Slurm; give --slurm.")
         for name in ("time", "memory", "partition", "account"):
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[\w.:,-]+", value, re.ASCII):
                 raise ValueError(f"{name} is {value!r}; give it as Slurm does, of letters, digits and _ . : , - only.")
+        minutes = minutes_of(self.time)
+        if minutes is not None and minutes < LEAST_MINUTES:
+            raise ValueError(
+                f"time is {self.time!r}, and a run is asked to save two minutes before its limit; give at least "
+                f"00:0{LEAST_MINUTES}:00."
+            )
 
 
 def main(config: Config) -> None:
@@ -161,6 +172,17 @@ def write_script(config: Config, out: Path, runs: Sequence[SweepRun]) -> Path:
             )
         )
     return path
+
+
+def minutes_of(limit: str) -> float | None:
+    """The minutes of a time limit in Slurm's form, such as 90, 1:30:00 or 2-12; None without a limit."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
+        return None
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    # The first number is of hours behind days and if there are three, else of minutes.
+    hours, minutes, seconds = [*(parts if days or len(parts) == 3 else [0, *parts]), 0, 0][:3]
+    return (int(days or 0) * 24 + hours) * 60 + minutes + seconds / 60 or None
 
 
 def encoded(text: str) -> str:

@@ -15,7 +15,7 @@ class LocalEngine:
 
     Every place has the same number of cores, so that a run's results do not depend on its place.
 
-    **Arguments:** `jobs`; `gpus`, those of each run; fractions of one are shared.
+    **Arguments:** `jobs`; `gpus`, those of each run: none, one, or a fraction of one that runs share.
 
     Raises a `ValueError`, one sentence, if the machine has too few GPUs.
     """
@@ -23,9 +23,9 @@ class LocalEngine:
     def __init__(self, jobs: int, gpus: float = 0.0):
         self._jobs, self._gpus = jobs, gpus
         self._devices = gpus_here() if gpus else []
-        # A run has whole GPUs, or shares one with as many others as fit on it.
-        self._runs_of_device = int(1 / gpus + 1e-9) if 0 < gpus < 1 else 1
-        needed = math.ceil(jobs / self._runs_of_device) * max(1, int(gpus)) if gpus else 0
+        # As many runs share a GPU as fit on it.
+        self._runs_of_device = int(1 / gpus + 1e-9) if gpus else 1
+        needed = math.ceil(jobs / self._runs_of_device) if gpus else 0
         if needed > len(self._devices):
             raise ValueError(
                 f"{jobs} runs at a time with {gpus:g} GPUs each need {needed}, and this machine has "
@@ -74,9 +74,8 @@ class LocalEngine:
     def _devices_of(self, place: int) -> dict[str, str]:
         if not self._gpus:
             return {}
-        count = max(1, int(self._gpus))
-        first = place // self._runs_of_device * count
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self._devices[first : first + count])} | memory_of_share(self._gpus)
+        device = self._devices[place // self._runs_of_device]
+        return {"CUDA_VISIBLE_DEVICES": device} | memory_of_share(self._gpus)
 
 
 def gpus_here() -> list[str]:
