@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from sorl import load_policy
 from sorl.agents import Bc
+from sorl.system import entry
 from sorl.train import __main__ as train
 from sorl.train.cli import parse
 from sorl.train.devices import DeviceOptions
+from sorl.train.hosts import together
 
 from .. import synthetic
 
@@ -81,6 +84,13 @@ def test_two_processes_that_resume_equal_one_process(tmp_path, monkeypatch):
     assert (tmp_path / "alone" / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
     for seed in (0, 5):
         assert load_policy(tmp_path / "two", seed).digest == load_policy(tmp_path / "alone", seed).digest
+
+
+def test_a_process_that_died_is_one_sentence():
+    said = r"could not go on together \(UNKNOWN: Gloo failed: Connection reset by peer\), probably because one of them"
+    with pytest.raises(RuntimeError, match=said) as found, together():
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo failed:\n Connection reset by peer")
+    assert entry.sentence(found.value) == str(found.value)
 
 
 @pytest.mark.parametrize(

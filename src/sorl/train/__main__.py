@@ -28,7 +28,7 @@ from sorl.system.signals import Interruption
 from sorl.train.cli import RunOptions, parse, parse_devices, with_absolute_paths
 from sorl.train.devices import connect, make_mesh
 from sorl.train.ending import show_ending
-from sorl.train.hosts import Hosts, leading
+from sorl.train.hosts import Hosts, leading, together
 from sorl.train.session import Session
 from sorl.train.sinks import TensorBoardSink, WandbSink
 from sorl.train.trainer import follow
@@ -50,10 +50,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if jax.process_index() > 0:
         own_agents.load()
         # Signals are for the first process, which saves and then ends the others.
-        with Interruption():
+        with together(), Interruption():
             follow(hardware, Hosts())
         return 0
-    with leading() as hosts:
+    with together(), leading() as hosts:
         return _train(words, hosts)
 
 
