@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sorl import Budget, Normalisation, Policy, export
+from sorl.agents.actors import ShortcutActor, actor_of
 from sorl.config.json_form import to_json
 from sorl.policy import __main__ as policy_command, exported, stablehlo
 
@@ -338,3 +339,17 @@ def test_a_missing_file_is_not_found(tmp_path):
 def test_unknown_platforms_are_refused(policy, platforms):
     with pytest.raises(ValueError, match="give some of cpu, cuda, rocm, tpu"):
         stablehlo.export(policy, platforms)
+
+
+class Dice(ShortcutActor):
+    """Draws numbers that are not normal."""
+
+    def draw_action(self, action_size, budget, *, key):
+        """Whole numbers."""
+        return jax.random.randint(key, (budget.candidates, action_size), 0, 5, jnp.int32)
+
+
+def test_draws_that_are_no_noise_are_refused(policy):
+    dice = dataclasses.replace(policy, actor=actor_of(Dice, policy.actor))
+    with pytest.raises(ValueError, match="A decision of Dice draws int32, but a program takes standard normal"):
+        stablehlo.export(dice)

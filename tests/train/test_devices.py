@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from sorl import load_policy
 from sorl.agents import Bc
+from sorl.system import entry
 from sorl.train import __main__ as train
 from sorl.train.cli import parse
 from sorl.train.devices import DeviceOptions
+from sorl.train.hosts import together
 
 from .. import synthetic
 
@@ -48,33 +51,46 @@ def test_four_devices_equal_one_and_a_run_changes_them(tmp_path):
         assert found[name] == sentence
 
 
-def test_two_processes_equal_one(tmp_path, monkeypatch):
+def test_two_processes_that_resume_equal_one_process(tmp_path, monkeypatch):
     synthetic.write_logs(tmp_path / "logs.npz")
     other = tmp_path / "other"  # the second process has neither the data nor the run
     other.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    sizes = "--updates 20 --batch-size 8 --log-interval 10 --checkpoint-interval 10 --seeds 0 5"
+    sizes = "--batch-size 8 --log-interval 10 --checkpoint-interval 10 --seeds 0 5"
     options = ["agent:bc", *synthetic.tiny_options(Bc), "--data", "logs.npz", *sizes.split()]
-    options += ["--quiet", "--no-compilation-cache"]
+    common = ["--quiet", "--no-compilation-cache"]
 
     def start(place: Path, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "sorl.train", *options, *words]
+        command = [sys.executable, "-m", "sorl.train", *common, "--run-dir", "two", *words]
         return subprocess.Popen(
             command, env=_environment(), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    first = start(tmp_path, "--run-dir", "two", "--distributed", f"{address},2,0")
-    second = start(other, "--run-dir", "two", "--distributed", f"{address},2,1")
+    def train_on_two(*words: str) -> list[str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        first = start(tmp_path, *words, "--distributed", f"{address},2,0")
+        second = start(other, *words, "--distributed", f"{address},2,1")
+        said = [process.communicate(timeout=500)[0] for process in (first, second)]
+        assert [first.returncode, second.returncode] == [0, 0], "\n".join(said)
+        return said
+
+    said = train_on_two(*options, "--updates", "10")
+    assert "Run directory" in said[0] and "Run directory" not in said[1]
+    train_on_two("--resume", "--updates", "20")
+    assert not list(other.iterdir())
     monkeypatch.chdir(tmp_path)
-    assert train.main([*options, "--run-dir", "alone"]) == 0
-    said = [process.communicate(timeout=500)[0] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], "\n".join(said)
-    assert "Run directory" in said[0] and "Run directory" not in said[1] and not list(other.iterdir())
+    assert train.main([*options, *common, "--updates", "20", "--run-dir", "alone"]) == 0
     assert (tmp_path / "alone" / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
     for seed in (0, 5):
         assert load_policy(tmp_path / "two", seed).digest == load_policy(tmp_path / "alone", seed).digest
+
+
+def test_a_process_that_died_is_one_sentence():
+    said = r"could not continue \(UNKNOWN: Gloo failed: Connection reset by peer\), probably because one of them"
+    with pytest.raises(RuntimeError, match=said) as found, together():
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo failed:\n Connection reset by peer")
+    assert entry.sentence(found.value) == str(found.value)
 
 
 @pytest.mark.parametrize(

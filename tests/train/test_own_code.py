@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -116,6 +117,10 @@ def _doubled(self, state, *_):
         (
             {"actor": _with_actor(budgets=STEPS_OF_TWO_KINDS, act=_acts_in_one_step_only)},
             r"Mine.actor.act at M4N1 failed with ZeroDivisionError: .* \(line \d+ of te",
+        ),
+        (
+            {"chunk": eqx.field(static=True, default=2), "__annotations__": {"chunk": int}},
+            r"Mine trains with 2 actions per decision \(its field chunk\), but its actor, GaussianActor, gives 1; give",
         ),
         (
             {"init": lambda self, *_, key: jnp.zeros(self.learning_rate)},

@@ -29,7 +29,7 @@ def decision(policy: Policy) -> tuple[Callable[[Array, Array], Float[Array, "bat
 
     **Returns:** also the shape of one decision's noise, which is (0,) if the policy needs none.
 
-    Raises a `ValueError` for a budget whose decisions need more random draws than noise.
+    Raises a `ValueError` for a budget whose decisions need other random draws than one array of noise.
     """
     draws = jax.eval_shape(
         lambda key: policy.actor.draw_action(policy.chunk * policy.action_size, policy.budget, key=key),
@@ -38,6 +38,11 @@ def decision(policy: Policy) -> tuple[Callable[[Array, Array], Float[Array, "bat
     leaves, structure = jax.tree.flatten(draws)
     if len(leaves) > 1:
         raise ValueError(f"A decision at {policy.budget.name} draws more than its noise; export another budget.")
+    if leaves and leaves[0].dtype != jnp.float32:
+        raise ValueError(
+            f"A decision of {type(policy.actor).__name__} draws {leaves[0].dtype}, but a program takes standard normal "
+            "noise in float32; let draw_action draw that."
+        )
 
     def decide(observations, noise):
         draws = jax.tree.unflatten(structure, [noise] if leaves else [])

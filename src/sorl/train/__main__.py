@@ -25,10 +25,10 @@ from sorl.runs.directory import sole_trainer
 from sorl.runs.metrics import Sink
 from sorl.system import compilation, entry
 from sorl.system.signals import Interruption
-from sorl.train.cli import RunOptions, parse, with_absolute_paths
+from sorl.train.cli import RunOptions, parse, parse_devices, with_absolute_paths
 from sorl.train.devices import connect, make_mesh
 from sorl.train.ending import show_ending
-from sorl.train.hosts import Hosts, leading
+from sorl.train.hosts import Hosts, leading, together
 from sorl.train.session import Session
 from sorl.train.sinks import TensorBoardSink, WandbSink
 from sorl.train.trainer import follow
@@ -41,23 +41,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    config, options, source = parse(sys.argv[1:] if arguments is None else list(arguments))
-    return _train(with_absolute_paths(config), options, source)
-
-
-def _train(config: TrainConfig, options: RunOptions, source: str) -> int:
-    connect(options.hardware)
-    jax.devices()  # raises now if the platform is missing, not after minutes of generating data
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    hardware, own_agents = parse_devices(words)
+    if hardware.distributed is None:
+        return _train(words, None)
+    # Of several processes only the first reads the other options, because they may name files that only it has.
+    connect(hardware)
     if jax.process_index() > 0:
+        own_agents.load()
         # Signals are for the first process, which saves and then ends the others.
-        with Interruption():
-            follow(options.hardware, Hosts())
+        with together(), Interruption():
+            follow(hardware, Hosts())
         return 0
+    with together(), leading() as hosts:
+        return _train(words, hosts)
+
+
+def _train(words: Sequence[str], hosts: Hosts | None) -> int:
+    config, options, source = parse(words)
+    config = with_absolute_paths(config)
+    jax.devices()  # raises now if the platform is missing, not after minutes of generating data
     directory = options.run_dir or _new_directory(config)
-    with leading() as hosts:
-        mesh = make_mesh(options.hardware, config)
-        with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
-            return _train_in(directory, config, options, source, mesh, hosts)
+    mesh = make_mesh(options.hardware, config)
+    with sole_trainer(directory), jax.default_matmul_precision(config.matmul_precision):
+        return _train_in(directory, config, options, source, mesh, hosts)
 
 
 def _train_in(

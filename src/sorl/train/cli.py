@@ -25,6 +25,7 @@ from sorl.train.devices import DeviceOptions
 
 
 PROG = "python -m sorl.train"
+_HELP = {"-h", "--help"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,15 @@ def agent_words() -> dict[str, type[AbstractAgent]]:
     return {f"agent:{word(agent)}": agent for agent in AGENTS.values()}
 
 
+def parse_devices(arguments: Sequence[str]) -> tuple[DeviceOptions, OwnAgents]:
+    """The devices and the modules of agents that a command line names; its other options are not read.
+
+    They are all that a process needs that is not the first of its run. With `--help`, the default devices.
+    """
+    selection, _ = _select(arguments)
+    return DeviceOptions() if _HELP & set(arguments) else selection.options.hardware, selection.own_agents
+
+
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     """Parses a command line.
 
@@ -91,13 +101,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     a `ValueError`, one sentence, if options contradict each other.
     """
     # First the few options on which the defaults of all others depend, then those defaults.
-    asked_for_help = {"-h", "--help"} & set(arguments)
-    selection, rest = entry.read(
-        _Selection,
-        [argument for argument in arguments if argument not in asked_for_help],
-        prog=PROG,
-        add_help=False,
-    )
+    asked_for_help = _HELP & set(arguments)
+    selection, rest = _select(arguments)
     selection.own_agents.load()
     load_entry_points()
     named = _named_agent(rest)
@@ -137,6 +142,12 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
                 "config.json; leave them out, or start a new run with --config."
             )
     return parsed.train, parsed.options, source
+
+
+def _select(arguments: Sequence[str]) -> tuple[_Selection, list[str]]:
+    """The options on which others depend, and the arguments that are none of them."""
+    words = [argument for argument in arguments if argument not in _HELP]
+    return entry.read(_Selection, words, prog=PROG, add_help=False)
 
 
 def _refuse_contradictions(default: TrainConfig, train: TrainConfig) -> None:

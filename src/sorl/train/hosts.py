@@ -33,6 +33,19 @@ def leading() -> Iterator["Hosts | None"]:
             hosts.tell(STOP)
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """Turns an operation of several processes that failed into a `RuntimeError`, one sentence."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RuntimeError(
+            f"The processes could not continue ({reason}), probably because one of them died; see what the others "
+            "printed, and start all of them again with --resume."
+        ) from error
+
+
 class Hosts:
     """The channel from process 0 to the others."""
 

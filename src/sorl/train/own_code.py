@@ -71,12 +71,18 @@ def refuse_other_results(agent: AbstractAgent, state: Any, updated: Any) -> None
 def refuse_unusable_policy(agent: AbstractAgent, state: Any, observation_size: int, action_size: int) -> None:
     """Raises a `ValueError` if the policy of a user's agent could not be loaded from its file, or not act.
 
-    Its arrays must be those of the actor's `template`, and `act` must return one decision, [action_size], at each
-    budget that is evaluated by default.
+    Its actor must give as many actions at once as the agent trains with, its arrays must be those of the actor's
+    `template`, and `act` must return one decision, [action_size], at each budget that is evaluated by default.
     """
     if not is_own(agent):
         return
     name, actor = type(agent).__name__, agent.actor
+    if actor.actions_at_once != agent.window.chunk:
+        raise ValueError(
+            f"{name} trains with {agent.window.chunk} actions per decision (its field chunk), but its actor, "
+            f"{type(actor).__name__}, gives {actor.actions_at_once}; give the actor the field chunk, with the same "
+            "value."
+        )
     with errors_of(agent, "policy"):
         networks = jax.eval_shape(lambda agent, state: agent.policy(state), agent, state)
     with errors_of(agent, "actor.template"):
