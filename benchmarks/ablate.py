@@ -139,7 +139,7 @@ class Config:
         return f"{given} --evaluation.success-timing pre {self.options}".strip()
 
 
-OFF = {"backup-candidates": "1", "use-q-loss": "", "cloning-weight": "None", "renoise": "0"}
+OFF = {"backup-candidates": "1", "use-q-loss": "", "cloning-weight": "None", "renoise": "0", "chunk": "1"}
 """The switches that the settings of SORL+ turn on in some environments, turned off."""
 
 

@@ -6,6 +6,7 @@ import shlex
 import ablate
 import pytest
 
+from sorl.agents import SorlPlus
 from sorl.policy.seed_record import write_bad_seeds
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
@@ -69,6 +70,17 @@ def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_sev
         "",
     ]
     assert ablate.budget_lines(rows[1:]) == []
+
+
+def test_a_variant_has_only_the_switches_that_it_names():
+    settings = {"discount", "q_coefficient", "q_aggregation"}  # which Sorl has too
+    switches = {name for found in SorlPlus.published.settings.values() for name in found.fields} - settings
+    assert {name.replace("_", "-") for name in switches} == ablate.OFF.keys()
+    for task in ablate.TASKS:
+        words = ablate.one_at_a_time("sorl-plus --agent.n-step 3").split()
+        agent = parse(["--env", task, f"agent:{words[0]}", *words[1:]])[0].agent
+        assert isinstance(agent, SorlPlus)
+        assert all(getattr(agent, name) == getattr(SorlPlus(), name) for name in switches)
 
 
 def test_unknown_variants_are_refused():
