@@ -30,7 +30,7 @@ from updates import Pinned, made_up_dataset, make_agent
 from sorl.system import entry
 from sorl.train import loop
 from sorl.train.feeding import validation_batches
-from sorl.train.validation import validation_losses
+from sorl.train.validation import run_validation
 
 
 H100 = """
@@ -135,7 +135,7 @@ def compiled(config: Config) -> tuple[str, float]:
     state = loop.init(agent, dataset, tuple(range(config.seeds)), batch_size=config.batch_size)
     if config.losses == "held-out":
         batches = validation_batches(dataset, agent.window, batch_size=config.batch_size)
-        trace = partial(validation_losses.trace, batch_size=config.batch_size)
+        trace = partial(run_validation.trace, batch_size=config.batch_size)
         arguments = (agent, state, batches)
     else:
         settings: Any = {"batch_size": config.batch_size, "log_interval": 1000, "seed_mapping": "vmap"}

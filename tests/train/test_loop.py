@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sorl.train import hyperparameters, loop
-from sorl.train.validation import validation_losses
+from sorl.train.validation import run_validation
 
 from .. import synthetic
 from .chunks import BATCH, arrays, of_seed, train
@@ -117,8 +117,8 @@ def test_the_first_bad_step_is_the_step_not_the_chunk():
 def test_validation_losses_are_those_of_the_state(updates):
     agent, dataset = synthetic.agent(), synthetic.dataset()
     state = train([updates], seeds=(0, 1))
-    losses = validation_losses(agent, state, dataset, batch_size=BATCH)
-    again = validation_losses(agent, state, dataset, batch_size=BATCH)
+    losses = run_validation(agent, state, dataset, batch_size=BATCH)
+    again = run_validation(agent, state, dataset, batch_size=BATCH)
     assert losses.keys() >= {"critic_loss", "flow_matching_loss", "self_consistency_loss", "q_loss"}
     assert all(np.array_equal(losses[name], again[name]) for name in losses)
     assert losses["flow_matching_loss"].shape == (2,)

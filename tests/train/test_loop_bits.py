@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sorl.train import hyperparameters, loop
-from sorl.train.validation import validation_losses
+from sorl.train.validation import run_validation
 
 from .. import synthetic
 from .chunks import BATCH, arrays, equal, of_seed, train
@@ -45,12 +45,12 @@ def test_mapped_members_are_bit_equal_to_lone_agents():
     state = loop.init(agents[0], dataset, seeds, own, batch_size=BATCH)
     settings = {"batch_size": BATCH, "log_interval": 5, "seed_mapping": "map"}
     state = loop.run_chunk(agents[0], state, dataset, jnp.int32(20), own, **settings)
-    losses = validation_losses(agents[0], state, dataset, own, batch_size=BATCH)
+    losses = run_validation(agents[0], state, dataset, own, batch_size=BATCH)
     for index, (agent, seed) in enumerate(zip(agents, seeds, strict=True)):
         lone = train([20], seeds=(seed,), agent=agent)
         assert equal(of_seed(state.agent, index), lone.agent)
         assert equal(of_seed(state.metric_sums, index), lone.metric_sums)
-        assert equal(of_seed(losses, index), validation_losses(agent, lone, dataset, batch_size=BATCH))
+        assert equal(of_seed(losses, index), run_validation(agent, lone, dataset, batch_size=BATCH))
 
 
 def test_a_seed_that_goes_bad_is_named_and_then_left_alone():

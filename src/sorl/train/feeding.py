@@ -78,7 +78,7 @@ class Feed:
 
 
 def validation_batches(dataset: Dataset | HostDataset, window: Window, *, batch_size: int) -> Batches:
-    """The held-out batches, gathered first, so that `validation_losses` is the same program wherever the data stay."""
+    """The held-out batches, gathered first, so that `run_validation` is the same program wherever the data stay."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         indices = np.asarray(validation_indices(batch_size, len(dataset)))
     if isinstance(dataset, Dataset):

@@ -14,7 +14,7 @@ from sorl.policy import Policy
 from sorl.train import hyperparameters, loop
 from sorl.train.draws import Batches
 from sorl.train.feeding import validation_batches
-from sorl.train.validation import validation_losses
+from sorl.train.validation import run_validation
 
 
 class Members:
@@ -47,7 +47,7 @@ class Members:
         if self._held_out is None:  # the batches are always the same
             window = config.agent.window
             self._held_out = validation_batches(self._data.validation, window, batch_size=config.batch_size)
-        losses = validation_losses(config.shared_agent, state, self._held_out, self._own, batch_size=config.batch_size)
+        losses = run_validation(config.shared_agent, state, self._held_out, self._own, batch_size=config.batch_size)
         return {name: np.asarray(loss) for name, loss in losses.items()}
 
     def restored(self, state: loop.TrainState, earlier: loop.TrainState, members: Iterable[int]) -> loop.TrainState:

@@ -1,7 +1,5 @@
 """The losses of a run's members on held-out data, as one compiled program."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -13,7 +11,6 @@ from sorl.train.hyperparameters import combined, single_precision
 from sorl.train.loop import COMPILER_OPTIONS, TrainState
 
 
-@partial(jax.jit, static_argnames=("batch_size", "batches"), compiler_options=COMPILER_OPTIONS)
 def validation_losses(
     agent: AbstractAgent,
     state: TrainState,
@@ -25,8 +22,9 @@ def validation_losses(
 ) -> dict[str, Float[Array, " members"]]:
     """Mean losses over `batches` batches of held-out data, with the same batches and draws in every call and member.
 
-    With constant draws, changes of the losses come only from the networks. The arguments are those of `train_steps`;
-    gathered batches are the same for all members, and have no axis over them.
+    It is pure and not jitted (`run_validation` is the jitted form). With constant draws, changes of the losses come
+    only from the networks. The arguments are those of `train_steps`; gathered batches are the same for all members, and
+    have no axis over them.
     """
     common = single_precision(agent)
 
@@ -43,3 +41,12 @@ def validation_losses(
         return jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
     return jax.lax.map(one_member, (state.agent, own))
+
+
+run_validation = jax.jit(
+    validation_losses, static_argnames=("batch_size", "batches"), compiler_options=COMPILER_OPTIONS
+)
+"""`validation_losses` as one compiled program, with the compiler's options of training.
+
+Raises a `ValueError` inside another `jax.jit`, as `sorl.train.loop.run_chunk` does.
+"""
