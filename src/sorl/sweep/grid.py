@@ -213,8 +213,8 @@ def _parse(grid: Grid, agent: str, env: str | None, values: dict[str, str]) -> _
             f"The options {shlex.join(words)!r} set what the sweep sets itself; leave devices, directories, "
             "configurations, environments and seeds out."
         )
-    modules += [f"--{name}" for name in ("tensorboard", "wandb") if logging[name]]
-    modules += [] if options.compilation_cache else ["--no-compilation-cache"]
+    switched = (options.tensorboard, options.wandb, not options.compilation_cache)
+    modules += [switch for switch, on in zip(SWITCHES, switched, strict=True) if on]
     return _Parsed(with_absolute_paths(config), tuple(modules), source)
 
 

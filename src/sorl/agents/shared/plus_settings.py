@@ -11,8 +11,8 @@ _ENVIRONMENTS = rows(
     discount=[0.995, 0.995, 0.995, 0.999, 0.995, 0.99, 0.99, 0.99],
     q_coefficient=[500.0, 500.0, 100.0, 500.0, 500.0, 10.0, 50.0, 100.0],
     q_aggregation=AGGREGATION,
-    # Value-weighted cloning with the temperatures of the Guided Flow Policy. It gained 14, 9, 14, 7 and 5 points over
-    # FQL; antsoccer gained none and scene lost 3, so they have none, and the cube environments have the next setting.
+    # Value-weighted cloning with the temperatures of the Guided Flow Policy. It gained 14, 9, 14 and 7 points over FQL
+    # in these; antsoccer gained none and scene lost 3, so they have none, and the cubes have the next setting.
     cloning_weight=[1e-4, 1e-1, 1e-3, 1e-4, None, None, None, None],
     # Best of N of a cloned policy, in the target and in acting, without a Q loss: 68 % instead of FQL's 29 % in
     # cube-double, 85 % in scene with sparse rewards (Li et al. 2025, "Reinforcement Learning with Action Chunking").
