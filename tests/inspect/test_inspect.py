@@ -321,6 +321,19 @@ def test_loaded_data_of_a_task_are_episodes(source):
     assert inspected(recording)["split"]["validation"]["steps"] == 2
 
 
+@pytest.mark.parametrize(("form", "warnings"), [("OGBench, generated", 0), ("own logs", 1)])
+def test_goals_inside_episodes_are_counted_by_visits(source, form, warnings):
+    episodes = [
+        _episode(n, _smooth(n), terminated=29 in goals)._replace(terminated=np.isin(np.arange(30), goals))
+        for n, goals in enumerate(([0, 1, 2, 9], [28, 29], [0, 29]))
+    ]  # the last step of an episode is none inside it
+    facts = inspected(dataclasses.replace(_recording(source, episodes), form=form))
+    assert (facts["counts"]["terminated_inside"], facts["counts"]["places_inside"]) == (6, 4)
+    found = "6 steps in 4 places terminate inside an episode"
+    assert f"goals       {found}" in tables.text(facts)
+    assert len([sentence for sentence in facts["warnings"] if found in sentence]) == warnings
+
+
 def test_a_task_in_data_directories_is_read_on_the_device_and_identified(tmp_path, monkeypatch):
     with MappedWriter(tmp_path / "set") as writer:
         writer.append({"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1))})

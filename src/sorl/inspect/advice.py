@@ -102,10 +102,11 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
             f"There are only {counts['episodes']} episodes, so that validation losses say little; log more, or give "
             "--data.validation-fraction 0."
         )
-    if counts["after_termination"]:
+    # OGBench's episodes go on after each visit of the task's goal.
+    if counts["terminated_inside"] and not facts["form"].startswith("OGBench"):
         yield (
-            f"{counts['after_termination']:,} steps follow a termination in the same episode; their rewards never "
-            "count before it, so check that they are meant."
+            f"{counts['terminated_inside']:,} steps in {counts['places_inside']:,} places terminate inside an episode; "
+            "no reward after them counts before them, so check that they are meant."
         )
 
 

@@ -48,6 +48,11 @@ class Collected:
         return ends
 
     @property
+    def terminated_inside(self) -> Shaped[np.ndarray, " steps"]:
+        """Whether a step terminates, but its episode goes on, as OGBench's do after a task's goal is reached."""
+        return self.terminated & ~self.ends
+
+    @property
     def starts(self) -> Shaped[np.ndarray, " episodes"]:
         """The first step of each episode."""
         return np.cumsum(self.lengths) - self.lengths

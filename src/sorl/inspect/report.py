@@ -56,7 +56,8 @@ def inspected(
             "terminated": int(found.terminated[found.ends].sum()),
             "truncated": int(found.truncated.sum()),
             "without_last_state": int((~found.has_last_state).sum()),
-            "after_termination": int((found.terminated & ~found.ends).sum()),
+            "terminated_inside": int(found.terminated_inside.sum()),
+            "places_inside": _runs(found.terminated_inside, found.starts),
             "rewarded_and_dropped": int((found.rewards[~trainable] != 0).sum()),
             "duplicate_steps": found.duplicate_steps,
             "duplicate_episodes": found.duplicate_episodes,
@@ -95,6 +96,13 @@ def _beside(recording: Recording) -> list[str]:
     if recording.beside is None:
         return []
     return [f"Training holds out {recording.beside.name} in place of episodes of these data; inspect it by its name."]
+
+
+def _runs(chosen: np.ndarray, starts: np.ndarray) -> int:
+    """Number of runs of consecutive chosen steps within episodes."""
+    before = np.roll(chosen, 1)
+    before[starts] = False
+    return int((chosen & ~before).sum())
 
 
 def _dimensions(kind: str, found: Collected, tracker: Tracker, summary: dict[str, Any]) -> list[dict[str, Any]]:

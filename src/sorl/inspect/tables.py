@@ -51,6 +51,9 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{rewards['discount']:g}",
         ),
     ]
+    if counts["terminated_inside"]:
+        steps, places = counts["terminated_inside"], counts["places_inside"]
+        lines.append(("goals", f"{steps:,} steps in {places:,} places terminate inside an episode"))
     if "normalised_return_mean" in rewards:
         mean, most = rewards["normalised_return_mean"], rewards["normalised_return_max"]
         lines.append(("normalised", f"returns in reference scores: mean {100 * mean:.1f}, best {100 * most:.1f} (%)"))
