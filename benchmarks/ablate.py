@@ -267,14 +267,15 @@ def finish(arguments: list[str], directory: Path, end: float) -> bool:
 
 
 def _row(name: str, task: str, form: str, directory: Path, arguments: list[str]) -> list[dict[str, Any]]:
-    """The run's last evaluations together, at its usual budget; empty without an evaluation of a good seed."""
-    settings, usual = parse(arguments)[0], parse(arguments)[0].agent.actor.budgets.usual
+    """The run's last evaluations together, at its first budget; empty without an evaluation of a good seed."""
+    settings = parse(arguments)[0]
+    budget = settings.budgets(final=False)[0]
     bad = bad_seeds(directory)
     for seed in sorted(bad):
         print(f"{name} on {task}, seed {seed}, is left out: its losses became non-finite.")
     metrics = [row for row in read_metrics(directory) if row["seed"] not in bad]
     for row in headline(evaluation_rows(metrics, settings.evaluation.episodes)):
-        if (row["inference_steps"], row["candidates"]) == (usual.inference_steps, usual.candidates):
+        if (row["inference_steps"], row["candidates"]) == (budget.inference_steps, budget.candidates):
             scores = {
                 "headline": row["success"],
                 "headline_low": row["success_low"],
@@ -282,7 +283,7 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
             }
             finished = (directory / "evaluation.json").exists()
             own = {"variant": name, "task": task, "rewards": form, "seeds": row["seeds"], "finished": finished}
-            return [own | scores | {"budget": f"{usual.inference_steps}, {usual.candidates}"}]
+            return [own | scores | {"budget": f"{budget.inference_steps}, {budget.candidates}"}]
     return []
 
 

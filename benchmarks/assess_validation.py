@@ -106,7 +106,7 @@ def main(config: Config) -> None:
                 train_policy(config, name, training, number)
         scores = play_policies(config, name)
         rows = [row for score in scores for row in assessed(config, name, score)]
-        table = correlations(name, rows)
+        table = correlations(rows)
         print(f"{name}: {len(rows)} policies and budgets", text(table), sep="\n", flush=True)
         _write(config, name, rows, table)
 
@@ -195,7 +195,7 @@ MEASURES: dict[str, Callable[[Assessment, AtBudget], float | None]] = {
 """The measures, each higher for a better policy."""
 
 
-def correlations(task: str, rows: Sequence[Row]) -> list[Row]:
+def correlations(rows: Sequence[Row]) -> list[Row]:
     """The rank correlation of each measure with the simulator's score, over all policies and within agents."""
     truth = "success" if rows[0]["success"] is not None else "return"
     groups = {"all": rows, "SORL": [row for row in rows if row["policy"].startswith("sorl")]}

@@ -10,27 +10,27 @@ if __name__ == "__main__":
 
     entry.run("seal", stopped="the same command continues")
 
-import dataclasses  # noqa: E402
-import hashlib  # noqa: E402
-import json  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Annotated  # noqa: E402
+import dataclasses
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import tyro  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
 
-from sorl import Budget, load_policy  # noqa: E402
-from sorl.agents import AGENTS  # noqa: E402
-from sorl.config.options import read_config  # noqa: E402
-from sorl.functional.verifiers import Min, Softmax  # noqa: E402
-from sorl.system import entry  # noqa: E402
-from sorl.system.files import read_json, write_json  # noqa: E402
-from sorl.train import __main__ as train, loop  # noqa: E402
-from sorl.train.checkpoints import Checkpoints  # noqa: E402
+from sorl import Budget, load_policy
+from sorl.agents import AGENTS
+from sorl.config.options import read_config
+from sorl.functional.verifiers import Min, Softmax
+from sorl.system import entry
+from sorl.system.files import read_json, write_json
+from sorl.train import __main__ as train, loop
+from sorl.train.checkpoints import Checkpoints
 
 
 ENV = "pointmaze-medium-navigate-singletask-task1-v0"

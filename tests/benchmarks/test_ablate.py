@@ -138,6 +138,30 @@ def test_a_seed_whose_losses_became_non_finite_is_left_out(tmp_path, capsys):
     assert ablate.main(config) == []
 
 
+def test_a_run_that_is_evaluated_at_other_steps_has_a_row_at_the_first_of_its_budgets(tmp_path):
+    options = "--evaluation.inference-steps 1 4 --evaluation.candidates 2"
+    config = ablate.Config(
+        level="gpu",
+        variants=(),
+        tasks=ablate.TASKS[:1],
+        sparse_tasks=(),
+        minutes=0,
+        seeds=(0,),
+        options=options,
+        out=tmp_path,
+    )
+    run = tmp_path / "default" / ablate.TASKS[0] / "Sorl"
+    words = f"--preset paper --env {ablate.TASKS[0]} {config.common} --matmul-precision tensorfloat32 --seeds 0"
+    runs.create(run, parse(words.split())[0])
+    with MetricLog(run) as log:
+        for budget, success in (("M1N2", 0.8), ("M4N2", 0.2)):
+            figures = {"success": success, "return": -1.0, "episode_length": 2.0}
+            log.write(10, 0, {f"evaluation/{name}/{budget}": value for name, value in figures.items()})
+    (run / "evaluation.json").touch()
+    (row,) = ablate.main(config)
+    assert (row["budget"], row["headline"]) == ("1, 2", 0.8)
+
+
 def test_a_run_beyond_its_time_is_asked_to_save_and_is_resumed_by_the_same_command(tmp_path, monkeypatch):
     started = []
 

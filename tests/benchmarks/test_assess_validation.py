@@ -25,7 +25,7 @@ def test_correlations_are_over_the_policies_that_have_a_measure():
         row("sorl-2", 0.5, **{name: 2.0, own: 2.0}),
         row("sorl-3", 0.7, **{name: 3.0, own: 1.0}),
     ]
-    found = {line["measure"]: line for line in assess_validation.correlations("cube", rows)}
+    found = {line["measure"]: line for line in assess_validation.correlations(rows)}
     # Ranks 1, 2, 3, 4 against 4, 1, 2, 3: 1 - 6 (9 + 1 + 1 + 1) / (4 * 15).
     assert found[name] == {"measure": name, "all": pytest.approx(-0.2), "all n": 4, "SORL": 1.0, "SORL n": 3}
     assert (found[own]["all"], found[own]["all n"]) == (pytest.approx(-1.0), 3)

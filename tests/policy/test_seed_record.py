@@ -118,7 +118,7 @@ def test_a_run_without_a_good_seed_is_one_sentence(tmp_path):
 def test_a_damaged_record_is_one_sentence_with_its_name(tmp_path, content):
     directory = make_run(tmp_path / "run", {0: 10}, record={})
     (directory / "bad_seeds.json").write_text(content)
-    with pytest.raises(ValueError, match=r"^[^\n]*bad_seeds\.json [^\n]*make it again\.") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*bad_seeds\.json [^\n]*; continue the run with --res") as error:
         bad_seeds(directory)
     assert "\n" not in str(error.value)
 

@@ -13,13 +13,14 @@ from sorl.agents import Bc, Sorl
 from sorl.config import presets
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.policy.seed_record import write_bad_seeds
-from sorl.report import __main__ as report
+from sorl.report import __main__ as report, pictures
 from sorl.report.page import STYLE, Page
 from sorl.report.paper_table import paper_rows, protocol
 from sorl.report.runs import read_runs
 from sorl.report.scores import scores
 from sorl.runs import run as runs
 from sorl.runs.metrics import MetricLog
+from sorl.statistics.aggregates import interquartile_mean
 
 from .. import synthetic
 from ..reaching import forget_environment
@@ -157,6 +158,22 @@ def test_runs_with_values_that_the_rewards_do_not_allow_are_named(tmp_path):
     left = "values left the range that the data's rewards allow at update"
     assert f"{run}, seed 1: {left} 60 and are outside it in the last row: do not trust this policy." in words
     assert f"{run}, seed 2: {left} 50, and came back." in words
+
+
+def test_a_picture_shows_an_interval_only_where_the_table_beside_it_has_one(tmp_path, monkeypatch):
+    drawn, lone = {}, {"seeds": (1,), "final": (0.5,)}
+    monkeypatch.setattr(pictures, "estimates", lambda axes, rows, label, *_: drawn.update({label: rows}))
+    made = [
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "b", env=SCENE, **lone),
+        make_run(tmp_path / "c", agent=Bc()),
+        make_run(tmp_path / "d", env=SCENE, agent=Bc(), final=(0.2, 0.9)),
+    ]
+    report.main(report.Config(tuple(made), out=tmp_path / "report"))
+    means = drawn["interquartile mean of success (%)"]
+    assert means["sorl"] == (pytest.approx(1.7 / 3), None, None)  # one seed of scene says nothing of others
+    assert means["bc"] == pytest.approx(interquartile_mean([np.array([0.5, 0.7]), np.array([0.2, 0.9])]))
+    assert drawn["probability (%)"] == {"sorl > bc": (0.5, None, None)}
 
 
 def test_over_several_tasks_there_is_an_interquartile_mean(tmp_path):

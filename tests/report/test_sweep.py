@@ -99,6 +99,17 @@ def test_the_results_state_when_success_was_judged_and_nothing_where_the_environ
     assert {"success-pre-step" in row["protocol"] for row in rows} == {env == CUBE}
 
 
+def test_the_results_say_how_their_intervals_are_made(tmp_path, monkeypatch):
+    out, grid = tmp_path / "sweep", Grid(agents=("bc",), envs=(CUBE,), seeds=(1, 2), group=2)
+    (run,) = write_plan(out, grid, expand(grid), extend=False)
+    make_run(out / run.directory, seeds=(1, 2), final=(0.5, 0.5), agent=Bc())
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    text = results.write_results(out)
+    # Both seeds have 10 of 20 episodes, so this is Wilson's interval of 20 of 40.
+    assert f"| task | method | score | 95 % interval | seeds |\n|---|---|---|---|---|\n| {CUBE} | bc | 0.500 |" in text
+    assert "| 0.500 | 0.352 .. 0.648 | 2 |\n\n95 % interval: Student's t over training seeds (of success, at" in text
+
+
 def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatch, capsys):
     module, out = str(own_agent.write(tmp_path)), tmp_path / "sweep"
     monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)

@@ -86,6 +86,16 @@ def test_a_damaged_table_of_evaluations_is_refused(tmp_path, content):
         state_of(tmp_path / "run", RUN)
 
 
+@pytest.mark.parametrize("name", ["attempt.json", "bad_seeds.json", "failed_evaluations.json"])
+def test_a_damaged_record_of_a_run_is_refused_with_what_to_do(tmp_path, name):
+    write(tmp_path / "run", policies={0: 10, 1: 10})
+    (tmp_path / "run" / name).write_text("{")
+    with pytest.raises(ValueError, match=rf"{name} .*; remove it, and the sweep continues the run\.$"):
+        state_of(tmp_path / "run", RUN)
+    (tmp_path / "run" / name).unlink()
+    assert state_of(tmp_path / "run", RUN).kind == "stopped"
+
+
 def test_the_table_counts_lists_and_estimates(tmp_path, capsys):
     failed = SweepRun("failed", "fql", None, (0,), ("seed-0",), {}, 40, False, "d", (), "-")
     runs = [RUN, failed, SweepRun("none", "bc", None, (3,), ("seed-3",), {}, 100, False, "d", (), "-")]

@@ -45,7 +45,8 @@ def _path(directory: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, int]:
-    record = read_json(path)
+    remedy = "continue the run with --resume, which writes it again"
+    record = read_json(path, remedy)
     if not all(seed.isdecimal() and type(update) is int for seed, update in record.items()):
-        raise ValueError(f"{path} holds {record!r} instead of seeds with an update each; make it again.")
+        raise ValueError(f"{path} holds {record!r} instead of seeds with an update each; {remedy}.")
     return record

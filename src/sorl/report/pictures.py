@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from sorl.report.run import ReportedRun
 from sorl.report.scores import task_measure
-from sorl.statistics.aggregates import Estimate
 from sorl.statistics.intervals import Interval
 from sorl.statistics.measures import SUCCESS, Measure
 from sorl.statistics.rows import Row
@@ -48,12 +47,12 @@ def learning_curves(axes: Any, runs: Sequence[ReportedRun]) -> None:
 
 def estimates(
     axes: Any,
-    rows: Mapping[str, Estimate | Interval],
+    rows: Mapping[str, Interval | tuple[float, float | None, float | None]],
     label: str,
     measure: Measure = SUCCESS,
     middle: float | None = None,
 ) -> None:
-    """A point with its interval for each row, the first row at the top; `middle` is a value to mark by a line."""
+    """A point with its interval, if known, for each row, the first row at the top; `middle` is a value to mark."""
     factor = measure.factor
     for place, (value, low, high, *_) in enumerate(reversed(list(rows.values()))):
         if low is not None and high is not None:

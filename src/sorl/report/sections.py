@@ -17,7 +17,13 @@ from sorl.report.population import draw_score_against_value
 from sorl.report.run import ReportedRun
 from sorl.report.scores import Scores, last_evaluations, scores, task_measure
 from sorl.report.times import add_times
-from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
+from sorl.statistics.aggregates import (
+    fewest_seeds,
+    interquartile_mean,
+    interval_text,
+    known_ends,
+    probability_of_improvement,
+)
 from sorl.statistics.intervals import Interval
 from sorl.statistics.measures import SUCCESS, Measure
 from sorl.statistics.tables import headline, score_interval
@@ -135,8 +141,9 @@ class Report:
             if shared:
                 pair = [one[task] for task in shared], [other[task] for task in shared]
                 found = probability_of_improvement(*pair)
-                drawn[f"{first} > {second}"] = found
-                interval = interval_text(found, fewest_seeds(*pair))
+                seeds = fewest_seeds(*pair)
+                drawn[f"{first} > {second}"] = found.value, *known_ends(found, seeds)
+                interval = interval_text(found, seeds)
                 rows.append([first, second, f"{len(shared)}", f"{found.value:.3f}", interval])
         if not rows:
             self._page.text("No two methods were run on the same task.")
@@ -241,18 +248,16 @@ class Report:
 
     def _over_tasks(self, everywhere: Scores, tasks: Sequence[str]) -> None:
         scores = {method: [own[task] for task in tasks] for method, own in everywhere.items()}
-        means = {method: interquartile_mean(own) for method, own in scores.items()}
+        means = {method: (interquartile_mean(own), fewest_seeds(own)) for method, own in scores.items()}
         some = "all" if len(tasks) == len(self._tasks) else "the"
         self._page.text(
             f"Over {some} {len(tasks)} tasks{'' if some == 'all' else ' with success'}: the interquartile mean of all "
             "scores, with 95 % intervals that resample seeds within tasks; only methods that were run on every task."
         )
-        draw = _estimates(means, "interquartile mean of success (%)")
+        drawn = {method: (found.value, *known_ends(found, seeds)) for method, (found, seeds) in means.items()}
+        draw = _estimates(drawn, "interquartile mean of success (%)")
         self._draw("interquartile-mean", draw, width=7.5, height=1.2 + 0.4 * len(means))
-        rows = [
-            [method, f"{found.value:.3f}", interval_text(found, fewest_seeds(scores[method]))]
-            for method, found in means.items()
-        ]
+        rows = [[method, f"{found.value:.3f}", interval_text(found, seeds)] for method, (found, seeds) in means.items()]
         self._page.table(["method", "interquartile mean", "95 % interval"], rows)
 
     def _task_intervals(self, task: str) -> dict[str, Interval]:

@@ -94,12 +94,18 @@ def fewest_seeds(*methods: Scores) -> int:
     return min(len(task) for scores in methods for task in scores)
 
 
-def interval_text(found: Estimate, seeds: int) -> str:
-    """The interval of an estimate as text; none if a task has one seed, which says nothing of the others.
+def known_ends(found: Estimate, seeds: int) -> tuple[float, float] | tuple[None, None]:
+    """The ends of an estimate's interval; None if a task has one seed, which says nothing of the others.
 
-    Nor is there one without width, of seeds that agree: they may do so by chance.
+    Nor is there an interval without width, of seeds that agree: they may do so by chance.
     """
-    return f"{found.low:.3f} .. {found.high:.3f}" if seeds > 1 and found.low < found.high else "-"
+    return (found.low, found.high) if seeds > 1 and found.low < found.high else (None, None)
+
+
+def interval_text(found: Estimate, seeds: int) -> str:
+    """The interval of an estimate as text; `-` if it is not known."""
+    low, high = known_ends(found, seeds)
+    return "-" if low is None else f"{low:.3f} .. {high:.3f}"
 
 
 def _resampled(

@@ -129,7 +129,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_json(path, "remove it, and the sweep continues the run")
     except FileNotFoundError:  # a failed start removes its files, also while they are read
         return {}
 

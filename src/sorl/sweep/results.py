@@ -21,6 +21,7 @@ from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
 from sorl.runs.sweeps import SweepRun, read_plan
 from sorl.statistics.aggregates import fewest_seeds, interquartile_mean, interval_text, probability_of_improvement
+from sorl.statistics.intervals import INTERVALS
 from sorl.statistics.measures import SUCCESS, Measure
 from sorl.statistics.rows import evaluation_rows, settings_text
 from sorl.statistics.tables import score_interval
@@ -123,7 +124,8 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
         for method, tasks in last.items()
         for task, seeds in tasks.items()
     ]
-    lines += _markdown(["task", "method", "score", "95 % interval over seeds", "seeds"], sorted(per_task))
+    lines += _markdown(["task", "method", "score", "95 % interval", "seeds"], sorted(per_task))
+    lines += ["", f"95 % interval: {INTERVALS['student']}."]
     # Over all tasks only methods that were run on all of them can be compared, and only by success.
     judged = list(dict.fromkeys(run.task for run in runs if task_measure(runs, run.task) == SUCCESS))
     everywhere = {method: [own[task] for task in judged] for method, own in found.items() if own.keys() >= {*judged}}
