@@ -65,6 +65,7 @@ VARIANTS: dict[str, str] = {
     "chunks of five, expected max of 4, cloned": (
         "sorl-plus --agent.chunk 5 --agent.backup-candidates 4 --agent.no-use-q-loss"
     ),
+    "chunks of five, expected max of 4": "sorl-plus --agent.chunk 5 --agent.backup-candidates 4",
     "together": "sorl-plus --agent.backup-candidates 4 --agent.cloning-weight 0.01 --agent.distillation-coefficient 10",
     "Fql": "fql",
     "Fql, ten heads": "fql --agent.critic-heads 10",
@@ -189,7 +190,7 @@ def on_cpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
         scores = {key: row[key] for key in ("headline", "headline_low", "headline_high", "seeds", "update_ms")}
         scores |= {"decision_ms": row["decision_ms"], "budget": f"{row['steps']}, {row['candidates']}"}
         own = [each for each in results if (each["agent"], each["task"]) == (row["agent"], row["task"])]
-        grid = {"budgets": by_budget(own)}
+        grid = {"budgets": by_budget(own), "by_seed": by_seed(own)}
         rows.append({"variant": names[row["agent"]], "task": row["task"], "rewards": form} | scores | grid)
     return rows, []
 
@@ -203,6 +204,15 @@ def by_budget(results: Sequence[dict[str, Any]]) -> dict[str, float]:
             found[0] += row["successes"]
             found[1] += row["episodes"]
     return {budget: successes / episodes for budget, (successes, episodes) in counts.items()}
+
+
+def by_seed(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Success by kind of evaluation ("last three evaluations") and by budget, of each seed in their order."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(results, key=lambda row: row["seed"]):
+        budgets = found.setdefault(row["kind"], {})
+        budgets.setdefault(f"{row['steps']}, {row['candidates']}", []).append(row["successes"] / row["episodes"])
+    return found
 
 
 def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[list[dict[str, Any]], list[str]]:

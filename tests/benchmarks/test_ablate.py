@@ -72,6 +72,17 @@ def test_success_by_budget_is_over_all_seeds_and_has_a_table_where_there_are_sev
     assert ablate.budget_lines(rows[1:]) == []
 
 
+def test_success_by_seed_has_each_kind_of_evaluation_and_each_budget():
+    def result(seed, successes, steps, kind="after training"):
+        return {"seed": seed, "kind": kind, "steps": steps, "candidates": 1, "successes": successes, "episodes": 10}
+
+    results = [result(2, 1, 1), result(1, 3, 1), result(1, 5, 4), result(1, 9, 4, "last three evaluations")]
+    assert ablate.by_seed(results) == {
+        "after training": {"1, 1": [0.3, 0.1], "4, 1": [0.5]},
+        "last three evaluations": {"4, 1": [0.9]},
+    }
+
+
 def test_a_variant_has_only_the_switches_that_it_names():
     settings = {"discount", "q_coefficient", "q_aggregation"}  # which Sorl has too
     switches = {name for found in SorlPlus.published.settings.values() for name in found.fields} - settings
