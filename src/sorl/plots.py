@@ -146,7 +146,7 @@ def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _budget_label(name: str) -> str:
     steps, candidates = re.findall(r"\d+", name)
-    return f"{steps} steps" + ("" if candidates == "1" else f", best of {candidates}")
+    return f"{steps} step{'s' * (steps != '1')}" + ("" if candidates == "1" else f", best of {candidates}")
 
 
 def command() -> None:

@@ -130,7 +130,7 @@ def _tables(runs: Sequence[ReportedRun]) -> list[str]:
     judged = list(dict.fromkeys(run.task for run in runs if task_measure(runs, run.task) == SUCCESS))
     everywhere = {method: [own[task] for task in judged] for method, own in found.items() if own.keys() >= {*judged}}
     if judged and everywhere:
-        lines += ["", f"## Interquartile mean over {len(judged)} tasks", ""]
+        lines += ["", f"## Interquartile mean over {len(judged)} task{'s' * (len(judged) > 1)}", ""]
         means = {method: interquartile_mean(own) for method, own in everywhere.items()}
         rows = [
             [method, f"{one.value:.3f}", interval_text(one, fewest_seeds(everywhere[method]))]
