@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import pytest
 
-from sorl.agents import Bc, Fawac, Fbrac, Fql, Ifql, Sorl, SorlReleased
+from sorl.agents import Bc, Fawac, Fbrac, Fql, Idql, Ifql, Sorl, SorlReleased, Srpo
 from sorl.config import presets
 from sorl.config.changes import changes
 from sorl.config.json_form import from_json, to_json
@@ -45,6 +45,14 @@ def test_settings_for_own_logs_stay_near_the_data(tmp_path):
     assert (config.evaluation.interval, config.log_interval) == (0, 1_000)
     assert presets.own_logs(tmp_path / "logs.npz", SorlReleased).agent == SorlReleased(q_coefficient=1.0)
     assert presets.own_logs(tmp_path / "logs.npz", Bc).agent == Bc()
+
+
+def test_runs_on_own_logs_are_as_long_as_published_ones(tmp_path):
+    for kind in (Sorl, Idql, Srpo):
+        assert presets.own_logs(tmp_path / "logs.npz", kind).updates == presets.paper("scene-play", kind).updates
+    config = presets.own_logs(tmp_path / "logs.npz", Srpo)
+    assert isinstance(config.agent, Srpo)
+    assert config.updates == config.agent.pretraining_updates + config.agent.decay_updates  # its policy trains last
 
 
 def test_fields_that_are_missing_take_their_defaults_with_one_warning(tmp_path):

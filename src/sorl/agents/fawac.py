@@ -59,6 +59,8 @@ class Fawac(AbstractAgent):
     - flow: min(exp(temperature * (agg Qbar(x, a) - V(x))), 100) |v(a^t, t | x) - (a - a^0)|^2, with
       a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
 
+    Losses are means over the batch, the heads and the numbers of a vector.
+
     One update: a critic step; a step of V; a flow step, weighted with the new V; the moving average of the critic.
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `value_loss`, `v_mean`, `flow_matching_loss` (unweighted),
     `policy_loss`, `advantage_weight_mean`, `critic_grad_norm`, `value_grad_norm`, `policy_grad_norm`.

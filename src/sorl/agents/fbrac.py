@@ -45,6 +45,8 @@ class Fbrac(AbstractAgent):
     - policy: alpha |v(a^t, t | x) - (a - a^0)|^2 - mean Q(x, F_v(x, z)), with a^t = (1 - t) a^0 + t a, t uniform on
       [0, 1), and alpha = `flow_matching_coefficient`
 
+    Losses are means over the batch, the heads and the numbers of a vector.
+
     One update: a critic step; a policy step, whose Q loss uses the new critic; the moving average of the critic.
     Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `q_loss`, `policy_loss`, `policy_q_mean`,
     `critic_grad_norm`, `policy_grad_norm`.

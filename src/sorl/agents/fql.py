@@ -52,6 +52,9 @@ class Fql(AbstractAgent):
     - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
     - one step: alpha |mu(x, z) - stopgrad F_v(x, z)|^2 - mean Q(x, clip mu(x, z)), alpha = `distillation_coefficient`
 
+    Losses are means over the batch, the heads and the numbers of a vector. Rows whose chunk crosses the end of its
+    trajectory are left out, except from the loss of the one-step policy, which needs no logged action.
+
     One update: a critic step; a step of flow and one-step policy, whose Q loss uses the new critic; the moving average
     of the critic. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`, `distillation_loss`,
     `q_loss`, `policy_loss`, `policy_q_mean`, `critic_grad_norm`, `policy_grad_norm`.

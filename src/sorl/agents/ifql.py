@@ -40,6 +40,9 @@ class Ifql(AbstractAgent):
       window
     - flow: |v(a^t, t | x) - (a - a^0)|^2, with a^t = (1 - t) a^0 + t a, t uniform on [0, 1)
 
+    Losses are means over the batch, the heads and the numbers of a vector. Rows whose chunk crosses the end of its
+    trajectory are left out.
+
     One update: a step of V; a critic step with the new V in its target; a step of the flow; the moving average of the
     critic. Logged: `value_loss`, `v_mean`, `critic_loss`, `q_mean`, `target_q_mean`, `flow_matching_loss`,
     `value_grad_norm`, `critic_grad_norm`, `policy_grad_norm`.

@@ -65,9 +65,10 @@ class Rebrac(AbstractAgent):
     both moving averages. Logged: `critic_loss`, `q_mean`, `target_q_mean`, `critic_grad_norm`, and, from the actor's
     last step (0 before its first), `policy_loss`, `q_loss`, `cloning_loss`, `policy_q_mean`, `policy_grad_norm`.
 
-    Differences from the original: layer norm comes after the activation, which is GELU, as in every critic here; the
-    weight of the Q loss can be changed (0 is behaviour cloning). As in the original, the actor does not change between
-    its updates, unless `momentum_between_turns` is set.
+    Differences from the original: activations are GELU; the actor's moving average takes the actor after its step
+    (there: from before it); the logged critic loss is the mean over the heads (there: their sum); the weight of the Q
+    loss can be changed (0 is behaviour cloning). As in the original, the actor does not change between its updates,
+    unless `momentum_between_turns` is set.
 
     Differences from the FQL paper's code: there, one Adam optimises all networks, so that an actor step uses the critic
     from before the update (here: the new one), and moving averages use the networks from before the update.

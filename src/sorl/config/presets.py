@@ -54,13 +54,14 @@ def own_logs(
 ) -> TrainConfig:
     """Settings for a user's own logs: the agent's `own_logs`, whatever environment they are evaluated in.
 
-    Published settings were tuned on OGBench's data, and say nothing about other logs of the same environment. Without
-    `env` there are no evaluations. Metrics are logged every 1,000 updates, to warn early of diverging values. With
-    `quickstart`, networks and number of updates are those of the quickstart, but the weights of the losses remain those
-    for own logs.
+    Published settings were tuned on OGBench's data, and say nothing about other logs of the same environment; only the
+    number of updates is as published. Without `env` there are no evaluations. Metrics are logged every 1,000 updates,
+    to warn early of diverging values. With `quickstart`, networks and number of updates are those of the quickstart,
+    but the weights of the losses remain those for own logs.
     """
     fields = _preset(agent, "own_logs", agent.own_logs)
-    sizes: Any = {}
+    # Some agents need longer runs than others: SRPO trains its policy only after its model and its values.
+    sizes: Any = {"updates": agent.published.updates}
     evaluation = EvaluationConfig(interval=agent.published.evaluation_interval)
     if quickstart:
         fields = _small(agent) | fields
