@@ -34,6 +34,19 @@ def recorded_environment(provenance: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def refuse_other_order(env_name: str, provenance: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` if logs of this environment may have the parts of its observations in another order.
+
+    **Arguments:** `provenance` of the logs, which names the environment that they were recorded in, with these parts.
+    """
+    recorded = recorded_environment(provenance)
+    if recorded and recorded != env_name and recorded.partition("[")[0] == env_name.partition("[")[0]:
+        raise ValueError(
+            f"The logs have the observations of {recorded}, which {env_name} may give in another order; give "
+            f"--env '{recorded}'."
+        )
+
+
 def held_out(about: Any) -> list[int]:
     """The numbers of the episodes that the source of converted data kept for validation."""
     numbers = about.get("held_out") if isinstance(about, dict) else None
