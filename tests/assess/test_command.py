@@ -80,9 +80,11 @@ def test_held_out_episodes_that_were_trained_on_are_told(place, tmp_path):
 
     bc, own = load_policy(place / "bc.sorl"), load_logs(place / "logs.npz").provenance
     assert caution(own) == "" == caution({"source": "own logs"})
-    for other in (caution(own, validation_fraction=0.5), caution(own | {"validation": None})):
+    named = own | {"about": {"held_out": [0]}}
+    for other in (caution(own, validation_fraction=0.5), caution(own | {"validation": None}), caution(named)):
         assert other.startswith("The policy's training held out other episodes of these data, so it has seen some")
-    assert caution(own | {"sha256": "0"}) == "These data are not those that the policy was trained on."
+    for changed in ({"sha256": "0"}, {"columns": {"rewards": "another"}}):
+        assert caution(own | changed) == "These data are not those that the policy was trained on."
     with pytest.raises(ValueError, match="give --data.no-sparse-rewards --data.reward-scale 0.1, as in its training"):
         caution(own | {"reward_scale": 0.1})
     assert caution(own | {"reward_scale": 0.1}, reward_scale=0.1) == ""

@@ -21,6 +21,7 @@ FREE = {
     "evaluation.workers",
     "evaluation.step_timeout",
     "data.path",
+    "data.columns",
     "data.directory",
     "data.mirrors",
     "data.download",
@@ -122,7 +123,13 @@ def _check_options(directory: Path, step: int, before: Mapping[str, Any], config
 
 def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
     expected, found = expected_data(directory, step, saved) or {}, fingerprint(provenance)
-    for split in expected:
+    for split in expected:  # a checkpoint of an earlier version has no reading
+        if split == "reading" and expected[split] != found[split]:
+            raise ValueError(
+                f"The columns of {provenance['path']}, or the episodes that its record holds out, are not those that "
+                f"the run in {directory} was trained on up to update {step}; restore the TOML file or the record "
+                "beside it, or add --new-phase to continue with these."
+            )
         if expected[split] != found[split]:
             raise ValueError(
                 f"The {split} data {provenance['path']} are not those that the run in {directory} was trained on up "
