@@ -304,6 +304,17 @@ def test_converted_data_must_keep_the_record_of_the_episodes_that_they_hold_out(
         _continues(tmp_path / "run", load_logs(tmp_path / "lift.npz"))
 
 
+@pytest.mark.parametrize(("key", "was", "now"), [("observation", "x", "y"), ("action", "u", "v")])
+def test_a_new_phase_whose_columns_are_in_another_order_is_refused(tmp_path, key, was, now):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes())
+    _begun(tmp_path / "run", source_of(path).load())
+    swapped = path.with_suffix(".toml").read_text().replace(f'"{was}", "{now}"', f'"{now}", "{was}"')
+    (tmp_path / "swapped.toml").write_text(swapped)
+    other = source_of(path, columns=tmp_path / "swapped.toml").load()
+    with pytest.raises(ValueError, match=f"arm.csv has {now} in column 0 of its {key}s, .* trained with {was}; give"):
+        _continues(tmp_path / "run", other, new_phase=True)
+
+
 def _as_version_0_1_0(directory: Path) -> None:
     for path in (directory / "checkpoints").glob("*/description/metadata"):
         description = json.loads(path.read_text())

@@ -10,7 +10,7 @@ import numpy as np
 from sorl.config.changes import changes
 from sorl.config.options import DataConfig, TrainConfig, read_config
 from sorl.data.loaded import LoadedData
-from sorl.data.recorded.origin import held_out
+from sorl.data.recorded.origin import held_out, refuse_other_columns
 from sorl.data.sources import Source
 from sorl.data.transitions import Dataset
 from sorl.policy import Policy, load_policy
@@ -53,6 +53,8 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
             "them on the device; give a part of them with --data, or leave --data.residence out."
         )
     _refuse_misfit(path, policy, loaded)
+    for record in _trained_on(policy)[:1]:
+        refuse_other_columns(record, loaded.provenance)
     if loaded.validation is None:
         raise ValueError(
             "The data hold no held-out episodes, on which a policy is judged; give a --data.validation-fraction above "

@@ -9,8 +9,9 @@ from typing import Any
 from sorl.config.changes import by_dotted_name
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
+from sorl.data.recorded.origin import refuse_other_columns
 from sorl.runs.metrics import check_rows, read_metrics, read_timings
-from sorl.runs.phases import expected_data, fingerprint
+from sorl.runs.phases import expected_data, fingerprint, phases
 from sorl.runs.versions import refuse_other_numerics
 from sorl.train.checkpoints import CheckpointError, Checkpoints
 from sorl.train.loop import TrainState
@@ -57,6 +58,8 @@ def restore(
     **Raises:** a `CheckpointError` if the checkpoint is missing or damaged, and a `ValueError` that names the
     differences if the options, data or rows differ from those that the checkpoint was saved with.
     """
+    if new_phase and (begun := phases(directory)):
+        refuse_other_columns(begun[0]["data"], provenance)
     # A run without a checkpoint starts from the beginning.
     path = directory / "checkpoints"
     if not path.is_dir():

@@ -47,6 +47,29 @@ def refuse_other_order(env_name: str, provenance: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_other_columns(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` if data have the columns of those that a policy was trained on in another order.
+
+    **Arguments:** `before` and `now`, the provenances of the data of the training and of these. Columns of other names
+    are not judged, and data without names neither.
+    """
+    for kind in ("observation", "action"):
+        old, new = (_names(provenance, f"{kind}_names") for provenance in (before, now))
+        if old != new and sorted(old) == sorted(new):
+            column = next(number for number, name in enumerate(new) if name != old[number])
+            raise ValueError(
+                f"{now['path']} has {new[column]} in column {column} of its {kind}s, where the policy was trained with "
+                f"{old[column]}; give the {kind}s in the order {', '.join(old)}."
+            )
+
+
+def _names(provenance: Mapping[str, Any], key: str) -> list[str]:
+    """The names of columns in the provenance of data of any format; empty if they are not known."""
+    about = provenance.get("about")
+    names = provenance.get(key) or (about.get(key) if isinstance(about, dict) else None)
+    return [str(name) for name in names] if isinstance(names, list | tuple) else []
+
+
 def held_out(about: Any) -> list[int]:
     """The numbers of the episodes that the source of converted data kept for validation."""
     numbers = about.get("held_out") if isinstance(about, dict) else None
