@@ -311,7 +311,9 @@ def test_a_new_phase_whose_columns_are_in_another_order_is_refused(tmp_path, key
     swapped = path.with_suffix(".toml").read_text().replace(f'"{was}", "{now}"', f'"{now}", "{was}"')
     (tmp_path / "swapped.toml").write_text(swapped)
     other = source_of(path, columns=tmp_path / "swapped.toml").load()
-    with pytest.raises(ValueError, match=f"arm.csv has {now} in column 0 of its {key}s, .* trained with {was}; give"):
+    with pytest.raises(
+        ValueError, match=f"arm.csv has {now} in column 0 of its {key}s, where the run .* has {was}; give"
+    ):
         _continues(tmp_path / "run", other, new_phase=True)
 
 

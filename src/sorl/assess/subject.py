@@ -54,7 +54,7 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
         )
     _refuse_misfit(path, policy, loaded)
     for record in _trained_on(policy)[:1]:
-        refuse_other_columns(record, loaded.provenance)
+        refuse_other_columns(loaded.provenance["path"], loaded.provenance, record, "the policy's training")
     if loaded.validation is None:
         raise ValueError(
             "The data hold no held-out episodes, on which a policy is judged; give a --data.validation-fraction above "

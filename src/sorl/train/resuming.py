@@ -59,7 +59,7 @@ def restore(
     differences if the options, data or rows differ from those that the checkpoint was saved with.
     """
     if new_phase and (begun := phases(directory)):
-        refuse_other_columns(begun[0]["data"], provenance)
+        refuse_other_columns(provenance["path"], provenance, begun[0]["data"], f"the run in {directory}")
     # A run without a checkpoint starts from the beginning.
     path = directory / "checkpoints"
     if not path.is_dir():

@@ -47,19 +47,19 @@ def refuse_other_order(env_name: str, provenance: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_other_columns(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises a `ValueError` if data have the columns of those that a policy was trained on in another order.
+def refuse_other_columns(path: object, now: Mapping[str, Any], before: Mapping[str, Any], whose: str) -> None:
+    """Raises a `ValueError` if data have the same columns as earlier data, but in another order.
 
-    **Arguments:** `before` and `now`, the provenances of the data of the training and of these. Columns of other names
-    are not judged, and data without names neither.
+    **Arguments:** `path` of the data; `now` and `before`, the provenances of these and of the earlier data; `whose`,
+    the name of the earlier data in the message. Columns of other names are not judged, and data without names neither.
     """
     for kind in ("observation", "action"):
         old, new = (_names(provenance, f"{kind}_names") for provenance in (before, now))
         if old != new and sorted(old) == sorted(new):
             column = next(number for number, name in enumerate(new) if name != old[number])
             raise ValueError(
-                f"{now['path']} has {new[column]} in column {column} of its {kind}s, where the policy was trained with "
-                f"{old[column]}; give the {kind}s in the order {', '.join(old)}."
+                f"{path} has {new[column]} in column {column} of its {kind}s, where {whose} has {old[column]}; give "
+                f"the {kind}s in the order {', '.join(old)}."
             )
 
 
