@@ -256,6 +256,10 @@ def join(
         raise ValueError(f"The shards are {shards}, one name; give a list of data directories.")
     paths = [pathlib.Path(shard) for shard in shards]
     _refuse_none_or_twice(path, paths)
+    if not keep and (links := [shard for shard in paths if shard.is_symlink()]):
+        raise ValueError(
+            f"The shard {links[0]} is a link, which cannot be removed; name its directory, or keep shards."
+        )
     manifests = [read_manifest(shard) for shard in paths]
     first = manifests[0]
     for shard, manifest in zip(paths, manifests, strict=True):
