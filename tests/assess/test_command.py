@@ -22,7 +22,7 @@ from sorl.report import __main__ as report
 from sorl.runs import run as runs
 from sorl.runs.versions import record_versions
 
-from .. import synthetic
+from .. import recorded_files, synthetic
 from ..random_networks import make_policy
 
 
@@ -80,12 +80,26 @@ def test_held_out_episodes_that_were_trained_on_are_told(place, tmp_path):
 
     bc, own = load_policy(place / "bc.sorl"), load_logs(place / "logs.npz").provenance
     assert caution(own) == "" == caution({"source": "own logs"})
-    for other in (caution(own, validation_fraction=0.5), caution(own | {"validation": None})):
+    named = own | {"about": {"held_out": [0]}}
+    for other in (caution(own, validation_fraction=0.5), caution(own | {"validation": None}), caution(named)):
         assert other.startswith("The policy's training held out other episodes of these data, so it has seen some")
-    assert caution(own | {"sha256": "0"}) == "These data are not those that the policy was trained on."
+    for changed in ({"sha256": "0"}, {"columns": {"rewards": "another"}}):
+        assert caution(own | changed) == "These data are not those that the policy was trained on."
     with pytest.raises(ValueError, match="give --data.no-sparse-rewards --data.reward-scale 0.1, as in its training"):
         caution(own | {"reward_scale": 0.1})
     assert caution(own | {"reward_scale": 0.1}, reward_scale=0.1) == ""
+
+
+@pytest.mark.filterwarnings("ignore:Actions of .* leave the run's range")
+def test_columns_in_another_order_than_in_training_are_refused(place, tmp_path):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes())
+    trained = {"observation_names": ["y", "x", "z"], "action_names": ["u", "v"]}
+    bc = load_policy(place / "bc.sorl")
+    dataclasses.replace(bc, provenance=bc.provenance | {"versions": {"data": trained}}).save(tmp_path / "policy.sorl")
+    with pytest.raises(
+        ValueError, match="arm.csv has x in column 0 of its observations, where the policy's training has y; give"
+    ):
+        assess(tmp_path / "policy.sorl", data=DataConfig(path=path))
 
 
 def test_the_numbers_that_need_no_fit_are_those_of_the_logs(place, assessed):

@@ -133,6 +133,12 @@ def test_the_sources_own_split_stays(tmp_path, source, name):
     data = load_logs(tmp_path / name)
     assert data.provenance["validation"] == {"by": "the data's own split", "episodes": 2, "transitions": 3 + 5}
     assert data.provenance["about"]["observation_names"] == ["o0", "o1", "o2"]
+    # The record lies beside the file, and not beside a link to it.
+    link = tmp_path / "links" / name
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / name)
+    assert Logs(link).recording().held_out == recording.held_out
+    assert load_logs(link).provenance["validation"] == data.provenance["validation"]
 
 
 def test_the_record_names_the_source_and_its_columns(tmp_path, source):

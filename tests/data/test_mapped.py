@@ -133,6 +133,28 @@ def test_shards_with_other_action_ranges_are_refused_and_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_shards_whose_columns_are_in_another_order_are_refused_and_kept(tmp_path):
+    orders = (["x", "y", "z"], ["x", "z", "y"])
+    shards = [
+        _write(tmp_path / name, [4], provenance={"about": {"observation_names": order, "action_names": ["u", "v"]}})
+        for name, order in zip("ab", orders, strict=True)
+    ]
+    with pytest.raises(ValueError, match=r"b has z in column 1 of its observations, where .*a has y; give .* x, y, z"):
+        join(tmp_path / "joined", shards)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_shard_that_is_a_link_is_refused_before_the_work(tmp_path):
+    _write(tmp_path / "a", [4])
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(
+        ValueError, match=r"The shard .*link is a link, which cannot be removed; name its directory, or"
+    ):
+        join(tmp_path / "joined", [tmp_path / "link"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
+    verify(join(tmp_path / "joined", [tmp_path / "link"], keep=True))
+
+
 def test_shards_that_cannot_be_joined_are_refused_before_the_work(tmp_path):
     _write(tmp_path / "a", [4])
     with pytest.raises(ValueError, match="There is no shard to join to .*; give at least one data directory"):

@@ -6,15 +6,17 @@ import gymnasium
 import numpy as np
 import pytest
 
+from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.convert.convert import convert
 from sorl.data import load_logs
 from sorl.data.minari.source import Minari
 from sorl.data.recorded import checks
+from sorl.data.recorded.origin import refuse_other_order
 from sorl.data.sources import absolute, user_source
 from sorl.environments.minari_sets import reference_scores
 from sorl.environments.named import named_environment
 from sorl.environments.pool import EnvironmentPool
-from sorl.evaluate.fitting import refuse_other_order
+from sorl.runs.run import Run
 
 
 minari = pytest.importorskip("minari")
@@ -124,6 +126,11 @@ def test_an_environment_that_may_give_the_parts_in_another_order_is_refused(home
             refuse_other_order(fitting, loaded.provenance)
         with pytest.raises(ValueError, match=r"\[inner/speed,angle\], which minari:.*-v0 may .* another order"):
             refuse_other_order(named, loaded.provenance)
+        options = DataConfig(path=tmp_path / "logs.npz"), EvaluationConfig(interval=0)
+        run = Run(tmp_path, TrainConfig(None, data=options[0], evaluation=options[1]), {}, 0, loaded.provenance)
+        assert run.in_environment(f"{named}[inner/speed,angle]").env == f"{named}[inner/speed,angle]"
+        with pytest.raises(ValueError, match="another order"):
+            run.in_environment(named)
     refuse_other_order(named, Minari(Path("pendulum/parts-v0")).load().provenance)
     for unknown in ({}, {"about": "a text of the user's own"}, {"environment": 3}):
         refuse_other_order(named, unknown)

@@ -137,6 +137,16 @@ def test_paths_in_a_files_provenance_lose_their_directories(policy, tmp_path):
     assert loaded.provenance == {"env": "cube/single", "step": 7, "versions": {"data": data}}
 
 
+def test_names_of_columns_in_a_files_provenance_keep_their_slashes(policy, tmp_path):
+    data = {
+        "observation_names": ["/left/pos", "/right/pos"],
+        "columns": {"observations": ["/left/pos", "/right/pos"], "rewards": "/reward"},
+        "about": {"action_names": ["/left/cmd"]},
+    }
+    dataclasses.replace(policy, provenance={"versions": {"data": data}}).save(tmp_path / "policy.sorl")
+    assert load_policy(tmp_path / "policy.sorl").provenance == {"versions": {"data": data}}
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
 def test_copies_act_alike_after_the_first_decision(policy, copied):
     policy = policy.with_scores([synthetic.score(1, 2)]).with_budget(Budget(1, 2))

@@ -13,14 +13,18 @@ import pytest
 
 from sorl import load_policy
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig, read_config
+from sorl.convert.convert import convert
 from sorl.data import load_logs
+from sorl.data.sources import source_of
 from sorl.runs import phases, run as runs
 from sorl.runs.metrics import MetricLog, check_rows, read_metrics
 from sorl.runs.versions import record_versions
 from sorl.train.checkpoints import CheckpointError, Checkpoints
+from sorl.train.loop import TrainState
+from sorl.train.resuming import restore
 from sorl.train.session import Session
 
-from .. import synthetic
+from .. import recorded_files, synthetic
 
 
 def train(directory, data, config=None, **options):
@@ -259,6 +263,58 @@ def test_a_run_without_a_checkpoint_is_refused_other_data_before_anything_is_wri
     with pytest.raises(ValueError, match=r"The training data .*other\.npz are not those"):
         train(directory, other, dataclasses.replace(config, updates=30), resume=True)
     assert snapshot(directory) == before
+
+
+def _begun(directory: Path, data) -> None:
+    path, evaluation = Path(data.provenance["path"]), EvaluationConfig(interval=0)
+    config = TrainConfig(env=None, agent=synthetic.agent(), data=DataConfig(path=path), evaluation=evaluation)
+    runs.create(directory, config)
+    record_versions(directory, config, data.provenance)
+
+
+def _continues(directory: Path, data, **options) -> None:
+    template = object.__new__(TrainState)  # it is not looked at, because the run has no checkpoint
+    assert restore(directory, read_config(directory / "config.json"), data.provenance, template, **options) is None
+
+
+def test_the_columns_of_a_table_must_stay_those_that_its_mapping_named(tmp_path):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes())
+    mapping = path.with_suffix(".toml")
+    _begun(tmp_path / "run", source_of(path).load())
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for found in (path, mapping):
+        shutil.copy(found, moved)
+    _continues(tmp_path / "run", source_of(moved / "arm.csv").load())
+    mapping.write_text(mapping.read_text().replace('rewards = "r"', 'rewards = "t"'))
+    with pytest.raises(ValueError, match=r"The columns of .*arm\.csv, or .* are not those .* up to update 0; restore"):
+        _continues(tmp_path / "run", source_of(path).load())
+    _continues(tmp_path / "run", source_of(path).load(), new_phase=True)
+
+
+def test_converted_data_must_keep_the_record_of_the_episodes_that_they_hold_out(tmp_path):
+    dones = [[0, 0, 0, 1], [0, 0, 1], [0, 0, 0, 0, 1]]
+    mask = {"mask/valid": np.array([b"demo_1"])}
+    path = recorded_files.write_robomimic(tmp_path / "lift.hdf5", recorded_files.episodes(), dones, mask)
+    convert(source_of(path).recording(), tmp_path / "lift.npz", quiet=True)
+    _begun(tmp_path / "run", load_logs(tmp_path / "lift.npz"))
+    _continues(tmp_path / "run", load_logs(tmp_path / "lift.npz"))
+    (tmp_path / "lift.npz.json").unlink()
+    with pytest.raises(ValueError, match=r"the episodes that its record holds out, are not those .* restore .* record"):
+        _continues(tmp_path / "run", load_logs(tmp_path / "lift.npz"))
+
+
+@pytest.mark.parametrize(("key", "was", "now"), [("observation", "x", "y"), ("action", "u", "v")])
+def test_a_new_phase_whose_columns_are_in_another_order_is_refused(tmp_path, key, was, now):
+    path = recorded_files.write_table(tmp_path / "arm.csv", recorded_files.episodes())
+    _begun(tmp_path / "run", source_of(path).load())
+    swapped = path.with_suffix(".toml").read_text().replace(f'"{was}", "{now}"', f'"{now}", "{was}"')
+    (tmp_path / "swapped.toml").write_text(swapped)
+    other = source_of(path, columns=tmp_path / "swapped.toml").load()
+    with pytest.raises(
+        ValueError, match=f"arm.csv has {now} in column 0 of its {key}s, where the run .* has {was}; give"
+    ):
+        _continues(tmp_path / "run", other, new_phase=True)
 
 
 def _as_version_0_1_0(directory: Path) -> None:

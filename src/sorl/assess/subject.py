@@ -10,6 +10,7 @@ import numpy as np
 from sorl.config.changes import changes
 from sorl.config.options import DataConfig, TrainConfig, read_config
 from sorl.data.loaded import LoadedData
+from sorl.data.recorded.origin import held_out, refuse_other_columns
 from sorl.data.sources import Source
 from sorl.data.transitions import Dataset
 from sorl.policy import Policy, load_policy
@@ -52,6 +53,8 @@ def load_subject(path: Path, *, seed: int | None, env: str | None, data: DataCon
             "them on the device; give a part of them with --data, or leave --data.residence out."
         )
     _refuse_misfit(path, policy, loaded)
+    for record in _trained_on(policy)[:1]:
+        refuse_other_columns(loaded.provenance["path"], loaded.provenance, record, "the policy's training")
     if loaded.validation is None:
         raise ValueError(
             "The data hold no held-out episodes, on which a policy is judged; give a --data.validation-fraction above "
@@ -111,7 +114,7 @@ def _caution(policy: Policy, data: LoadedData) -> str:
     phases = [record for record in _trained_on(policy) if "sha256" in record]
     if not phases or "sha256" not in now:
         return ""
-    same = [record for record in phases if record["sha256"] == now["sha256"]]
+    same = [record for record in phases if all(record.get(name) == now.get(name) for name in ("sha256", "columns"))]
     if not same:
         return "These data are not those that the policy was trained on."
     if all(_split(record) == _split(now) for record in same):
@@ -123,9 +126,9 @@ def _caution(policy: Policy, data: LoadedData) -> str:
 
 
 def _split(record: dict[str, Any]) -> Any:
-    """What decides which episodes are held out: the digest of a second file, or how they were drawn."""
+    """What decides which episodes are held out: the digest of a second file, or how they were drawn or named."""
     validation = record.get("validation") or {}
-    return [validation.get(name) for name in ("sha256", "by", "fraction", "seed")]
+    return [*(validation.get(name) for name in ("sha256", "by", "fraction", "seed")), held_out(record.get("about"))]
 
 
 def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:

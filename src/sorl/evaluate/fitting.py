@@ -1,12 +1,10 @@
 """Checks that a policy, or the logs for its training, fit an environment."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from sorl.data.normalisation import Normalisation
-from sorl.data.recorded.origin import recorded_environment
 from sorl.environments.pool import Environments
 
 
@@ -47,17 +45,4 @@ def refuse_misfit(
         raise ValueError(
             f"{about_actions} from {low[column]} to {high[column]} in column {column}, but {environments.env_name} "
             f"accepts only {least[column]} to {most[column]}; {remedy}."
-        )
-
-
-def refuse_other_order(env_name: str, provenance: Mapping[str, Any]) -> None:
-    """Raises a `ValueError` if logs of this environment may have the parts of its observations in another order.
-
-    **Arguments:** `provenance` of the logs, which names the environment that they were recorded in, with these parts.
-    """
-    recorded = recorded_environment(provenance)
-    if recorded and recorded != env_name and recorded.partition("[")[0] == env_name.partition("[")[0]:
-        raise ValueError(
-            f"The logs have the observations of {recorded}, which {env_name} may give in another order; give "
-            f"--env '{recorded}'."
         )

@@ -42,6 +42,8 @@ ARRAY_BYTES = 128
 """The minimum size of an array in the payload, which limits the number of layers by the size of the payload."""
 LONGEST_REASON = 300
 """Maximum number of characters of an error about a header, which may quote parts of it."""
+NAMES = ("observation_names", "action_names", "observation_keys", "columns", "left_out", "unused_keys")
+"""Entries of a provenance that name columns of the data."""
 KINDS = ("seed", "member")
 """What the number in the name of a policy file is: a training seed, or in a population the number of a member."""
 SUFFIX = ".sorl"
@@ -165,7 +167,9 @@ def write(path: Path, content: Content) -> None:
 def without_directories(provenance: Any) -> Any:
     """Copies JSON with absolute paths reduced to their last component, because directories identify users."""
     if isinstance(provenance, dict):
-        return {key: without_directories(value) for key, value in provenance.items()}
+        # Names of columns may begin with a slash too, as those of ROS topics do.
+        names = {key: value for key, value in provenance.items() if key in NAMES and not isinstance(value, str)}
+        return {key: without_directories(value) for key, value in provenance.items()} | names
     if isinstance(provenance, list | tuple):
         return [without_directories(value) for value in provenance]
     if isinstance(provenance, str):

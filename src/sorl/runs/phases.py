@@ -1,9 +1,12 @@
 """The phases of a run: the data that it was trained on, and the update from which each data set was used."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sorl.data.recorded.origin import held_out
 from sorl.system.files import read_json
 
 
@@ -32,9 +35,15 @@ def _is_phase(found: Any) -> bool:
 
 
 def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str | None]:
-    """The SHA-256 of the training data, and of the validation data if they have their own file (else None)."""
+    """The SHA-256 of the training data, and of the validation data if they have their own file (else None).
+
+    And, under `reading`, that of what a file beside the data says of them: the columns of a table, and the episodes
+    that converted data hold out (None: nothing).
+    """
     validation = provenance.get("validation") or {}
-    return {"training": provenance["sha256"], "validation": validation.get("sha256")}
+    said = [provenance.get("columns"), held_out(provenance.get("about")) or None]
+    reading = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest() if any(said) else None
+    return {"training": provenance["sha256"], "validation": validation.get("sha256"), "reading": reading}
 
 
 def expected_data(directory: Path, step: int, saved: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -13,6 +13,7 @@ from sorl.agents.modules import module_option
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.data.normalisation import Normalisation
+from sorl.data.recorded.origin import refuse_other_order
 from sorl.policy import Policy, load_policy, policy_path, seed_record
 from sorl.policy.file import SUFFIX, find_policy
 from sorl.pretrained.store import is_name, own_index
@@ -66,12 +67,14 @@ class Run:
     def in_environment(self, env: str | None) -> "Run":
         """The same run with an environment to evaluate in; a run that was trained with an environment keeps it.
 
-        Raises a `ValueError` if it was trained with another environment.
+        Raises a `ValueError` if it was trained with another environment, or if this one may give the observations of
+        its logs in another order.
         """
         if env is None or env == self.config.env:
             return self
         if self.config.env is not None:
             raise ValueError(f"{self.directory} was trained with the environment {self.config.env}; leave --env out.")
+        refuse_other_order(env, self.data)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, env=env))
 
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, Policy]:

@@ -18,8 +18,9 @@ from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.data import LoadedData, summary
 from sorl.data.normalisation import Normalisation
+from sorl.data.recorded.origin import refuse_other_order
 from sorl.environments.serial import SerialEnvironments
-from sorl.evaluate.fitting import refuse_misfit, refuse_other_order
+from sorl.evaluate.fitting import refuse_misfit
 from sorl.runs import run as runs
 from sorl.runs.directory import sole_trainer
 from sorl.runs.metrics import Sink

@@ -9,8 +9,9 @@ from typing import Any
 from sorl.config.changes import by_dotted_name
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
+from sorl.data.recorded.origin import refuse_other_columns
 from sorl.runs.metrics import check_rows, read_metrics, read_timings
-from sorl.runs.phases import expected_data, fingerprint
+from sorl.runs.phases import expected_data, fingerprint, phases
 from sorl.runs.versions import refuse_other_numerics
 from sorl.train.checkpoints import CheckpointError, Checkpoints
 from sorl.train.loop import TrainState
@@ -21,6 +22,7 @@ FREE = {
     "evaluation.workers",
     "evaluation.step_timeout",
     "data.path",
+    "data.columns",
     "data.directory",
     "data.mirrors",
     "data.download",
@@ -56,6 +58,8 @@ def restore(
     **Raises:** a `CheckpointError` if the checkpoint is missing or damaged, and a `ValueError` that names the
     differences if the options, data or rows differ from those that the checkpoint was saved with.
     """
+    if new_phase and (begun := phases(directory)):
+        refuse_other_columns(provenance["path"], provenance, begun[0]["data"], f"the run in {directory}")
     # A run without a checkpoint starts from the beginning.
     path = directory / "checkpoints"
     if not path.is_dir():
@@ -122,7 +126,13 @@ def _check_options(directory: Path, step: int, before: Mapping[str, Any], config
 
 def _check_data(directory: Path, step: int, saved: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> None:
     expected, found = expected_data(directory, step, saved) or {}, fingerprint(provenance)
-    for split in expected:
+    for split in expected:  # a checkpoint of an earlier version has no reading
+        if split == "reading" and expected[split] != found[split]:
+            raise ValueError(
+                f"The columns of {provenance['path']}, or the episodes that its record holds out, are not those that "
+                f"the run in {directory} was trained on up to update {step}; restore the TOML file or the record "
+                "beside it, or add --new-phase to continue with these."
+            )
         if expected[split] != found[split]:
             raise ValueError(
                 f"The {split} data {provenance['path']} are not those that the run in {directory} was trained on up "

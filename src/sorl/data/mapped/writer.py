@@ -21,7 +21,7 @@ from sorl.data.mapped.manifest import (
     read_manifest,
 )
 from sorl.data.mapped.reader import open_arrays
-from sorl.data.recorded.origin import held_out
+from sorl.data.recorded.origin import held_out, refuse_other_columns
 from sorl.system.files import whole_directory
 
 
@@ -249,12 +249,17 @@ def join(
     the shards are kept; otherwise they are removed at the end.
 
     **Returns:** the directory. Raises as `MappedWriter` and `read_manifest` do, and a `ValueError` if there is no
-    shard, if one is named twice or holds another or the result, or if their action ranges differ.
+    shard, if one is named twice, is a link that would be removed, or holds another or the result, or if their action
+    ranges or the order of their columns differ.
     """
     if isinstance(shards, str | pathlib.Path):
         raise ValueError(f"The shards are {shards}, one name; give a list of data directories.")
     paths = [pathlib.Path(shard) for shard in shards]
     _refuse_none_or_twice(path, paths)
+    if not keep and (links := [shard for shard in paths if shard.is_symlink()]):
+        raise ValueError(
+            f"The shard {links[0]} is a link, which cannot be removed; name its directory, or keep shards."
+        )
     manifests = [read_manifest(shard) for shard in paths]
     first = manifests[0]
     for shard, manifest in zip(paths, manifests, strict=True):
@@ -263,6 +268,7 @@ def join(
                 f"The action range of {shard} is {manifest.action_range}, that of {paths[0]} {first.action_range}; "
                 "write all shards with the same."
             )
+        refuse_other_columns(shard, manifest.provenance, first.provenance, str(paths[0]))
     kept = _joined_provenance(manifests) if provenance is None else provenance
     with MappedWriter(path, provenance=kept, action_range=first.action_range) as writer:
         for shard in paths:

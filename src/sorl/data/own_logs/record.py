@@ -1,10 +1,17 @@
 """What the record beside a converted npz file says of the file's source."""
 
+import os
 import pathlib
 from typing import Any
 
 from sorl.data import records
 from sorl.system.files import read_json
+
+
+def record_of(path: pathlib.Path) -> pathlib.Path:
+    """The path of the record of own logs; for a link without one beside it, of the file that it leads to."""
+    beside = records.record_path(path)
+    return beside if beside.exists() else records.record_path(pathlib.Path(os.path.realpath(path)))
 
 
 def is_converted(path: pathlib.Path) -> bool:
@@ -20,7 +27,7 @@ def about(path: pathlib.Path, sha256: str) -> tuple[Any, str | None]:
     **Returns:** `Recording.about` of the source, or None without a record; and one sentence if the file is not the one
     that was recorded, else None.
     """
-    beside = records.record_path(path)
+    beside = record_of(path)
     content = _content(path)
     if "about" not in content or content.get("sha256") == sha256:
         return content.get("about"), None
@@ -33,6 +40,6 @@ def about(path: pathlib.Path, sha256: str) -> tuple[Any, str | None]:
 def _content(path: pathlib.Path) -> dict[str, Any]:
     """The record beside a file; empty without one."""
     try:
-        return read_json(records.record_path(path))
+        return read_json(record_of(path))
     except (ValueError, FileNotFoundError):  # a file of this name may be the user's own, and of any form
         return {}

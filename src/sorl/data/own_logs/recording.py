@@ -11,7 +11,7 @@ from sorl.data import checks, npz, records
 from sorl.data.mapped.manifest import is_data_directory, refuse_missing, refuse_other_directory
 from sorl.data.mapped.recording import recording as directory_recording
 from sorl.data.own_logs.file import SCALE, WIDE, read_header, refuse_wrong_scale
-from sorl.data.own_logs.record import about
+from sorl.data.own_logs.record import about, record_of
 from sorl.data.recorded.episodes import LoggedEpisode, Recording
 from sorl.data.recorded.origin import with_origin
 from sorl.data.recorded.rewards import RewardRule
@@ -52,7 +52,7 @@ def recording(path: Path) -> Recording:
 
 def _with_record(found: Recording) -> Recording:
     """The recording with what the file's record says of it, if the record is of this file."""
-    if not records.record_path(found.path).exists():
+    if not record_of(found.path).exists():
         return found
     recorded, note = about(found.path, records.fingerprint(found.path)["sha256"])
 

@@ -64,6 +64,14 @@ class Mapping:
         single = [getattr(self, name) for name in NAMES[2:] if getattr(self, name) is not None]
         return [*dict.fromkeys([*self.observations, *self.actions, *(self.next_observations or ()), *single])]
 
+    def to_json(self) -> dict[str, Any]:
+        """The entries that are given, JSON-able."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
+
     @property
     def says_ends(self) -> bool:
         """Whether a column tells terminations from time-outs."""

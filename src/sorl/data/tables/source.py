@@ -57,4 +57,5 @@ class TableFile(RecordedSource):
             table = ParquetTable(path, [path])
         else:
             table = CsvTable(path)
-        return recording(table, mapping, RewardRule.of(self.reward), f"{self.FORMS[suffix]} table", [path])
+        found = recording(table, mapping, RewardRule.of(self.reward), f"{self.FORMS[suffix]} table", [path])
+        return dataclasses.replace(found, details={**found.details, "columns": mapping.to_json()})
