@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from sorl import load_policy
-from sorl.agents import Fql, Ifql, Sorl, SorlPlus, SorlReleased
+from sorl.agents import Fql, Ifql, Sorl, SorlPlus, SorlReleased, Srpo
 from sorl.config import presets
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig, read_config
 from sorl.runs import directory as run_directory
 from sorl.runs.metrics import read_metrics
 from sorl.train import __main__ as train
-from sorl.train.summary import BEST_OF_N, hints, next_commands
+from sorl.train.summary import BEST_OF_N, hints, next_commands, untrained_policy
 
 from .. import synthetic
 
@@ -248,6 +248,15 @@ def test_the_hint_on_best_of_n_is_for_agents_that_act_with_one_candidate(tmp_pat
     assert hints(presets.own_logs(tmp_path / "logs.npz")) == []
     for agent in (Ifql(), SorlPlus(backup_candidates=4)):
         assert hints(dataclasses.replace(presets.quickstart(), agent=agent)) == []
+
+
+@pytest.mark.parametrize(("updates", "told"), [(40, 1), (41, 0)])
+def test_a_run_that_ends_before_its_policy_is_trained_is_told(updates, told):
+    agent = Srpo(pretraining_updates=40)
+    config = dataclasses.replace(presets.quickstart(agent=Srpo), agent=agent, updates=updates)
+    sentence = "warning: Srpo trains its policy only after 40 updates; give more --updates than these."
+    assert untrained_policy(config) == hints(config) == [sentence] * told
+    assert untrained_policy(dataclasses.replace(presets.quickstart(), updates=1)) == []
 
 
 def test_next_commands_work_where_they_are_printed(tmp_path):

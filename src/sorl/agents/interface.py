@@ -50,6 +50,11 @@ class AbstractAgent(eqx.Module):
         """The window that a transition spans, from the fields `n_step` and `chunk`; default: one step."""
         return Window(getattr(self, "n_step", 1), getattr(self, "chunk", 1))
 
+    @property
+    def updates_before_policy(self) -> int:
+        """Number of first updates that do not train the policy; if a run has no more, its policy is untrained."""
+        return 0
+
     @abc.abstractmethod
     def init(self, observation_size: int, action_size: int, *, key: Key[Array, ""]) -> PyTree:
         """Creates the initial training state of one seed.

@@ -137,6 +137,11 @@ class Srpo(AbstractAgent):
         )
 
     @property
+    def updates_before_policy(self) -> int:
+        """As in `AbstractAgent`: phase one."""
+        return self.pretraining_updates
+
+    @property
     def actor(self) -> DeterministicActor:
         """The deterministic policy."""
         return actor_of(DeterministicActor, self)

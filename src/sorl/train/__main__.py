@@ -32,6 +32,7 @@ from sorl.train.ending import show_ending
 from sorl.train.hosts import Hosts, leading, together
 from sorl.train.session import Session
 from sorl.train.sinks import TensorBoardSink, WandbSink
+from sorl.train.summary import untrained_policy
 from sorl.train.trainer import follow
 
 
@@ -84,6 +85,8 @@ def _train_in(
         runs.create(directory, config)
     print(summary.text(data.provenance["summary"]))
     print(f"  {'residence':<10} {data.residence.residence}: {data.residence.reason}", flush=True)
+    for warning in untrained_policy(config):
+        print(warning, flush=True)
     session = Session(
         config,
         directory,

@@ -63,7 +63,16 @@ def hints(config: TrainConfig) -> list[str]:
     """What to know before the next commands: that of best of N, for agents that can use it and do not by themselves."""
     budgets = config.agent.actor.budgets
     mentioned = config.env is not None and budgets.other_candidates and budgets.usual.candidates == 1
-    return [BEST_OF_N] if mentioned else []
+    return untrained_policy(config) + ([BEST_OF_N] if mentioned else [])
+
+
+def untrained_policy(config: TrainConfig) -> list[str]:
+    """One sentence if the run ends before its agent trains the policy; else nothing."""
+    before = config.agent.updates_before_policy
+    if config.updates > before:
+        return []
+    name = type(config.agent).__name__
+    return [f"warning: {name} trains its policy only after {before:,} updates; give more --updates than these."]
 
 
 def _show_headline(config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
