@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +173,9 @@ def test_the_digest_of_settings_does_not_depend_on_seeds_and_places():
     others = [dataclasses.replace(one, seeds=(5,)), dataclasses.replace(one, data=moved)]
     assert {settings_digest(other) for other in others} == {settings_digest(one)} and len(settings_digest(one)) == 16
     assert settings_digest(dataclasses.replace(one, updates=7)) != settings_digest(one)
+    own = presets.own_logs(Path("logs.csv"))
+    mapped = dataclasses.replace(own, data=dataclasses.replace(own.data, columns=Path("other.toml")))
+    assert settings_digest(mapped) != settings_digest(own)
 
 
 def test_a_file_describes_the_same_grid(tmp_path):

@@ -155,7 +155,7 @@ def with_joined_options(words: Sequence[str]) -> list[str]:
 def settings_digest(config: TrainConfig) -> str:
     """A digest of the options that a run's numbers depend on, except its seeds: 16 hexadecimal digits."""
     options = to_json(config)
-    for name in {"seeds", *FREE} - {"updates"}:
+    for name in {"seeds", *FREE} - {"updates", "data.columns"}:  # another mapping file may be other data
         *path, last = name.split(".")
         part = options
         for key in path:

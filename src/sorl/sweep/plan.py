@@ -24,8 +24,8 @@ from sorl.train.resuming import FREE
 
 CONFIG = "planned.json"
 """The file in a run directory with the options that the run is started with."""
-NOT_COMPARED = FREE - {"updates", "data.path"}
-"""Options in which runs of one sweep may differ; not the path of the data, because other files may be other data."""
+NOT_COMPARED = FREE - {"updates", "data.path", "data.columns"}
+"""Options in which runs of one sweep may differ; not the paths of the data, because other files may be other data."""
 
 
 @dataclasses.dataclass(frozen=True)
