@@ -369,3 +369,12 @@ def test_an_environment_that_the_logs_do_not_fit_is_refused_before_training(logs
     assert train.main(words) == 2
     assert re.search(expected, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_a_signal_stops_before_it_begins_is_not_said_to_have_a_checkpoint(tmp_path):
+    module = tmp_path / "stops.py"
+    module.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", encoding="utf-8")
+    words = ["--agent-module", str(module), "--run-dir", str(tmp_path / "run")]
+    ended = subprocess.run([sys.executable, "-m", "sorl.train", *words], capture_output=True, text=True)
+    assert ended.stderr == "Stopped by SIGTERM; if there is a checkpoint, continue with --resume, else start again.\n"
+    assert ended.returncode == 143 and not (tmp_path / "run").exists()

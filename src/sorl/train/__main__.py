@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
 
-    entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
+    entry.run("sorl.train.__main__", stopped="if there is a checkpoint, continue with --resume, else start again")
 
 import re
 import sys
