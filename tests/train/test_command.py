@@ -378,3 +378,10 @@ def test_a_run_that_a_signal_stops_before_it_begins_is_not_said_to_have_a_checkp
     ended = subprocess.run([sys.executable, "-m", "sorl.train", *words], capture_output=True, text=True)
     assert ended.stderr == "Stopped by SIGTERM; if there is a checkpoint, continue with --resume, else start again.\n"
     assert ended.returncode == 143 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option, package", [("--tensorboard", "tensorboardX"), ("--wandb", "wandb")])
+def test_a_missing_package_is_refused_before_the_data_are_loaded(option, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert train.main(["--data", str(tmp_path / "none.npz"), "--run-dir", str(tmp_path / "run"), option]) == 2
+    assert f"logging needs {package}, which is not installed" in capsys.readouterr().err
