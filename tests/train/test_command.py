@@ -369,3 +369,19 @@ def test_an_environment_that_the_logs_do_not_fit_is_refused_before_training(logs
     assert train.main(words) == 2
     assert re.search(expected, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_a_signal_stops_before_it_begins_is_not_said_to_have_a_checkpoint(tmp_path):
+    module = tmp_path / "stops.py"
+    module.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", encoding="utf-8")
+    words = ["--agent-module", str(module), "--run-dir", str(tmp_path / "run")]
+    ended = subprocess.run([sys.executable, "-m", "sorl.train", *words], capture_output=True, text=True)
+    assert ended.stderr == "Stopped by SIGTERM; if there is a checkpoint, continue with --resume, else start again.\n"
+    assert ended.returncode == 143 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option, package", [("--tensorboard", "tensorboardX"), ("--wandb", "wandb")])
+def test_a_missing_package_is_refused_before_the_data_are_loaded(option, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert train.main(["--data", str(tmp_path / "none.npz"), "--run-dir", str(tmp_path / "run"), option]) == 2
+    assert f"logging needs {package}, which is not installed" in capsys.readouterr().err

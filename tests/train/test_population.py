@@ -138,6 +138,10 @@ def test_a_population_is_resumed_as_if_never_stopped(tmp_path, data, trained):
             ["agent.discount", "0.9", "0.8", "--agent.discount", "0.5"],
             "population varies agent.discount, which the command line also sets to one value; leave one of the two out",
         ),
+        (
+            ["agent.discount", "0.9", "0.8", "--population", "agent.learning-rate", "0.1", "0.2"],
+            "--population is given more than once; name all fields behind one",
+        ),
         (["3", "agent.discount", "0.9"], "--population: 3 has no field; give a field of the agent before its values"),
     ],
 )

@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     from sorl.system import entry  # before the other imports, which take seconds
 
-    entry.run("sorl.train.__main__", stopped="continue from the last checkpoint with --resume")
+    entry.run("sorl.train.__main__", stopped="if there is a checkpoint, continue with --resume, else start again")
 
 import re
 import sys
@@ -31,7 +31,7 @@ from sorl.train.devices import connect, make_mesh
 from sorl.train.ending import show_ending
 from sorl.train.hosts import Hosts, leading, together
 from sorl.train.session import Session
-from sorl.train.sinks import TensorBoardSink, WandbSink
+from sorl.train.sinks import TensorBoardSink, WandbSink, refuse_missing
 from sorl.train.summary import untrained_policy
 from sorl.train.trainer import follow
 
@@ -75,6 +75,7 @@ def _train_in(
     # Checks come before slow work, and config.json is written after the data are loaded: a failed start leaves nothing.
     if not options.resume:
         runs.refuse_existing(directory)
+    refuse_missing(tensorboard=options.tensorboard, wandb=options.wandb)
     if options.compilation_cache:
         compilation.enable_cache()
     print(f"Settings: {source}\nRun directory: {directory}", flush=True)

@@ -115,6 +115,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     # The agent's word is moved to the front, so that its options may follow anywhere (without it tyro does not know
     # "--agent.no-.."). Help without an agent lists all of them.
     chosen = [] if asked_for_help and named is None else [f"agent:{word(type(default.agent))}"]
+    if arguments.count("--population") > 1:  # the last one would silently replace the others
+        raise ValueError("--population is given more than once; name all fields behind one.")
     parsed = entry.parse(
         Arguments,
         chosen + [argument for argument in arguments if argument not in agent_words()],

@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
+_TENSORBOARD = "tensorboardX", "TensorBoard", "tensorboard"
+_WANDB = "wandb", "Weights & Biases", "wandb"
+
+
+def refuse_missing(*, tensorboard: bool, wandb: bool) -> None:
+    """Raises an `ImportError`, one sentence, if the package of a sink is not installed."""
+    for names in [_TENSORBOARD] * tensorboard + [_WANDB] * wandb:
+        _import(*names)
+
+
 class TensorBoardSink:
     """Copies rows to TensorBoard, one run per seed: `directory/seed_0`, ...; with the kind `member`, one per member.
 
@@ -17,7 +27,7 @@ class TensorBoardSink:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, kind: str = "seed", resume_step: int | None = None):
-        self._package = _import("tensorboardX", "TensorBoard", extra="tensorboard")
+        self._package = _import(*_TENSORBOARD)
         self._directory, self._kind = Path(directory), kind
         self._purge_step = None if resume_step is None else resume_step + 1
         self._writers: dict[int, Any] = {}
@@ -56,7 +66,7 @@ class WandbSink:
         kind: str = "seed",
         config: Mapping[str, Any] | None = None,
     ):
-        package = _import("wandb", "Weights & Biases", extra="wandb")
+        package = _import(*_WANDB)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         id_file = directory / "run_id.txt"
@@ -82,7 +92,7 @@ class WandbSink:
         self._run.finish()
 
 
-def _import(package: str, product: str, *, extra: str) -> Any:
+def _import(package: str, product: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
