@@ -105,6 +105,30 @@ def test_pictures_are_those_of_the_environment():
 
 
 @pytest.mark.parametrize(
+    ("picture", "error", "expected"),
+    [
+        (
+            lambda: {}["camera"],
+            RuntimeError,
+            r"failed to render: KeyError: 'camera' \(line \d+ of test_gymnasium.py\)\.$",
+        ),
+        (
+            lambda: np.full((4, 6, 3), 0.5),
+            ValueError,
+            "gave an image of type float64; give whole numbers from 0 to 255",
+        ),
+        (lambda: None, ValueError, "gave an image of type object; give whole numbers"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_sentence(picture, error, expected, monkeypatch):
+    environment = GymnasiumEnvironment(f"{TOYS}:Reach-v0", pictures=True)
+    environment.reset(0)
+    monkeypatch.setattr(f"{TOYS}.Reach.render", lambda self: picture())
+    with pytest.raises(error, match=f"^{TOYS}:Reach-v0 {expected}"):
+        environment.render()
+
+
+@pytest.mark.parametrize(
     ("name", "error", "expected"),
     [
         ("gymnasium:", ValueError, "^The environment is 'gymnasium:'; give MODULE:ID, such as gymnasium:Pendulum-v1"),
