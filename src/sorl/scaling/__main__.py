@@ -232,9 +232,9 @@ def _unusual(run: Run, pair: Pair) -> str:
 def _choice(pairs: Sequence[Pair]) -> str:
     best, measure = best_pair(pairs), measure_of_pairs(pairs)
     return (
-        f"Best: {sizes(best)}, {measure.name} {measure.text(best[measure.name])} at {best['latency_ms']:.3g} ms; of "
-        f"the pairs that do no worse than {sizes(pairs[0])} it has the highest {measure.name}, and of equals it is the "
-        "fastest."
+        f"Best: {sizes(best)}, {measure.name} {measure.text(best[measure.name])} at {best['latency_p95_ms']:.3g} ms "
+        f"(p95); of the pairs that do no worse than {sizes(pairs[0])} it has the highest {measure.name}, and of equals "
+        "it is the fastest."
     )
 
 
