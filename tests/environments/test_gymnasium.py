@@ -156,6 +156,7 @@ def test_what_cannot_be_played_is_refused_in_one_sentence(name, error, expected)
     [
         ("Broken", "gave an observation that is not finite: column 0 is nan; repair"),
         ("Ragged", r"an observation of shape \[2\], but its space says \[1\]; repair"),
+        ("Named", r"gave the observation array\(\{'hand': 0.0\}, dtype=object\), which is no array of numbers"),
         ("Halfway", "gave the success 0.3; give True or False, or leave it out"),
         ("Wordy", "gave the success 'no'; give True or False, or leave it out"),
         ("Unpriced", "gave the reward 'much'; give a finite number"),

@@ -110,7 +110,13 @@ class GymnasiumEnvironment:
         return image.astype(np.uint8, copy=False)
 
     def _checked(self, observation: Any) -> Float[np.ndarray, " observation"]:
-        values = np.asarray(observation, np.float64)
+        try:
+            values = np.asarray(observation, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._name} gave the observation {repr(observation)[:100]}, which is no array of numbers as its "
+                "space says; repair the environment."
+            ) from error
         if values.shape != self._observations.shape:
             found, expected = list(values.shape), list(self._observations.shape)
             raise ValueError(
