@@ -149,10 +149,12 @@ def test_a_reported_success_is_the_score(reach, tmp_path, capsys):
         assert 0 <= row["success_low"] <= row["successes"] / 4 <= row["success_high"] <= 1
     assert "success as the environment reports it" in capsys.readouterr().out
     words = ["--inference-steps", "1", "2", "--candidates", "1", "--episodes", "4", "--timing-seconds", "0", "--quiet"]
-    pairs = scaling.main(
-        tyro.cli(scaling.Config, args=[str(reach), *words, "--batch-size", "2", "--out", str(tmp_path)])
-    )
+    config = tyro.cli(scaling.Config, args=[str(reach), *words, "--batch-size", "2", "--out", str(tmp_path)])
+    pairs = scaling.main(config)
     assert [pair["success"] for pair in pairs] == [sum(row["success"]) / 4 for row in rows]
+    assert "delete that directory" not in capsys.readouterr().out
+    assert scaling.main(config) == pairs
+    assert "toys:Reach-v0 has changed since, delete that directory" in capsys.readouterr().out
     assert len(load_policy(tmp_path / "policy-seed-0.sorl").scores) == 2
 
 

@@ -105,6 +105,30 @@ def test_pictures_are_those_of_the_environment():
 
 
 @pytest.mark.parametrize(
+    ("picture", "error", "expected"),
+    [
+        (
+            lambda: {}["camera"],
+            RuntimeError,
+            r"failed to render: KeyError: 'camera' \(line \d+ of test_gymnasium.py\)\.$",
+        ),
+        (
+            lambda: np.full((4, 6, 3), 0.5),
+            ValueError,
+            "gave an image of type float64; give whole numbers from 0 to 255",
+        ),
+        (lambda: None, ValueError, "gave an image of type object; give whole numbers"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_sentence(picture, error, expected, monkeypatch):
+    environment = GymnasiumEnvironment(f"{TOYS}:Reach-v0", pictures=True)
+    environment.reset(0)
+    monkeypatch.setattr(f"{TOYS}.Reach.render", lambda self: picture())
+    with pytest.raises(error, match=f"^{TOYS}:Reach-v0 {expected}"):
+        environment.render()
+
+
+@pytest.mark.parametrize(
     ("name", "error", "expected"),
     [
         ("gymnasium:", ValueError, "^The environment is 'gymnasium:'; give MODULE:ID, such as gymnasium:Pendulum-v1"),
@@ -132,6 +156,7 @@ def test_what_cannot_be_played_is_refused_in_one_sentence(name, error, expected)
     [
         ("Broken", "gave an observation that is not finite: column 0 is nan; repair"),
         ("Ragged", r"an observation of shape \[2\], but its space says \[1\]; repair"),
+        ("Named", r"gave the observation array\(\{'hand': 0.0\}, dtype=object\), which is no array of numbers"),
         ("Halfway", "gave the success 0.3; give True or False, or leave it out"),
         ("Wordy", "gave the success 'no'; give True or False, or leave it out"),
         ("Unpriced", "gave the reward 'much'; give a finite number"),

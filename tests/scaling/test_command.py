@@ -26,6 +26,7 @@ from sorl.functional.verifiers import Min, Softmax
 from sorl.policy import load_policy, policy_path
 from sorl.runs import run as runs
 from sorl.scaling import __main__ as scaling, grid as scaling_grid
+from sorl.scaling.summary import best_pair
 
 from .. import synthetic
 from ..reaching import CUBE, Pool, Reaching, Seldom, make_run
@@ -78,7 +79,8 @@ def test_the_files_hold_a_row_for_each_pair_and_every_episode(reaching, run, cap
     assert all((run / name).read_bytes().startswith(b"\x89PNG") for name in ("scaling.png", "pareto.png"))
     printed = capsys.readouterr().out
     assert f"{CUBE} after 2 updates on generated data, 9 episodes; 2 training seeds, 6 episodes played" in printed
-    assert "Best: (" in printed
+    best = best_pair(pairs)
+    assert re.search(rf"Best: .* at {best['latency_p95_ms']:.3g} ms \(p95\); .* of equals it is the fastest", printed)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from sorl.environments.interface import Step
 from sorl.environments.minari_sets import recorded_packages, recovered_environment
 from sorl.environments.simulators import quiet
 from sorl.environments.spaces import with_vector_observations
+from sorl.system.error_places import users_line
 
 
 class GymnasiumEnvironment:
@@ -92,11 +93,30 @@ class GymnasiumEnvironment:
         return bool(value.item())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
-        """An image of the current state; needs `pictures`, and an environment with the render mode rgb_array."""
-        return np.asarray(self._environment.render(), np.uint8)
+        """An image of the current state; needs `pictures`, and an environment with the render mode rgb_array.
+
+        Raises a `RuntimeError`, one sentence, if the environment fails, and a `ValueError` for no whole numbers.
+        """
+        try:
+            image = np.asarray(self._environment.render())
+        except Exception as error:  # the user's code may raise anything
+            where = users_line(error)
+            place = "" if where is None else f" ({where})"
+            raise RuntimeError(
+                f"{self._name} failed to render: {type(error).__name__}: {_text(error)}{place}."
+            ) from error
+        if image.dtype.kind not in "iu":  # shares of 1 would all become black
+            raise ValueError(f"{self._name} gave an image of type {image.dtype}; give whole numbers from 0 to 255.")
+        return image.astype(np.uint8, copy=False)
 
     def _checked(self, observation: Any) -> Float[np.ndarray, " observation"]:
-        values = np.asarray(observation, np.float64)
+        try:
+            values = np.asarray(observation, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._name} gave the observation {repr(observation)[:100]}, which is no array of numbers as its "
+                "space says; repair the environment."
+            ) from error
         if values.shape != self._observations.shape:
             found, expected = list(values.shape), list(self._observations.shape)
             raise ValueError(

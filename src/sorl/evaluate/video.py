@@ -89,9 +89,10 @@ def _require_renderer(environments: SerialEnvironments) -> None:
         environments[0].render()
     except Exception as error:  # the backends raise different errors, some at import
         if not is_ogbench(environments.env_name):
+            reason = f"{type(error).__name__}: {error}".removesuffix(".")
             raise RuntimeError(
-                f"{environments.env_name} cannot be rendered here ({type(error).__name__}: {error}); install what it "
-                "needs, or leave films out."
+                f"{environments.env_name} cannot be rendered here ({reason}); install what it needs, or leave films "
+                "out."
             ) from error
         raise RuntimeError(
             f"MuJoCo cannot render off screen here (MUJOCO_GL={os.environ['MUJOCO_GL']}: {type(error).__name__}: "

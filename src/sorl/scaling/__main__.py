@@ -19,6 +19,7 @@ from sorl.config.json_form import to_json
 from sorl.config.options import MAX_EPISODES, MAX_WORKERS
 from sorl.config.own_agents import OwnAgents
 from sorl.environments.interface import SuccessTiming
+from sorl.environments.named import is_ogbench
 from sorl.environments.pool import DEFAULT_WORKERS, STEP_TIMEOUT, refuse_timeout
 from sorl.evaluate.options import DecisionOptions
 from sorl.policy import load_policy
@@ -41,7 +42,8 @@ class Config:
     """Measures success and latency of a trained run at every pair of inference steps and candidates.
 
     All pairs play the same episodes. One step with one candidate is always included, and the other pairs are compared
-    with it. If the command is interrupted, run it again to continue. It prints the table and writes it to the run
+    with it. If the command is interrupted, run it again to continue; finished pairs are not played again, even if the
+    code of an environment of your own has changed. It prints the table and writes it to the run
     directory (or --out) with pictures: scaling.csv (a row for each pair), scaling.json (also every episode),
     scaling.png and pareto.png.
     """
@@ -113,7 +115,7 @@ def main(config: Config) -> list[Pair]:
     if left_out := run.left_out(config.seeds):
         print(left_out)
     # Play the missing pairs; finished ones are read from their files.
-    print(_beginning(grid), flush=True)
+    print(_beginning(grid, run.env), flush=True)
     with jax.default_matmul_precision(run.config.matmul_precision):
         workers = min(config.workers, config.episodes)
         grid.finish(workers, step_timeout=config.step_timeout, quiet=config.quiet)
@@ -201,10 +203,11 @@ def _grid(config: Config, run: Run, directory: Path) -> Grid:
 _DEPENDED_ON = ("device", "sorl", "jax", "jaxlib", "equinox", "numpy", "ogbench", "mujoco", "gymnasium")
 
 
-def _beginning(grid: Grid) -> str:
+def _beginning(grid: Grid, env: str) -> str:
     finished, number = len(grid.finished()), len(grid.budgets)
     if finished:
-        return f"{finished} of {number} pairs are finished in {grid.directory}; continuing with the others."
+        changed = "" if is_ogbench(env) else f" If the code of {env} has changed since, delete that directory."
+        return f"{finished} of {number} pairs are finished in {grid.directory}; continuing with the others.{changed}"
     others = grid.directory.parent.exists()
     return f"Playing {number} pairs; each that is finished is kept in {grid.directory}." + (
         " Earlier results beside it are of other policies or settings, and are not used." if others else ""
@@ -232,9 +235,9 @@ def _unusual(run: Run, pair: Pair) -> str:
 def _choice(pairs: Sequence[Pair]) -> str:
     best, measure = best_pair(pairs), measure_of_pairs(pairs)
     return (
-        f"Best: {sizes(best)}, {measure.name} {measure.text(best[measure.name])} at {best['latency_ms']:.3g} ms; of "
-        f"the pairs that do no worse than {sizes(pairs[0])} it has the highest {measure.name}, and of equals it is the "
-        "fastest."
+        f"Best: {sizes(best)}, {measure.name} {measure.text(best[measure.name])} at {best['latency_p95_ms']:.3g} ms "
+        f"(p95); of the pairs that do no worse than {sizes(pairs[0])} it has the highest {measure.name}, and of equals "
+        "it is the fastest."
     )
 
 

@@ -1,7 +1,8 @@
 """Plays and times a grid of compute budgets pair by pair, so that an interrupted grid can be continued.
 
 Every finished pair has its own file. The directory's name is a digest of everything that the numbers depend on
-(policies, episodes, decisions, timing, versions and device), so results of other policies or settings are never mixed.
+(policies, episodes, decisions, timing, versions and device) except the code of a user's own environment, so results of
+other policies or settings are never mixed.
 """
 
 import hashlib
@@ -74,7 +75,7 @@ class Grid:
         self._subject, self._effort = subject, effort
         self.budgets = tuple(budgets)
         self.settings = circumstances | _settings(subject, effort)
-        """Everything that the numbers depend on except the pair itself, ready for JSON."""
+        """What the numbers depend on, except the pair itself and the code of an own environment, ready for JSON."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self.directory = directory / digest[:12]
         """The directory of the finished pairs."""
