@@ -102,7 +102,7 @@ def test_the_directory_itself_may_be_a_link(tmp_path):
         assert (tmp_path / "disk" / ".lock").exists()
 
 
-def _no_package(name, product, *, extra):
+def _no_package(name, product, extra):
     raise ImportError(f"{product} needs {name}")
 
 
