@@ -9,7 +9,7 @@ import pytest
 
 from sorl import Bc, Policy, load_logs
 from sorl.agents import Budget
-from sorl.assess import __main__ as command
+from sorl.assess import __main__ as command, subject
 from sorl.assess.fitted_q import FitOptions
 from sorl.assess.record import read_assessment
 from sorl.assess.subject import load_subject
@@ -69,6 +69,13 @@ def test_a_run_is_judged_on_its_own_held_out_episodes(place, assessed):
         assert one.over_estimation == one.own_value - one.fitted.value
         assert one.gain == pytest.approx(one.fitted.value - assessed.behaviour.fitted.value, abs=1e-4)
         assert one.outside == (0.0, 0.0) and len(one.neighbour_distance) == 2
+
+
+def test_the_record_of_a_table_by_an_earlier_version_is_not_judged_by_its_columns(place):
+    bc, own = load_policy(place / "bc.sorl"), load_logs(place / "logs.npz")
+    policy = dataclasses.replace(bc, provenance=bc.provenance | {"versions": {"data": own.provenance}})
+    table = dataclasses.replace(own, provenance=own.provenance | {"columns": {"rewards": "r"}})
+    assert subject._caution(policy, table) == ""
 
 
 def test_held_out_episodes_that_were_trained_on_are_told(place, tmp_path):

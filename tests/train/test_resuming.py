@@ -286,6 +286,11 @@ def test_the_columns_of_a_table_must_stay_those_that_its_mapping_named(tmp_path)
     for found in (path, mapping):
         shutil.copy(found, moved)
     _continues(tmp_path / "run", source_of(moved / "arm.csv").load())
+    # The record of an earlier version has no columns, and is not judged by them.
+    loaded = source_of(path).load()
+    old = {name: value for name, value in loaded.provenance.items() if name != "columns"}
+    _begun(tmp_path / "old", dataclasses.replace(loaded, provenance=old))
+    _continues(tmp_path / "old", loaded)
     mapping.write_text(mapping.read_text().replace('rewards = "r"', 'rewards = "t"'))
     with pytest.raises(ValueError, match=r"The columns of .*arm\.csv, or .* are not those .* up to update 0; restore"):
         _continues(tmp_path / "run", source_of(path).load())

@@ -114,7 +114,12 @@ def _caution(policy: Policy, data: LoadedData) -> str:
     phases = [record for record in _trained_on(policy) if "sha256" in record]
     if not phases or "sha256" not in now:
         return ""
-    same = [record for record in phases if all(record.get(name) == now.get(name) for name in ("sha256", "columns"))]
+    # The record of a table by an earlier version has no columns.
+    same = [
+        record
+        for record in phases
+        if record["sha256"] == now["sha256"] and record.get("columns") in (None, now.get("columns"))
+    ]
     if not same:
         return "These data are not those that the policy was trained on."
     if all(_split(record) == _split(now) for record in same):

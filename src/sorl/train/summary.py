@@ -60,7 +60,10 @@ def show_results(config: TrainConfig, directory: Path, seeds: Sequence[int], *, 
 
 
 def hints(config: TrainConfig) -> list[str]:
-    """What to know before the next commands: that of best of N, for agents that can use it and do not by themselves."""
+    """What to know before the next commands, as sentences.
+
+    That the policy is untrained; and the effect of best of N, for agents that can use it and do not by themselves.
+    """
     budgets = config.agent.actor.budgets
     mentioned = config.env is not None and budgets.other_candidates and budgets.usual.candidates == 1
     return untrained_policy(config) + ([BEST_OF_N] if mentioned else [])
