@@ -199,6 +199,20 @@ def test_control_characters_of_an_index_do_not_reach_the_terminal(published, tmp
     assert "\n  an arm ]0;title  admin: new\n" in capsys.readouterr().out
 
 
+def test_the_list_says_how_the_scored_decisions_were_made(tmp_path, cache, capsys):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "tiny.sorl").write_bytes(b"x")
+    sizes = {"inference_steps": 4, "candidates": 8}
+    success = {"success": 0.5, "success_low": 0.25, "success_high": 0.75}
+    others = [{"verifier": "min", "noise_scale": 0.5}, {"verifier": None, "noise_scale": 1.0}]
+    write_index(tmp_path, {"scores": [sizes | success | other for other in others]})
+    command.main(command.Config(index=str(tmp_path)))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "    M4N8-min, noise scale 0.5: success 0.500 (0.250 .. 0.750)",
+        "    M4N8: success 0.500 (0.250 .. 0.750)",
+    ]
+
+
 def test_the_packages_own_policy_is_not_copied(cache):
     assert store.fetch(OWN, store.own_index()) == store.PACKAGE / f"{OWN}.sorl"
     assert not cache.exists()

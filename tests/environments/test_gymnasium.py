@@ -55,7 +55,9 @@ def test_every_generator_is_the_episodes_own():
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("Robotics", True), ("Plain", None)], ids=["is_success", "none reported"]
+    ("name", "expected"),
+    [("Robotics", True), ("Empty", True), ("Plain", None)],
+    ids=["is_success", "success without a value", "none reported"],
 )
 def test_success_is_what_the_environment_reports(name, expected):
     environment = GymnasiumEnvironment(f"{TOYS}:{name}-v0")

@@ -58,6 +58,7 @@ def register(name: str, entry: Any = OneStep, steps: int | None = 5, **settings:
 register("Reach", Reach, steps=8)
 register("Endless", steps=None)
 register("Robotics", info={"is_success": 1.0})
+register("Empty", info={"success": None, "is_success": 1.0})
 register("Plain")
 register("Images", observation=Box(0, 255, (8, 8, 3), np.uint8))
 register("Table", observation=Box(-1.0, 1.0, (2, 2), np.float64))

@@ -79,6 +79,12 @@ def test_pairs_that_hurt_are_named_with_the_reason():
     assert sizes(best_pair(pairs)) == (4, 1)
 
 
+@pytest.mark.parametrize(("episodes", "remark"), [(1, ""), (5, ""), (6, "best of N hurts here")])
+def test_a_few_episodes_that_agree_are_no_evidence(episodes, remark):
+    pairs = summarise_grid([record(1, 1, [episodes * [1]]), record(1, 8, [episodes * [0]])])
+    assert (pairs[1]["difference_high"], pairs[1]["remark"]) == (-1.0, remark)
+
+
 def test_table_has_a_line_for_each_pair():
     header, line, *_ = grid_table(summarise_grid([record(1, 1, [[0, 1]], 0.5), record(2, 4, [[1, 1]], 2.0)])).split(
         "\n"

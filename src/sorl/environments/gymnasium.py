@@ -69,7 +69,9 @@ class GymnasiumEnvironment:
             observation, reward, terminated, truncated, info = self._environment.step(
                 np.asarray(action, self._actions.dtype)
             )
-        success = info.get("success", info.get("is_success"))
+        success = info.get("success")
+        if success is None:
+            success = info.get("is_success")
         return (
             self._checked(observation),
             self._reward(reward),

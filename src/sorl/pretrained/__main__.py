@@ -64,7 +64,9 @@ def _printable(line: str) -> str:
 def _score(row: Mapping[str, Any]) -> str:
     measure = SUCCESS if row.get("success") is not None else RETURN
     name = measure.name
-    budget = f"M{row.get('inference_steps', '?')}N{row.get('candidates', '?')}"
+    verifier = "" if row.get("verifier") is None else f"-{row['verifier']}"
+    noise = "" if row.get("noise_scale", 1.0) == 1.0 else f", noise scale {row['noise_scale']}"
+    budget = f"M{row.get('inference_steps', '?')}N{row.get('candidates', '?')}{verifier}{noise}"
     ends = [row.get(key) for key in (name, f"{name}_low", f"{name}_high")]
     if not all(isinstance(end, int | float) for end in ends):
         return f"{budget}: {name} unknown"

@@ -25,11 +25,14 @@ Pair = dict[str, Any]
 - `return` and `length`, means over episodes, and `steps_per_second`, environment steps per second while playing;
 - `latency_ms` and `latency_p95_ms` of a decision for one observation; `batch_latency_ms` and `batch_latency_p95_ms` of
   a decision for `batch_size` observations, and `candidates_per_second` in it;
-- `remark`, a note if the interval shows that the pair hurts, else the empty string.
+- `remark`, a note if the interval, of `FEWEST_EPISODES` or more, shows that the pair hurts, else the empty string.
 """
 
 CANDIDATES_HURT = "best of N hurts here"
 STEPS_HURT = "more steps hurt here"
+
+FEWEST_EPISODES = 6
+"""With fewer episodes no pair is said to hurt, even if all of them agree: five do so by chance in one case of 16."""
 
 
 def summarise_grid(records: Sequence[Record]) -> list[Pair]:
@@ -123,6 +126,8 @@ def _latency(timings: Sequence[dict[str, Any]], candidates: int) -> Pair:
 
 
 def _remark(pair: Pair) -> str:
+    if pair["seeds"] * pair["episodes"] < FEWEST_EPISODES:
+        return ""
     worse = pair["difference_high"] < 0
     if pair["candidates"] > 1 and (worse if pair["gain"] is None else pair["gain_high"] < 0):
         return CANDIDATES_HURT

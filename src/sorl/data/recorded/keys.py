@@ -41,7 +41,9 @@ def chosen_keys(
 
 
 def joined(where: object, parts: Mapping[str, Shaped[np.ndarray, "rows ..."]]) -> Shaped[np.ndarray, "rows size"]:
-    """The arrays side by side as columns, in the widest of their dtypes, which loses nothing.
+    """The arrays side by side as columns, in the widest of their dtypes.
+
+    Whole numbers beside floating-point ones become float64, which rounds those beyond 2^53.
 
     Raises a `ValueError` if their numbers of rows differ.
     """
