@@ -65,7 +65,3 @@ def _collect_all(replies: int) -> None:
 
 def _write(replies: int, message: dict[str, Any]) -> None:
     os.write(replies, json.dumps(message).encode() + b"\n")  # unbuffered, so that nothing remains to write at exit
-
-
-if __name__ == "__main__":
-    main()
