@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any, Literal, Union
 
-from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside as refuse_outside
+from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
 
 
 ANY_WEIGHT = (0.0, MAX_NUMBER)
