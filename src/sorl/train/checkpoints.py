@@ -61,12 +61,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        keep_latest: int = 2,
-        keep_best: int = 1,
-        read_only: bool = False,
+        self, directory: str | os.PathLike[str], *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False
     ):
         if keep_latest < 1 or keep_best < 0:
             raise ValueError(f"keep_latest is {keep_latest} and keep_best {keep_best}; give at least 1 and 0.")

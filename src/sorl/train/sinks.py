@@ -59,11 +59,7 @@ class WandbSink:
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        kind: str = "seed",
-        config: Mapping[str, Any] | None = None,
+        self, directory: str | os.PathLike[str], *, kind: str = "seed", config: Mapping[str, Any] | None = None
     ):
         package = _import(*_WANDB)
         directory = Path(directory)

@@ -12,14 +12,7 @@ from jaxtyping import Shaped
 
 from sorl.data import checks
 from sorl.data.mapped.array_writer import ArrayWriter, written_at_once
-from sorl.data.mapped.manifest import (
-    ARRAY_NAME,
-    EPISODE_ARRAYS,
-    STEPS_NEEDED,
-    ArrayFile,
-    Manifest,
-    read_manifest,
-)
+from sorl.data.mapped.manifest import ARRAY_NAME, EPISODE_ARRAYS, STEPS_NEEDED, ArrayFile, Manifest, read_manifest
 from sorl.data.mapped.reader import open_arrays
 from sorl.data.recorded.origin import held_out, refuse_other_columns
 from sorl.system.files import whole_directory

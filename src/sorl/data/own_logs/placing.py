@@ -60,10 +60,7 @@ def device_datasets(
     """
     layouts = [_Layout.of(log.ends, chosen) for chosen in parts]
     observations = _converted(
-        log.rows.pop("observations"),
-        log.successors,
-        layouts,
-        scales.observation_map(normalisation),
+        log.rows.pop("observations"), log.successors, layouts, scales.observation_map(normalisation)
     )
     actions = log.rows.pop("actions")
     # The action in the extra row is not known; repeat the trajectory's last action.
