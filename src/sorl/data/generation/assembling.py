@@ -67,7 +67,10 @@ def assemble(
         parts = [shard_path(folder, episode) for episode in episodes_of(wanted) if episode[0] == place]
         details = {**settings, "split": split, "episodes": len(parts)}
         path = split_path(directory, wanted.dataset, split, form)
-        (_npz if form == "npz" else _mapped)(parts, path, folder, details)
+        if form == "npz":
+            _npz(parts, path, folder, details)
+        elif not path.exists():  # else a killed process wrote it, and not yet the other split
+            _mapped(parts, path, details)
 
 
 def _npz(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, details: dict[str, Any]) -> None:
@@ -78,10 +81,7 @@ def _npz(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, de
     records.publish(joined, path, {**details, "transitions": int(np.sum(~rows["terminals"]))})
 
 
-def _mapped(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, details: dict[str, Any]) -> None:
-    del folder
-    if path.exists():  # a killed process wrote it, and not yet the other split
-        return
+def _mapped(parts: list[pathlib.Path], path: pathlib.Path, details: dict[str, Any]) -> None:
     with MappedWriter(path, provenance=details) as writer:
         for part in parts:
             rows = shards.read(part)
