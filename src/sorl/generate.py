@@ -46,11 +46,7 @@ def main(config: Config) -> pathlib.Path:
     """Generates the data set, or only the missing episodes if an earlier run was stopped; **returns** its directory."""
     wanted = GeneratedSet.of(config.env, config.episodes, config.seed)
     directory = generate(
-        wanted,
-        directory=config.out,
-        workers=config.workers,
-        worker_timeout=config.worker_timeout,
-        form=config.format,
+        wanted, directory=config.out, workers=config.workers, worker_timeout=config.worker_timeout, form=config.format
     )
     print(f"{wanted.dataset}, generated, {wanted.episodes} + {wanted.validation_episodes} episodes: {directory}")
     return directory

@@ -1,6 +1,6 @@
 """What --dry-run tells: the runs, and their cost from a short measurement."""
 
-from sorl.sweep.estimate import shape_of, show
+from sorl.sweep.estimate import cost_of, shape_of, show
 from sorl.sweep.grid import Grid, expand
 
 from .. import synthetic
@@ -25,3 +25,10 @@ def test_what_a_number_turns_on_is_a_shape_of_its_own(tmp_path):
     population = Grid(("sorl-plus",), options=f"{options} --population agent.cloning-weight 0.1")
     off, on, also_on, varied = (shape_of(planned.config) for planned in (*expand(weights), *expand(population)))
     assert off != on == also_on == varied
+
+
+def test_logs_that_stay_on_the_host_are_measured_too(tmp_path):
+    synthetic.write_logs(tmp_path / "logs.npz")
+    options = f"--data {tmp_path / 'logs.npz'} --data.residence host --agent.hidden-sizes 8 --batch-size 4"
+    (planned,) = expand(Grid(("bc",), options=options))
+    assert cost_of(planned.config).seconds > 0

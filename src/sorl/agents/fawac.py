@@ -8,14 +8,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import FlowActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
-from sorl.agents.shared.flow_agent import (
-    FlowDraws,
-    Metrics,
-    draw_flow,
-    flow_actions,
-    flow_matching_errors,
-    td_loss,
-)
+from sorl.agents.shared.flow_agent import FlowDraws, Metrics, draw_flow, flow_actions, flow_matching_errors, td_loss
 from sorl.agents.shared.published import AGGREGATION, DISCOUNT, Published, rows
 from sorl.data.transitions import Transition
 from sorl.functional import expectile, optimisation, verifiers

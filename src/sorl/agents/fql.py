@@ -166,13 +166,7 @@ class Fql(AbstractAgent):
 
     def _critic_loss(self, critic: CriticEnsemble, state: FqlState, batch: Transition, draws: FlowActorCriticDraws):
         next_action = jnp.clip(jax.vmap(state.one_step)(batch.next_observation, draws.target_noise), -1.0, 1.0)
-        return td_loss(
-            critic,
-            state.target_critic,
-            batch,
-            next_action,
-            aggregation=self.q_aggregation,
-        )
+        return td_loss(critic, state.target_critic, batch, next_action, aggregation=self.q_aggregation)
 
     def _policy_loss(
         self,

@@ -7,12 +7,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from sorl.agents.actors import FlowActor, GeneratorAndCritic, actor_of
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import implicit_values as implicit
-from sorl.agents.shared.flow_agent import (
-    FlowDraws,
-    Metrics,
-    draw_flow,
-    flow_matching_errors,
-)
+from sorl.agents.shared.flow_agent import FlowDraws, Metrics, draw_flow, flow_matching_errors
 from sorl.agents.shared.published import DISCOUNT, Published, rows
 from sorl.data.transitions import Transition
 from sorl.functional import optimisation, verifiers

@@ -211,12 +211,7 @@ class Rebrac(AbstractAgent):
         q_loss = td.policy_q_loss(q[:, None])
         cloning_loss = jnp.mean(jnp.sum((action - batch.action) ** 2, axis=-1))
         loss = self.q_coefficient * q_loss + self.actor_cloning_coefficient * cloning_loss
-        metrics = {
-            "policy_loss": loss,
-            "q_loss": q_loss,
-            "cloning_loss": cloning_loss,
-            "policy_q_mean": jnp.mean(q),
-        }
+        metrics = {"policy_loss": loss, "q_loss": q_loss, "cloning_loss": cloning_loss, "policy_q_mean": jnp.mean(q)}
         return loss, metrics
 
     def _actor_step(self, state: RebracState, batch: Transition) -> RebracState:

@@ -12,12 +12,7 @@ from sorl.agents.actors.shortcut import step_counts
 from sorl.agents.interface import AbstractAgent
 from sorl.agents.shared import sorl_settings
 from sorl.agents.shared.branches import gradient_of_one
-from sorl.agents.shared.shortcut_agent import (
-    SorlDraws,
-    SorlSharedDraws,
-    draw,
-    draw_shared,
-)
+from sorl.agents.shared.shortcut_agent import SorlDraws, SorlSharedDraws, draw, draw_shared
 from sorl.agents.shared.shortcut_losses import policy_gradient, td_loss
 from sorl.agents.sorl import Sorl
 from sorl.data.transitions import Transition
@@ -105,9 +100,7 @@ class SorlReleased(AbstractAgent):
         """Fresh networks, equal to those of `Sorl`, moving averages equal to them, and an empty optimiser."""
         # Pass only the network sizes: under jit the other settings are tracers, and initialisation needs none of them.
         like_sorl = Sorl(
-            hidden_sizes=self.hidden_sizes,
-            critic_hidden_sizes=self.critic_hidden_sizes,
-            critic_heads=self.critic_heads,
+            hidden_sizes=self.hidden_sizes, critic_hidden_sizes=self.critic_hidden_sizes, critic_heads=self.critic_heads
         )
         state = like_sorl.init(observation_size, action_size, key=key)
         trained: Any = state.field, state.critic

@@ -154,12 +154,7 @@ def _initial_state(
     key: Key[Array, ""],
 ) -> FitState:
     critic: Any = CriticEnsemble(
-        observation_size,
-        action_size,
-        hidden_sizes,
-        heads=heads,
-        sees_steps=False,
-        key=jax.random.fold_in(key, _INIT),
+        observation_size, action_size, hidden_sizes, heads=heads, sees_steps=False, key=jax.random.fold_in(key, _INIT)
     )
     critics = jax.tree.map(lambda leaf: jnp.stack([leaf] * policies), critic)
     return FitState(critics, jax.tree.map(jnp.copy, critics), jax.vmap(optimisation.init)(critics))

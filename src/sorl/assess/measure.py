@@ -106,9 +106,7 @@ def assess(
     # Read the results.
     returns, whole = returns_to_go(trajectories, subject.discount), _whole_returns(subject, trajectories, fitted)
     found = [_value(fitted, first, judged, number, earlier[0][number]) for number in range(1 + len(budgets))]
-    sequences = [_sequences(subject, trajectories, None, states, seed)]
-    sequences += [_sequences(subject, trajectories, budget, states, seed) for budget in budgets]
-    jerks = [distance.mean_jerk(own) for own in sequences]
+    jerks = [distance.mean_jerk(_sequences(subject, trajectories, each, states, seed)) for each in (None, *budgets)]
     near = _near_actions(subject, judged)
     behaviour = _behaviour(
         whole[first.numbers], returns.beyond[first.numbers], found[BEHAVIOUR], judged, near, jerks[0], chunk

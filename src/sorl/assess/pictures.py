@@ -37,8 +37,7 @@ def draw_values(axes: Any, found: Assessment) -> None:
 def draw_distances(axes: Any, found: Assessment) -> None:
     """Distance to logged actions in near states, and jerk, as multiples of those of the logs."""
     places, behaviour = np.arange(len(found.budgets)), found.behaviour
-    for dimension in range(len(behaviour.neighbour_distance)):
-        logged = behaviour.neighbour_distance[dimension]
+    for dimension, logged in enumerate(behaviour.neighbour_distance):
         if logged > 0:
             ratios = [one.neighbour_distance[dimension] / logged for one in found.budgets]
             axes.plot(places, ratios, ".", color="C0", label="to neighbours, each dimension" if not dimension else None)

@@ -137,7 +137,7 @@ def _split(record: dict[str, Any]) -> Any:
 
 
 def _refuse_misfit(path: Path, policy: Policy, data: LoadedData) -> None:
-    found = data.train.observations.shape[1], data.train.actions.shape[1]
+    found = data.train.sizes
     expected = policy.observation_size, policy.action_size
     if found != expected:
         raise ValueError(

@@ -51,13 +51,8 @@ class Converted:
             lines.append(("frame rate", f"{found.frame_rate:g} a second"))
         if left_out := [*found.left_out, *(["times"] if self.has_times else [])]:
             lines.append(("left out", _listed(left_out)))
-        if self.held_out:
-            lines.append(
-                (
-                    "held out",
-                    f"{len(self.held_out):,} episode{'s' * (len(self.held_out) > 1)} by the source's own split",
-                )
-            )
+        if count := len(self.held_out):
+            lines.append(("held out", f"{count:,} episode{'s' * (count > 1)} by the source's own split"))
         if self.without_last_state:
             lines.append(("last state", f"unknown after {self.without_last_state:,} episodes"))
         if found.environment:

@@ -40,22 +40,7 @@ _HOMES = {
     "load_ogbench": "sorl.data.ogbench.load",
 }
 
-__all__ = [
-    "Generated",
-    "GeneratedSet",
-    "Hdf5",
-    "LeRobot",
-    "LoadedData",
-    "Logs",
-    "Minari",
-    "Ogbench",
-    "Source",
-    "TableFile",
-    "Task",
-    "generate",
-    "load_logs",
-    "load_ogbench",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,10 @@
 """Trajectories that stay in the host's memory or in mapped files; only the windows of a batch are converted."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -107,20 +108,18 @@ class HostDataset:
         # Mapped files are read from their beginning to their end, which is the fastest way for disks and page faults.
         order = np.argsort(flat) if mapped else None
         found: Windows | None = None
-        for piece in _pieces(len(flat)):
+        for start in range(0, len(flat), PIECE):
+            piece = slice(start, start + PIECE)
             places = piece if order is None else order[piece]
             part = self._gather(flat[places], window)
-            found = _empty_like(part, len(flat)) if found is None else found
-            for whole, some in zip(_leaves(found), _leaves(part), strict=True):
+            if found is None:
+                found = jax.tree.map(lambda leaf: aligned((len(flat), *leaf.shape[1:]), leaf.dtype), part)
+            for whole, some in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
                 whole[places] = some
             release(*mapped)
         refuse_changed(*mapped)
         assert found is not None, "a batch has at least one window"
-        shaped: dict[str, Any] = {
-            name: None if leaf is None else leaf.reshape(*indices.shape, *leaf.shape[1:])
-            for name, leaf in vars(found).items()
-        }
-        return Windows(**shaped)
+        return jax.tree.map(lambda leaf: leaf.reshape(*indices.shape, *leaf.shape[1:]), found)
 
     def _gather(self, indices: Int[np.ndarray, " windows"], window: Window) -> Windows:
         """The windows of one piece; positions are counted from the first row of each window's trajectory."""
@@ -169,20 +168,3 @@ class HostDataset:
         """Chunks of actions in the networks' units, concatenated."""
         converted = network_actions(self.network_action(raw.reshape(-1, raw.shape[-1])))
         return converted.reshape(len(raw), -1)
-
-
-def _pieces(windows: int) -> Iterator[slice]:
-    return (slice(start, min(start + PIECE, windows)) for start in range(0, windows, PIECE))
-
-
-def _leaves(windows: Windows) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in vars(windows).values() if leaf is not None]
-
-
-def _empty_like(part: Windows, windows: int) -> Windows:
-    """Uninitialised arrays for so many windows, of the other sizes and dtypes of a part."""
-    made: dict[str, Any] = {
-        name: None if leaf is None else aligned((windows, *leaf.shape[1:]), np.dtype(leaf.dtype))
-        for name, leaf in vars(part).items()
-    }
-    return Windows(**made)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from sorl.data.arrays import aligned, network_actions
+from sorl.data.arrays import network_actions
 from sorl.data.normalisation import Normalisation
 from sorl.data.residence import Chosen
 from sorl.data.transitions import Dataset
@@ -56,8 +56,3 @@ def to_device(
 def _put(rows: Shaped[np.ndarray, "..."], kind: type) -> Array:
     # `jnp.asarray` would compile a conversion for each shape.
     return jax.device_put(rows.astype(kind, copy=False))
-
-
-def empty_rows(rows: int, size: int) -> Float[np.ndarray, "rows size"]:
-    """An uninitialised array for `to_device`."""
-    return aligned((rows, size), np.dtype(np.float32))

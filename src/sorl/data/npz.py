@@ -61,11 +61,10 @@ class Npz:
 
     def check(self, key: str) -> None:
         """Raises the errors of `read`, without keeping the array in memory."""
-        with _one_sentence(f"{key} of {self._path}", "write it again"):
-            with self._open(key) as member:
-                shape, _, dtype = _header(member, self._members[key].file_size)
-                for _ in _chunks(member, math.prod(shape) * dtype.itemsize):
-                    pass
+        with _one_sentence(f"{key} of {self._path}", "write it again"), self._open(key) as member:
+            shape, _, dtype = _header(member, self._members[key].file_size)
+            for _ in _chunks(member, math.prod(shape) * dtype.itemsize):
+                pass
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of an array, without reading it; raises as `read` does."""

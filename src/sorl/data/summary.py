@@ -143,11 +143,10 @@ def text(summary: Mapping[str, Any]) -> str:
 
 
 def _spread(name: str, values: Shaped[np.ndarray, " values"], middle: Any) -> dict[str, Any]:
-    middle_name = "median" if middle is np.median else "mean"
     kind = int if values.dtype.kind == "i" else float
     return {
         f"{name}_min": kind(values.min()),
-        f"{name}_{middle_name}": float(middle(values)),
+        f"{name}_{middle.__name__}": float(middle(values)),
         f"{name}_max": kind(values.max()),
     }
 

@@ -38,9 +38,7 @@ class DecisionOptions:
         """
         noise_scale = own.usual.noise_scale if self.noise_scale is None else self.noise_scale
         usual = dataclasses.replace(
-            own.usual,
-            noise_scale=noise_scale,
-            verifier=None if self.verifier is None else named(self.verifier),
+            own.usual, noise_scale=noise_scale, verifier=None if self.verifier is None else named(self.verifier)
         )
         grid = own._replace(usual=usual).grid(inference_steps, candidates, final=True)
         return [self._conditioned(budget) for budget in grid]

@@ -75,14 +75,14 @@ def recording_of_loaded(loaded: LoadedData) -> Recording:
                     )
                 number, first = number + 1, int(last) + 1
 
-    sizes = {name: getattr(loaded.train, name).shape[1] for name in ("observations", "actions")}
+    observation_size, action_size = loaded.train.sizes
     path = Path(loaded.provenance["path"])
     return Recording(
         path=path,
         form=f"OGBench, {loaded.provenance['source']}",
         read=read,
-        observation_names=tuple(column_names("observations", sizes["observations"])),
-        action_names=tuple(column_names("actions", sizes["actions"])),
+        observation_names=tuple(column_names("observations", observation_size)),
+        action_names=tuple(column_names("actions", action_size)),
         files=(path / NAME if is_data_directory(path) else path,),
         steps=sum(len(part) for part in parts),
         environment=loaded.provenance["env_name"],

@@ -32,19 +32,13 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"{counts['episodes']:,}: {counts['terminated']:,} terminated, {cut:,} cut; {counts['steps']:,} steps, "
             f"{counts['transitions']:,} transitions",
         ),
-        (
-            "length",
-            f"{counts['length_min']:,} to {counts['length_max']:,} steps, median {counts['length_median']:g}",
-        ),
+        ("length", f"{counts['length_min']:,} to {counts['length_max']:,} steps, median {counts['length_median']:g}"),
         (
             "rewards",
             f"{rewards['min']:.4g} to {rewards['max']:.4g}, mean {rewards['mean']:.4g}; "
             f"{rewards['rewarded_share']:.2%} of the steps are not 0",
         ),
-        (
-            "returns",
-            f"{rewards['return_min']:.4g} to {rewards['return_max']:.4g}, mean {rewards['return_mean']:.4g}",
-        ),
+        ("returns", f"{rewards['return_min']:.4g} to {rewards['return_max']:.4g}, mean {rewards['return_mean']:.4g}"),
         (
             "values",
             f"expect |Q| up to {rewards['value_observed']:.4g} (limit {rewards['value_limit']:.4g}) with discount "

@@ -31,19 +31,7 @@ _HOMES = {
     "policy_path": "file",
 }
 
-__all__ = [
-    "Exponential",
-    "LateObservation",
-    "OverlapAveraging",
-    "Plan",
-    "Policy",
-    "PolicyRunner",
-    "act",
-    "bad_seeds",
-    "decide",
-    "load_policy",
-    "policy_path",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

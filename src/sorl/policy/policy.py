@@ -288,9 +288,7 @@ class Policy:
     def _programs(self) -> dict[tuple[Any, ...], acting.Program]:
         return {}
 
-    def _chosen(
-        self, steps: Any = None, candidates: Any = None, noise_scale: Any = None, budget: Budget | None = None
-    ) -> Budget:
+    def _chosen(self, steps: Any, candidates: Any, noise_scale: Any, budget: Budget | None) -> Budget:
         """The budget that the arguments of a call choose; raises a `ValueError` if the policy does not support it."""
         given = {"inference_steps": steps, "candidates": candidates, "noise_scale": noise_scale}
         plain = {name: _plain(name, x) for name, x in given.items() if x is not None}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sorl.assess.pictures import draw_calibration, draw_distances, draw_values
-from sorl.assess.record import Assessment
+from sorl.assess.record import Assessment, Value
 from sorl.assess.trust import distance_ratio
 from sorl.report.page import Page
 from sorl.report.run import ReportedRun
@@ -56,14 +56,12 @@ def _budgets(found: Assessment) -> tuple[list[str], list[list[str]]]:
     returned = f"{behaviour.returned_low:.4g} .. {behaviour.returned_high:.4g}"
     rows = [
         ["returned in the logs", f"{behaviour.returned:.4g}", returned, *[""] * 7],
-        ["behaviour", *_interval(behaviour.fitted.value, behaviour.fitted.value_low, behaviour.fitted.value_high)]
-        + [*[""] * 4, "1.00", "", f"{behaviour.jerk:.3f}"],
+        ["behaviour", *_interval(behaviour.fitted), *[""] * 4, "1.00", "", f"{behaviour.jerk:.3f}"],
     ]
     for one in found.budgets:
-        fitted = one.fitted
         own = ["-", "-"] if one.own_value is None else [f"{one.own_value:.4g}", f"{one.over_estimation:+.4g}"]
         rows.append(
-            [one.budget.name, *_interval(fitted.value, fitted.value_low, fitted.value_high), f"{one.gain:+.4g}", *own]
+            [one.budget.name, *_interval(one.fitted), f"{one.gain:+.4g}", *own]
             + [f"{one.energy_score:.3f}", f"{distance_ratio(found, one):.2f}"]
             + [f"{max(one.outside):.1%}", f"{one.jerk:.3f}"]
         )
@@ -85,5 +83,5 @@ def _critics(found: Assessment) -> tuple[list[str], list[list[str]]]:
     return ["critic along held-out episodes", "rank correlation", "bias", "error", "deviation of heads"], rows
 
 
-def _interval(mean: float, low: float, high: float) -> list[str]:
-    return [f"{mean:.4g}", f"{low:.4g} .. {high:.4g}"]
+def _interval(found: Value) -> list[str]:
+    return [f"{found.value:.4g}", f"{found.value_low:.4g} .. {found.value_high:.4g}"]

@@ -157,9 +157,8 @@ class Report:
     def budgets(self) -> None:
         """Adds the success at larger compute budgets: more inference steps and more candidates."""
         self._page.section("Compute budgets")
-        with_table = [run for run in self._runs if run.table]
         for task in self._tasks:
-            own = [run for run in with_table if run.task == task and len(_steps(run)) > 1]
+            own = [run for run in self._runs if run.task == task and len(_steps(run)) > 1]
             if own:
                 self._page.text(f"{task}: the evaluations that sorl.train or sorl.evaluate made after the last update.")
                 self._draw(f"steps-{task}", lambda axes, own=own: pictures.score_against_steps(axes, own), width=7.5)

@@ -17,18 +17,15 @@ def add_times(page: Page, files: Sequence[Path], draw: Callable[..., None]) -> N
     page.section("Time")
     for index, path in enumerate(files):
         found = read_runtime(path)
-        panels = [
-            lambda axes, found=found: pictures.update_times(axes, found),
-            lambda axes, found=found: pictures.decision_times(axes, found),
-        ][: 2 if found["decisions"] else 1]
+        panels = [pictures.update_times, pictures.decision_times][: 2 if found["decisions"] else 1]
         machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
         settings = found["settings"]
         sizes = f"{settings['layers']} hidden layers of {settings['width']} units, batch {settings['batch_size']}"
         page.text(f"{settings['agent']}, {sizes}; {machine}.")
 
-        def draw_panels(*axes: Any, panels: Any = panels) -> None:
+        def draw_panels(*axes: Any, panels: Any = panels, found: Any = found) -> None:
             for panel, one in zip(panels, axes, strict=True):
-                panel(one)
+                panel(one, found)
 
         draw(f"runtime-{index}", draw_panels, columns=len(panels))
         page.command([f"python {shlex.join(found['command'])}"])

@@ -109,8 +109,7 @@ def _bytes(program: Any, dataset: Dataset) -> int:
 def _sizes(config: TrainConfig) -> tuple[int, int]:
     """The sizes of observations and actions: of the environment, or of the logs where there is none."""
     if config.env is None:
-        data = config.source.load().train
-        return data.observations.shape[-1], data.actions.shape[-1]
+        return config.source.load().train.sizes
     return SerialEnvironments(config.env).sizes()
 
 

@@ -68,12 +68,7 @@ class Evaluations:
     with each finished evaluation.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        interruption: Interruption,
-        write: Callable[[Evaluated], None],
-    ):
+    def __init__(self, config: TrainConfig, interruption: Interruption, write: Callable[[Evaluated], None]):
         self._config, self._interruption, self._write = config, interruption, write
         wanted = config.evaluation.overlap
         self._overlap = jax.default_backend() != "cpu" if wanted is None else wanted

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from sorl.train import checkpoint_content as content, orbax_noise
 from sorl.train.checkpoint_content import CheckpointError as CheckpointError
 
 
+BEST_METRICS = ("success", "return")
+"""The metrics that rank checkpoints; higher is better. The first one that a checkpoint has is its score. A checkpoint
+with a success is better than any without, because a return without a success comes from an environment that reports a
+success only when it succeeds."""
 _DELETED = "deleted"
 _REPLACED = "replaced"
 _AFTER_SPACE = "free some space and give the command again, with --resume if there was a checkpoint before"
@@ -35,6 +39,11 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
+def _score(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+    found = {name: float((metrics or {}).get(name, math.nan)) for name in BEST_METRICS}
+    return next(({name: score} for name, score in found.items() if math.isfinite(score)), None)
+
+
 class Checkpoints:
     """The checkpoints of one run: those of the latest steps, and those with the best score.
 
@@ -46,29 +55,19 @@ class Checkpoints:
     - `directory`: created if missing.
     - `keep_latest`: number of the latest checkpoints to keep, >= 1; with two, one remains if the last is damaged.
     - `keep_best`: number of the best checkpoints to keep in addition, >= 0; of equally good ones, the later.
-    - `best_metrics`: the metrics that rank checkpoints; higher is better. The first one that a checkpoint has is its
-      score. A checkpoint with an earlier metric of this list is better than any with a later one, because a return
-      without a success comes from an environment that reports a success only when it succeeds.
     - `read_only`: only restore, and change nothing in the directory, so that a training may continue to write there.
 
     **Raises:** `CheckpointError`, one sentence, from every method.
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        keep_latest: int = 2,
-        keep_best: int = 1,
-        best_metrics: Sequence[str] = ("success", "return"),
-        read_only: bool = False,
+        self, directory: str | os.PathLike[str], *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False
     ):
         if keep_latest < 1 or keep_best < 0:
             raise ValueError(f"keep_latest is {keep_latest} and keep_best {keep_best}; give at least 1 and 0.")
         if Path(directory).is_symlink() and not read_only:
             raise CheckpointError(f"{directory} is a symbolic link; put the directory itself in its place.")
         self._directory = Path(directory).resolve()
-        self._best_metrics = tuple(best_metrics)
         self._read_only = read_only
         self._closed, self._saved = False, False
         if read_only and not self._directory.is_dir():
@@ -82,7 +81,7 @@ class Checkpoints:
     def _open(self, keep_latest: int, keep_best: int) -> ocp.CheckpointManager:
         def score(metrics: Any) -> Any:
             # Orbax only sorts by the score, which may be a pair.
-            return next((-place, metrics[name]) for place, name in enumerate(self._best_metrics) if name in metrics)
+            return next((-place, metrics[name]) for place, name in enumerate(BEST_METRICS) if name in metrics)
 
         latest = policies.LatestN(keep_latest)
         if not self._read_only:
@@ -134,7 +133,7 @@ class Checkpoints:
         """Saves a state; its arrays may be donated or changed as soon as this returns.
 
         **Arguments:** `step`, the number of updates made, higher than that of the previous save; `state`, a pytree of
-        arrays, which may be typed keys; `metrics` (the score is the first of `best_metrics` that is finite in them);
+        arrays, which may be typed keys; `metrics` (the score is the first of `BEST_METRICS` that is finite in them);
         `record`, other information about the state, ready for JSON.
 
         **Raises:** `CheckpointError`, also if the *previous* save failed in the background.
@@ -150,7 +149,7 @@ class Checkpoints:
             arrays, leaves = content.to_host(state)
             description = ocp.args.JsonSave(content.describe(leaves, record))
             items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), description=description)
-            self._manager.save(step, args=items, metrics=self._score(metrics), force=True)
+            self._manager.save(step, args=items, metrics=_score(metrics), force=True)
             self._saved = True
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
@@ -220,22 +219,18 @@ class Checkpoints:
             with self._clear_errors(f"The checkpoints in {self._directory} cannot be closed"):
                 self._manager.close()
 
-    def _score(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
-        found = {name: float((metrics or {}).get(name, math.nan)) for name in self._best_metrics}
-        return next(({name: score} for name, score in found.items() if math.isfinite(score)), None)
-
     def _check_scores(self) -> None:
         """Raises a `CheckpointError` that names a damaged file of scores, because Orbax's own error does not."""
         for path in self._directory.glob("*/metrics/metrics"):
             try:
                 found = json.loads(path.read_bytes())
-                scores = [found[name] for name in self._best_metrics if name in found]
+                scores = [found[name] for name in BEST_METRICS if name in found]
                 damaged = not scores or not all(isinstance(score, int | float) for score in scores)
             except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 damaged = path.parent.parent.name.isdecimal()
             if damaged:
                 raise CheckpointError(
-                    f"{path} is damaged: a JSON object with {' or '.join(self._best_metrics)} was expected; remove "
+                    f"{path} is damaged: a JSON object with {' or '.join(BEST_METRICS)} was expected; remove "
                     "it, as it only tells which checkpoint is the best."
                 )
 

@@ -1,6 +1,7 @@
 """The devices of a run: a mesh with an axis over seeds, or members of a population, and one over rows of a batch."""
 
 import dataclasses
+import math
 import re
 from collections import Counter
 
@@ -91,7 +92,7 @@ def make_mesh(options: DeviceOptions, config: TrainConfig) -> Mesh | None:
     if options.devices is None and not options.mesh and jax.process_count() == 1:
         return None
     sizes = axis_sizes(options.mesh)
-    devices = _asked(options, int(np.prod(list(sizes.values()))) if sizes else None)
+    devices = _asked(options, math.prod(sizes.values()) if sizes else None)
     sizes = {"batch": 1} | sizes
     sizes = {"seed": len(devices) // sizes["batch"]} | sizes
     if sizes["seed"] * sizes["batch"] != len(devices):

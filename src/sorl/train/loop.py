@@ -20,12 +20,7 @@ from sorl.data.transitions import Dataset, Transition, Windows
 from sorl.system.accelerators import traced_for
 from sorl.train.draws import INIT, Batches, draw, draw_shared, joined, separate
 from sorl.train.hyperparameters import combined, single_precision
-from sorl.train.own_code import (
-    errors_of,
-    refuse_other_results,
-    refuse_unusable_losses,
-    refuse_unusable_policy,
-)
+from sorl.train.own_code import errors_of, refuse_other_results, refuse_unusable_losses, refuse_unusable_policy
 
 
 SeedMapping = Literal["map", "vmap"]

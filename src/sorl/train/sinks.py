@@ -52,19 +52,14 @@ class WandbSink:
     A resumed run continues under the same id, which is kept in `directory`; the points between its checkpoint and the
     interruption are sent again (`metrics.jsonl` has them once).
 
-    **Arguments:** `directory`, for W&B's own files; `project`, the name of the project; `config`, shown with the run.
-    With the environment variable `WANDB_MODE=offline` everything stays in `directory` until `wandb sync` is called.
+    **Arguments:** `directory`, for W&B's own files; `config`, shown with the run. With the environment variable
+    `WANDB_MODE=offline` everything stays in `directory` until `wandb sync` is called.
 
     **Raises:** `ImportError` if wandb is not installed.
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        project: str = "sorl",
-        kind: str = "seed",
-        config: Mapping[str, Any] | None = None,
+        self, directory: str | os.PathLike[str], *, kind: str = "seed", config: Mapping[str, Any] | None = None
     ):
         package = _import(*_WANDB)
         directory = Path(directory)
@@ -74,7 +69,7 @@ class WandbSink:
             id_file.write_text(os.urandom(8).hex(), encoding="utf-8")
         self._kind = kind
         self._run = package.init(
-            project=project,
+            project="sorl",
             dir=str(directory),
             config=dict(config or {}),
             id=id_file.read_text(encoding="utf-8"),

@@ -32,11 +32,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        dataset: Dataset | HostDataset,
-        mesh: Mesh | None = None,
-        hosts: Hosts | None = None,
+        self, config: TrainConfig, dataset: Dataset | HostDataset, mesh: Mesh | None = None, hosts: Hosts | None = None
     ):
         self._config, self._mesh, self._hosts = config, mesh, hosts
         self._bad: Any = None  # with several processes, `first_bad_step` of the last state

@@ -32,11 +32,6 @@ def critic_and_average(
     A copy, because donating a state that holds one buffer twice is an error.
     """
     critic = CriticEnsemble(
-        observation_size,
-        action_size,
-        sizes.critic_hidden_sizes,
-        heads=sizes.critic_heads,
-        sees_steps=False,
-        key=key,
+        observation_size, action_size, sizes.critic_hidden_sizes, heads=sizes.critic_heads, sees_steps=False, key=key
     )
     return critic, jax.tree.map(jnp.copy, critic)

@@ -111,11 +111,7 @@ def step(
 
 
 def losses(
-    networks: ImplicitValues,
-    batch: Transition,
-    *,
-    expectile: Any,
-    aggregation: verifiers.Aggregation,
+    networks: ImplicitValues, batch: Transition, *, expectile: Any, aggregation: verifiers.Aggregation
 ) -> Metrics:
     """The losses of V and Q at the current parameters."""
     _, value_metrics = value_loss(networks.value, batch, target_q(networks, batch, aggregation), expectile)

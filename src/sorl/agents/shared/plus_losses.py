@@ -139,13 +139,7 @@ def cloning_loss(
     **Returns:** their sum, and as auxiliary values the sum again and its parts by name.
     """
     flow_matching, self_consistency = shortcut_losses.cloning_losses(
-        field,
-        teacher,
-        batch,
-        draws,
-        agent.discretization_steps,
-        one_jump_share=agent.one_jump_share,
-        weight=weight,
+        field, teacher, batch, draws, agent.discretization_steps, one_jump_share=agent.one_jump_share, weight=weight
     )
     loss = agent.flow_matching_coefficient * flow_matching + agent.self_consistency_coefficient * self_consistency
     metrics = {"flow_matching_loss": flow_matching, "self_consistency_loss": self_consistency}
@@ -168,12 +162,7 @@ class QPart(NamedTuple):
 
 
 def q_gradient(
-    agent: Any,
-    field: ShortcutField,
-    critic: CriticEnsemble,
-    batch: Transition,
-    draws: SorlDraws,
-    index: Int[Array, ""],
+    agent: Any, field: ShortcutField, critic: CriticEnsemble, batch: Transition, draws: SorlDraws, index: Int[Array, ""]
 ) -> QPart:
     """The gradient of -mean Q(x, F_k(x, z), k) / mean |Q| times its coefficient, for the drawn k."""
     heads = aggregation(agent.q_loss_pessimism, "mean")

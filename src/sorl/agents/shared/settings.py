@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any, Literal, Union
 
-from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside as refuse_outside
+from sorl.system.ranges import MAX_COUNT, MAX_NUMBER, refuse_outside
 
 
 ANY_WEIGHT = (0.0, MAX_NUMBER)
@@ -71,9 +71,7 @@ def refuse_absurd_values(agent: Any) -> None:
             raise ValueError(f"{name} is {value}; give a number above 0.")
 
 
-@functools.lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+_hints = functools.lru_cache(maxsize=64)(typing.get_type_hints)
 
 
 def _refuse_other_types(agent: Any) -> None:

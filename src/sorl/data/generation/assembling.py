@@ -9,7 +9,7 @@ from sorl.data import records
 from sorl.data.generation import shards
 from sorl.data.generation.recipes import GeneratedSet
 from sorl.data.generation.shards import shard_path
-from sorl.data.mapped.manifest import is_data_directory, read_manifest
+from sorl.data.mapped.manifest import is_data_directory
 from sorl.data.mapped.npz_parts import map_npz
 from sorl.data.mapped.reader import open_arrays, verify
 from sorl.data.mapped.writer import MappedWriter
@@ -31,7 +31,7 @@ def split_path(directory: pathlib.Path, dataset: str, split: str, form: Form = "
 def episodes_of(wanted: GeneratedSet) -> list[tuple[int, int]]:
     """All episodes of a set, each `(split, number)`."""
     counts = (wanted.episodes, wanted.validation_episodes)
-    return [(split, number) for split in range(len(SPLITS)) for number in range(counts[split])]
+    return [(split, number) for split, count in enumerate(counts) for number in range(count)]
 
 
 def is_there(wanted: GeneratedSet, directory: pathlib.Path, settings: dict[str, Any], form: Form) -> bool:
@@ -54,9 +54,9 @@ def _verified(path: pathlib.Path, form: Form) -> dict[str, Any]:
         return records.verified(path) or {}
     if not is_data_directory(path):
         return {}
-    open_arrays(path)
+    manifest, _ = open_arrays(path)
     verify(path)
-    return dict(read_manifest(path).provenance)
+    return dict(manifest.provenance)
 
 
 def assemble(
@@ -67,7 +67,10 @@ def assemble(
         parts = [shard_path(folder, episode) for episode in episodes_of(wanted) if episode[0] == place]
         details = {**settings, "split": split, "episodes": len(parts)}
         path = split_path(directory, wanted.dataset, split, form)
-        (_npz if form == "npz" else _mapped)(parts, path, folder, details)
+        if form == "npz":
+            _npz(parts, path, folder, details)
+        elif not path.exists():  # else a killed process wrote it, and not yet the other split
+            _mapped(parts, path, details)
 
 
 def _npz(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, details: dict[str, Any]) -> None:
@@ -78,10 +81,7 @@ def _npz(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, de
     records.publish(joined, path, {**details, "transitions": int(np.sum(~rows["terminals"]))})
 
 
-def _mapped(parts: list[pathlib.Path], path: pathlib.Path, folder: pathlib.Path, details: dict[str, Any]) -> None:
-    del folder
-    if path.exists():  # a killed process wrote it, and not yet the other split
-        return
+def _mapped(parts: list[pathlib.Path], path: pathlib.Path, details: dict[str, Any]) -> None:
     with MappedWriter(path, provenance=details) as writer:
         for part in parts:
             rows = shards.read(part)

@@ -5,6 +5,7 @@ answer to each episode is `{"rows": n}`, or `{"failure": reason}` before the wor
 of stdin, so it outlives its parent by at most one episode; on Linux it dies with its parent.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -34,16 +35,13 @@ def main() -> None:
         signal.signal(name, signal.SIG_IGN)
     replies = os.dup(1)
     os.dup2(2, 1)  # so that a simulator's prints do not mix with replies
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed, so nobody reads the report
         try:
             _collect_all(replies)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}".split()).rstrip(
-                "."
-            )
+            text = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+            reason = " ".join(text.split()).rstrip(".")
             _write(replies, {"failure": reason[:LONGEST_REASON]})
-    except BrokenPipeError:
-        pass  # the parent was killed, so nobody reads the report
 
 
 def _die_with_parent() -> None:
@@ -65,7 +63,3 @@ def _collect_all(replies: int) -> None:
 
 def _write(replies: int, message: dict[str, Any]) -> None:
     os.write(replies, json.dumps(message).encode() + b"\n")  # unbuffered, so that nothing remains to write at exit
-
-
-if __name__ == "__main__":
-    main()

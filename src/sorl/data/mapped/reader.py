@@ -1,6 +1,7 @@
 """Opens data directories without reading them, and verifies the checksums of their blocks."""
 
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -105,12 +106,8 @@ def _refuse_other_size(path: pathlib.Path, array: ArrayFile) -> None:
 
 def _block_at(blocks: Iterable[Block], place: int) -> int:
     """The number of the block that holds a byte; the first one for a place before the data."""
-    end = 0
-    for number, block in enumerate(blocks):
-        end += block.size
-        if place < end:
-            return number
-    raise AssertionError(f"no block holds byte {place}")
+    ends = itertools.accumulate(block.size for block in blocks)
+    return next(number for number, end in enumerate(ends) if place < end)
 
 
 def _damaged(path: pathlib.Path, array: ArrayFile, number: int, how: str) -> ValueError:

@@ -12,14 +12,7 @@ from jaxtyping import Shaped
 
 from sorl.data import checks
 from sorl.data.mapped.array_writer import ArrayWriter, written_at_once
-from sorl.data.mapped.manifest import (
-    ARRAY_NAME,
-    EPISODE_ARRAYS,
-    STEPS_NEEDED,
-    ArrayFile,
-    Manifest,
-    read_manifest,
-)
+from sorl.data.mapped.manifest import ARRAY_NAME, EPISODE_ARRAYS, STEPS_NEEDED, ArrayFile, Manifest, read_manifest
 from sorl.data.mapped.reader import open_arrays
 from sorl.data.recorded.origin import held_out, refuse_other_columns
 from sorl.system.files import whole_directory
@@ -121,7 +114,9 @@ class MappedWriter:
         checks.refuse_not_finite(where, {"final_observation": final})
         rows["final_observations"] = _of_dtype(where, final, observations.dtype)
         rows["final_known"] = np.array([final_observation is not None])
-        self._write(where, rows)
+        self._refuse_other_arrays(where, _kinds(rows))
+        for name, values in rows.items():
+            self._array(name, values.dtype, values.shape[1:]).append(values)
         self._lengths.append(len(observations))
 
     def append_directory(self, path: pathlib.Path | str) -> None:
@@ -167,11 +162,6 @@ class MappedWriter:
                 f"The action range of {self.path} is of {len(self._range[0])} actions, and {where} has {actions}; give "
                 "a finite low <= high for each action."
             )
-
-    def _write(self, where: pathlib.Path, rows: checks.Arrays) -> None:
-        self._refuse_other_arrays(where, _kinds(rows))
-        for name, values in rows.items():
-            self._array(name, values.dtype, values.shape[1:]).append(values)
 
     def _refuse_other_arrays(self, where: pathlib.Path, found: Kinds, without: Sequence[str] = ()) -> None:
         """Raises a `ValueError` unless the arrays are those of the episodes before, `without` some of these."""

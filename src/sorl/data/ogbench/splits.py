@@ -84,7 +84,7 @@ def _read_file(
     rewards, terminated = _judged(environment, task, arrays)
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     # A file without a record was put there by the user; its fingerprint identifies it all the same.
-    found = {"source": "unrecorded", **(records.fingerprint(path) if record is None else record)}
+    found = {"source": "unrecorded", **(record or records.fingerprint(path))}
     observations, actions = arrays["observations"], arrays["actions"]
     if not isinstance(residence, Chosen):
         raw = observations.nbytes + actions.nbytes
@@ -133,7 +133,7 @@ def _refuse_unsuitable(path: pathlib.Path, arrays: checks.Arrays, sizes: dict[st
                 f"{key} of {path} have size {arrays[key].shape[-1]}, but the environment's have {size}; "
                 "give the data of that environment."
             )
-    checks.refuse_not_finite(path, {key: array for key, array in arrays.items() if key in (*sizes, "terminals")})
+    checks.refuse_not_finite(path, arrays)
     checks.refuse_large_actions(path, arrays["actions"])
 
 

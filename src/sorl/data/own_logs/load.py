@@ -24,6 +24,7 @@ from sorl.data.recorded.origin import held_out as held_out_numbers
 from sorl.data.residence import Chosen, Residence, choose
 from sorl.data.rewards import sparse
 from sorl.system.files import expanded
+from sorl.system.ranges import MAX_NUMBER
 
 
 def load_logs(
@@ -179,7 +180,12 @@ def _scaled(log: Log, factor: float) -> Shaped[np.ndarray, " rows"]:
 def _refuse_bad_options(options: LogOptions) -> None:
     if not 0 <= options.validation_fraction < 1:
         raise ValueError(f"The validation fraction is {options.validation_fraction}; give a number in [0, 1).")
-    scales.refuse_bad_margin(options.observation_margin)
+    margin = options.observation_margin
+    if margin is not None and not 1 <= margin <= MAX_NUMBER:
+        raise ValueError(
+            f"The observation margin is {margin}; give a finite number >= 1, up to {MAX_NUMBER:g}, or None for no "
+            "limits."
+        )
 
 
 class _Split(NamedTuple):

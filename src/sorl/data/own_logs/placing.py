@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from sorl.data.arrays import aligned
 from sorl.data.columns import blocks
 from sorl.data.host import HostDataset, Rows
-from sorl.data.loaded import empty_rows, to_device
+from sorl.data.loaded import to_device
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs import scales
 from sorl.data.own_logs.file import Log
@@ -59,10 +60,7 @@ def device_datasets(
     """
     layouts = [_Layout.of(log.ends, chosen) for chosen in parts]
     observations = _converted(
-        log.rows.pop("observations"),
-        log.successors,
-        layouts,
-        scales.observation_map(normalisation),
+        log.rows.pop("observations"), log.successors, layouts, scales.observation_map(normalisation)
     )
     actions = log.rows.pop("actions")
     # The action in the extra row is not known; repeat the trajectory's last action.
@@ -115,7 +113,7 @@ def _converted(
     convert: Callable[[Shaped[np.ndarray, "some size"]], Float[np.ndarray, "some size"]],
 ) -> list[Float[np.ndarray, "placed size"]]:
     """The rows of each part and its extra last rows, converted one block at a time."""
-    placed = [empty_rows(layout.rows, array.shape[1]) for layout in layouts]
+    placed = [aligned((layout.rows, array.shape[1]), np.dtype(np.float32)) for layout in layouts]
     for block in blocks(array):
         converted = convert(array[block])
         for layout, rows in zip(layouts, placed, strict=True):

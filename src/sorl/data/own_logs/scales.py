@@ -13,7 +13,6 @@ from sorl.data.checks import LARGEST_ACTION
 from sorl.data.columns import Columns, blocks, columns, eps, is_constant
 from sorl.data.normalisation import Normalisation
 from sorl.data.own_logs.file import Log, refuse_wrong_scale
-from sorl.system.ranges import MAX_NUMBER
 
 
 Map = Callable[[Shaped[np.ndarray, "rows size"]], Float[np.ndarray, "rows size"]]
@@ -25,15 +24,6 @@ class Range(NamedTuple):
 
     low: Float[np.ndarray, " size"]
     high: Float[np.ndarray, " size"]
-
-
-def refuse_bad_margin(margin: float | None) -> None:
-    """Raises a `ValueError` unless the margin is None or a number >= 1 that fits in float32 calculations."""
-    if margin is not None and not 1 <= margin <= MAX_NUMBER:
-        raise ValueError(
-            f"The observation margin is {margin}; give a finite number >= 1, up to {MAX_NUMBER:g}, or None for no "
-            "limits."
-        )
 
 
 def action_range(

@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from sorl.data.own_logs.load import load_log
 from sorl.data.own_logs.options import LogOptions
 from sorl.data.recorded import checks
 from sorl.data.recorded.digest import digest
-from sorl.data.recorded.episodes import LoggedEpisode, Recording
+from sorl.data.recorded.episodes import Recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +70,5 @@ def log_of(recording: Recording) -> Log:
         unused_keys=recording.left_out,
         notes=tuple(notes),
         origin={**digest(recording.files, recording.path), **recording.about()},
-        held_out=_held_out(recording, episodes),
+        held_out=np.array([one.name in recording.held_out for one in episodes]) if recording.held_out else None,
     )
-
-
-def _held_out(recording: Recording, episodes: Sequence[LoggedEpisode]) -> np.ndarray | None:
-    if not recording.held_out:
-        return None
-    return np.array([episode.name in recording.held_out for episode in episodes])

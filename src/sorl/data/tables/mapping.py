@@ -72,11 +72,6 @@ class Mapping:
             if value is not None
         }
 
-    @property
-    def says_ends(self) -> bool:
-        """Whether a column tells terminations from time-outs."""
-        return self.terminals is not None
-
 
 def refuse_repeated(key: str, names: Sequence[str]) -> None:
     """Raises a `ValueError`, one sentence that begins with `key`, if a column is named twice."""
@@ -102,9 +97,8 @@ def read_mapping(path: Path) -> Mapping:
         raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except ValueError as error:
         raise ValueError(f"{path} is no TOML file in UTF-8 ({error}); write lines such as {EXAMPLE}.") from error
-    unknown = [key for key in content if key not in (*LISTS, *NAMES, "frame_rate")]
-    if unknown:
-        known = [*LISTS, *NAMES, "frame_rate"]
+    known = [*LISTS, *NAMES, "frame_rate"]
+    if unknown := [key for key in content if key not in known]:
         raise ValueError(
             f"{path} has the unknown entry {unknown[0]!r}{nearest(unknown[0], known)}; remove or correct it."
         )

@@ -56,7 +56,7 @@ def recording(table: Table, mapping: Mapping, rule: RewardRule, form: str, files
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
         blocks = _rows(path, mapping, signal, table.blocks(used))
         for episode in episodes_of(path, blocks, notes, open_end=False):
-            yield rule.applied(path, episode, says_ends=mapping.says_ends)
+            yield rule.applied(path, episode, says_ends=mapping.terminals is not None)
 
     low, high = mapping.action_low, mapping.action_high
     return Recording(

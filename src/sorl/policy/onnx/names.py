@@ -25,11 +25,8 @@ def names_of(policy: Policy, path: Path | None = None) -> Names:
     Raises a `ValueError`, one sentence, if the file holds something else or a list of another length.
     """
     found = {
-        field: _of_length(_recorded(policy, key), size)
-        for field, key, size in (
-            ("observations", "observation_names", policy.observation_size),
-            ("actions", "action_names", policy.action_size),
-        )
+        "observations": _of_length(_recorded(policy, "observation_names"), policy.observation_size),
+        "actions": _of_length(_recorded(policy, "action_names"), policy.action_size),
     }
     return Names(**found | ({} if path is None else _read(path, policy)))
 

@@ -152,11 +152,8 @@ def _round(graph: Graph, equation: Any, name: str) -> str:
 
 
 def _slice(graph: Graph, equation: Any, value: Value) -> Value:
-    shape, start, limit = (
-        equation.outvars[0].aval.shape,
-        equation.params["start_indices"],
-        equation.params["limit_indices"],
-    )
+    shape = equation.outvars[0].aval.shape
+    start, limit = equation.params["start_indices"], equation.params["limit_indices"]
     strides = equation.params["strides"] or (1,) * len(start)
     whole = [(0, size, 1) for size in value.shape]
     parts = zip(start, limit, strides, strict=True)
@@ -193,7 +190,7 @@ def _dot_general(graph: Graph, equation: Any, left: Value, right: Value) -> Valu
     rows = _others(left.shape, left_sum, left_batch)
     columns = _others(right.shape, right_sum, right_batch)
     batch = tuple(left.shape[axis] for axis in left_batch)
-    sums = math.prod(left.shape[axis] for axis in left_sum)
+    sums = _product(left.shape, left_sum)
     first = _ordered(graph, left, (*left_batch, *rows, *left_sum))
     second = _ordered(graph, right, (*right_batch, *right_sum, *columns))
     # Without a batch, MatMul takes any number of row axes.
