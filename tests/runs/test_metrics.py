@@ -254,9 +254,9 @@ def test_rows_are_copied_to_tensorboard(tmp_path, monkeypatch):
         log.write(6, 2, {"training/q_loss": 2.5})
         log.write(7, 0, {"training/q_loss": 3.5})
     assert calls == [
-        ("SummaryWriter", (str(tmp_path / "board" / "seed_0"),), {"purge_step": 6}),
+        ("SummaryWriter", (str(tmp_path / "board" / "seed_0"),), {"purge_step": 6, "flush_secs": 1}),
         ("writer.add_scalar", ("training/q_loss", 1.5, 6), {}),
-        ("SummaryWriter", (str(tmp_path / "board" / "seed_2"),), {"purge_step": 6}),
+        ("SummaryWriter", (str(tmp_path / "board" / "seed_2"),), {"purge_step": 6, "flush_secs": 1}),
         ("writer.add_scalar", ("training/q_loss", 2.5, 6), {}),
         ("writer.add_scalar", ("training/q_loss", 3.5, 7), {}),
         ("writer.close", (), {}),

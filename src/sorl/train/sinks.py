@@ -36,7 +36,9 @@ class TensorBoardSink:
         """Copies one row."""
         if seed not in self._writers:
             logdir = str(self._directory / f"{self._kind}_{seed}")
-            self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step)
+            # The package's default keeps rows back for two minutes; a run that is killed then would lose rows for good
+            # that are older than its checkpoint.
+            self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step, flush_secs=1)
         for name, value in metrics.items():
             self._writers[seed].add_scalar(name, value, step)
 
