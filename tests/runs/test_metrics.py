@@ -281,6 +281,20 @@ def test_rows_are_copied_to_wandb_under_one_id(tmp_path, monkeypatch):
     ]
 
 
+def test_wandb_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
+    def init(**settings):
+        raise UsageError("No API key configured.\nUse `wandb login` to log in.")
+
+    class UsageError(Exception):
+        pass
+
+    package: Any = ModuleType("wandb")
+    package.Error, package.init = UsageError, init
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    with pytest.raises(RuntimeError, match=r"cannot start \(No API key configured\); run `wandb login`"):
+        WandbSink(tmp_path / "wandb")
+
+
 @pytest.mark.parametrize(
     "sink, package, extra", [(TensorBoardSink, "tensorboardX", "tensorboard"), (WandbSink, "wandb", "wandb")]
 )
