@@ -158,10 +158,11 @@ def test_a_reported_success_is_the_score(reach, tmp_path, capsys):
     assert len(load_policy(tmp_path / "policy-seed-0.sorl").scores) == 2
 
 
-def test_films_are_of_the_environments_own_pictures(reach, tmp_path, monkeypatch):
+def test_films_are_of_the_environments_own_pictures(reach, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(video, "_suffix", lambda: ".gif")
     words = ["--inference-steps", "1", "--candidates", "1", "--out", str(tmp_path), "--video", str(tmp_path / "films")]
-    evaluated(reach, *words)
+    evaluated(reach, *words, "--quiet")
+    assert "filming" not in capsys.readouterr().err
     (film,) = (tmp_path / "films").iterdir()
     assert imageio.improps(film).shape == (8, 4, 6, 3)  # a picture of each step
     with pytest.raises(RuntimeError, match=r"toys:Plain-v0 cannot be rendered here \(.*\); install what it needs, or"):

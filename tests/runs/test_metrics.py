@@ -254,9 +254,9 @@ def test_rows_are_copied_to_tensorboard(tmp_path, monkeypatch):
         log.write(6, 2, {"training/q_loss": 2.5})
         log.write(7, 0, {"training/q_loss": 3.5})
     assert calls == [
-        ("SummaryWriter", (str(tmp_path / "board" / "seed_0"),), {"purge_step": 6}),
+        ("SummaryWriter", (str(tmp_path / "board" / "seed_0"),), {"purge_step": 6, "flush_secs": 1}),
         ("writer.add_scalar", ("training/q_loss", 1.5, 6), {}),
-        ("SummaryWriter", (str(tmp_path / "board" / "seed_2"),), {"purge_step": 6}),
+        ("SummaryWriter", (str(tmp_path / "board" / "seed_2"),), {"purge_step": 6, "flush_secs": 1}),
         ("writer.add_scalar", ("training/q_loss", 2.5, 6), {}),
         ("writer.add_scalar", ("training/q_loss", 3.5, 7), {}),
         ("writer.close", (), {}),
@@ -279,6 +279,20 @@ def test_rows_are_copied_to_wandb_under_one_id(tmp_path, monkeypatch):
         ({"step": 6, "seed_1/training/q_loss": 1.5},),
         ({"step": 7, "seed_1/training/q_loss": 1.5},),
     ]
+
+
+def test_wandb_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
+    def init(**settings):
+        raise UsageError("No API key configured.\nUse `wandb login` to log in.")
+
+    class UsageError(Exception):
+        pass
+
+    package: Any = ModuleType("wandb")
+    package.Error, package.init = UsageError, init
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    with pytest.raises(RuntimeError, match=r"cannot start \(No API key configured\); run `wandb login`"):
+        WandbSink(tmp_path / "wandb")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def directory_of(name: Path | str) -> Path | None:
     if PREFIX in text:
         text = text.partition(PREFIX)[2]
     home = Path(os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets"))
-    return next((place for place in (Path(text), home / text) if (place / METADATA).is_file()), None)
+    # `os.path.isfile`, because the home directory may be another user's, where a `Path` would raise.
+    return next((place for place in (Path(text), home / text) if os.path.isfile(place / METADATA)), None)
 
 
 def found(name: Path | str) -> Path:

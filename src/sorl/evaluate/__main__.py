@@ -228,6 +228,7 @@ def _film(config: Config, run: Run, directory: Path) -> None:
             seed=config.seed,
             success_timing=_timing(config, run),
             label=f"{run.config.members[number].kind}{number}-steps{budget.inference_steps}-candidates{budget.candidates}-",
+            quiet=config.quiet,
         ):
             tqdm.write(f"Wrote {path}")
 

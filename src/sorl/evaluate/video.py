@@ -34,13 +34,14 @@ def record(
     seed: int = 0,
     success_timing: SuccessTiming = "pre",
     label: str = "",
+    quiet: bool = False,
 ) -> list[Path]:
     """Records videos of an evaluation's first episodes, exactly as `evaluate_policy` plays them with these arguments.
 
     A progress bar on standard error counts the steps.
 
     **Arguments:** as for `evaluate_policy`; `directory`, created if missing; `first`, the number of episodes to record;
-    `label`, the prefix of the file names.
+    `label`, the prefix of the file names; `quiet`, whether to hide the bar.
 
     **Returns:** the files, `{label}episode{i}.mp4` if imageio finds ffmpeg (`pip install "imageio[ffmpeg]"`), else
     `.gif`.
@@ -56,7 +57,8 @@ def record(
     # One writer per episode; the episodes are played in parallel, so their frames arrive interleaved.
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(_film(path)) for path in paths]
-        for moment in tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False):
+        bar = tqdm(moments, desc=f"filming {label}".rstrip("- "), unit="step", leave=False, disable=quiet)
+        for moment in bar:
             for episode, slot in zip(moment.episodes, moment.slots, strict=True):
                 writers[episode].append_data(environments[slot].render())
     return paths

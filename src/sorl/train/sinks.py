@@ -36,7 +36,9 @@ class TensorBoardSink:
         """Copies one row."""
         if seed not in self._writers:
             logdir = str(self._directory / f"{self._kind}_{seed}")
-            self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step)
+            # The package's default keeps rows back for two minutes; a run that is killed then would lose rows for good
+            # that are older than its checkpoint.
+            self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step, flush_secs=1)
         for name, value in metrics.items():
             self._writers[seed].add_scalar(name, value, step)
 
@@ -50,12 +52,13 @@ class WandbSink:
     """Copies rows to Weights & Biases as `seed_0/training/q_loss`, ..., over the axis `step`; `kind` is the first part.
 
     A resumed run continues under the same id, which is kept in `directory`; the points between its checkpoint and the
-    interruption are sent again (`metrics.jsonl` has them once).
+    interruption are sent again, and those that W&B had not yet written when a run was killed are missing
+    (`metrics.jsonl` has each once).
 
     **Arguments:** `directory`, for W&B's own files; `config`, shown with the run. With the environment variable
     `WANDB_MODE=offline` everything stays in `directory` until `wandb sync` is called.
 
-    **Raises:** `ImportError` if wandb is not installed.
+    **Raises:** `ImportError` if wandb is not installed; `RuntimeError` if it cannot start, as without a login.
     """
 
     def __init__(
@@ -68,13 +71,20 @@ class WandbSink:
         if not id_file.exists():
             id_file.write_text(os.urandom(8).hex(), encoding="utf-8")
         self._kind = kind
-        self._run = package.init(
-            project="sorl",
-            dir=str(directory),
-            config=dict(config or {}),
-            id=id_file.read_text(encoding="utf-8"),
-            resume="allow",
-        )
+        try:
+            self._run = package.init(
+                project="sorl",
+                dir=str(directory),
+                config=dict(config or {}),
+                id=id_file.read_text(encoding="utf-8"),
+                resume="allow",
+            )
+        except package.Error as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise RuntimeError(
+                f"Weights & Biases cannot start ({reason}); run `wandb login`, set WANDB_MODE=offline, or leave "
+                "--wandb out."
+            ) from error
         # Several seeds log the same step, which W&B's own step counter does not allow.
         self._run.define_metric("*", step_metric="step")
 
