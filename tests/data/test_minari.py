@@ -13,7 +13,7 @@ from sorl.data.minari.source import Minari
 from sorl.data.recorded import checks
 from sorl.data.recorded.origin import refuse_other_order
 from sorl.data.sources import absolute, user_source
-from sorl.environments.minari_sets import reference_scores
+from sorl.environments.minari_sets import directory_of, reference_scores
 from sorl.environments.named import named_environment
 from sorl.environments.pool import EnvironmentPool
 from sorl.runs.run import Run
@@ -189,3 +189,8 @@ def test_keys_of_an_environments_observations(monkeypatch, tmp_path):
             named_environment("gymnasium:Parts-v0[camera]")
     finally:
         gymnasium.registry.pop("Parts-v0")
+
+
+def test_a_name_that_cannot_be_looked_up_is_no_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    assert directory_of("x" * 300) is None  # longer than a file's name may be
