@@ -36,8 +36,8 @@ class TensorBoardSink:
         """Copies one row."""
         if seed not in self._writers:
             logdir = str(self._directory / f"{self._kind}_{seed}")
-            # The package's default keeps rows back for two minutes; a run that is killed then would lose rows for good
-            # that are older than its checkpoint.
+            # The package's default keeps rows back for two minutes, so that a run that is killed would lose rows from
+            # before its checkpoint, which a resume does not write again; now it loses at most the last second's.
             self._writers[seed] = self._package.SummaryWriter(logdir, purge_step=self._purge_step, flush_secs=1)
         for name, value in metrics.items():
             self._writers[seed].add_scalar(name, value, step)
@@ -80,7 +80,7 @@ class WandbSink:
                 resume="allow",
             )
         except package.Error as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = str(error).partition("\n")[0].rstrip(".")
             raise RuntimeError(
                 f"Weights & Biases cannot start ({reason}); run `wandb login`, set WANDB_MODE=offline, or leave "
                 "--wandb out."
