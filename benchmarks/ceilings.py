@@ -1,6 +1,5 @@
 """The device's limits at the shapes of an update: FLOP/s of matrix products, and bytes/s of memory."""
 
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,11 +28,6 @@ def interleaved(calls: dict[str, Callable[[], Any]], *, rounds: int, at_least: f
         for name, call in calls.items():
             times[name].append(seconds_of(call, at_least=at_least))
     return times
-
-
-def median(times: list[float]) -> float:
-    """The median of several measurements."""
-    return statistics.median(times)
 
 
 def matmul_chain(rows: int, width: int, *, length: int = 16) -> tuple[Callable[[], jax.Array], float]:

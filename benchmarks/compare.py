@@ -12,11 +12,12 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from ceilings import interleaved, median
+from ceilings import interleaved
 from updates import Chunks, made_up_dataset
 
 from sorl import Normalisation, Policy

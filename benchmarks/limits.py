@@ -19,10 +19,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
-from ceilings import interleaved, matmul_chain, median, seconds_of, stream
+from ceilings import interleaved, matmul_chain, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 

@@ -15,13 +15,14 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ceilings import interleaved, matmul_chain, median
+from ceilings import interleaved, matmul_chain
 from runtime import machine
 from textbook import critic_values, field_velocity
 from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update

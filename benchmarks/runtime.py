@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from ceilings import matmul_chain, median, seconds_of, stream
+from ceilings import matmul_chain, seconds_of, stream
 from pictures import logarithmic, pyplot_without_screen
 from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
