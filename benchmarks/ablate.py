@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("ablate", stopped="the same command continues with what is not finished")
 
 import dataclasses
-import json
 import math
 import shlex
 import subprocess
@@ -27,7 +26,7 @@ from sorl.statistics.rows import evaluation_rows
 from sorl.statistics.tables import headline
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
-from sorl.system.files import whole_file, write_json
+from sorl.system.files import read_json, whole_file, write_json
 from sorl.system.ranges import MAX_COUNT, refuse_outside
 from sorl.train.cli import parse, with_absolute_paths
 from sorl.train.resuming import FREE
@@ -184,7 +183,7 @@ def on_cpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
         )
     )
     names = {words: name for name, words in config.agents.items()}
-    results = json.loads((config.out / form / "comparison.json").read_text())["rows"]
+    results = read_json(config.out / form / "comparison.json")["rows"]
     rows = []
     for row in table:
         scores = {key: row[key] for key in ("headline", "headline_low", "headline_high", "seeds", "update_ms")}

@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("compare", stopped="the same command continues with what is not finished")
 
 import dataclasses
-import json
 import os
 import platform
 import sys
@@ -239,10 +238,10 @@ def outcomes(member: Member) -> list[Row]:
         _outcome(member, "last three evaluations", row, evaluation.episodes * len(row["steps"]))
         for row in headline(while_training)
     ]
-    table = json.loads((member.directory / "evaluation.json").read_text())
+    table = read_json(member.directory / "evaluation.json")
     episodes = table["rows"][0]["episodes"]
     rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
-    versions = json.loads((member.directory / "versions.json").read_text())
+    versions = read_json(member.directory / "versions.json")
     # An attempt that was killed in the end, or found a full disk, has recorded nothing.
     attempt = member.directory / ATTEMPT
     peak = read_json(attempt)["peak_bytes"] if attempt.exists() else None

@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("evaluation")
 
 import dataclasses
-import json
 import platform
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from sorl.evaluate.episodes import episode_seeds
 from sorl.policy import decide
 from sorl.system import entry
 from sorl.system.cores import available_cores
+from sorl.system.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         )
     if config.out is not None:
         settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
-        config.out.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2) + "\n")
+        write_json(config.out, {"machine": machine, "settings": settings, "rows": rows})
     return rows
 
 

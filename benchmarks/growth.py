@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("growth")
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from runtime import machine, peak_bytes, timed
 from updates import Chunks, made_up_dataset, make_agent
 
 from sorl.system import entry
+from sorl.system.files import write_json
 from sorl.train import loop
 
 
@@ -82,7 +82,7 @@ def main(config: Config) -> dict[str, Any]:
             )
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(config.out, found)
         draw(found, config.out.with_suffix(".png"))
     return found
 

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     entry.run("kernels")
 
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -28,6 +27,7 @@ import numpy as np
 from updates import Pinned, made_up_dataset, make_agent
 
 from sorl.system import entry
+from sorl.system.files import read_json, write_json
 from sorl.train import loop
 from sorl.train.feeding import validation_batches
 from sorl.train.validation import run_validation
@@ -111,10 +111,10 @@ def main(config: Config) -> dict[str, Any]:
         "by_kind": totals((kernel.kind, kernel.share) for kernel in kernels),
         "by_line": totals((kernel.line, kernel.share) for kernel in kernels),
     }
-    before = {} if config.before is None else json.loads(config.before.read_text())
+    before = {} if config.before is None else read_json(config.before)
     show(found, before, config.lines, "an update" if config.losses == "training" else "a held-out batch")
     if config.out is not None:
-        config.out.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(config.out, found)
     return found
 
 

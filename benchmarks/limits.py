@@ -11,7 +11,6 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import subprocess
 import sys
@@ -27,7 +26,9 @@ from ceilings import interleaved, matmul_chain, seconds_of, stream
 from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
+from sorl.runs.metrics import read_timings
 from sorl.system import entry
+from sorl.system.files import write_json
 from sorl.train import __main__ as train
 
 
@@ -85,7 +86,7 @@ def main(config: Config) -> list[Finding]:
             findings.append(finding)
     if config.out is not None:
         rows = [dataclasses.asdict(finding) for finding in findings]
-        config.out.write_text(json.dumps({"machine": here, "command": sys.argv, "findings": rows}, indent=2) + "\n")
+        write_json(config.out, {"machine": here, "command": sys.argv, "findings": rows})
     return findings
 
 
@@ -250,8 +251,7 @@ def whole_run(config: Config) -> list[Finding]:
                 code = train.main([*again, "--run-dir", str(directory), "--updates", str(number * updates), "--quiet"])
             if code:
                 raise RuntimeError(f"The training run of this benchmark ended with exit code {code}.")
-            lines = [json.loads(line) for line in (directory / "timings.jsonl").read_text().splitlines()]
-            last = [line for line in lines if "elapsed_seconds" in line][-rows:]
+            last = [row for row in read_timings(directory) if "elapsed_seconds" in row][-rows:]
             seconds = (last[-1]["elapsed_seconds"] - last[0]["elapsed_seconds"]) / (last[-1]["step"] - last[0]["step"])
             ratios.append(seconds / (seconds_of(bare, at_least=config.seconds) / bare.updates))
     detail = f"rounds {', '.join(f'{ratio:.3f}' for ratio in ratios)}"

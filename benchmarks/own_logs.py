@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
-import json
 import platform
 import shlex
 import sys
@@ -25,7 +24,7 @@ from sorl.runs.metrics import read_metrics
 from sorl.runs.run import policy_path
 from sorl.sweep.grid import with_joined_options
 from sorl.system import entry
-from sorl.system.files import write_json
+from sorl.system.files import read_json, write_json
 from sorl.train import __main__ as train
 from sorl.train.value_range import departures
 
@@ -235,7 +234,7 @@ def _print(rows: Sequence[Row]) -> None:
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    earlier = read_json(path)["rows"] if path.exists() else []
     kept = {tuple(row.get(name) for name in KEY): row for row in [*earlier, *rows]}
     machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
     write_json(path, {"machine": machine, "rows": list(kept.values())})

@@ -11,7 +11,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import itertools
-import json
 import platform
 import sys
 import time
@@ -31,6 +30,7 @@ from sorl.agents import Budget
 from sorl.data.normalisation import Normalisation
 from sorl.policy import decide
 from sorl.system import entry
+from sorl.system.files import read_json, write_json
 from sorl.train import loop
 
 
@@ -79,7 +79,7 @@ class Config:
 def main(config: Config) -> dict[str, Any]:
     """Measures, prints and writes all figures (or compares two files), and **returns** them."""
     if config.compare is not None:
-        before, after = (json.loads(path.read_text()) for path in config.compare)
+        before, after = (read_json(path) for path in config.compare)
         return compare(before, after)
     with jax.default_matmul_precision(config.matmul_precision):
         return measure(config)
@@ -105,7 +105,7 @@ def measure(config: Config) -> dict[str, Any]:
     found = {"machine": machine(), "command": sys.argv, "settings": settings, "ceilings": ceilings}
     found |= {"updates": updates, "decisions": decisions}
     if config.out is not None:
-        config.out.write_text(json.dumps(found, indent=2, default=str) + "\n")
+        write_json(config.out, found)
         draw(found, config.out.with_suffix(".png"))
     return found
 

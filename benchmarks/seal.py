@@ -164,7 +164,7 @@ def seal(agent, directory: Path, data: Path) -> dict:
         for budget in budgets(policy.actor):
             found = policy(observations, key=jax.random.key(3), budget=budget)
             actions[f"{seed} {label(budget)}"] = digest(found)
-    played = json.loads((directory / "evaluation.json").read_text())["rows"]
+    played = read_json(directory / "evaluation.json")["rows"]
     return {
         "state": {jax.tree_util.keystr(path): digest(x) for path, x in jax.tree_util.tree_leaves_with_path(state)},
         "metrics": {name: digest(json.dumps([row.get(name) for row in rows])) for name in columns},

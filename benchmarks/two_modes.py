@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("two_modes")
 
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pictures import pyplot_without_screen
 from sorl import Dataset, Normalisation, Policy
 from sorl.agents import AGENTS
 from sorl.system import entry
+from sorl.system.files import write_json
 from sorl.train import loop
 
 
@@ -218,7 +218,7 @@ def _write(config: Config, rows: Sequence[dict[str, Any]], clouds: dict[Any, Any
     settings = dataclasses.asdict(config) | {"out": str(config.out)}
     table, picture = config.out.with_suffix(".json"), config.out.with_suffix(".png")
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2) + "\n")
+    write_json(table, {"machine": machine, "settings": settings, "rows": rows})
     _draw(config.agents, clouds, logged, picture)
     print(f"Wrote {table}")
 
