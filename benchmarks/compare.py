@@ -6,8 +6,6 @@ if __name__ == "__main__":
     entry.run("compare", stopped="the same command continues with what is not finished")
 
 import dataclasses
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +37,7 @@ from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
 from sorl.system import entry
+from sorl.system.cores import available_cores
 from sorl.system.files import read_json, read_rows, whole_file, write_csv, write_json
 from sorl.system.locks import exclusive
 from sorl.train.cli import agent_words
@@ -342,8 +341,7 @@ def markdown(table: Sequence[Row]) -> str:
 
 def machine(members: Sequence[Member]) -> Row:
     """The machine and software of the comparison."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return versions(members[0].config) | {"platform": platform.platform(), "cores": cores}
+    return versions(members[0].config) | {"cores": available_cores()}
 
 
 def command() -> int:
