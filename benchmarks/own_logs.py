@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from reaching_arm import Arms
+from runtime import machine
 
 from sorl import Policy, load_policy
 from sorl.runs.metrics import read_metrics
@@ -236,8 +236,7 @@ def _print(rows: Sequence[Row]) -> None:
 def _write(path: Path, rows: Sequence[Row]) -> None:
     earlier = read_json(path)["rows"] if path.exists() else []
     kept = {tuple(row.get(name) for name in KEY): row for row in [*earlier, *rows]}
-    machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
-    write_json(path, {"machine": machine, "rows": list(kept.values())})
+    write_json(path, {"machine": machine(), "rows": list(kept.values())})
 
 
 def _slug(text: str) -> str:

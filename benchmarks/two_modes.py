@@ -6,7 +6,6 @@ if __name__ == "__main__":
     entry.run("two_modes")
 
 import dataclasses
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from pictures import pyplot_without_screen
+from runtime import machine
 
 from sorl import Dataset, Normalisation, Policy
 from sorl.agents import AGENTS
@@ -214,11 +214,10 @@ def judge(actions: Float[np.ndarray, "samples 2"], aim: str) -> dict[str, Any]:
 
 
 def _write(config: Config, rows: Sequence[dict[str, Any]], clouds: dict[Any, Any], logged: Any) -> None:
-    machine = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()}
     settings = dataclasses.asdict(config) | {"out": str(config.out)}
     table, picture = config.out.with_suffix(".json"), config.out.with_suffix(".png")
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_json(table, {"machine": machine, "settings": settings, "rows": rows})
+    write_json(table, {"machine": machine(), "settings": settings, "rows": rows})
     _draw(config.agents, clouds, logged, picture)
     print(f"Wrote {table}")
 

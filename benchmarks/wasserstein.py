@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 import math
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mixtures import LAWS, Mixture
 from pictures import pyplot_without_screen
+from runtime import machine
 from transport import distance, errors, spread_noise
 
 from sorl import ShortcutField, Sorl, Transition
@@ -112,7 +112,7 @@ def main(config: Config) -> dict[str, Any]:
             numbers = f"{row['w2']:>9.4f}{row['mean_q']:>9.4f}{row['better_share']:>26.3f}"
             print(f"{coefficient:>14g}{row['h']:>7.4g}{numbers}", flush=True)
     found = {
-        "machine": {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "platform": platform.platform()},
+        "machine": machine(),
         "settings": dataclasses.asdict(config) | {"out": str(config.out)},
         "rows": rows,
         "slopes": slopes,
