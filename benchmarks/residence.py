@@ -5,7 +5,6 @@ if __name__ == "__main__":
 
     entry.run("residence")
 
-import csv
 import dataclasses
 import json
 import re
@@ -24,7 +23,7 @@ from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.data.mapped.manifest import is_data_directory, read_manifest
 from sorl.data.mapped.writer import MappedWriter
 from sorl.system import entry
-from sorl.system.files import write_json
+from sorl.system.files import write_csv, write_json
 from sorl.train.trainer import Trainer, initial
 
 
@@ -86,11 +85,7 @@ def main(config: Config) -> dict[str, Any]:
     found["rows"] = rows
     if config.out:
         write_json(config.out, found)
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with config.out.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(config.out.with_suffix(".csv"), rows, list(dict.fromkeys(name for row in rows for name in row)))
     return found
 
 
