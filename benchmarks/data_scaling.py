@@ -129,8 +129,7 @@ def write(config: Config, rows: Sequence[Row]) -> None:
     write_json(config.out / "data_scaling.json", {"env": config.env, "options": config.options, "rows": list(rows)})
     with whole_file(config.out / "data_scaling.md") as file:
         file.write(f"{text}\n")
-    if rows:
-        draw(rows, config.out / "data_scaling.png")
+    draw(rows, config.out / "data_scaling.png")
     print(f"Wrote {config.out / 'data_scaling.md'} and data_scaling.json")
 
 
