@@ -232,10 +232,8 @@ def _kind(operation: str, instruction: str) -> str:
 
 def _computations(program: str) -> dict[str, list[str]]:
     """The instructions of each computation of a module, by its name."""
-    found: dict[str, list[str]] = {}
-    for name, body in re.findall(r"^(?:ENTRY )?%([\w.-]+) \(.*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL):
-        found[name] = [line.strip() for line in body.splitlines()]
-    return found
+    found = re.findall(r"^(?:ENTRY )?%([\w.-]+) \(.*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
+    return {name: [line.strip() for line in body.splitlines()] for name, body in found}
 
 
 def _source_lines(program: str) -> dict[int, str]:

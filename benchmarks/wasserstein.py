@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,11 +233,11 @@ def slope(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def rises(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows whose W2 is above that of fewer steps, unless it is below the floor: the flow-matching error."""
-    found = []
-    for before, row in zip(rows, rows[1:], strict=False):
-        if row["law"] == before["law"] and row["w2"] > max(before["w2"], row["fm_error"]):
-            found.append(row)
-    return found
+    return [
+        row
+        for before, row in itertools.pairwise(rows)
+        if row["law"] == before["law"] and row["w2"] > max(before["w2"], row["fm_error"])
+    ]
 
 
 def followed(config: Config, law: Mixture, field: ShortcutField) -> list[dict[str, float]]:
