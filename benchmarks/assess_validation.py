@@ -179,15 +179,11 @@ def assessed(config: Config, task: str, score: Row) -> list[Row]:
     ]
 
 
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
 MEASURES: dict[str, Callable[[Assessment, AtBudget], float | None]] = {
     "fitted value at first states": lambda _, one: one.fitted.value,
     "fitted value in all states": lambda _, one: one.fitted.everywhere,
     "own critic's value": lambda _, one: one.own_value,
-    "over-estimation (less is better)": lambda _, one: _negative(one.over_estimation),
+    "over-estimation (less is better)": lambda _, one: None if one.over_estimation is None else -one.over_estimation,
     "energy score (less is better)": lambda _, one: -one.energy_score,
     "distance to neighbours (less is better)": lambda found, one: -distance_ratio(found, one),
     "jerk, nearness to the logs'": lambda found, one: -abs(one.jerk / found.behaviour.jerk - 1),

@@ -143,7 +143,7 @@ def measure_update(config: Config, dataset: Any, most: int, seeds: int, ceilings
         with jax.profiler.trace(str(config.trace / f"backprop-steps-{most}-seeds-{seeds}")):
             jax.block_until_ready(chunk())
     # Every jump count is drawn equally often, so the work of an update is the mean over them.
-    counts = [work(config, step, dataset) for step in steps_of(agent)]
+    counts = [costs(one_update(step, dataset, batch_size=config.batch_size)) for step in steps_of(agent)]
     flops, moved = (float(np.mean(column)) * seeds for column in zip(*counts, strict=True))
     trained = optimiser_bytes(chunk.state.agent)
     floor = flops / ceilings["flops_per_second"] + trained / ceilings["bytes_per_second"]
@@ -171,11 +171,6 @@ def steps_of(agent: Any) -> list[Any]:
     if counts is None:
         return [agent]
     return [Pinned(dataclasses.replace(agent, backprop_steps=steps)) for steps in counts]
-
-
-def work(config: Config, agent: Any, dataset: Any) -> tuple[float, float]:
-    """FLOPs and bytes of one update, as counted by XLA."""
-    return costs(one_update(agent, dataset, batch_size=config.batch_size))
 
 
 def peak_bytes(chunk: Chunks) -> float:
