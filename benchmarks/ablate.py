@@ -223,17 +223,8 @@ def on_gpu(config: Config, form: str, tasks: Sequence[str], more: str) -> tuple[
             directory = config.out / form / task / name.replace(" ", "-").replace(",", "").replace(":", "")
             given = shlex.split(f"{config.common} {more}") + ["--matmul-precision", "tensorfloat32"]
             agent, *own = shlex.split(words)
-            arguments = [
-                f"agent:{agent}",
-                "--env",
-                task,
-                *own,
-                "--preset",
-                "paper",
-                *given,
-                "--seeds",
-                *map(str, seeds),
-            ]
+            arguments = [f"agent:{agent}", "--env", task, *own, "--preset", "paper", *given]
+            arguments += ["--seeds", *map(str, seeds)]
             refuse_other_options(directory, arguments)
             if not (directory / "evaluation.json").exists():
                 if time.monotonic() >= end or not finish(arguments, directory, end):
@@ -285,11 +276,7 @@ def _row(name: str, task: str, form: str, directory: Path, arguments: list[str])
     metrics = [row for row in read_metrics(directory) if row["seed"] not in bad]
     for row in headline(evaluation_rows(metrics, settings.evaluation.episodes)):
         if (row["inference_steps"], row["candidates"]) == (budget.inference_steps, budget.candidates):
-            scores = {
-                "headline": row["success"],
-                "headline_low": row["success_low"],
-                "headline_high": row["success_high"],
-            }
+            scores = {f"headline{end}": row[f"success{end}"] for end in ("", "_low", "_high")}
             finished = (directory / "evaluation.json").exists()
             own = {"variant": name, "task": task, "rewards": form, "seeds": row["seeds"], "finished": finished}
             return [own | scores | {"budget": f"{budget.inference_steps}, {budget.candidates}"}]

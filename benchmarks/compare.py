@@ -305,11 +305,7 @@ def summary(members: Sequence[Member], rows: Sequence[Row], costs: dict[str, Row
         # Several evaluations of a seed play the same episodes, so they count as one with their mean.
         once = np.minimum(episodes, first.config.evaluation.episodes) if column == "headline" else episodes
         interval = success_interval(successes * once / episodes, once)
-        row |= {
-            column: interval.mean,
-            f"{column}_low": interval.low,
-            f"{column}_high": interval.high,
-        }
+        row |= {column: interval.mean, f"{column}_low": interval.low, f"{column}_high": interval.high}
     peak = max([each["peak_bytes"] for each in found if each["peak_bytes"] is not None], default=None)
     return row | costs[first.subject] | {"peak_bytes": peak}
 
