@@ -55,10 +55,8 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 
 def _p95(policy: Any, calls: int) -> float:
-    random = np.random.default_rng(0)
-    observations = np.asarray(policy.normalisation.observation_mean) + random.normal(
-        size=(calls, policy.observation_size)
-    )
+    noise = np.random.default_rng(0).normal(size=(calls, policy.observation_size))
+    observations = np.asarray(policy.normalisation.observation_mean) + noise
     milliseconds = []
     for observation, key in zip(observations, jax.random.split(jax.random.key(0), calls), strict=True):
         start = time.perf_counter()

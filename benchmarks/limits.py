@@ -157,14 +157,8 @@ def against_chain(config: Config) -> list[Finding]:
     times = take_turns(config, {"ours": Chunks(agents[-1], dataset)}, updates=updates)
     products = take_turns(config, {"chain": chain})["chain"] * flops / chain_flops
     detail = f"{1000 * times['ours'] / updates:.2f} ms, of which products {1000 * products:.2f}"
-    return [
-        Finding(
-            "time of 2 x 256, jumps drawn up to 8 / a 256^3 chain's",
-            float(times["ours"] / updates / products),
-            1.6,
-            detail,
-        )
-    ]
+    what = "time of 2 x 256, jumps drawn up to 8 / a 256^3 chain's"
+    return [Finding(what, float(times["ours"] / updates / products), 1.6, detail)]
 
 
 def grouped_seeds(config: Config) -> list[Finding]:
