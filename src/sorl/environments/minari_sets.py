@@ -20,9 +20,7 @@ def directory_of(name: Path | str) -> Path | None:
 
     Ids are looked up in `MINARI_DATASETS_PATH`, or in `~/.minari/datasets`, as Minari does.
     """
-    text = str(name)
-    if PREFIX in text:
-        text = text.partition(PREFIX)[2]
+    text = str(name).rpartition(PREFIX)[2]
     home = Path(os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets"))
     # `os.path.isfile`, because the home directory may be another user's, where a `Path` would raise.
     return next((place for place in (Path(text), home / text) if os.path.isfile(place / METADATA)), None)
