@@ -69,43 +69,41 @@ def collect(recording: Recording, advance: Callable[[int], None] = lambda steps:
     observations, actions = Tracker(len(recording.observation_names)), Tracker(len(recording.action_names))
     reservoir = Reservoir(SAMPLED_STEPS)
     repeats = Repeats(observations.low.size + actions.low.size)
-    digests, times, rows = [], [], []
-    nothing = np.zeros((0, 0), np.float32)
+    times, rows = [], []
     for number, episode in enumerate(checks.episodes(recording, notes)):
         steps = len(episode.actions)
         observations.add(episode.observations, episode.name)
         actions.add(episode.actions, episode.name)
         reservoir.add(Steps(episode.observations[:steps], episode.actions, np.full(steps, number)))
         repeats.add(episode.observations[:steps], episode.actions)
-        digests.append(_digest(episode))
         if episode.times is not None:
             times.append(np.diff(episode.times.astype(np.float64)).astype(np.float32))
         # Copies, because views would keep the whole episode in memory.
-        small = {"observations": nothing, "actions": nothing, "times": None}
-        rows.append(episode._replace(rewards=episode.rewards.copy(), terminated=episode.terminated.copy(), **small))
+        kept = episode.rewards.copy(), episode.terminated.copy()
+        rows.append((episode.name, steps, *kept, episode.truncated, episode.has_last_state, _digest(episode)))
         advance(steps)
-    known = [len(one.rewards) for one in rows]
+    names, lengths, rewards, terminated, truncated, has_last_state, digests = zip(*rows, strict=True)
     return Collected(
         recording=recording,
         observations=observations,
         actions=actions,
         sample=reservoir.steps(),
-        names=[one.name for one in rows],
-        lengths=np.array(known),
-        rewards=np.concatenate([one.rewards for one in rows]).astype(np.float64),
-        terminated=np.concatenate([one.terminated for one in rows]),
-        truncated=np.array([one.truncated for one in rows]),
-        has_last_state=np.array([digest[1] for digest in digests]),
+        names=list(names),
+        lengths=np.array(lengths),
+        rewards=np.concatenate(rewards).astype(np.float64),
+        terminated=np.concatenate(terminated),
+        truncated=np.array(truncated),
+        has_last_state=np.array(has_last_state),
         duplicate_steps=repeats.count(),
-        duplicate_episodes=len(digests) - len({digest[0] for digest in digests}),
+        duplicate_episodes=len(digests) - len(set(digests)),
         intervals=np.concatenate(times) if times else None,
         notes=notes,
     )
 
 
-def _digest(episode: LoggedEpisode) -> tuple[bytes, bool]:
-    """A digest of the whole episode, and whether it has its last state."""
+def _digest(episode: LoggedEpisode) -> bytes:
+    """A digest of the whole episode."""
     digest = hashlib.sha256()
     for array in (episode.observations, episode.actions, episode.rewards):
         digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
-    return digest.digest(), episode.has_last_state
+    return digest.digest()
