@@ -1,5 +1,6 @@
 """Writes own logs as an npz file, episode by episode in constant memory."""
 
+import math
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -150,6 +151,7 @@ class _Column:
 
     def __init__(self, file: IO[bytes], dtype: np.dtype, row: tuple[int, ...], path: Path):
         self._file, self._row, self._path, self._rows = file, row, path, 0
+        self._row_bytes = math.prod(row) * dtype.itemsize
         self.dtype = dtype
 
     @property
@@ -162,13 +164,12 @@ class _Column:
         self._rows += len(values)
 
     def read(self, start: int, rows: int) -> Shaped[np.ndarray, "rows ..."]:
-        size = int(np.prod(self._row, dtype=int)) * self.dtype.itemsize
-        self._file.seek(start * size)
-        content = self._file.read(rows * size)
+        self._file.seek(start * self._row_bytes)
+        content = self._file.read(rows * self._row_bytes)
         return np.frombuffer(content, self.dtype).reshape(-1, *self._row).copy()
 
     def blocks(self) -> Iterator[Shaped[np.ndarray, "rows ..."]]:
-        step = max(1, BLOCK_BYTES // max(1, int(np.prod(self._row, dtype=int)) * self.dtype.itemsize))
+        step = max(1, BLOCK_BYTES // self._row_bytes)
         return (self.read(start, min(step, self._rows - start)) for start in range(0, self._rows, step))
 
     def whole(self) -> Shaped[np.ndarray, "rows ..."]:
