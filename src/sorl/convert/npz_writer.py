@@ -3,7 +3,7 @@
 import math
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -75,7 +75,7 @@ class NpzWriter:
     def _join(self) -> None:
         columns = self._columns
         ends, terminated, truncated = (columns[name].whole() for name in ("ends", "terminated", "truncated"))
-        flags = _flags(ends, terminated, truncated)
+        others = _flags(ends, terminated, truncated)
         with whole_file(self._path, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name in ("observations", "actions", "rewards"):
@@ -84,9 +84,11 @@ class NpzWriter:
                     observations = columns["observations"]
                     following = self._next_observations(ends, terminated)
                     _write(archive, "next_observations", observations.dtype, observations.shape, following)
-                    flags["next_known"] = np.ones(len(ends), np.bool_)
-                    flags["next_known"][ends] = self._known
-                for name, values in {**flags, **self._action_limits()}.items():
+                    others["next_known"] = np.ones(len(ends), np.bool_)
+                    others["next_known"][ends] = self._known
+                if self._limits is not None:
+                    others |= {"action_low": np.array(self._limits[0]), "action_high": np.array(self._limits[1])}
+                for name, values in others.items():
                     _write(archive, name, values.dtype, values.shape, iter([values]))
             # The record goes first: without it the data's own split would be lost.
             file.flush()
@@ -113,11 +115,6 @@ class NpzWriter:
             following[places[chosen]] = last[chosen]
             yield following
             row, episode = rows.stop, episode + len(places)
-
-    def _action_limits(self) -> Mapping[str, np.ndarray]:
-        if self._limits is None:
-            return {}
-        return {"action_low": np.array(self._limits[0]), "action_high": np.array(self._limits[1])}
 
 
 def _flags(ends: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> dict[str, np.ndarray]:
