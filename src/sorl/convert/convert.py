@@ -59,11 +59,6 @@ class Converted:
             lines.append(("environment", found.environment))
         return "\n".join([f"Wrote {self.path}", *(f"  {title:<13}{words}" for title, words in lines)])
 
-    def counts(self) -> dict[str, int]:
-        """The counts, for the provenance."""
-        names = ("episodes", "steps", "terminated", "truncated", "without_last_state")
-        return {name: getattr(self, name) for name in names}
-
 
 def convert(recording: Recording, out: Path, *, quiet: bool = False) -> Converted:
     """Writes a recording to `out`, whole or not at all, with its provenance.
@@ -108,11 +103,12 @@ def _append(writer: MappedWriter, episode: LoggedEpisode) -> None:
 def _provenance(done: Converted) -> dict[str, Any]:
     """The origin of converted data, JSON-able; it names the source without its directory."""
     recording = done.recording
+    counted = ("episodes", "steps", "terminated", "truncated", "without_last_state")
     return {
         "source": "converted",
         "about": {**recording.about(), **({"held_out": done.held_out} if done.held_out else {})},
         "converted_from": {"name": recording.path.name, **digest(recording.files, recording.path)},
-        "counts": done.counts(),
+        "counts": {name: getattr(done, name) for name in counted},
         "notes": done.notes,
     }
 
