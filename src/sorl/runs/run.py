@@ -211,17 +211,17 @@ def refuse_no_run(directory: Path) -> None:
     if config_path(directory).exists():
         return
     remedy = "give the run directory that sorl.train printed"
-    if directory.is_file():
-        kind, remedy = (
-            ("policy file", "give the run directory that it is in") if directory.suffix == ".sorl" else ("file", remedy)
-        )
-        raise FileNotFoundError(f"{directory} is a {kind}; {remedy}.")
-    found = f"{directory} holds no config.json" if directory.is_dir() else f"There is no directory {directory}"
-    if not directory.exists() and str(directory) in own_index().entries:
-        found, remedy = (
-            f"{directory} is a pretrained policy, not a run",
-            "sorl.evaluate, sorl.scaling, sorl.policy, sorl.export and sorl.assess take it",
-        )
+    if directory.is_file() and directory.suffix == SUFFIX:
+        found, remedy = f"{directory} is a policy file", "give the run directory that it is in"
+    elif directory.is_file():
+        found = f"{directory} is a file"
+    elif directory.is_dir():
+        found = f"{directory} holds no config.json"
+    elif str(directory) in own_index().entries:
+        found = f"{directory} is a pretrained policy, not a run"
+        remedy = "sorl.evaluate, sorl.scaling, sorl.policy, sorl.export and sorl.assess take it"
+    else:
+        found = f"There is no directory {directory}"
     raise FileNotFoundError(f"{found}; {remedy}.")
 
 
