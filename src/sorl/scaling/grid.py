@@ -74,7 +74,9 @@ class Grid:
     ):
         self._subject, self._effort = subject, effort
         self.budgets = tuple(budgets)
-        self.settings = circumstances | _settings(subject, effort)
+        digests = {str(seed): policy.digest for seed, policy in subject.policies.items()}
+        played = {"env": subject.env, "success_timing": subject.success_timing, "policies": digests}
+        self.settings = circumstances | played | effort._asdict()
         """What the numbers depend on, except the pair itself and the code of an own environment, ready for JSON."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self.directory = directory / digest[:12]
@@ -172,9 +174,3 @@ def time_decisions(policy: Policy, budget: Budget, batch_size: int, seconds: flo
         times.append(decision())
     median, high = (1000 * float(quantile) for quantile in np.quantile(times, [0.5, 0.95]))
     return {"batch_size": batch_size, "median_ms": median, "p95_ms": high, "calls": len(times)}
-
-
-def _settings(subject: Subject, effort: Effort) -> dict[str, Any]:
-    digests = {str(seed): policy.digest for seed, policy in subject.policies.items()}
-    played = {"env": subject.env, "success_timing": subject.success_timing, "policies": digests}
-    return played | effort._asdict()

@@ -32,7 +32,8 @@ def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
     measure = measure_of_pairs(pairs)
     score, low, high = _scores(pairs, measure)
     (milliseconds,) = _columns(pairs, "latency_ms")
-    axes.errorbar(milliseconds, score, _bars(score, low, high), fmt="o", color="0.6", elinewidth=0.8, markersize=4)
+    bars = np.abs([score - low, high - score])
+    axes.errorbar(milliseconds, score, bars, fmt="o", color="0.6", elinewidth=0.8, markersize=4)
     front = pareto_front(pairs)
     axes.plot(
         *_columns(front, "latency_ms"), _scores(front, measure)[0], "o-", zorder=3, label="none is faster and better"
@@ -42,7 +43,7 @@ def draw_pareto_front(axes: Any, pairs: Sequence[Pair]) -> None:
     axes.plot(best["latency_ms"], measure.factor * best[measure.name], "*", **star)
     for pair in front:
         axes.annotate(
-            f"{sizes(pair)}",
+            str(sizes(pair)),
             (pair["latency_ms"], measure.factor * pair[measure.name]),
             xytext=(4, 4),
             textcoords="offset points",
@@ -98,10 +99,6 @@ def _columns(pairs: Sequence[Pair], *names: str) -> np.ndarray:
 def _scores(pairs: Sequence[Pair], measure: Measure) -> np.ndarray:
     """The means and the lower and upper ends of their intervals, in the unit of the axis."""
     return measure.factor * _columns(pairs, measure.name, f"{measure.name}_low", f"{measure.name}_high")
-
-
-def _bars(score: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return np.abs([score - low, high - score])
 
 
 def _candidates_label(candidates: int) -> str:

@@ -90,7 +90,8 @@ def grid_table(pairs: Sequence[Pair]) -> str:
         f"   ms, p95 (1)      ms, p95 ({batch})  candidates/s"
     ]
     for pair in pairs:
-        score, ends = measure.text(pair[measure.name]), _ends(pair, measure)
+        score = measure.text(pair[measure.name])
+        ends = measure.range(pair[f"{measure.name}_low"], pair[f"{measure.name}_high"])
         score = f"{score:>7}  {ends}" if measure == SUCCESS else f"{score:>10}  {ends:>25}"
         lines.append(
             f"{pair['inference_steps']:6d} {pair['candidates']:4d}  {score}  {_difference(pair, 'difference'):24s}"
@@ -99,10 +100,6 @@ def grid_table(pairs: Sequence[Pair]) -> str:
             f"  {pair['candidates_per_second']:12.0f}"
         )
     return "\n".join([*lines, *(_sentence(pair, pairs[0]) for pair in pairs if pair["remark"])])
-
-
-def _ends(pair: Pair, measure: Measure) -> str:
-    return measure.range(pair[f"{measure.name}_low"], pair[f"{measure.name}_high"])
 
 
 def _figures(rows: Sequence[dict[str, Any]], measure: Measure) -> Pair:
