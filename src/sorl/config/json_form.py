@@ -27,13 +27,12 @@ ABSENT = "absent"
 
 def to_json(config: Any) -> Any:
     """The JSON form of a configuration; that of an agent or an actor includes the name of its class."""
-    if isinstance(config, AbstractAgent | AbstractActor):
-        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-        return {"type": type(config).__name__, **fields}
     if isinstance(config, AbstractVerifier):
         return config.name
     if dataclasses.is_dataclass(config):
-        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        named = isinstance(config, AbstractAgent | AbstractActor)
+        fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return {"type": type(config).__name__, **fields} if named else fields
     if isinstance(config, tuple):
         return [to_json(item) for item in config]
     return str(config) if isinstance(config, Path) else config
@@ -123,7 +122,7 @@ class _Reader:
                 return named(value)
             except ValueError:
                 raise self._wrong(name, value, _words(hint)) from None
-        if _is_agent(hint):
+        if isinstance(hint, type) and issubclass(hint, AbstractAgent):
             return self.named(find, "agent", value, name)
         if dataclasses.is_dataclass(hint):
             return self.object(hint, value, name)
@@ -157,10 +156,6 @@ class _Reader:
     def _wrong(self, name: str, value: Any, expected: str) -> ValueError:
         subject = f"{self._where}: {name}" if name else self._where
         return ValueError(f"{subject} is {_shown(value)}; expected {expected}.")
-
-
-def _is_agent(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, AbstractAgent)
 
 
 def _may_be(hint: Any, value: Any) -> bool:
