@@ -32,16 +32,15 @@ def index_address(address: str) -> str:
     if hub is not None:
         host = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         return f"{host.rstrip('/')}/{hub['repository']}/resolve/{hub['revision'] or 'main'}/{INDEX}"
-    scheme = urllib.parse.urlsplit(address).scheme
     if "://" not in address and not address.startswith("hf:"):
         path = expanded(Path(address), "give a whole path").absolute()
         return (path / INDEX if path.is_dir() or not path.suffix else path).as_uri()
-    if scheme not in ("file", "http", "https"):
+    place = urllib.parse.urlsplit(address)
+    if place.scheme not in ("file", "http", "https"):
         raise ValueError(
             f"{address} is no address that sorl can read; give a path, file://, http://, https:// or hf:OWNER/REPO."
         )
-    is_index = urllib.parse.urlsplit(address).path.endswith(".json")
-    return address if is_index else f"{address.rstrip('/')}/{INDEX}"
+    return address if place.path.endswith(".json") else f"{address.rstrip('/')}/{INDEX}"
 
 
 def beside(address: str, file: str) -> str:
