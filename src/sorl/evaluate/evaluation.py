@@ -97,9 +97,8 @@ class EvaluationResult:
         Some environments report a success only when they succeed. A result without one then counts as no success
         wherever another result of the environment has one.
         """
-        return (
-            self if self.success is not None else dataclasses.replace(self, success=np.zeros(len(self.returns), bool))
-        )
+        none = np.zeros(len(self.returns), bool)
+        return dataclasses.replace(self, success=none) if self.success is None else self
 
     def _return_interval(self) -> dict[str, float]:
         if self.success is not None:
