@@ -48,9 +48,7 @@ def _is_task(name: str) -> bool:
 def recording_of_loaded(loaded: LoadedData) -> Recording:
     """Loaded data of OGBench, whose units are the environment's, as episodes."""
     parts = [part for part in (loaded.train, loaded.validation) if part is not None]
-    count = int(len(loaded.train.observations) - len(loaded.train.starts))
-    validation = loaded.validation
-    held_out = 0 if validation is None else len(validation.observations) - len(validation.starts)
+    counts = [len(part.observations) - len(part.starts) for part in parts]
 
     def read(notes: list[str]) -> Iterator[LoggedEpisode]:
         number = 0
@@ -86,6 +84,6 @@ def recording_of_loaded(loaded: LoadedData) -> Recording:
         files=(path / NAME if is_data_directory(path) else path,),
         steps=sum(len(part) for part in parts),
         environment=loaded.provenance["env_name"],
-        held_out=frozenset(f"episode {number}" for number in range(count, count + held_out)),
+        held_out=frozenset(f"episode {number}" for number in range(counts[0], sum(counts))),
         details={"reward": "relabelled for the task"},
     )
