@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sorl.statistics.intervals import INTERVALS, Interval, student_interval, success_interval
-from sorl.statistics.measures import RETURN, SUCCESS, Measure, measure_of
+from sorl.statistics.measures import SUCCESS, Measure, measure_of
 from sorl.statistics.rows import BUDGET_FIELDS, Row, settings, settings_text
 
 
@@ -79,8 +79,8 @@ def table(summary: Sequence[Row]) -> str:
     """The rows of `summarise` or `headline` as lines of text."""
     if not summary:
         return "No evaluation was made."
-    judged = measure_of(summary, "success") == SUCCESS
-    title = "success   95 % interval    return" if judged else "  return         95 % interval"
+    measure = measure_of(summary, "success")
+    title = "success   95 % interval    return" if measure == SUCCESS else "  return         95 % interval"
     lines = [f" M^inf    N  {title}   length  steps/s"]
     shown: dict[str, float] = {}
     for row in summary:
@@ -88,12 +88,10 @@ def table(summary: Sequence[Row]) -> str:
         if settings(row) != shown:
             shown = settings(row)
             lines.append(f"{settings_text(shown)}:")
-        if judged:
-            score = (
-                f"{row['success']:7.3f}  {row['success_low']:5.3f} .. {row['success_high']:5.3f}  {row['return']:8.1f}"
-            )
-        else:
-            score = f"{row['return']:8.4g}  {RETURN.range(row['return_low'], row['return_high']):>20}"
+        ends = measure.range(row[f"{measure.name}_low"], row[f"{measure.name}_high"])
+        score = f"{row['return']:8.4g}  {ends:>20}"
+        if measure == SUCCESS:
+            score = f"{row['success']:7.3f}  {ends}  {row['return']:8.1f}"
         lines.append(
             f"{row['inference_steps']:6d} {row['candidates']:4d}  {score} {row['length']:8.1f} "
             f"{_rate(row['steps_per_second']):>8}"
