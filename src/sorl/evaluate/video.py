@@ -69,7 +69,19 @@ def renderable(env_name: str, environments: int, success_timing: SuccessTiming) 
     # This must precede the first import of mujoco, which chooses its renderer then.
     os.environ.setdefault("MUJOCO_GL", "egl")
     made = SerialEnvironments(env_name, environments=environments, success_timing=success_timing, pictures=True)
-    _require_renderer(made)
+    try:
+        made.reset(np.array([0]), np.array([0]))
+        made[0].render()
+    except Exception as error:  # the backends raise different errors, some at import
+        if not is_ogbench(env_name):
+            reason = f"{type(error).__name__}: {error}".removesuffix(".")
+            raise RuntimeError(
+                f"{env_name} cannot be rendered here ({reason}); install what it needs, or leave films out."
+            ) from error
+        raise RuntimeError(
+            f"MuJoCo cannot render off screen here (MUJOCO_GL={os.environ['MUJOCO_GL']}: {type(error).__name__}: "
+            f"{error}); install EGL (on Debian: apt install libegl1) or set MUJOCO_GL to a renderer that works."
+        ) from error
     return made
 
 
@@ -83,23 +95,6 @@ def _suffix() -> str:
     if importlib.util.find_spec("imageio") is None:
         raise RuntimeError('Videos need imageio, which is not installed; run `pip install "imageio[ffmpeg]"`.')
     return ".gif" if importlib.util.find_spec("imageio_ffmpeg") is None else ".mp4"
-
-
-def _require_renderer(environments: SerialEnvironments) -> None:
-    try:
-        environments.reset(np.array([0]), np.array([0]))
-        environments[0].render()
-    except Exception as error:  # the backends raise different errors, some at import
-        if not is_ogbench(environments.env_name):
-            reason = f"{type(error).__name__}: {error}".removesuffix(".")
-            raise RuntimeError(
-                f"{environments.env_name} cannot be rendered here ({reason}); install what it needs, or leave films "
-                "out."
-            ) from error
-        raise RuntimeError(
-            f"MuJoCo cannot render off screen here (MUJOCO_GL={os.environ['MUJOCO_GL']}: {type(error).__name__}: "
-            f"{error}); install EGL (on Debian: apt install libegl1) or set MUJOCO_GL to a renderer that works."
-        ) from error
 
 
 @contextlib.contextmanager
