@@ -28,6 +28,7 @@ from sorl.train import __main__ as train, loop
 from sorl.train.validation import validation_losses
 
 from .. import synthetic
+from ..bits import arrays, equal
 
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ def test_a_run_that_was_resumed_is_the_straight_run_bit_for_bit(name, runs, caps
     assert read_config(whole / "config.json").agent == _of_runs(name)
     for seed in (3, 0):
         one, other = (load_policy(run / f"policy-seed-{seed}.sorl") for run in (whole, parts))
-        assert _same(_arrays(one.networks), _arrays(other.networks))
+        assert equal(one.networks, other.networks)
 
 
 @every_agent
@@ -146,8 +147,8 @@ def test_a_seed_decides_every_bit_alone_in_other_chunks_and_whatever_jaxs_defaul
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         lone = _train(name, logs, [1, 2], seeds=(3,))
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(lone)} <= {"float32", "int32", "key<fry>"}
-    assert _same(_of_seed(grouped, 0), _of_seed(lone, 0))
-    assert not _same(_of_seed(grouped, 0), _of_seed(grouped, 1))
+    assert equal(_of_seed(grouped, 0), _of_seed(lone, 0))
+    assert not equal(_of_seed(grouped, 0), _of_seed(grouped, 1))
     assert np.all(grouped.first_bad_step == -1)
 
 
@@ -155,7 +156,7 @@ def test_a_seed_decides_every_bit_alone_in_other_chunks_and_whatever_jaxs_defaul
 def test_vmapped_seeds_agree_with_mapped_ones_after_one_update(name, logs):
     vmapped = _train(name, logs, [1], seeds=(3, 0), seed_mapping="vmap")
     mapped = _train(name, logs, [1], seeds=(3, 0))
-    for a, b in zip(_arrays(vmapped.agent), _arrays(mapped.agent), strict=True):
+    for a, b in zip(arrays(vmapped.agent), arrays(mapped.agent), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1e-3, np.abs(b).max()))
 
 
@@ -177,13 +178,5 @@ def _fields(agent) -> dict[str, Any]:
     return {name: value for name, value in to_json(agent).items() if name != "type"}
 
 
-def _arrays(tree) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def _of_seed(state, index) -> list[np.ndarray]:
-    return [leaf[index] for leaf in _arrays((state.agent, state.metric_sums))]
-
-
-def _same(one, other) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return [leaf[index] for leaf in arrays((state.agent, state.metric_sums))]

@@ -21,6 +21,7 @@ from sorl.train.checkpoints import Checkpoints
 from sorl.train.validation import validation_losses
 
 from .. import synthetic
+from ..bits import equal
 from .plus import plus
 
 
@@ -63,8 +64,7 @@ def _chunk(agent: Any, state: Any, updates: int, own: Any = None) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    leaves = (jax.tree.leaves((state.agent, state.metric_sums)) for state in (one, other))
-    return all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+    return equal((one.agent, one.metric_sums), (other.agent, other.metric_sums))
 
 
 # With all switches off.

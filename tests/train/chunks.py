@@ -1,8 +1,7 @@
-"""Chunks of training on made-up data, and what is compared of their states."""
+"""Chunks of training on made-up data."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sorl.train import loop
 
@@ -27,21 +26,6 @@ def train(lengths, seeds=(0,), *, agent=None, dataset=None, seed_mapping="map", 
             seed_mapping=seed_mapping,
         )
     return state
-
-
-def equal(one, other) -> bool:
-    """Whether all bits of two states are equal."""
-    return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
-
-
-def arrays(tree):
-    """The leaves, of keys their data."""
-    return [np.asarray(_data(leaf)) for leaf in jax.tree.leaves(tree)]
-
-
-def _data(leaf):
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def of_seed(tree, index: int):

@@ -23,6 +23,7 @@ from sorl.train.devices import DeviceOptions, make_mesh  # noqa: E402
 from sorl.train.session import Session  # noqa: E402
 from sorl.train.trainer import Trainer, initial  # noqa: E402
 from tests import synthetic  # noqa: E402
+from tests.bits import arrays, equal  # noqa: E402
 
 
 def config(**fields: Any) -> TrainConfig:
@@ -47,11 +48,7 @@ def train(directory: Path, data, options: DeviceOptions | None, *, resume: bool 
     mesh = None if options is None else make_mesh(options, made)
     Session(made, directory, data, resume=resume, quiet=True, mesh=mesh).run()
     networks = [load_policy(runs.policy_file(directory, made, number)).networks for number in made.members]
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(networks)]
-
-
-def same(one, other) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return arrays(networks)
 
 
 def main(place: Path) -> None:
@@ -59,7 +56,7 @@ def main(place: Path) -> None:
     data = load_logs(place / "logs.npz", validation_fraction=0.25)
     four = DeviceOptions(devices="4")
     one = train(place / "one", data, None)
-    found = {"devices": jax.device_count(), "four": same(one, train(place / "four", data, four))}
+    found = {"devices": jax.device_count(), "four": equal(one, train(place / "four", data, four))}
     rows = {name: (place / name / "metrics.jsonl").read_bytes() for name in ("one", "four")}
     found["rows"] = rows["one"] == rows["four"]
     # Members on four devices need nothing of each other.
@@ -70,7 +67,7 @@ def main(place: Path) -> None:
     # A run that changes its devices at update 10, and back.
     for name, first, second in (("apart", four, None), ("together", None, four)):
         train(place / name, data, first, updates=10)
-        found[name] = same(one, train(place / name, data, second, resume=True))
+        found[name] = equal(one, train(place / name, data, second, resume=True))
     # Two members on two devices each, which share a batch.
     batch = train(place / "batch", data, DeviceOptions(mesh=("seed=2", "batch=2")))
     found["batch"] = max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(one, batch, strict=True))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from sorl.agents import Fql, Iql
@@ -21,6 +20,7 @@ from sorl.train.session import Session
 from sorl.train.trainer import Trainer, initial
 
 from .. import synthetic
+from ..bits import equal
 from ..data.test_residence import write_both
 
 
@@ -61,18 +61,6 @@ def _loaded(logs, place):
     return load_logs(logs, validation_fraction=0.3, residence=place)
 
 
-def _bits(tree) -> list[np.ndarray]:
-    leaves = (
-        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)
-    )
-    return [np.asarray(leaf) for leaf in leaves]
-
-
-def _assert_same(one, other) -> None:
-    for a, b in zip(_bits(one), _bits(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_residences_train_to_the_same_bits(logs):
     """Also where chunks end within a tile and within a slab; held-out losses too.
@@ -91,7 +79,7 @@ def test_residences_train_to_the_same_bits(logs):
         found.append((state, members.validation_losses(state), members._held_out))
     assert int(found[0][0].step) == 80 and found[0][1] and isinstance(found[0][2], Batches)
     for other in found[1:]:
-        _assert_same(found[0], other)
+        assert equal(found[0], other)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -108,7 +96,7 @@ def test_seeds_at_once_and_members_with_own_discounts_are_the_same_bits_too(logs
             assert updates == 20
         settings = {"batch_size": 16, "log_interval": 5, "seed_mapping": "vmap"}
         states.append(loop.run_chunk(config.agent, state, data, jnp.int32(20), own, **settings))
-    _assert_same(*states)
+    assert equal(*states)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -141,7 +129,7 @@ def test_a_run_may_change_residence_when_it_resumes(logs, tmp_path, monkeypatch)
         assert (directory / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
         for seed in (0, 5):
             one, other = (runs.load_run(path).policies[seed].networks for path in (directory, undisturbed))
-            _assert_same(one, other)
+            assert equal(one, other)
 
 
 def test_a_slab_is_gathered_ahead_and_others_are_forgotten(logs):

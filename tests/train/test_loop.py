@@ -13,7 +13,8 @@ from sorl.train import hyperparameters, loop
 from sorl.train.validation import run_validation
 
 from .. import synthetic
-from .chunks import BATCH, arrays, of_seed, train
+from ..bits import arrays
+from .chunks import BATCH, of_seed, train
 
 
 def test_inside_another_jit_train_steps_trains():

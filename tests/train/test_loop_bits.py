@@ -11,7 +11,8 @@ from sorl.train import hyperparameters, loop
 from sorl.train.validation import run_validation
 
 from .. import synthetic
-from .chunks import BATCH, arrays, equal, of_seed, train
+from ..bits import arrays, equal
+from .chunks import BATCH, of_seed, train
 
 
 pytestmark = pytest.mark.compiled_as_shipped
@@ -66,5 +67,5 @@ def test_a_seed_that_goes_bad_is_named_and_then_left_alone():
     assert all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(before, arrays(of_seed(state.agent, 1)), strict=True)
     )
-    assert not all(np.array_equal(a, b) for a, b in zip(good, arrays(of_seed(state.agent, 0)), strict=True))
+    assert not equal(good, of_seed(state.agent, 0))
     assert equal(of_seed(state.agent, 0), train([5], seeds=(0,), agent=agent).agent)

@@ -5,8 +5,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
 from sorl import load_policy
@@ -21,6 +19,7 @@ from sorl.train.cli import parse
 from sorl.train.session import Session
 
 from .. import synthetic
+from ..bits import equal
 
 
 VALUES = (0.5, 0.7, 0.9)
@@ -53,12 +52,8 @@ def _run(config, directory, data, *, resume=False):
     return Session(config, directory, data, resume=resume, quiet=True).run()
 
 
-def _networks(path) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(load_policy(path).networks)]
-
-
-def _same(one, other) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+def _networks(path) -> Any:
+    return load_policy(path).networks
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +74,11 @@ def test_each_member_equals_its_lone_run(tmp_path, data, trained):
         member, lone = members[number], tmp_path / str(number)
         _run(_config(agent=member.agent, seeds=(member.seed,)), lone, data)
         own = trained / f"policy-member-{number}.sorl"
-        assert _same(_networks(own), _networks(runs.policy_path(lone, member.seed)))
+        assert equal(_networks(own), _networks(runs.policy_path(lone, member.seed)))
         assert load_policy(own).digest == load_policy(runs.policy_path(lone, member.seed)).digest
         expected = [{**row, "member": number, **member.settings} for row in read_metrics(lone)]
         assert [row for row in rows if row["member"] == number] == expected
-    assert not _same(_networks(trained / "policy-member-1.sorl"), _networks(trained / "policy-member-3.sorl"))
+    assert not equal(_networks(trained / "policy-member-1.sorl"), _networks(trained / "policy-member-3.sorl"))
 
 
 def test_members_are_named_in_every_file(trained):
@@ -114,7 +109,7 @@ def test_a_population_is_resumed_as_if_never_stopped(tmp_path, data, trained):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
     for number in range(6):
         name = f"policy-member-{number}.sorl"
-        assert _same(_networks(tmp_path / "run" / name), _networks(trained / name))
+        assert equal(_networks(tmp_path / "run" / name), _networks(trained / name))
 
 
 @pytest.mark.parametrize(

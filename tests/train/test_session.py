@@ -23,6 +23,7 @@ from sorl.train.checkpoints import Checkpoints
 from sorl.train.session import Session
 
 from .. import synthetic
+from ..bits import arrays, equal
 
 
 @pytest.fixture
@@ -53,12 +54,7 @@ def _metrics(directory) -> bytes:
 
 
 def _policies(directory, config) -> list[np.ndarray]:
-    networks = [load_policy(runs.policy_path(directory, seed)).networks for seed in config.seeds]
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(networks)]
-
-
-def _same(one, other) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return arrays([load_policy(runs.policy_path(directory, seed)).networks for seed in config.seeds])
 
 
 def test_rows_checkpoints_and_policies(tmp_path, data):
@@ -128,7 +124,7 @@ def test_resumed_equals_never_stopped(tmp_path, data, monkeypatch, method, calls
             _run(config, tmp_path / "killed", data)
     _run(config, tmp_path / "killed", data, resume=True)
     assert _metrics(tmp_path / "killed") == _metrics(tmp_path / "whole")
-    assert _same(_policies(tmp_path / "killed", config), _policies(tmp_path / "whole", config))
+    assert equal(_policies(tmp_path / "killed", config), _policies(tmp_path / "whole", config))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -151,7 +147,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(tmp_path, data, monkeypatch, n
     assert _run(config, tmp_path / "run", data, resume=True).step == 30
     _run(config, tmp_path / "whole", data)
     assert _metrics(tmp_path / "run") == _metrics(tmp_path / "whole")
-    assert _same(_policies(tmp_path / "run", config), _policies(tmp_path / "whole", config))
+    assert equal(_policies(tmp_path / "run", config), _policies(tmp_path / "whole", config))
 
 
 def test_a_signal_while_the_last_checkpoint_is_written_counts(tmp_path, data, monkeypatch):
@@ -172,7 +168,7 @@ def test_more_updates_go_on_where_a_finished_run_ended(tmp_path, data):
     _run(long, tmp_path / "run", data, resume=True)
     _run(long, tmp_path / "whole", data)
     assert _metrics(tmp_path / "run") == _metrics(tmp_path / "whole")
-    assert _same(_policies(tmp_path / "run", short), _policies(tmp_path / "whole", long))
+    assert equal(_policies(tmp_path / "run", short), _policies(tmp_path / "whole", long))
 
 
 def test_a_bad_seed_keeps_its_last_checkpoint_and_the_other_goes_on(tmp_path, data, capsys):
