@@ -122,6 +122,17 @@ def x64():
         yield
 
 
+@pytest.fixture
+def axes():
+    """Axes of matplotlib to draw on."""
+    from sorl.system.pictures import pyplot_without_screen  # not above: jaxtyping's hook comes before the package
+
+    pyplot = pyplot_without_screen()
+    figure, axes = pyplot.subplots()
+    yield axes
+    pyplot.close(figure)
+
+
 def _is_full() -> bool:
     """Whether this process has 20,000 memory maps or 3 GB in memory; never, where there is no /proc."""
     maps, pages = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")

@@ -4,7 +4,6 @@ import json
 import re
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -14,22 +13,11 @@ from sorl.runs import run as runs
 from sorl.system import pictures
 
 
-matplotlib.use("agg")
-
 ROWS = [
     {"env": "e", "training_seed": seed, "inference_steps": m, "candidates": n, "successes": s, "episodes": 10}
     | {"data_source": "generated", "data_episodes": 3}
     for seed, m, n, s in [(0, 1, 1, 2), (1, 1, 1, 4), (0, 4, 1, 8), (1, 4, 1, 6), (0, 4, 8, 10), (1, 4, 8, 10)]
 ]
-
-
-@pytest.fixture
-def axes():
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots()
-    yield axes
-    pyplot.close(figure)
 
 
 def test_success_at_every_budget(axes: Any):

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -12,19 +11,6 @@ from sorl.agents import Fql, Sorl, SorlPlus
 from sorl.config import presets
 from sorl.report import pictures
 from sorl.report.run import ReportedRun
-
-
-matplotlib.use("agg")
-
-
-@pytest.fixture
-def axes():
-    """Axes to draw on."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots()
-    yield axes
-    pyplot.close(figure)
 
 
 def run_of(agent, method, successes, *, budgets=((1, 1), (2, 1)), **options):

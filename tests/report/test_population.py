@@ -1,9 +1,7 @@
 """A population in tables and reports: a method for each combination of values, and the score against a value."""
 
 import dataclasses
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -24,8 +22,6 @@ from sorl.statistics.tables import headline, table
 
 from ..assess.test_trust import GOOD
 
-
-matplotlib.use("agg")
 
 CUBE = "cube-single-play-singletask-task1-v0"
 SUCCESS = {0.5: (0.2, 0.4), 0.9: (0.6, 1.0)}
@@ -94,14 +90,9 @@ def test_values_that_agree_in_six_digits_are_not_pooled(run):
     np.testing.assert_allclose(found["iql, agent.expectile 0.9"][CUBE], SUCCESS[0.9])
 
 
-def test_the_picture_has_each_value_with_its_mean_and_interval(run):
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots()
-    drawn: Any = axes
-    draw_score_against_value(drawn, headline(evaluation_rows(read_metrics(run), 10)), "agent.expectile")
-    (line,) = drawn.containers
+def test_the_picture_has_each_value_with_its_mean_and_interval(run, axes):
+    draw_score_against_value(axes, headline(evaluation_rows(read_metrics(run), 10)), "agent.expectile")
+    (line,) = axes.containers
     np.testing.assert_allclose(line.lines[0].get_xydata(), [[0.5, 30.0], [0.9, 80.0]])
-    assert [label.get_text() for label in drawn.get_xticklabels()] == ["0.5", "0.9"]
-    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("agent.expectile", "success (%)")
-    pyplot.close(figure)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.5", "0.9"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("agent.expectile", "success (%)")

@@ -1,6 +1,5 @@
 """The summary of a grid of budgets, against numbers computed by hand, and pictures that show these numbers."""
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -8,9 +7,6 @@ from sorl.scaling.pictures import draw_pareto_front, draw_score_against_candidat
 from sorl.scaling.summary import best_pair, grid_table, pareto_front, sizes, summarise_grid
 from sorl.statistics.intervals import wilson_interval
 from sorl.statistics.rows import BUDGET_FIELDS
-
-
-matplotlib.use("agg")
 
 
 def record(steps, candidates, success_by_seed, milliseconds=1.0):
@@ -123,15 +119,6 @@ FRONT = summarise_grid(
 def test_pareto_front():
     assert [sizes(pair) for pair in pareto_front(FRONT)] == [(1, 1), (2, 1), (4, 4)]
     assert [sizes(pair) for pair in pareto_front(FRONT[::-1])] == [(1, 1), (2, 1), (4, 4)]
-
-
-@pytest.fixture
-def axes():
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots()
-    yield axes
-    pyplot.close(figure)
 
 
 def legend(axes):
