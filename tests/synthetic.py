@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sorl.agents import AbstractAgent, Sorl
+from sorl.data.normalisation import Normalisation
 from sorl.data.transitions import Dataset
 
 from .random_networks import array
@@ -24,6 +25,17 @@ def dataset(trajectories: int = 6, length: int = 20, observation_size: int = 4, 
         rewards=array(generator.normal(size=rows), np.float32),
         masks=array(masks.reshape(-1), np.float32),
         starts=array(starts, np.int32),
+    )
+
+
+def units(**fields: Any) -> Normalisation:
+    """The units of three observations and two actions, which are not those of networks."""
+    return Normalisation(
+        observation_mean=array([1.0, 2.0, 3.0], np.float32),
+        observation_scale=array([2.0, 4.0, 0.5], np.float32),
+        action_low=array([0.0, -5.0], np.float32),
+        action_high=array([10.0, 5.0], np.float32),
+        **fields,
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sorl import Budget, Normalisation, Policy, export
+from sorl import Budget, Policy, export
 from sorl.agents.actors import ShortcutActor, actor_of
 from sorl.config.json_form import to_json
 from sorl.policy import __main__ as policy_command, exported, stablehlo
@@ -31,19 +31,8 @@ accordingly."""
 def policy():
     agent = synthetic.agent()
     networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
-    normalisation = Normalisation(
-        observation_mean=jnp.array([1.0, 2.0, 3.0]),
-        observation_scale=jnp.array([2.0, 4.0, 0.5]),
-        action_low=jnp.array([0.0, -5.0]),
-        action_high=jnp.array([10.0, 5.0]),
-    )
-    return Policy(
-        agent.actor,
-        networks,
-        normalisation,
-        {"env": "made up", "seed": 3, "agent": to_json(agent)},
-        budget=Budget(4, 8),
-    )
+    provenance = {"env": "made up", "seed": 3, "agent": to_json(agent)}
+    return Policy(agent.actor, networks, synthetic.units(), provenance, budget=Budget(4, 8))
 
 
 def _decisions(policy, batch: int):

@@ -49,11 +49,7 @@ def test_every_agent_acts_the_same_in_both_formats(agent, tmp_path):
 def policy():
     """A policy of own logs, best of 4, whose actions come in pairs."""
     agent = synthetic.agent(chunk=2)
-    normalisation = Normalisation(
-        observation_mean=jnp.array([1.0, 2.0, 3.0]),
-        observation_scale=jnp.array([2.0, 4.0, 0.5]),
-        action_low=jnp.array([0.0, -5.0]),
-        action_high=jnp.array([10.0, 5.0]),
+    normalisation = synthetic.units(
         observation_mean_remainder=jnp.array([1e-8, 0.0, 0.0]),
         observation_low=jnp.array([-1.5, -2.0, -2.0]),
         observation_high=jnp.array([1.5, 2.0, 2.0]),

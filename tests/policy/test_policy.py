@@ -21,13 +21,7 @@ from ..random_networks import make_policy
 def policy():
     agent = synthetic.agent()
     networks = make_policy(agent, 3, 2, seed=0, scale=0.2)
-    normalisation = Normalisation(
-        observation_mean=jnp.array([1.0, 2.0, 3.0]),
-        observation_scale=jnp.array([2.0, 4.0, 0.5]),
-        action_low=jnp.array([0.0, -5.0]),
-        action_high=jnp.array([10.0, 5.0]),
-    )
-    return Policy(agent.actor, networks, normalisation, {"env": "made up", "step": 7})
+    return Policy(agent.actor, networks, synthetic.units(), {"env": "made up", "step": 7})
 
 
 def _act(policy, observations, **budget):
