@@ -172,11 +172,8 @@ def compare(goldens: Goldens, scope: str, computed: Mapping[str, Any]) -> list[s
 
 def assert_close(actual: Any, expected: Any, tolerance: float, name: str = "") -> None:
     """Every array agrees within `tolerance` relative to its largest expected magnitude."""
-    actual_leaves, expected_leaves = jax.tree.leaves(actual), jax.tree.leaves(expected)
-    assert len(actual_leaves) == len(expected_leaves)
-    for a, e in zip(actual_leaves, expected_leaves, strict=True):
-        a, e = np.asarray(a), np.asarray(e)
-        assert a.shape == e.shape
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.shape(a) == np.shape(e)
         np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * max(np.abs(e).max(), 1e-30), err_msg=name)
 
 
