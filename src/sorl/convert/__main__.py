@@ -17,7 +17,7 @@ from sorl.convert import ogbench_set
 from sorl.convert.convert import convert
 from sorl.data.mapped.npz_parts import is_set
 from sorl.data.own_logs.source import Logs
-from sorl.data.sources import source_of
+from sorl.data.sources import FORMAT_OPTIONS, source_of
 from sorl.system import entry
 from sorl.system.files import expanded
 
@@ -50,7 +50,7 @@ class Config:
 
 def main(config: Config) -> Path:
     """Converts the data; **returns** the path written."""
-    options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
+    options = {name: getattr(config, name) for name in FORMAT_OPTIONS}
     out = expanded(config.out, "give its full name")
     if not out.name:
         raise ValueError(f"OUT is {config.out}, which is a directory that exists; give the name of a new one.")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from sorl.data.sources import FORMAT_OPTIONS
 from sorl.inspect.page import write_page
 from sorl.inspect.report import inspected
 from sorl.inspect.source import recording_of
@@ -61,7 +62,7 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Prints the report and writes its page; **returns** the facts."""
-    options = {name: getattr(config, name) for name in ("observation_keys", "reward", "split", "columns")}
+    options = {name: getattr(config, name) for name in FORMAT_OPTIONS}
     recording = recording_of(config.data, options, directory=config.data_dir, episodes=config.episodes)
     if config.html is not None:
         refuse_overwriting(config.html, [recording.path, *recording.files])
