@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
+import equinox  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from jax._src import compiler, lru_cache  # noqa: E402  # public jax has no compiler options for all programs
@@ -120,6 +121,12 @@ def x64():
     """Double precision in a test; a file asks for it by `usefixtures`."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(params=["jitted", "eager"])
+def maybe_jit(request):
+    """Compiles a function, or leaves it as it is."""
+    return equinox.filter_jit if request.param == "jitted" else lambda function: function
 
 
 @pytest.fixture

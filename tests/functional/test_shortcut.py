@@ -18,11 +18,6 @@ NOTHING = jnp.zeros(1)
 """An observation for fields that ignore it."""
 
 
-@pytest.fixture(params=["jitted", "eager"])
-def maybe_jit(request):
-    return jax.jit if request.param == "jitted" else lambda function: function
-
-
 def _linear_field():
     """The exact average velocity of da/dt = A a + b, and where its flow takes `action` from time 0 to 1."""
     # A = V diag(rates) V^-1, so that exp(A h) needs no more than exp(rates h).

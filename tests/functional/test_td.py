@@ -17,11 +17,6 @@ Q = jnp.array([[1.0, 3.0], [-2.0, 4.0], [0.0, -6.0]])
 """Three examples, two heads."""
 
 
-@pytest.fixture(params=["jitted", "eager"])
-def maybe_jit(request):
-    return jax.jit if request.param == "jitted" else lambda function: function
-
-
 def test_aggregate_is_the_mean_or_the_least_over_heads(maybe_jit):
     np.testing.assert_array_equal(maybe_jit(lambda q: verifiers.aggregate(q, "mean"))(Q), [2.0, 1.0, -3.0])
     np.testing.assert_array_equal(maybe_jit(lambda q: verifiers.aggregate(q, "min"))(Q), [1.0, -2.0, -6.0])

@@ -23,11 +23,6 @@ from ..random_networks import make
 PAPER_SIZES = (512, 512, 512, 512)
 
 
-@pytest.fixture(params=["jitted", "eager"])
-def maybe_jit(request):
-    return eqx.filter_jit if request.param == "jitted" else lambda function: function
-
-
 def _parameters(network):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(network))
 
