@@ -62,26 +62,24 @@ def wilson_interval(successes: float | int, episodes: int, confidence: float = 0
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def bootstrap_interval(values: Float[np.ndarray, " values"], confidence: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Float[np.ndarray, " values"], confidence: float = 0.95, *, seed: int = 0
+) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of many independent values, such as the returns of episodes.
 
     Of few values it is too narrow: that of two, their range, has their mean in half of all cases (`student_interval`).
 
-    **Arguments:** `values`, one number for each episode; `confidence` in (0, 1).
+    **Arguments:** `values`, one number for each episode; `confidence` in (0, 1); `seed`, that of the resampling, which
+    makes tables reproducible.
 
     **Returns:** the lowest and the highest mean.
     """
-    generator, rows = np.random.default_rng(0), max(1, _BLOCK_VALUES // len(values))
+    generator, rows = np.random.default_rng(seed), max(1, _BLOCK_VALUES // len(values))
     # In blocks, because a million episodes would take 80 GB.
     blocks = [min(rows, BOOTSTRAP_RESAMPLES - start) for start in range(0, BOOTSTRAP_RESAMPLES, rows)]
     means = [values[generator.integers(0, len(values), (block, len(values)))].mean(axis=1) for block in blocks]
-    return percentiles(np.concatenate(means), confidence)
-
-
-def percentiles(values: Float[np.ndarray, " resamples"], confidence: float = 0.95) -> tuple[float, float]:
-    """The values between which the middle `confidence` of all values lie."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -98,7 +96,7 @@ def student_interval(values: Float[np.ndarray, " seeds"], confidence: float = 0.
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def student_width(freedom: float | int, confidence: float = 0.95) -> float:
+def student_width(freedom: float | int, confidence: float) -> float:
     """The half-width of Student's t interval in standard errors, for `freedom` degrees of freedom."""
     from scipy import special  # takes a fraction of a second, and one seed does not need it
 
