@@ -274,6 +274,7 @@ def test_addresses_that_cannot_be_read_are_one_sentence(published, serve, tmp_pa
     assert "pipe/index.json cannot be read (it is no file); check the address." in refused((), str(tmp_path / "pipe"))
     assert "ftp://x/y is no address that sorl can read; give" in refused((), "ftp://x/y")
     assert "hf:ada is no address" in refused((), "hf:ada")
+    assert "http://[x is no address (Invalid IPv6 URL); check its host." in refused((), "http://[x")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ def index_address(address: str) -> str:
     if "://" not in address and not address.startswith("hf:"):
         path = expanded(Path(address), "give a whole path").absolute()
         return (path / INDEX if path.is_dir() or not path.suffix else path).as_uri()
-    place = urllib.parse.urlsplit(address)
+    try:
+        place = urllib.parse.urlsplit(address)
+    except ValueError as error:  # brackets that enclose no IPv6 address
+        raise ValueError(f"{address} is no address ({error}); check its host.") from None
     if place.scheme not in ("file", "http", "https"):
         raise ValueError(
             f"{address} is no address that sorl can read; give a path, file://, http://, https:// or hf:OWNER/REPO."
