@@ -212,6 +212,27 @@ def test_a_signal_during_a_compilation_is_answered_in_one_line(tmp_path):
     assert process.returncode == 130
 
 
+SWALLOWS = """
+import pathlib, time
+class Callback:
+    def __del__(self):
+        pathlib.Path("working").touch()
+        time.sleep(20)
+def command():
+    Callback()
+    time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("number, said", [(signal.SIGINT, "Stopped.\n"), (signal.SIGTERM, "Stopped by SIGTERM.\n")])
+def test_a_signal_whose_exception_python_swallows_is_answered_all_the_same(tmp_path, number, said):
+    process = _start(tmp_path, module=SWALLOWS)
+    _wait_for(tmp_path / "working")
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == said
+    assert process.returncode == 128 + number
+
+
 def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path):
     process = _start(tmp_path, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); ")
     _wait_for(tmp_path / "working")

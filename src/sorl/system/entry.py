@@ -21,6 +21,7 @@ import re
 import select
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,6 +54,9 @@ EXTRAS = {
 _GONE = {errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}
 """The error of a write to a pipe or a terminal that was closed, and the signal that says so."""
 
+AGAIN_SECONDS = 0.05
+"""The seconds after which a signal is sent again whose exception was swallowed."""
+
 MAX_SENTENCE = 600
 """The most characters of an error that are shown; other libraries' messages can be pages long."""
 
@@ -72,6 +76,7 @@ def run(module: str, *, stopped: str = "") -> NoReturn:
     _open_closed_streams()
     _on_signals(_end_at_once)
     warnings.showwarning = _show_warning
+    sys.unraisablehook = _send_again
     code = guarded(lambda: _command(module), stopped=stopped, leave=_leave)
     _on_signals(signal.SIG_DFL)  # nothing is left to close
     sys.exit(code)
@@ -232,6 +237,18 @@ def _leave(code: int) -> NoReturn:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
+def _send_again(swallowed: Any) -> None:
+    """Sends a signal again whose exception Python swallowed, as it does in jax's callback of garbage collections."""
+    error = swallowed.exc_value
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        timer = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(swallowed)
 
 
 def _reader_is_gone() -> bool:
