@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -55,6 +56,21 @@ def assess(run, **fields):
 def assessed(place):
     """The assessment of the run at two budgets, which wrote its file and pictures."""
     return assess(place / "RUN", inference_steps=(1, 2), pictures=True)
+
+
+def test_an_assessment_is_in_its_file_or_in_the_text_if_one_cannot_be_written(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a" / "assessment.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        assess(place / "RUN", out=tmp_path / "a")
+    assert "Sorl" in capsys.readouterr().out
+
+    def refuse(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", refuse)
+    with pytest.raises(BrokenPipeError):
+        assess(place / "RUN", out=tmp_path / "b")
+    assert read_assessment(tmp_path / "b" / "assessment.json") is not None
 
 
 def test_a_run_is_judged_on_its_own_held_out_episodes(place, assessed):

@@ -195,6 +195,12 @@ def test_a_directory_that_refuses_new_files_is_named_by_the_output(tmp_path, sou
         convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
 
 
+def test_a_disk_that_is_full_at_the_last_rows_is_named_by_the_output(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(npz_writer.tempfile, "TemporaryFile", lambda **place: open("/dev/full", "w+b"))
+    with pytest.raises(OSError, match=r"/out\.npz cannot be written: no space left on device; free some disk space"):
+        convert(_recording(_episodes([(True, False)]), source), tmp_path / "out.npz", quiet=True)
+
+
 @pytest.mark.parametrize("name", ["out.npz", "out"])
 def test_nothing_is_overwritten(tmp_path, source, name):
     (tmp_path / name).write_text("mine")

@@ -75,6 +75,24 @@ def test_command_writes_a_row_for_every_budget_and_seed(run, capsys):
     assert not [path for path in run.directory.iterdir() if path.name.startswith(".")]
 
 
+def test_what_was_played_is_in_the_files_or_in_the_text_if_one_cannot_be_written(run, monkeypatch, capsys):
+    arguments = parse(run, "--episodes", "1", "--inference-steps", "1", "--candidates", "1")
+    (run.directory / "evaluation.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        main(arguments)
+    assert f"{CUBE} after 70 updates" in capsys.readouterr().out
+    (run.directory / "evaluation.json").rmdir()
+
+    def refuse(text):
+        if f"{CUBE} after 70 updates" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", refuse)
+    with pytest.raises(BrokenPipeError):
+        main(arguments)
+    assert len(json.loads((run.directory / "evaluation.json").read_text())["rows"]) == 2
+
+
 def test_a_pretrained_policy_is_played_without_files_or_with_those_of_a_run_of_one_seed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     budget = ["--inference-steps", "4", "--candidates", "1", "--episodes", "1", "--no-compilation-cache"]

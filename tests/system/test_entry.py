@@ -165,12 +165,11 @@ def command():
 """
 
 
-def _start(directory, *arguments, module=MODULE, before="", **options):
+def _start(directory, *arguments, module=MODULE, before="", stdout=None, stderr=subprocess.PIPE):
     (directory / "a_command.py").write_text(module)
     code = before + "import sys; sys.path.insert(0, '.'); from sorl.system import entry; entry.run('a_command')"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True, **options
-    )
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=directory, stdout=stdout, stderr=stderr, text=True)
 
 
 def _wait_for(path):
@@ -213,6 +212,27 @@ def test_a_signal_during_a_compilation_is_answered_in_one_line(tmp_path):
     assert process.returncode == 130
 
 
+SWALLOWS = """
+import pathlib, time
+class Callback:
+    def __del__(self):
+        pathlib.Path("working").touch()
+        time.sleep(20)
+def command():
+    Callback()
+    time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("number, said", [(signal.SIGINT, "Stopped.\n"), (signal.SIGTERM, "Stopped by SIGTERM.\n")])
+def test_a_signal_whose_exception_python_swallows_is_answered_all_the_same(tmp_path, number, said):
+    process = _start(tmp_path, module=SWALLOWS)
+    _wait_for(tmp_path / "working")
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == said
+    assert process.returncode == 128 + number
+
+
 def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path):
     process = _start(tmp_path, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); ")
     _wait_for(tmp_path / "working")
@@ -229,6 +249,49 @@ def test_a_reader_that_leaves_ends_the_command_silently(tmp_path):
     os.close(reader)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 141
+
+
+STREAMS = """
+import os, pathlib, sys
+def command():
+    file = pathlib.Path("numbers").open("w")
+    print("a line")
+    print("another line", file=sys.stderr, flush=True)
+    child = os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "echo a line")
+    file.write(str([file.fileno() > 2, sys.stdin.read(), sys.stderr.isatty(), child]))
+"""
+
+
+def test_streams_that_are_closed_are_no_error_and_no_file_of_the_command_takes_their_numbers(tmp_path):
+    (tmp_path / "a_command.py").write_text(STREAMS)
+    code = "import sys; sys.path.insert(0, '.'); from sorl.system import entry; entry.run('a_command')"
+    closed = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, "-c", code]
+    assert subprocess.run(closed, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "numbers").read_text() == "[True, '', False, 0]"
+
+
+TERMINAL = """
+import sys, time
+def command():
+    try:
+        print("a line", flush=True)
+        while "print" in sys.argv:
+            print("a line", flush=True)
+        time.sleep(60)
+    except OSError as error:
+        raise ValueError("steps is 0; give 1.") if "fail" in sys.argv else error
+"""
+
+
+@pytest.mark.parametrize("arguments, code", [(["print"], 129), (["print", "fail"], 2), ([], 143)])
+def test_a_terminal_that_is_closed_leaves_the_exit_code(tmp_path, arguments, code):
+    ours, theirs = os.openpty()
+    process = _start(tmp_path, *arguments, module=TERMINAL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.read(ours, 10)
+    os.close(ours)
+    process.send_signal(signal.SIGCONT if arguments else signal.SIGTERM)
+    assert process.wait(timeout=60) == code
 
 
 def test_a_warning_is_one_line(tmp_path):

@@ -98,18 +98,22 @@ def main(config: Config) -> Assessment:
     with jax.default_matmul_precision("float32"), Progress(config.fit.updates, quiet=config.quiet) as progress:
         sizes = {"states": config.states, "samples": config.samples}
         found = assess(subject, budgets, config.fit, advance=progress.advance, **sizes)
-    print(json.dumps(to_json(found), indent=2) if config.json else text(found))
-    if directory is not None:
-        _write(directory, found, config)
+    lines = [json.dumps(to_json(found), indent=2) if config.json else text(found)]
+    # The files come before the text, whose reader may be gone; and the text also if the files cannot be written.
+    try:
+        if directory is not None:
+            lines += _write(directory, found, config)
+    finally:
+        print(*lines, sep="\n")
     return found
 
 
-def _write(directory: Path, found: Assessment, config: Config) -> None:
+def _write(directory: Path, found: Assessment, config: Config) -> list[str]:
+    """Writes the files, and **returns** a line about each; with `--json`, none."""
     path = assessment_path(directory)
     write_assessment(path, found)
     written = [path, *(save_pictures(directory, found) if config.pictures else [])]
-    for one in written if not config.json else []:
-        print(f"Wrote {one}")
+    return [] if config.json else [f"Wrote {one}" for one in written]
 
 
 def _budgets(config: Config, subject: Subject) -> tuple[Budget, ...]:

@@ -45,7 +45,8 @@ class NpzWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        with self._files:
+        # The system may refuse the last rows of a column only when they are read or closed.
+        with named_errors(self._path), self._files:
             if error[0] is None:
                 self._join()
 

@@ -132,11 +132,15 @@ def _evaluate_run(config: Config, run: Run) -> list[dict[str, Any]]:
         for number, result in results
     ]
     summary = summarise(rows)
-    print(_title(rows[0]), table(summary), sep="\n")
+    lines = [_title(rows[0]), table(summary)]
     if (scores := reference_scores(run.env)) is not None:
-        print(add_normalised_returns(summary, scores))
-    if (directory := config.out or run.home) is not None:
-        _write(directory, summary, rows, results)
+        lines.append(add_normalised_returns(summary, scores))
+    # The files come before the text, whose reader may be gone; and the text also if the files cannot be written.
+    try:
+        if (directory := config.out or run.home) is not None:
+            lines += _write(directory, summary, rows, results)
+    finally:
+        print(*lines, sep="\n")
     if config.video is not None:
         _film(config, run, config.video)
     return summary
@@ -147,15 +151,15 @@ def _write(
     summary: list[dict[str, Any]],
     rows: list[dict[str, Any]],
     results: list[tuple[int, EvaluationResult]],
-) -> None:
+) -> list[str]:
+    """Writes the files, and **returns** a line about each."""
     episodes = [row | result.per_episode() for row, (_, result) in zip(rows, results, strict=True)]
     paths = directory / "evaluation.json", directory / "evaluation.csv"
     deeds = ["Replaced" if path.exists() else "Wrote" for path in paths]
     with whole_file(paths[0]) as file:
         json.dump({"summary": summary, "rows": episodes}, file)
     write_csv(paths[1], rows)
-    for deed, path in zip(deeds, paths, strict=True):
-        print(f"{deed} {path}")
+    return [f"{deed} {path}" for deed, path in zip(deeds, paths, strict=True)]
 
 
 def add_normalised_returns(summary: list[dict[str, Any]], scores: tuple[float, float]) -> str:

@@ -6,12 +6,14 @@ Exit codes of every command:
 - 1: finished, but something in it failed (a training seed, an evaluation, a run of a comparison).
 - 2: refused or failed; standard error gives the reason in one sentence that begins with `error:`.
 - 130: stopped by Ctrl-C.
-- 128 + n: stopped by signal n, such as 143 for SIGTERM; 141 if the reader of standard output closed it.
+- 128 + n: stopped by signal n, such as 143 for SIGTERM; 141 or 129 if the pipe or the terminal that reads standard
+  output was closed.
 
 This module imports in milliseconds, so that Ctrl-C already works while the command's own imports run.
 """
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -19,6 +21,7 @@ import re
 import select
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -48,6 +51,12 @@ EXTRAS = {
 }
 """The extra of sorl that installs each optional module, by the module's name."""
 
+_GONE = {errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}
+"""The error of a write to a pipe or a terminal that was closed, and the signal that says so."""
+
+AGAIN_SECONDS = 0.05
+"""The seconds after which a signal is sent again whose exception was swallowed."""
+
 MAX_SENTENCE = 600
 """The most characters of an error that are shown; other libraries' messages can be pages long."""
 
@@ -64,8 +73,10 @@ def run(module: str, *, stopped: str = "") -> NoReturn:
 
     A command's file calls this before its own imports, which take seconds and so must be guarded too.
     """
+    _open_closed_streams()
     _on_signals(_end_at_once)
     warnings.showwarning = _show_warning
+    sys.unraisablehook = _send_again
     code = guarded(lambda: _command(module), stopped=stopped, leave=_leave)
     _on_signals(signal.SIG_DFL)  # nothing is left to close
     sys.exit(code)
@@ -85,21 +96,21 @@ def guarded(
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print(f"Stopped{hint}", file=sys.stderr)
+        _tell(f"Stopped{hint}")
         return leave(128 + signal.SIGINT)
     except Terminated as ending:
-        print(f"Stopped by {signal.Signals(ending.number).name}{hint}", file=sys.stderr)
+        _tell(f"Stopped by {signal.Signals(ending.number).name}{hint}")
         return leave(128 + ending.number)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        if isinstance(error, OSError) and error.errno in _GONE and _reader_is_gone():
             # Python flushes standard output once more as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+            return 128 + _GONE[error.errno]
         text = sentence(error)
         if text is None:
-            traceback.print_exc()
+            _tell(traceback.format_exc().rstrip())
             text = f"{type(error).__name__}, which sorl did not expect; please report it with the lines above."
-        print(f"error: {text}", file=sys.stderr)
+        _tell(f"error: {text}")
         return 2
 
 
@@ -182,6 +193,22 @@ def _command(module: str) -> int | None:
     return command()
 
 
+def _open_closed_streams() -> None:
+    """Opens the null device for each standard stream that the parent closed; a file of the run would get its number."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8"))
+
+
+def _tell(text: str) -> None:
+    """Prints on standard error, which may be a full disk or a terminal that has been closed."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 def _show_warning(message: Any, category: Any, *place: Any, **stream: Any) -> None:
     """Prints a warning on one line, without the source line that caused it."""
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
@@ -212,8 +239,20 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
+def _send_again(swallowed: Any) -> None:
+    """Sends a signal again whose exception Python swallowed, as it does in jax's callback of garbage collections."""
+    error = swallowed.exc_value
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        timer = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(swallowed)
+
+
 def _reader_is_gone() -> bool:
-    """Whether standard output is a pipe whose reader has closed it."""
+    """Whether standard output is a pipe whose reader has closed it, or a terminal that was closed."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
