@@ -25,7 +25,7 @@ from sorl.runs.run import config_path
 from sorl.statistics.rows import evaluation_rows
 from sorl.statistics.tables import headline
 from sorl.sweep.grid import with_joined_options
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import read_json, whole_file, write_json
 from sorl.system.ranges import MAX_COUNT, refuse_outside
 from sorl.train.cli import parse, with_absolute_paths
@@ -348,7 +348,7 @@ def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
         words = with_joined_options(sys.argv[1:])
-        main(entry.parse(Config, words, prog="python benchmarks/ablate.py"))
+        main(command_line.parse(Config, words, prog="python benchmarks/ablate.py"))
     except compare.FailedRuns as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

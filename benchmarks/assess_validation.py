@@ -26,7 +26,7 @@ from sorl.environments.pool import EnvironmentPool
 from sorl.evaluate.evaluation import evaluate_policy
 from sorl.runs.run import policy_path
 from sorl.statistics.ranks import rank_correlation
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.train import __main__ as train
 
@@ -234,4 +234,4 @@ def _slug(text: str) -> str:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/assess_validation.py"))
+    main(command_line.parse(Config, prog="python benchmarks/assess_validation.py"))

@@ -36,7 +36,7 @@ from sorl.sweep.grid import Grid, expand, with_joined_options
 from sorl.sweep.ledger import ATTEMPT
 from sorl.sweep.plan import write_plan
 from sorl.sweep.table import read_states
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.cores import available_cores
 from sorl.system.files import read_json, read_rows, whole_file, write_csv, write_json
 from sorl.system.locks import exclusive
@@ -344,7 +344,7 @@ def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     try:
         words = with_joined_options(sys.argv[1:])
-        config = entry.parse(Config, words, prog="python benchmarks/compare.py")
+        config = command_line.parse(Config, words, prog="python benchmarks/compare.py")
         return int(sum(row["seeds"] for row in main(config)) < len(make_members(config)))
     except FailedRuns as failure:
         print(f"error: {failure}", file=sys.stderr)

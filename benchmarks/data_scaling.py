@@ -21,7 +21,7 @@ from sorl.statistics.tables import headline
 from sorl.sweep import run as sweep
 from sorl.sweep.grid import Grid, PlannedRun, expand, with_joined_options
 from sorl.sweep.table import read_states
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import whole_file, write_json
 from sorl.system.ranges import refuse_outside
 
@@ -155,4 +155,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def command() -> int:
     """Runs the command line; **returns** 1 if some of the runs failed."""
     words = with_joined_options(sys.argv[1:])
-    return 0 if main(entry.parse(Config, words, prog="python benchmarks/data_scaling.py"))[1] else 1
+    return 0 if main(command_line.parse(Config, words, prog="python benchmarks/data_scaling.py"))[1] else 1

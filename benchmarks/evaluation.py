@@ -24,7 +24,7 @@ from sorl.environments.pool import DEFAULT_WORKERS, EnvironmentPool
 from sorl.evaluate.deciding import batch_rows
 from sorl.evaluate.episodes import episode_seeds
 from sorl.policy import decide
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.cores import available_cores
 from sorl.system.files import write_json
 
@@ -183,4 +183,4 @@ def _flops(environments: Environments, budget: Budget) -> float:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/evaluation.py"))
+    main(command_line.parse(Config, prog="python benchmarks/evaluation.py"))

@@ -15,7 +15,7 @@ from pictures import logarithmic, pyplot_without_screen
 from runtime import machine, peak_bytes, timed
 from updates import Chunks, made_up_dataset, make_agent
 
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_json
 from sorl.train import loop
 
@@ -159,4 +159,4 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/growth.py"))
+    main(command_line.parse(Config, prog="python benchmarks/growth.py"))

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from updates import Pinned, made_up_dataset, make_agent
 
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import read_json, write_json
 from sorl.train import loop
 from sorl.train.feeding import validation_batches
@@ -291,4 +291,4 @@ def command() -> None:
     # The compiler needs no CUDA libraries, and the arguments' shapes come from the CPU.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    main(entry.parse(Config, prog="python benchmarks/kernels.py"))
+    main(command_line.parse(Config, prog="python benchmarks/kernels.py"))

@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from sorl import load_policy
-from sorl.system import entry
+from sorl.system import command_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,5 +67,5 @@ def _p95(policy: Any, calls: int) -> float:
 
 def command() -> int:
     """Runs the command line; **returns** 1 if a limit was not kept."""
-    rows = main(entry.parse(Config, prog="python benchmarks/latency.py"))
+    rows = main(command_line.parse(Config, prog="python benchmarks/latency.py"))
     return 0 if all(row["kept"] for row in rows) else 1

@@ -27,7 +27,7 @@ from runtime import machine
 from updates import Chunks, Pinned, TextbookChunks, costs, made_up_dataset, make_agent, one_update, optimiser_bytes
 
 from sorl.runs.metrics import read_timings
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_json
 from sorl.train import __main__ as train
 
@@ -289,4 +289,4 @@ def take_turns(config: Config, calls: dict[str, Any], *, updates: int | None = N
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/limits.py"))
+    main(command_line.parse(Config, prog="python benchmarks/limits.py"))

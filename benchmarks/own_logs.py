@@ -23,7 +23,7 @@ from sorl import Policy, load_policy
 from sorl.runs.metrics import read_metrics
 from sorl.runs.run import policy_path
 from sorl.sweep.grid import with_joined_options
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import read_json, write_json
 from sorl.train import __main__ as train
 from sorl.train.value_range import departures
@@ -245,4 +245,4 @@ def _slug(text: str) -> str:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, with_joined_options(sys.argv[1:]), prog="python benchmarks/own_logs.py"))
+    main(command_line.parse(Config, with_joined_options(sys.argv[1:]), prog="python benchmarks/own_logs.py"))

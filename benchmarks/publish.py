@@ -19,7 +19,7 @@ from sorl.pretrained.addresses import INDEX
 from sorl.pretrained.index import FORMAT, FORMAT_VERSION, NAME, parse
 from sorl.statistics.intervals import paired_difference
 from sorl.statistics.rows import BUDGET_FIELDS, member_of
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import make_directory, read_json, read_rows, refuse_other_file, write_json
 
 
@@ -116,4 +116,4 @@ def _scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/publish.py"))
+    main(command_line.parse(Config, prog="python benchmarks/publish.py"))

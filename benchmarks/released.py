@@ -30,7 +30,7 @@ from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_upda
 from sorl import Dataset, SorlReleased
 from sorl.agents.shared.shortcut_agent import SorlSharedDraws, consistency_levels
 from sorl.functional import shortcut, td
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_json
 
 
@@ -219,4 +219,4 @@ def compared(config: Config, network: str) -> list[dict[str, Any]]:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/released.py"))
+    main(command_line.parse(Config, prog="python benchmarks/released.py"))

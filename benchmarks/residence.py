@@ -22,7 +22,7 @@ from updates import make_agent
 from sorl.config.options import DataConfig, EvaluationConfig, TrainConfig
 from sorl.data.mapped.manifest import is_data_directory, read_manifest
 from sorl.data.mapped.writer import MappedWriter
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_csv, write_json
 from sorl.train.trainer import Trainer, initial
 
@@ -222,4 +222,4 @@ def memory(config: Config, path: Path) -> list[dict[str, Any]]:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/residence.py"))
+    main(command_line.parse(Config, prog="python benchmarks/residence.py"))

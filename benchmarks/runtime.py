@@ -29,7 +29,7 @@ from updates import Chunks, Pinned, costs, made_up_dataset, make_agent, one_upda
 from sorl.agents import Budget
 from sorl.data.normalisation import Normalisation
 from sorl.policy import decide
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import read_json, write_json
 from sorl.train import loop
 
@@ -299,4 +299,4 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/runtime.py"))
+    main(command_line.parse(Config, prog="python benchmarks/runtime.py"))

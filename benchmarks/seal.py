@@ -27,7 +27,7 @@ from sorl import Budget, load_policy
 from sorl.agents import AGENTS
 from sorl.config.options import read_config
 from sorl.functional.verifiers import Min, Softmax
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import read_json, write_json
 from sorl.train import __main__ as train, loop
 from sorl.train.checkpoints import Checkpoints
@@ -217,4 +217,4 @@ def main(config: Config) -> int:
 
 def command() -> int:
     """Runs the command line."""
-    return main(entry.parse(Config, prog="python benchmarks/seal.py"))
+    return main(command_line.parse(Config, prog="python benchmarks/seal.py"))

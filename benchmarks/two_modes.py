@@ -20,7 +20,7 @@ from runtime import machine
 
 from sorl import Dataset, Normalisation, Policy
 from sorl.agents import AGENTS
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_json
 from sorl.train import loop
 
@@ -245,4 +245,4 @@ def _draw(agents: Sequence[str], clouds: dict[Any, Any], logged: Any, path: Path
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/two_modes.py"))
+    main(command_line.parse(Config, prog="python benchmarks/two_modes.py"))

@@ -26,7 +26,7 @@ from sorl import ShortcutField, Sorl, Transition
 from sorl.agents.shared.schedules import cosine_decay
 from sorl.agents.shared.shortcut_losses import cloning_losses, policy_gradient
 from sorl.functional import optimisation, shortcut
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import write_json
 from sorl.system.pictures import write_picture
 
@@ -287,4 +287,4 @@ def _draw(rows: Sequence[dict[str, Any]], q_rows: Sequence[dict[str, Any]], path
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python benchmarks/wasserstein.py"))
+    main(command_line.parse(Config, prog="python benchmarks/wasserstein.py"))

@@ -30,7 +30,7 @@ from sorl.config import presets
 from sorl.policy import latency
 from sorl.runs import run as runs
 from sorl.sweep import __main__ as sweep
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.train import cli
 
 from . import own_agent, synthetic
@@ -128,9 +128,9 @@ def read(words: list[str]) -> None:
     elif words[1] == "-m" and words[2] == "sorl.sweep":
         sweep.parse([word for word in words[3:] if word not in ("--config", "sweep.toml")])
     elif words[1] == "-m":
-        entry.parse(module_of(words[2].removeprefix("sorl.")).Config, words[3:], prog=" ".join(words[:3]))
+        command_line.parse(module_of(words[2].removeprefix("sorl.")).Config, words[3:], prog=" ".join(words[:3]))
     elif "class Config" in (ROOT / words[1]).read_text():
-        entry.parse(importlib.import_module(Path(words[1]).stem).Config, words[2:], prog=" ".join(words[:2]))
+        command_line.parse(importlib.import_module(Path(words[1]).stem).Config, words[2:], prog=" ".join(words[:2]))
 
 
 def run(words: list[str]) -> None:

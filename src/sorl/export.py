@@ -14,7 +14,7 @@ import tyro
 from sorl.config.own_agents import OwnAgents
 from sorl.policy import Policy, exported, load_policy
 from sorl.policy.stablehlo import save_exported
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import make_directory, refuse_other_file, refuse_overwriting, whole_file
 
 
@@ -123,4 +123,4 @@ def _export_onnx(policy: Policy, out: Path, names: Path | None) -> None:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.export"))
+    main(command_line.parse(Config, prog="python -m sorl.export"))

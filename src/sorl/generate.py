@@ -15,7 +15,7 @@ from sorl.data.generation.assembling import Form
 from sorl.data.generation.generate import generate
 from sorl.data.generation.pool import WORKER_TIMEOUT
 from sorl.data.generation.recipes import GeneratedSet
-from sorl.system import entry
+from sorl.system import command_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,4 +54,4 @@ def main(config: Config) -> pathlib.Path:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.generate"))
+    main(command_line.parse(Config, prog="python -m sorl.generate"))

@@ -25,7 +25,7 @@ from sorl.statistics.measures import RETURN, SUCCESS, measure_of
 from sorl.statistics.missing_success import reports_success, with_success
 from sorl.statistics.rows import member_of, settings, settings_text
 from sorl.statistics.tables import score_interval, summarise
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import make_directory, read_rows
 from sorl.system.pictures import legend, plain, pyplot_without_screen, write_picture
 
@@ -151,4 +151,4 @@ def _budget_label(name: str) -> str:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.plots"))
+    main(command_line.parse(Config, prog="python -m sorl.plots"))

@@ -1,38 +1,16 @@
 """Commands end with a documented exit code and one sentence, without a traceback for errors that a user can cause."""
 
-import dataclasses
 import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Annotated
 
 import pytest
-import tyro
 
 from sorl.environments.pool import EnvironmentWorkerError
 from sorl.system import entry
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A command."""
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directory."""
-    inference_steps: tuple[int, ...] | None = None
-    """Steps."""
-    rate: float = 1.0
-    """Rate."""
-    episodes: int = 50
-    """Episodes."""
-
-    def __post_init__(self):
-        if self.episodes < 1:
-            raise ValueError(f"episodes is {self.episodes}; give at least 1.")
 
 
 def _raising(error):
@@ -107,43 +85,6 @@ def test_exit_codes(capsys):
     assert capsys.readouterr().err == "Stopped; the same command continues.\n"
     assert entry.guarded(_raising(entry.Terminated(signal.SIGTERM))) == 143
     assert capsys.readouterr().err == "Stopped by SIGTERM.\n"
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ([], "RUN is missing; a.command --help"),
-        (["a", "--epsiodes", "3"], "There is no option --epsiodes (do you mean '--episodes'?); a.command --help"),
-        (["a", "b"], "There is no argument b; a.command --help"),
-        (["a", "--episodes", "many"], "--episodes: 'many' is not a whole number; a.command --help"),
-        (["a", "--rate", "1e"], "--rate: '1e' is not a number; a.command --help"),
-        (["a", "--inference-steps", "x"], "--inference-steps: 'x' is no list of whole numbers; a.command --help"),
-        (["a", "--inference-steps", "it's"], '--inference-steps: "it\'s" is no list of whole numbers; a.command'),
-        (["a", "--episodes", "0"], "episodes is 0; give at least 1."),
-    ],
-)
-def test_a_command_line_that_does_not_fit_is_one_sentence(arguments, said):
-    with pytest.raises(ValueError) as refusal:
-        entry.parse(Config, arguments, prog="a.command")
-    assert str(refusal.value).startswith(said) and "\n" not in str(refusal.value)
-
-
-def test_a_terminal_without_unicode_shows_the_same_sentence(tmp_path):
-    code = (
-        "from tests.system.test_entry import Config; from sorl.system import entry; "
-        "entry.guarded(lambda: entry.parse(Config, ['a', '--rate', '1e'], prog='a.command'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
-    )
-    assert done.stderr == "error: --rate: '1e' is not a number; a.command --help lists the options.\n"
-
-
-def test_help_says_what_exit_codes_mean(capsys):
-    with pytest.raises(SystemExit) as stop:
-        entry.parse(Config, ["--help"], prog="a.command")
-    assert stop.value.code == 0
-    assert "130 stopped by Ctrl-C" in " ".join(capsys.readouterr().out.split())
 
 
 MODULE = """

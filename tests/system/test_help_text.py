@@ -14,7 +14,7 @@ from sorl.evaluate import __main__ as evaluate
 from sorl.policy import __main__ as policy
 from sorl.report import __main__ as report
 from sorl.scaling import __main__ as scaling
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.train import __main__ as train
 from sorl.train.cli import agent_words
 
@@ -32,7 +32,7 @@ def _help(capsys, monkeypatch, width, arguments, module=None):
         if module is None:
             train.parse(arguments)
         else:
-            entry.parse(module.Config, arguments, prog="a.command")
+            command_line.parse(module.Config, arguments, prog="a.command")
     assert stop.value.code == 0
     return capsys.readouterr().out
 
@@ -80,7 +80,7 @@ class Example:
 def test_a_default_of_none_is_told_in_words(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
-        entry.parse(Example, ["--help"], prog="a.command")
+        command_line.parse(Example, ["--help"], prog="a.command")
     text = capsys.readouterr().out
     said = (
         "Number of steps, in a sentence that stands on two lines (and goes on in brackets). (default: the agent's own)"
@@ -116,6 +116,6 @@ class Choice:
 def test_a_choice_without_a_docstring_has_no_description(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
-        entry.parse(Choice, ["--help"], prog="a.command")
+        command_line.parse(Choice, ["--help"], prog="a.command")
     text = capsys.readouterr().out
     assert "The first." in text and "kind:second" in text and "Second(" not in text

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, cast
 from sorl.agents.actors import ACTORS, AbstractActor
 from sorl.agents.budget import Budgets
 from sorl.agents.interface import AbstractAgent
-from sorl.system.entry import nearest
+from sorl.system.names import nearest
 
 
 Agent = TypeVar("Agent", bound=type)

@@ -25,7 +25,7 @@ from sorl.config.options import DataConfig
 from sorl.config.own_agents import OwnAgents
 from sorl.evaluate.options import DecisionOptions
 from sorl.runs.directory import assessment_path
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, refuse_unwritable
 from sorl.system.progress import Progress
 from sorl.system.ranges import refuse_outside
@@ -123,4 +123,4 @@ def _budgets(config: Config, subject: Subject) -> tuple[Budget, ...]:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.assess"))
+    main(command_line.parse(Config, prog="python -m sorl.assess"))

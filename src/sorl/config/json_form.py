@@ -18,7 +18,7 @@ from sorl.agents.actors import AbstractActor
 from sorl.agents.budget import of_today
 from sorl.agents.registry import find, find_actor
 from sorl.functional.verifiers import AbstractVerifier, named
-from sorl.system.entry import nearest
+from sorl.system.names import nearest
 
 
 ABSENT = "absent"

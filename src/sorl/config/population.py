@@ -10,7 +10,7 @@ import tyro
 
 from sorl.agents import AbstractAgent
 from sorl.statistics.rows import SETTING as PREFIX, settings_text
-from sorl.system import entry
+from sorl.system.names import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _refuse_unvarying(agent: AbstractAgent, varied: Varied) -> None:
     if varied.field not in known:
         name = varied.field.removeprefix(PREFIX)
         exists = varied.field.startswith(PREFIX) and name in {field.name for field in dataclasses.fields(agent)}
-        near = f"is no field of {type(agent).__name__}{entry.nearest(varied.field, known)}"
+        near = f"is no field of {type(agent).__name__}{nearest(varied.field, known)}"
         raise ValueError(
             f"population varies {varied.field}, which {'is no float or shapes the program' if exists else near}; a "
             f"population can vary {', '.join(known) or 'nothing of this agent'}."

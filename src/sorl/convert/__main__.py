@@ -18,7 +18,7 @@ from sorl.convert.convert import convert
 from sorl.data.mapped.npz_parts import is_set
 from sorl.data.own_logs.source import Logs
 from sorl.data.sources import FORMAT_OPTIONS, source_of
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import expanded
 
 
@@ -71,4 +71,4 @@ def main(config: Config) -> Path:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.convert"))
+    main(command_line.parse(Config, prog="python -m sorl.convert"))

@@ -29,7 +29,7 @@ from sorl.evaluate.playing_time import amount, duration, measured_speed
 from sorl.runs.run import Run, load_run
 from sorl.statistics.rows import member_of
 from sorl.statistics.tables import summarise, table
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, read_rows, refuse_unwritable, whole_file, write_csv
 from sorl.system.ranges import refuse_outside
 
@@ -239,4 +239,4 @@ def _film(config: Config, run: Run, directory: Path) -> None:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.evaluate"))
+    main(command_line.parse(Config, prog="python -m sorl.evaluate"))

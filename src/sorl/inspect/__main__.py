@@ -18,7 +18,7 @@ from sorl.inspect.page import write_page
 from sorl.inspect.report import inspected
 from sorl.inspect.source import recording_of
 from sorl.inspect.tables import text
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import refuse_overwriting
 from sorl.system.progress import Progress
 from sorl.system.ranges import refuse_outside
@@ -91,4 +91,4 @@ def _finite(value: Any) -> Any:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.inspect"))
+    main(command_line.parse(Config, prog="python -m sorl.inspect"))

@@ -18,7 +18,7 @@ from sorl.policy.file import FORMAT
 from sorl.policy.planning import refuse_limit
 from sorl.statistics.measures import measure_of
 from sorl.statistics.rows import SETTING
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, refuse_other_file
 
 
@@ -122,4 +122,4 @@ def _table(plan: Plan) -> str:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.policy"))
+    main(command_line.parse(Config, prog="python -m sorl.policy"))

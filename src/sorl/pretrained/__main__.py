@@ -14,7 +14,7 @@ import tyro
 from sorl.pretrained.index import Entry
 from sorl.pretrained.store import fetch, own_index, read_index
 from sorl.statistics.measures import RETURN, SUCCESS
-from sorl.system import entry
+from sorl.system import command_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,4 +76,4 @@ def _score(row: Mapping[str, Any]) -> str:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.pretrained"))
+    main(command_line.parse(Config, prog="python -m sorl.pretrained"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sorl.system.entry import nearest
+from sorl.system.names import nearest
 
 
 FORMAT = "sorl-pretrained"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sorl.pretrained import addresses
 from sorl.pretrained.index import NAME, Entry, Index, parse
-from sorl.system.entry import nearest
 from sorl.system.files import make_private, user_cache, whole_file
+from sorl.system.names import nearest
 
 
 PACKAGE = Path(__file__).parent

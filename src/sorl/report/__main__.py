@@ -19,7 +19,7 @@ from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
 from sorl.report.sections import Report
 from sorl.runs.sweeps import begun_runs, is_sweep
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, whole_file
 
 
@@ -117,4 +117,4 @@ def _arguments(config: Config) -> list[str]:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.report"))
+    main(command_line.parse(Config, prog="python -m sorl.report"))

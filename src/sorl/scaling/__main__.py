@@ -28,7 +28,7 @@ from sorl.runs.versions import versions
 from sorl.scaling.grid import Effort, Grid, Subject
 from sorl.scaling.pictures import save_pictures
 from sorl.scaling.summary import Pair, best_pair, grid_table, measure_of_pairs, sizes, summarise_grid
-from sorl.system import compilation, entry
+from sorl.system import command_line, compilation
 from sorl.system.files import make_directory, refuse_unwritable, whole_file, write_csv
 from sorl.system.ranges import refuse_outside
 
@@ -259,4 +259,4 @@ def _picture(run: Run, pairs: Sequence[Pair], directory: Path) -> None:
 
 def command() -> None:
     """Runs the command line."""
-    main(entry.parse(Config, prog="python -m sorl.scaling"))
+    main(command_line.parse(Config, prog="python -m sorl.scaling"))

@@ -20,7 +20,7 @@ from sorl.config.options import TrainConfig
 from sorl.environments.named import is_ogbench
 from sorl.environments.names import TASKS, Task, matching
 from sorl.runs.sweeps import SweepRun
-from sorl.system import entry
+from sorl.system.names import nearest
 from sorl.system.ranges import refuse_outside
 from sorl.train.cli import RunOptions, agent_words, parse, with_absolute_paths
 from sorl.train.resuming import FREE
@@ -173,9 +173,7 @@ def _agents(names: Sequence[str]) -> list[str]:
         name, options = (words[0], words[1:]) if words else ("", [])
         matched = fnmatch.filter(known, name)
         if not matched:
-            raise ValueError(
-                f"There is no agent {name!r}{entry.nearest(name, known)}; give some of {', '.join(known)}."
-            )
+            raise ValueError(f"There is no agent {name!r}{nearest(name, known)}; give some of {', '.join(known)}.")
         found += [shlex.join([one, *options]) for one in matched]
     return list(dict.fromkeys(found))
 

@@ -17,7 +17,7 @@ from sorl.config.own_agents import OwnAgents
 from sorl.runs.run import config_path
 from sorl.runs.sweeps import PLAN, VERSION, SweepRun, is_sweep, read_plan
 from sorl.sweep.grid import SWITCHES, Grid, PlannedRun
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import make_directory, read_json, write_json
 from sorl.train.resuming import FREE
 
@@ -43,7 +43,7 @@ def grid_of_file(words: Sequence[str], prog: str, otherwise: Grid) -> Grid:
     line does not name: a file must not choose which code runs.
     """
     words = [word for word in words if word not in ("-h", "--help")]
-    found, _ = entry.read(GridFile, words, prog=prog, add_help=False)
+    found, _ = command_line.read(GridFile, words, prog=prog, add_help=False)
     if found.config is None:
         return otherwise
     grid = read_grid(found.config)

@@ -27,7 +27,7 @@ from sorl.statistics.rows import evaluation_rows, settings_text
 from sorl.statistics.tables import score_interval
 from sorl.sweep.ledger import is_finished
 from sorl.sweep.table import counts, read_states
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import whole_file, write_csv
 
 
@@ -161,7 +161,7 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 def parse(words: Sequence[str]) -> Config:
     """Parses the words behind `python -m sorl.sweep results`."""
-    return entry.parse(Config, words, prog="python -m sorl.sweep results")
+    return command_line.parse(Config, words, prog="python -m sorl.sweep results")
 
 
 def command() -> None:

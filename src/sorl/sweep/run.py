@@ -16,7 +16,7 @@ from sorl.sweep.drive import drive
 from sorl.sweep.engines.interface import Engine
 from sorl.sweep.grid import PAPER, Grid, PlannedRun, expand, with_joined_options
 from sorl.sweep.plan import check_plan, grid_of_file, write_plan
-from sorl.system import entry
+from sorl.system import command_line, entry
 from sorl.system.locks import exclusive
 from sorl.system.ranges import refuse_outside
 
@@ -134,7 +134,7 @@ def parse(words: Sequence[str]) -> Config:
     words = with_joined_options(words[1:] if words[:1] in (["paper"], ["run"]) else words)
     default = dataclasses.replace(default, grid=grid_of_file(words, PROG, default.grid))
     description = f"{inspect.getdoc(Config)}\n\n{entry.EXIT_CODES}"
-    return entry.parse(Config, words, prog=PROG, description=description, default=default)
+    return command_line.parse(Config, words, prog=PROG, description=description, default=default)
 
 
 def command() -> int:

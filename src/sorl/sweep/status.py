@@ -10,7 +10,7 @@ import tyro
 
 from sorl.runs.sweeps import read_plan
 from sorl.sweep.table import KINDS, lines, read_states, summary
-from sorl.system import entry
+from sorl.system import command_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def main(config: Config) -> None:
 
 def parse(words: Sequence[str]) -> Config:
     """Parses the words behind `python -m sorl.sweep status`."""
-    return entry.parse(Config, words, prog="python -m sorl.sweep status")
+    return command_line.parse(Config, words, prog="python -m sorl.sweep status")
 
 
 def command() -> None:

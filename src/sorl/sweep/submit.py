@@ -17,7 +17,7 @@ from sorl.sweep.drive import attempt
 from sorl.sweep.grid import Grid, expand, with_joined_options
 from sorl.sweep.plan import grid_of_file, write_plan
 from sorl.sweep.table import counts, read_states
-from sorl.system import entry
+from sorl.system import command_line
 from sorl.system.files import make_directory, whole_file
 from sorl.system.locks import exclusive
 from sorl.system.ranges import refuse_outside
@@ -198,7 +198,7 @@ def _log_path(directory: Path) -> str:
 def parse(words: Sequence[str]) -> Config:
     """Parses the words behind `python -m sorl.sweep submit`."""
     words = with_joined_options(words)
-    return entry.parse(Config, words, prog=PROG, default=Config(grid=grid_of_file(words, PROG, Grid())))
+    return command_line.parse(Config, words, prog=PROG, default=Config(grid=grid_of_file(words, PROG, Grid())))
 
 
 def command() -> None:

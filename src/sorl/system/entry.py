@@ -15,16 +15,14 @@ This module imports in milliseconds, so that Ctrl-C already works while the comm
 import contextlib
 import errno
 import importlib
-import io
 import os
-import re
 import select
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -140,53 +138,6 @@ def sentence(error: Exception) -> str | None:
     return text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]}.."
 
 
-def parse(
-    config: Any, arguments: Sequence[str] | None = None, /, *, prog: str, choices: Sequence[str] = (), **settings: Any
-) -> Any:
-    """Parses a command line into a dataclass with `tyro.cli`, which receives `settings`.
-
-    **Arguments:** `choices`, the words of the command line on which the known options depend, such as `agent:fql`.
-
-    Raises a `ValueError`, one sentence that names the nearest option, if the command line is invalid, and `SystemExit`
-    after `--help`.
-    """
-    import inspect
-
-    settings = {"description": f"{inspect.getdoc(config)}\n\n{EXIT_CODES}"} | settings
-    found, unknown = read(config, arguments, prog=prog, **settings)
-    if unknown:
-        raise ValueError(_unknown(unknown, _options(config, prog, choices, settings), " ".join([prog, *choices])))
-    return found
-
-
-def read(config: Any, arguments: Sequence[str] | None, /, *, prog: str, **settings: Any) -> tuple[Any, list[str]]:
-    """Like `parse`, but also returns the arguments that `config` does not know."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(words) and settings.get("add_help", True):
-        from sorl.system.help_text import help_text
-
-        print(help_text(config, words, prog, settings))
-        raise SystemExit(0)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(config, args=words, prog=prog, return_unknown_args=True, **settings)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_refusal(said.getvalue(), prog)) from None
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A suggestion of the closest known name, such as " (do you mean 'sorl'?)"; empty if none is close."""
-    import difflib
-
-    found = difflib.get_close_matches(name, known, n=1)
-    return f" (do you mean {found[0]!r}?)" if found else ""
-
-
 def _command(module: str) -> int | None:
     command = importlib.import_module(module).command
     _on_signals(_raise)
@@ -278,66 +229,3 @@ def _of_the_system(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename is not None else ""
     reason = error.strerror or os.strerror(error.errno or 0)
     return f"{place}{reason}; {REMEDIES.get(error.errno or 0, OTHER_REMEDY)}."
-
-
-def _refusal(box: str, prog: str) -> str:
-    """The error message, as one sentence, from the box that tyro prints."""
-    words: list[str] = []
-    # The title is part of the frame; without Unicode it is a line of its own with a rule below it.
-    for line in box.splitlines()[1 if "╭" in box else 2 :]:
-        if line.strip("│ ").startswith(("──", "---", "╰")):
-            break
-        words += line.strip("│ ").split()
-    text = " ".join(words)
-    if own := re.match(r"Error parsing (?!-)[^:]*: (.*)", text):
-        return own[1]  # the dataclass's own check raised it, so it is not about one option
-    text = re.sub(r"^Error parsing (-\S+): ", r"\1: ", text)
-    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"\1 is not a whole number", text)
-    text = re.sub(r"could not convert string to float: ('.*')", r"\1 is not a number", text)
-    text = re.sub(r"no type matching (.*?) could be instantiated from \[(.*?)\]\. Got errors:.*", _not_of_kind, text)
-    text = re.sub(r"Could not find valid parse for arguments: (.*)", r"\1 does not fit", text)
-    text = re.sub(r"^Missing value for argument '(\S+)'.*", r"\1 has no value; give one", text)
-    text = re.sub(r"(\d) values\b", r"\1", text)
-    text = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", text)
-    text = re.sub(r"\. Expected", "; expected", text).rstrip(".")
-    return f"{text}; {prog} --help lists the options."
-
-
-def _not_of_kind(found: re.Match[str]) -> str:
-    """The words that are of none of the kinds that tyro names, such as `{None}|{[INT [INT ...]]}`."""
-    kind = found[1].removeprefix("{None}|").replace("{[", "").replace("]}", "")
-    for name, words in (("INT", "whole number"), ("FLOAT", "number")):
-        kind = {name: words, f"{name} [{name} ...]": f"list of {words}s"}.get(kind, kind)
-    return f"{found[2]} is no {kind}"
-
-
-def _unknown(words: Sequence[str], known: Sequence[str], prog: str) -> str:
-    named = [word.partition("=")[0] for word in words if word.startswith("--")] or list(words)
-    suggested = [f"{word}{_suggestion(word, known)}" for word in named]
-    kind = "option" if named[0].startswith("--") else "argument"
-    return f"There is no {kind} {', '.join(suggested)}; {prog} --help lists all."
-
-
-def _suggestion(option: str, known: Sequence[str]) -> str:
-    """As `nearest`, by the part of an option behind its group, such as `discount` of `--agent.discount`."""
-    import difflib
-
-    group, _, name = option.lstrip("-").rpartition(".")
-    names = {one: one.lstrip("-").rpartition(".")[2] for one in known}
-    # The same name in another group, then a name that contains the word, then a similar one in the same group.
-    likely = [one for one in names if names[one] == name] or [one for one in names if name in names[one].split("-")]
-    grouped = {one: part for one, part in names.items() if group and one.startswith(f"--{group}.")} or names
-    close = difflib.get_close_matches(name, grouped.values(), n=1)
-    likely = likely or [one for one, part in grouped.items() if part in close]
-    return f" (do you mean {min(likely, key=len)!r}?)" if likely else ""
-
-
-def _options(config: Any, prog: str, choices: Sequence[str], settings: dict[str, Any]) -> list[str]:
-    """The names of all options, read from the help text."""
-    import tyro
-
-    text = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
-        tyro.cli(config, args=[*choices, "--help"], prog=prog, **settings)
-    lines = [line for line in text.getvalue().splitlines() if re.match(r"\W*--", line)]
-    return sorted({option for line in lines for option in re.findall(r"--[a-z][\w.-]*", line)})

@@ -19,7 +19,8 @@ from sorl.config.own_agents import OwnAgents
 from sorl.data.sources import absolute
 from sorl.runs import run as runs
 from sorl.runs.phases import phases
-from sorl.system import entry
+from sorl.system import command_line, entry
+from sorl.system.names import nearest
 from sorl.train import resuming
 from sorl.train.devices import DeviceOptions
 
@@ -117,7 +118,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
     chosen = [] if asked_for_help and named is None else [f"agent:{word(type(default.agent))}"]
     if arguments.count("--population") > 1:  # the last one would silently replace the others
         raise ValueError("--population is given more than once; name all fields behind one.")
-    parsed = entry.parse(
+    parsed = command_line.parse(
         Arguments,
         chosen + [argument for argument in arguments if argument not in agent_words()],
         prog=PROG,
@@ -149,7 +150,7 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, RunOptions, str]:
 def _select(arguments: Sequence[str]) -> tuple[_Selection, list[str]]:
     """The options on which others depend, and the arguments that are none of them."""
     words = [argument for argument in arguments if argument not in _HELP]
-    return entry.read(_Selection, words, prog=PROG, add_help=False)
+    return command_line.read(_Selection, words, prog=PROG, add_help=False)
 
 
 def _refuse_contradictions(default: TrainConfig, train: TrainConfig) -> None:
@@ -199,7 +200,7 @@ def _named_agent(arguments: Sequence[str]) -> type[AbstractAgent] | None:
     known, given = agent_words(), [argument for argument in arguments if argument.startswith("agent:")]
     for one in given:
         if one not in known:
-            raise ValueError(f"There is no {one}{entry.nearest(one, [*known])}; give one of {', '.join(known)}.")
+            raise ValueError(f"There is no {one}{nearest(one, [*known])}; give one of {', '.join(known)}.")
     named = {known[one] for one in given}
     if len(named) > 1:
         names = " and ".join(sorted(agent.__name__ for agent in named))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from sorl.system.entry import nearest
+from sorl.system.names import nearest
 
 
 def chosen_keys(

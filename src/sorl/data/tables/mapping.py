@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sorl.system.entry import nearest
 from sorl.system.files import refuse_special
+from sorl.system.names import nearest
 
 
 LISTS = ("observations", "actions", "next_observations", "action_low", "action_high")

@@ -14,7 +14,7 @@ from sorl.data.recorded.keys import column_names, joined
 from sorl.data.recorded.rewards import RewardRule
 from sorl.data.recorded.rows import Rows, episodes_of
 from sorl.data.tables.mapping import Mapping
-from sorl.system.entry import nearest
+from sorl.system.names import nearest
 
 
 @runtime_checkable
