@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 from jax.extend import core
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]  # jax 0.12 gives it another name
 
 import sorl
 
@@ -35,7 +36,7 @@ def with_rounded_products(function: Callable[..., Any], bits: int) -> Callable[.
     return rounded
 
 
-def _evaluate(closed: core.ClosedJaxpr, inputs: Sequence[Any], bits: int) -> list[Any]:
+def _evaluate(closed: ClosedJaxpr, inputs: Sequence[Any], bits: int) -> list[Any]:
     """Evaluates a traced function equation by equation, with rounded factors of products."""
     jaxpr = closed.jaxpr
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
@@ -66,13 +67,13 @@ CALLS = "jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "rem
 """Primitives that call one function; their derivatives have been taken already."""
 
 
-def _inner(params: dict[str, Any]) -> list[core.ClosedJaxpr]:
+def _inner(params: dict[str, Any]) -> list[ClosedJaxpr]:
     """The traced functions among an equation's parameters."""
     leaves = [leaf for value in params.values() for leaf in (value if isinstance(value, tuple) else (value,))]
-    return [leaf for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
+    return [leaf for leaf in leaves if isinstance(leaf, ClosedJaxpr)]
 
 
-def _as_function(closed: core.ClosedJaxpr, bits: int) -> Callable[..., Any]:
+def _as_function(closed: ClosedJaxpr, bits: int) -> Callable[..., Any]:
     return lambda *inputs: _evaluate(closed, inputs, bits)
 
 

@@ -6,7 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 import onnx
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import (
+    ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]  # jax 0.12 gives it another name
+    Literal,
+)
 
 from sorl.policy.onnx.graph import IR_VERSION, OPSET, Graph, Value
 from sorl.policy.onnx.rules import RULES
@@ -138,11 +141,15 @@ def _value(graph: Graph, known: Known) -> Value:
 
 def _unrolled(graph: Graph, equation: Any, arguments: list[Known]) -> list[Known]:
     """A loop of known length, as its steps one after another."""
-    length, consts, carries = (equation.params[name] for name in ("length", "num_consts", "num_carry"))
+    length, program = equation.params["length"], equation.params["jaxpr"]
+    # Versions of jax state these counts in different ways. In all of them only rows have one axis more outside.
+    inside = program.jaxpr
+    carries = sum(map(_same_rank, equation.outvars, inside.outvars))
+    consts = sum(map(_same_rank, equation.invars, inside.invars)) - carries
     fixed, carry, rows = arguments[:consts], arguments[consts : consts + carries], arguments[consts + carries :]
     stacked: list[list[Value]] = []
     for step in range(length)[:: -1 if equation.params["reverse"] else 1]:
-        results = _run(graph, equation.params["jaxpr"], [*fixed, *carry, *(_row(graph, row, step) for row in rows)])
+        results = _run(graph, program, [*fixed, *carry, *(_row(graph, row, step) for row in rows)])
         carry = results[:carries]
         stacked.append([_value(graph, result) for result in results[carries:]])
     if equation.params["reverse"]:
@@ -155,6 +162,10 @@ def _unrolled(graph: Graph, equation: Any, arguments: list[Known]) -> list[Known
             for column, shape in zip(zip(*stacked, strict=True), shapes, strict=True)
         ),
     ]
+
+
+def _same_rank(one: Any, other: Any) -> bool:
+    return len(one.aval.shape) == len(other.aval.shape)
 
 
 def _row(graph: Graph, array: Known, index: int) -> Known:
