@@ -13,4 +13,6 @@ def arrays(tree) -> list[np.ndarray]:
 
 def equal(one, other) -> bool:
     """Whether all bits of two pytrees are equal."""
-    return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
+    pairs = zip(arrays(one), arrays(other), strict=True)
+    # `array_equal` alone would take 0.0 for -0.0, and one dtype for another; bytes alone, a NaN for a sound result.
+    return all(np.array_equal(a, b) and a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -30,9 +30,9 @@ def to_json(config: Any) -> Any:
     if isinstance(config, AbstractVerifier):
         return config.name
     if dataclasses.is_dataclass(config):
-        named = isinstance(config, AbstractAgent | AbstractActor)
+        has_type = isinstance(config, AbstractAgent | AbstractActor)
         fields = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-        return {"type": type(config).__name__, **fields} if named else fields
+        return {"type": type(config).__name__, **fields} if has_type else fields
     if isinstance(config, tuple):
         return [to_json(item) for item in config]
     return str(config) if isinstance(config, Path) else config
