@@ -180,10 +180,18 @@ def test_time_outs_that_are_none_are_refused(seconds):
         EnvironmentPool(CUBE, step_timeout=seconds)
 
 
-def test_more_workers_than_the_system_has_room_for_are_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    "error, remedy",
+    [
+        ((errno.EMFILE, "Too many open files"), "give fewer workers"),
+        ((errno.EACCES, "Permission denied", "/opt/python"), "check that you may execute /opt/python"),
+    ],
+)
+def test_workers_that_cannot_be_started_are_one_sentence(monkeypatch, error, remedy):
     def refuses(*_, **__):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        raise OSError(*error)
 
     monkeypatch.setattr(subprocess, "Popen", refuses)
-    with pytest.raises(EnvironmentWorkerError, match=f"2 workers of {CUBE} cannot be started .*; give fewer workers"):
+    said = rf"^2 workers of {CUBE} cannot be started \({error[1]}\); {remedy}\.$"
+    with pytest.raises(EnvironmentWorkerError, match=said):
         EnvironmentPool(CUBE, workers=2)

@@ -105,8 +105,8 @@ def test_a_damaged_json_file_is_one_sentence_with_its_name(tmp_path, content):
 
 
 def test_json_that_is_missing_or_unreadable_is_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"^There is no file {tmp_path}/none\.$"):
-        read_json(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=rf"^There is no file {tmp_path}/none; make it again\.$"):
+        read_json(tmp_path / "none", "make it again")
     with pytest.raises(ValueError, match=rf"^{tmp_path} is empty, damaged or no JSON in UTF-8 \(it is no file\)"):
         read_json(tmp_path)
 

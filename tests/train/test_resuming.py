@@ -126,7 +126,7 @@ EDITS = {
     ),
     "damaged failures": (
         lambda directory: (directory / "failed_evaluations.json").write_text("[]"),
-        r"failed_evaluations\.json holds a JSON list instead of an object",
+        r"failed_evaluations\.json holds a JSON list instead of an object; remove it",
     ),
     "double precision": (
         recorded("jax_enable_x64", True),

@@ -136,7 +136,7 @@ def opened(path: Path) -> Iterator[Npz]:
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)  # opening a pipe would block
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
+        raise FileNotFoundError(f"There is no file {path}; give an npz file.") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give a file that you may read.") from error
     if not regular:

@@ -88,8 +88,10 @@ class EnvironmentPool:
         try:
             self._processes = WorkerProcesses(env_name, workers, success_timing, directories)
         except OSError as error:
+            # The error names a file if that is what could not be executed; otherwise the system lacks room.
+            remedy = f"check that you may execute {error.filename}" if error.filename else "give fewer workers"
             raise EnvironmentWorkerError(
-                f"{workers} workers of {env_name} cannot be started ({error.strerror}); give fewer workers."
+                f"{workers} workers of {env_name} cannot be started ({error.strerror}); {remedy}."
             ) from error
 
         self._connections = self._processes.connections

@@ -26,6 +26,7 @@ CONFIG = "planned.json"
 """The file in a run directory with the options that the run is started with."""
 NOT_COMPARED = FREE - {"updates", "data.path", "data.columns"}
 """Options in which runs of one sweep may differ; not the paths of the data, because other files may be other data."""
+_REMEDY = "give a description of a sweep in TOML or JSON"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +62,11 @@ def read_grid(path: Path) -> Grid:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise FileNotFoundError(f"There is no file {path}.") from None
+            raise FileNotFoundError(f"There is no file {path}; {_REMEDY}.") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no TOML: {error}; correct it.") from error
+            raise ValueError(f"{path} is no TOML: {error}; {_REMEDY}.") from error
     else:
-        values = read_json(path, "correct it")
+        values = read_json(path, _REMEDY)
         values = values["grid"] if "runs" in values and isinstance(values.get("grid"), dict) else values
     return from_json(Grid, to_json(Grid()) | _with_lists(values), str(path))
 

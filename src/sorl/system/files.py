@@ -207,7 +207,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 def read_json(path: Path, remedy: str = "restore it from a copy or make it again") -> dict[str, Any]:
     """Reads a file that holds one JSON object without duplicate names.
 
-    **Arguments:** `remedy`, what the error message advises if the content is something else.
+    **Arguments:** `remedy`, what the error message advises if the file is missing or holds something else.
 
     Raises a `FileNotFoundError` if there is no file, and a `ValueError` if it cannot be read or holds something else;
     each is one sentence with the file's name.
@@ -217,7 +217,7 @@ def read_json(path: Path, remedy: str = "restore it from a copy or make it again
             raise ValueError("it is no file")
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}.") from None
+        raise FileNotFoundError(f"There is no file {path}; {remedy}.") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except (ValueError, RecursionError) as error:

@@ -76,7 +76,7 @@ def missing(reasons: Mapping[int, str], step: int, resume: str) -> str:
 
 
 def _read(path: Path) -> dict[int, str]:
-    found = read_json(path)
+    found = read_json(path, "remove it")
     if not all(step.isdecimal() and isinstance(why, str) for step, why in found.items()):
         raise ValueError(f"{path} is damaged: update counts with reasons were expected; remove it.")
     return {int(step): why for step, why in found.items()}
