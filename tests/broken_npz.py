@@ -113,6 +113,7 @@ BROKEN: dict[str, bytes] = {
     "header cut off": archive(observations=npy(ROWS["observations"])[:40]),
     "header that is no dictionary": _observations("[1, 2]\n"),
     "header that is no Python": _observations("{'descr': <f8\n"),
+    "header that is no literal": _observations("[<f8]\n"),
     "header of bytes": _observations(bytes(range(128, 256))),
     "header that is nested": _observations("(" * 5000 + "\n"),
     "header without a shape": _observations("{'descr': '<f8', 'fortran_order': False}\n"),

@@ -54,7 +54,7 @@ def test_a_broken_log_is_one_sentence(path, case):
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ("header that is no Python", "its header is damaged: EOF in multi-line statement"),
+        ("header that is no literal", "its header is damaged: Cannot parse header: '[<f8]\\n'"),
         ("unknown dtype", "its header is damaged: descr is not a valid dtype descriptor: '<z9'"),
         ("encrypted", "it is encrypted"),
         ("huge shape", "its header says shape [1000000000000000, 2] of float64, but its size is 181 bytes"),
