@@ -247,6 +247,12 @@ def test_coverage_is_the_distance_to_other_episodes(source):
     assert facts["split"]["validation"]["episodes"] == 1 and facts["coverage"]["validation"] > 0
 
 
+def test_held_out_copies_are_nothing_away_from_the_states_to_train_on(source):
+    facts = inspected(_recording(source, [_episode(number, _smooth(0)) for number in range(4)]))
+    shown = dict(tables.overview(facts))["validation"]
+    assert shown == "1 episode, 30 steps, mean return 0; nearest training state 0 deviations away"
+
+
 def test_normalised_returns_follow_reference_scores(source):
     episodes = [_episode(n, _smooth(n), rewards=np.full(30, float(n))) for n in range(3)]
     facts = inspected(_recording(source, episodes, reference_scores=(30.0, 90.0)))
