@@ -253,6 +253,13 @@ def test_held_out_copies_are_nothing_away_from_the_states_to_train_on(source):
     assert shown == "1 episode, 30 steps, mean return 0; nearest training state 0 deviations away"
 
 
+@pytest.mark.parametrize(("rows", "values"), [(50, 3), (200, 2), (201, 3), (400, 2)])
+def test_equal_states_are_no_distance_apart(source, rows, values):
+    episodes = [_episode(i, np.random.default_rng(i).integers(0, values, (rows, 2))) for i in range(2)]
+    near = inspected(_recording(source, episodes))["coverage"]
+    assert near["distance_median"] == near["distance_90"] == near["validation"] == 0
+
+
 def test_normalised_returns_follow_reference_scores(source):
     episodes = [_episode(n, _smooth(n), rewards=np.full(30, float(n))) for n in range(3)]
     facts = inspected(_recording(source, episodes, reference_scores=(30.0, 90.0)))
