@@ -122,3 +122,16 @@ def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatc
     # One seed says nothing of others, so no table has an interval.
     assert "| mine | 0.400 | - |" in text
     assert capsys.readouterr().out.endswith(f"for a page: python -m sorl.report {out} --agent-module {module}\n")
+
+
+def test_a_name_with_a_bar_stays_in_its_cell(tmp_path, monkeypatch):
+    out, logs = tmp_path / "sweep", [tmp_path / name for name in ("a|b.npz", "c.npz")]
+    for path in logs:
+        synthetic.write_logs(path)
+    env = "gymnasium:Pendulum-v1"
+    grid = Grid(agents=("bc",), envs=(env,), seeds=(1,), set=(("data", *map(str, logs)),))
+    for run in write_plan(out, grid, expand(grid), extend=False):
+        make_run(out / run.directory, env=env, seeds=(1,), final=(0.4,), agent=Bc(), data=DataConfig(logs[0]))
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    text = results.write_results(out)
+    assert rf"| {env} | bc, data {tmp_path}/a\|b.npz | 0.400 | - | 1 |" in text

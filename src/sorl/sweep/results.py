@@ -156,7 +156,8 @@ def _score(seeds: Sequence[Sequence[Mapping[str, Any]]], measure: Measure) -> tu
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return head + [f"| {' | '.join(row)} |" for row in rows]
+    # A bar within a cell, as the path of data may have, would begin another cell.
+    return head + ["| {} |".format(" | ".join(cell.replace("|", r"\|") for cell in row)) for row in rows]
 
 
 def parse(words: Sequence[str]) -> Config:
