@@ -226,6 +226,15 @@ def test_actions_beyond_the_stated_limits_are_named(source):
     assert not [one for one in inspected(_recording(source, episodes))["warnings"] if "limits -1" in one]
 
 
+def test_limits_are_those_that_training_takes(source):
+    actions = np.array([[0.3], [0.0], [-0.3]], np.float16)
+    episodes = [_episode(0, _smooth(0, steps=3), actions=actions)]
+    stated = dataclasses.replace(_recording(source, episodes), action_limits=((-0.3,), (0.3,)))
+    facts = inspected(stated)
+    assert facts["actions"][0]["high"] > 0.3
+    assert not [one for one in facts["warnings"] if "beyond the stated limits" in one]
+
+
 def test_of_a_lone_episode_nothing_is_held_out(source):
     facts = inspected(_recording(source, [_episode(0, _smooth(0))]))
     assert "none of it is held out" in _warned(facts, "only one episode")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sorl.data.own_logs.load import held_out_trajectories
+from sorl.data.own_logs.scales import rounding
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import Recording
 from sorl.data.summary import summarise
@@ -79,7 +80,7 @@ def inspected(
         "notes": [*found.notes, *_beside(recording)],
     }
     # The warnings follow from all other facts.
-    facts["warnings"] = advice(facts)
+    facts["warnings"] = advice(facts, rounding(found.actions.dtype))
     return facts
 
 
