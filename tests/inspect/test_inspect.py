@@ -312,6 +312,18 @@ def test_a_split_without_an_episode_to_train_on_is_told(source):
     _warned(facts, "The data's own split holds out every episode, which training refuses")
 
 
+@pytest.mark.parametrize(("ended", "refused"), [(0, False), (2, True)])
+def test_episodes_without_a_step_to_train_on_are_told(source, ended, refused):
+    # Of three episodes of one step training holds out the last.
+    lone = [_episode(number, np.ones((1, 1)), terminated=number == ended, last=False) for number in range(3)]
+    facts = inspected(_recording(source, lone))
+    assert {name: part["transitions"] for name, part in facts["split"].items()} == {
+        "train": 1 - refused,
+        "validation": refused,
+    }
+    assert any("which training refuses; log longer episodes" in one for one in facts["warnings"]) == refused
+
+
 def test_rewards_are_not_scaled_up_because_values_have_no_limit(source):
     small = [_episode(n, _smooth(n), rewards=np.eye(30)[-1] / 2, terminated=True) for n in range(12)]
     facts = inspected(_recording(source, small), discount=1.0)

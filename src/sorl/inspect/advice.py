@@ -96,6 +96,11 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
         )
     if not facts["split"]["train"]["episodes"]:
         yield "The data's own split holds out every episode, which training refuses; leave some to train on."
+    elif not facts["split"]["train"]["transitions"]:
+        yield (
+            "Of no step to train on is the state after it known, and none ended the task, which training refuses; log "
+            "longer episodes, or the state after the last step."
+        )
     if counts["episodes"] == 1:
         if not facts["split"]["validation"]["episodes"]:
             yield "There is only one episode, and none of it is held out for validation losses; log more."
