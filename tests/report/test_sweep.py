@@ -99,6 +99,19 @@ def test_the_results_state_when_success_was_judged_and_nothing_where_the_environ
     assert {"success-pre-step" in row["protocol"] for row in rows} == {env == CUBE}
 
 
+def test_a_table_of_other_decisions_has_another_protocol(tmp_path, monkeypatch):
+    out, grid = tmp_path / "sweep", Grid(agents=("bc",), envs=(CUBE,), seeds=(1,))
+    (run,) = write_plan(out, grid, expand(grid), extend=False)
+    path = make_run(out / run.directory, seeds=(1,), final=(0.4,), agent=Bc()) / "evaluation.json"
+    rows = json.loads(path.read_text())["rows"]
+    path.write_text(json.dumps({"rows": [row | {"noise_scale": 0.5, "verifier": "min"} for row in rows]}))
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    results.write_results(out)
+    with (out / "results.csv").open() as file:
+        found = {row["phase"]: row["protocol"] for row in csv.DictReader(file)}
+    assert found["final"] == f"{found['training']}+noise-scale-0.5+verifier-min"
+
+
 def test_the_results_say_how_their_intervals_are_made(tmp_path, monkeypatch):
     out, grid = tmp_path / "sweep", Grid(agents=("bc",), envs=(CUBE,), seeds=(1, 2), group=2)
     (run,) = write_plan(out, grid, expand(grid), extend=False)
