@@ -23,6 +23,7 @@ from sorl.config.presets import QUICKSTART_ENV
 from sorl.environments.named import is_ogbench
 from sorl.environments.ogbench import OgbenchEnvironment
 from sorl.policy import bad_seeds
+from sorl.report.methods import departures_of_table
 from sorl.runs.metrics import read_metrics
 from sorl.runs.sweeps import SweepRun
 from sorl.runs.versions import versions
@@ -237,7 +238,13 @@ def outcomes(member: Member) -> list[Row]:
         _outcome(member, "last three evaluations", row, evaluation.episodes * len(row["steps"]))
         for row in headline(while_training)
     ]
-    table = read_json(member.directory / "evaluation.json")
+    path = member.directory / "evaluation.json"
+    table = read_json(path)
+    if departures := departures_of_table(member.config, table["rows"]):
+        raise ValueError(
+            f"{path} was made by sorl.evaluate with {' and '.join(departures)}; remove it, and give the same command "
+            "again, which makes the run's own."
+        )
     episodes = table["rows"][0]["episodes"]
     rows = last + [_outcome(member, "after training", row, episodes) for row in table["summary"]]
     versions = read_json(member.directory / "versions.json")

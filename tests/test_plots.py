@@ -38,6 +38,13 @@ def test_learning_curves_are_means_over_seeds(axes: Any):
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[10, 30], [20, 80]])
 
 
+def test_the_verifier_of_a_budget_is_named(axes: Any):
+    row = {"step": 10, "seed": 1, "evaluation/success/M1N8-min-softmax0.5": 0.2, "evaluation/success/M4N1": 0.4}
+    plots.draw_learning_curves(axes, [row])
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["1 step, best of 8 by min-softmax0.5", "4 steps"]
+
+
 def test_without_success_the_return_is_drawn(axes: Any):
     rows = [
         row | {"successes": None, "return": -float(row["inference_steps"]), "return_low": -6.0, "return_high": 0.0}

@@ -112,7 +112,7 @@ def draw_learning_curves(axes: Any, rows: list[dict[str, Any]]) -> None:
     curves: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
-            if match := re.fullmatch(rf"evaluation/{measure.name}/(M\d+N\d+)", name):
+            if match := re.fullmatch(rf"evaluation/{measure.name}/(M\d+N\d+(?:-.+)?)", name):
                 label = ", ".join([*filter(None, [settings_text(settings(row))]), _budget_label(match[1])])
                 curves[label][row["step"]].append(measure.factor * value)
     for label, points in curves.items():
@@ -145,8 +145,10 @@ def draw_budgets(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _budget_label(name: str) -> str:
-    steps, candidates = re.findall(r"\d+", name)
-    return f"{steps} step{'s' * (steps != '1')}" + ("" if candidates == "1" else f", best of {candidates}")
+    sizes, _, verifier = name.partition("-")
+    steps, candidates = re.findall(r"\d+", sizes)
+    best = "" if candidates == "1" else f", best of {candidates}"
+    return f"{steps} step{'s' * (steps != '1')}{best}{f' by {verifier}' * bool(verifier)}"
 
 
 def command() -> None:

@@ -147,6 +147,19 @@ def test_the_table_of_finished_runs(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("free_of_cost")
+def test_a_table_that_was_made_with_other_decisions_is_refused(tmp_path):
+    settings = config(tmp_path, rounds=1)
+    members = compare.make_members(settings)
+    for member in members:
+        make_run(member)
+    path = members[-1].directory / "evaluation.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"rows": [row | {"noise_scale": 0.5} for row in content["rows"]]}))
+    with pytest.raises(ValueError, match=f"^{path} was made by sorl.evaluate with noise scale 0.5; remove it, and"):
+        compare.main(settings)
+
+
+@pytest.mark.usefixtures("free_of_cost")
 def test_the_memory_of_a_run_without_a_record_of_its_attempt_is_unknown(tmp_path, capsys):
     settings = dataclasses.replace(config(tmp_path, rounds=1), agents=("sorl",))
     members = compare.make_members(settings)

@@ -102,7 +102,13 @@ def test_what_is_marked_as_known_is_taken_as_it_is(tmp_path):
     nexts[2] = _log()["observations"][3]
     known[8] = 0
     path = _save(tmp_path / "log.npz", next_observations=nexts, next_known=known)
-    assert len(load_logs(path, validation_fraction=0.0).train) == 8  # without the last one
+    taken = load_logs(path, validation_fraction=0.0)
+    assert len(taken.train) == 8  # without the last one
+    nexts[8] = np.nan
+    data = load_logs(_save(tmp_path / "nan.npz", next_observations=nexts, next_known=known), validation_fraction=0.0)
+    np.testing.assert_array_equal(data.train.observations, taken.train.observations)
+    with pytest.raises(ValueError, match="next_observations of .* is not finite in row 8: column 0 is nan"):
+        load_logs(_save(tmp_path / "seen.npz", next_observations=nexts, next_known=np.ones(9)))
     with pytest.raises(ValueError, match="next_known of .* is 2.0 in row 8; give 0 or 1"):
         load_logs(_save(tmp_path / "two.npz", next_observations=nexts, next_known=known + (known == 0) * 2))
     with pytest.raises(ValueError, match="holds next_known without next_observations; give both or neither"):

@@ -133,6 +133,15 @@ def test_stated_limits_go_over_the_files(tmp_path):
     assert data.normalisation.action_high.tolist() == [3.0, 4.0]
 
 
+def test_actions_in_half_precision_may_be_rounded_beyond_the_stated_limits(tmp_path):
+    actions = np.random.default_rng(0).normal(size=(ROWS, 2)).clip(-0.3, 0.3).astype(np.float16)
+    assert float(actions.max()) > 0.3
+    data, _ = _load(tmp_path, {"action_low": -0.3, "action_high": 0.3}, actions=actions)
+    np.testing.assert_allclose(data.normalisation.action_high, 0.3)
+    with pytest.raises(ValueError, match="leave the given range -0.299 to 0.299"):
+        _load(tmp_path, {"action_low": -0.299, "action_high": 0.299}, actions=actions)
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [

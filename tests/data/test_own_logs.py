@@ -242,7 +242,7 @@ def test_every_successor_is_the_one_that_was_logged(tmp_path_factory, lengths, w
         ({"action_low": np.zeros(2), "action_high": np.ones(2)}, r"each \[1\]"),
         ({"action_low": np.array([1.0]), "action_high": np.array([1.0])}, "span no range; give finite low < high"),
         ({"action_low": np.array([0.0]), "action_high": np.array([3.0])}, "leave the stored range .* in row 1"),
-        ({"terminals": np.zeros(5), "timeouts": np.ones(5)}, "no step with a known outcome"),
+        ({"terminals": np.zeros(5), "timeouts": np.ones(5)}, "no step with a known outcome in the episodes to"),
     ],
 )
 def test_bad_logs_are_refused(tmp_path, changes, sentence):

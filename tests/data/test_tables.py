@@ -94,6 +94,14 @@ def test_a_success_that_is_neither_0_nor_1_is_refused(tmp_path, last, named):
     assert [one.rewards.tolist() for one in _read(TableFile(path, reward=("success-at-end",)))] == [[0, 1], [0, 0]]
 
 
+@pytest.mark.parametrize("reward", [("from", "env:gain"), ("from:env:gain",)])
+def test_a_column_of_rewards_may_have_a_colon_in_its_name(tmp_path, reward):
+    path = tmp_path / "colon.csv"
+    path.write_text("x,u,done,env:gain\n0,1,0,3\n1,0,1,4\n")
+    path.with_suffix(".toml").write_text('observations="x"\nactions="u"\nterminals="done"\ntimeouts="done"\n')
+    assert [one.rewards.tolist() for one in _read(TableFile(path, reward=reward))] == [[3, 4]]
+
+
 def test_an_npz_file_is_a_table_where_a_mapping_says_so(tmp_path):
     path = tmp_path / "a.npz"
     states = np.asfortranarray(np.arange(8.0).reshape(4, 2))

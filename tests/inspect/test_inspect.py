@@ -226,6 +226,15 @@ def test_actions_beyond_the_stated_limits_are_named(source):
     assert not [one for one in inspected(_recording(source, episodes))["warnings"] if "limits -1" in one]
 
 
+def test_limits_are_those_that_training_takes(source):
+    actions = np.array([[0.3], [0.0], [-0.3]], np.float16)
+    episodes = [_episode(0, _smooth(0, steps=3), actions=actions)]
+    stated = dataclasses.replace(_recording(source, episodes), action_limits=((-0.3,), (0.3,)))
+    facts = inspected(stated)
+    assert facts["actions"][0]["high"] > 0.3
+    assert not [one for one in facts["warnings"] if "beyond the stated limits" in one]
+
+
 def test_of_a_lone_episode_nothing_is_held_out(source):
     facts = inspected(_recording(source, [_episode(0, _smooth(0))]))
     assert "none of it is held out" in _warned(facts, "only one episode")
@@ -245,6 +254,19 @@ def test_coverage_is_the_distance_to_other_episodes(source):
     deviation = np.concatenate([one.observations for one in episodes]).std()
     assert facts["coverage"]["distance_median"] == pytest.approx(0.5 / deviation)
     assert facts["split"]["validation"]["episodes"] == 1 and facts["coverage"]["validation"] > 0
+
+
+def test_held_out_copies_are_nothing_away_from_the_states_to_train_on(source):
+    facts = inspected(_recording(source, [_episode(number, _smooth(0)) for number in range(4)]))
+    shown = dict(tables.overview(facts))["validation"]
+    assert shown == "1 episode, 30 steps, mean return 0; nearest training state 0 deviations away"
+
+
+@pytest.mark.parametrize(("rows", "values"), [(50, 3), (200, 2), (201, 3), (400, 2)])
+def test_equal_states_are_no_distance_apart(source, rows, values):
+    episodes = [_episode(i, np.random.default_rng(i).integers(0, values, (rows, 2))) for i in range(2)]
+    near = inspected(_recording(source, episodes))["coverage"]
+    assert near["distance_median"] == near["distance_90"] == near["validation"] == 0
 
 
 def test_normalised_returns_follow_reference_scores(source):
@@ -288,6 +310,18 @@ def test_a_split_without_an_episode_to_train_on_is_told(source):
     names = frozenset(f"episode {n}" for n in range(12))
     facts = inspected(_recording(source, [_episode(n, _smooth(n)) for n in range(12)], held_out=names))
     _warned(facts, "The data's own split holds out every episode, which training refuses")
+
+
+@pytest.mark.parametrize(("ended", "refused"), [(0, False), (2, True)])
+def test_episodes_without_a_step_to_train_on_are_told(source, ended, refused):
+    # Of three episodes of one step training holds out the last.
+    lone = [_episode(number, np.ones((1, 1)), terminated=number == ended, last=False) for number in range(3)]
+    facts = inspected(_recording(source, lone))
+    assert {name: part["transitions"] for name, part in facts["split"].items()} == {
+        "train": 1 - refused,
+        "validation": refused,
+    }
+    assert any("which training refuses; log longer episodes" in one for one in facts["warnings"]) == refused
 
 
 def test_rewards_are_not_scaled_up_because_values_have_no_limit(source):

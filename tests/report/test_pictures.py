@@ -11,6 +11,7 @@ from sorl.agents import Fql, Sorl, SorlPlus
 from sorl.config import presets
 from sorl.report import pictures
 from sorl.report.run import ReportedRun
+from sorl.statistics.measures import RETURN, SUCCESS
 
 
 def run_of(agent, method, successes, *, budgets=((1, 1), (2, 1)), **options):
@@ -27,6 +28,13 @@ def run_of(agent, method, successes, *, budgets=((1, 1), (2, 1)), **options):
 def lines_of(axes: Any) -> dict[str, list[list[float]]]:
     """The points of each line, by its label."""
     return {found.get_label(): found.lines[0].get_xydata().tolist() for found in axes.containers}
+
+
+def test_scores_are_written_in_percent_and_returns_with_their_digits(axes):
+    for measure, expected in ((SUCCESS, ["42", "10"]), (RETURN, ["0.42", "0.1"])):
+        axes.clear()
+        pictures.estimates(axes, {"bc": (0.1, None, None), "sorl": (0.42, 0.3, 0.5)}, "score", measure)
+        assert [text.get_text() for text in axes.texts] == expected
 
 
 def test_steps_are_compared_at_the_fewest_candidates_that_a_method_was_evaluated_with(axes):

@@ -99,6 +99,19 @@ def test_the_results_state_when_success_was_judged_and_nothing_where_the_environ
     assert {"success-pre-step" in row["protocol"] for row in rows} == {env == CUBE}
 
 
+def test_a_table_of_other_decisions_has_another_protocol(tmp_path, monkeypatch):
+    out, grid = tmp_path / "sweep", Grid(agents=("bc",), envs=(CUBE,), seeds=(1,))
+    (run,) = write_plan(out, grid, expand(grid), extend=False)
+    path = make_run(out / run.directory, seeds=(1,), final=(0.4,), agent=Bc()) / "evaluation.json"
+    rows = json.loads(path.read_text())["rows"]
+    path.write_text(json.dumps({"rows": [row | {"noise_scale": 0.5, "verifier": "min"} for row in rows]}))
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    results.write_results(out)
+    with (out / "results.csv").open() as file:
+        found = {row["phase"]: row["protocol"] for row in csv.DictReader(file)}
+    assert found["final"] == f"{found['training']}+noise-scale-0.5+verifier-min"
+
+
 def test_the_results_say_how_their_intervals_are_made(tmp_path, monkeypatch):
     out, grid = tmp_path / "sweep", Grid(agents=("bc",), envs=(CUBE,), seeds=(1, 2), group=2)
     (run,) = write_plan(out, grid, expand(grid), extend=False)
@@ -122,3 +135,16 @@ def test_the_results_say_how_to_make_a_page_of_an_own_agent(tmp_path, monkeypatc
     # One seed says nothing of others, so no table has an interval.
     assert "| mine | 0.400 | - |" in text
     assert capsys.readouterr().out.endswith(f"for a page: python -m sorl.report {out} --agent-module {module}\n")
+
+
+def test_a_name_with_a_bar_stays_in_its_cell(tmp_path, monkeypatch):
+    out, logs = tmp_path / "sweep", [tmp_path / name for name in ("a|b.npz", "c.npz")]
+    for path in logs:
+        synthetic.write_logs(path)
+    env = "gymnasium:Pendulum-v1"
+    grid = Grid(agents=("bc",), envs=(env,), seeds=(1,), set=(("data", *map(str, logs)),))
+    for run in write_plan(out, grid, expand(grid), extend=False):
+        make_run(out / run.directory, env=env, seeds=(1,), final=(0.4,), agent=Bc(), data=DataConfig(logs[0]))
+    monkeypatch.setattr(results, "is_finished", lambda *_, **__: True)
+    text = results.write_results(out)
+    assert rf"| {env} | bc, data {tmp_path}/a\|b.npz | 0.400 | - | 1 |" in text

@@ -31,4 +31,14 @@ def test_evaluations_are_read_from_the_metrics_and_make_the_headline():
     assert table([found]).splitlines()[1].endswith(" -")
 
 
+def test_a_budget_with_a_verifier_is_one_of_its_own():
+    figures = {f"evaluation/{key}/M4N8{end}": 1.0 for key in FIGURES for end in ("", "-min-softmax0.5")}
+    rows = evaluation_rows([{"step": 1, "seed": 7} | figures], 10)
+    assert [(row["inference_steps"], row["candidates"], row["verifier"], row["successes"]) for row in rows] == [
+        (4, 8, None, 10),
+        (4, 8, "min-softmax0.5", 10),
+    ]
+    assert len(headline(rows)) == 2
+
+
 FIGURES = ("success", "return", "episode_length")

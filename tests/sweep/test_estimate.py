@@ -1,6 +1,6 @@
 """What --dry-run tells: the runs, and their cost from a short measurement."""
 
-from sorl.sweep.estimate import cost_of, shape_of, show
+from sorl.sweep.estimate import cost_of, last_end, shape_of, show
 from sorl.sweep.grid import Grid, expand
 
 from .. import synthetic
@@ -16,6 +16,10 @@ def test_runs_of_one_shape_are_measured_once_and_members_of_populations_count(tm
     assert said.err == "Measuring bc ..\n" * 2
     assert "    2  bc on own logs, agent.learning-rate 1e-4, seed 0: 10 updates; about " in said.out
     assert "3 runs of 5 trainings.\nAbout " in said.out and "of each of 2 shapes on this machine" in said.out
+
+
+def test_a_run_takes_its_time_however_many_there_may_be_at_once():
+    assert [last_end([3.0, 1.0, 1.0, 2.0], jobs) for jobs in (1, 2, 3, 16)] == [7.0, 4.0, 3.0, 3.0]
 
 
 def test_what_a_number_turns_on_is_a_shape_of_its_own(tmp_path):

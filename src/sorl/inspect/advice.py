@@ -13,8 +13,6 @@ JUMPING = 25.0
 """A step of more than this many usual steps, and of more than half of the range, is a jump."""
 SATURATED = 0.2
 """Share of actions at a limit from which the actions count as saturated."""
-ROUNDING = 2 * float(np.finfo(np.float32).eps)
-"""Relative error of limits or actions that were rounded to float32."""
 LARGE_VALUE = 1_000.0
 SMALL_VALUE = 0.1
 OWN = ("own logs", "data directory")
@@ -23,9 +21,13 @@ LATE = 50
 """A gap between two steps that differs by more than this percentage from the usual one is irregular."""
 
 
-def advice(facts: dict[str, Any]) -> list[str]:
-    """The warnings about the facts that `sorl.inspect.report.inspected` found, one sentence each."""
-    return [*_columns(facts), *_times(facts), *_ends(facts), *_rewards(facts), *_actions(facts), *_repetition(facts)]
+def advice(facts: dict[str, Any], rounding: float) -> list[str]:
+    """The warnings about the facts that `sorl.inspect.report.inspected` found, one sentence each.
+
+    **Arguments:** `rounding`, the relative error that training allows to actions at stated limits.
+    """
+    every = _columns(facts), _times(facts), _ends(facts), _rewards(facts), _actions(facts, rounding), _repetition(facts)
+    return [sentence for sentences in every for sentence in sentences]
 
 
 def _columns(facts: dict[str, Any]) -> Iterator[str]:
@@ -94,6 +96,11 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
         )
     if not facts["split"]["train"]["episodes"]:
         yield "The data's own split holds out every episode, which training refuses; leave some to train on."
+    elif not facts["split"]["train"]["transitions"]:
+        yield (
+            "Of no step to train on is the state after it known, and none ended the task, which training refuses; log "
+            "longer episodes, or the state after the last step."
+        )
     if counts["episodes"] == 1:
         if not facts["split"]["validation"]["episodes"]:
             yield "There is only one episode, and none of it is held out for validation losses; log more."
@@ -138,11 +145,11 @@ def _rewards(facts: dict[str, Any]) -> Iterator[str]:
         yield f"Only {rewards['rewarded_episodes_share']:.1%} of the episodes have a reward; log more that succeed."
 
 
-def _actions(facts: dict[str, Any]) -> Iterator[str]:
+def _actions(facts: dict[str, Any], rounding: float) -> Iterator[str]:
     stated = facts["action_limits"]
     limits = itertools.repeat((-np.inf, np.inf)) if stated is None else zip(*stated, strict=True)
     for column, (low, high) in zip(facts["actions"], limits, strict=False):
-        slack = ROUNDING * max(abs(low), abs(high))
+        slack = rounding * max(abs(low), abs(high))
         if column["low"] < low - slack or column["high"] > high + slack:
             yield (
                 f"{column['name']} is {column['low']:.6g} to {column['high']:.6g}, beyond the stated limits {low:.6g} "

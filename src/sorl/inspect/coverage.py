@@ -68,4 +68,6 @@ def _nearest(
     squares = (asked**2).sum(axis=1)[:, None] + (among**2).sum(axis=1)[None] - 2 * asked @ among.T
     squares = np.where(allowed, np.maximum(squares, 0), np.inf)
     nearest = squares.argmin(axis=1)
-    return nearest, np.sqrt(squares[np.arange(len(asked)), nearest])
+    # The squares above lose digits where rows are close, so that copies would be apart.
+    apart = np.sqrt(((asked - among[nearest]) ** 2).sum(axis=1))
+    return nearest, np.where(allowed[np.arange(len(asked)), nearest], apart, np.inf)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sorl.data.own_logs.load import held_out_trajectories
+from sorl.data.own_logs.scales import rounding
 from sorl.data.recorded.digest import digest
 from sorl.data.recorded.episodes import Recording
 from sorl.data.summary import summarise
@@ -74,12 +75,12 @@ def inspected(
         },
         "times": _times(found),
         "coverage": coverage(found.sample, observations, actions, held_out),
-        "split": _split(found, held_out),
+        "split": _split(found, held_out, trainable),
         "sampled": {"steps": len(found.sample.actions), "at_most": SAMPLED_STEPS},
         "notes": [*found.notes, *_beside(recording)],
     }
     # The warnings follow from all other facts.
-    facts["warnings"] = advice(facts)
+    facts["warnings"] = advice(facts, rounding(found.actions.dtype))
     return facts
 
 
@@ -151,14 +152,16 @@ def _times(found: Collected) -> dict[str, float] | None:
     }
 
 
-def _split(found: Collected, held_out: np.ndarray) -> dict[str, Any]:
-    """Episodes, steps and mean return of the parts for training and validation."""
+def _split(found: Collected, held_out: np.ndarray, trainable: np.ndarray) -> dict[str, Any]:
+    """Episodes, steps, transitions and mean return of the parts for training and validation."""
     returns = np.add.reduceat(found.rewards, found.starts)
+    transitions = np.add.reduceat(trainable.astype(int), found.starts)
     parts = {"train": ~held_out, "validation": held_out}
     return {
         name: {
             "episodes": int(chosen.sum()),
             "steps": int(found.lengths[chosen].sum()),
+            "transitions": int(transitions[chosen].sum()),
             "return_mean": float(returns[chosen].mean()) if chosen.any() else None,
         }
         for name, chosen in parts.items()

@@ -68,10 +68,9 @@ def overview(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if held["episodes"]:
         plural = "s" * (held["episodes"] != 1)
         words = f"{held['episodes']:,} episode{plural}, {held['steps']:,} steps, mean return {held['return_mean']:.4g}"
-        apart = (
-            f"; nearest training state {near['validation']:.2g} deviations away" if near and near["validation"] else ""
-        )
-        lines.append(("validation", words + apart))
+        if near is not None and near["validation"] is not None:
+            words += f"; nearest training state {near['validation']:.2g} deviations away"
+        lines.append(("validation", words))
     if facts["left_out"]:
         lines.append(("left out", ", ".join(facts["left_out"])))
     if facts["environment"]:

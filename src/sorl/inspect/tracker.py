@@ -18,7 +18,8 @@ class Tracker:
     def __init__(self, size: int):
         zeros = np.zeros(size)
         self._count = self._steps = self._seconds = 0
-        self._dtype = np.dtype(np.float64)
+        self.dtype = np.dtype(np.float64)
+        """The dtype of the first episode, than which no other is wider."""
         self._origin, self._mean, self._squares = zeros, zeros.copy(), zeros.copy()
         self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
         self._at_low, self._at_high = np.zeros(size, np.int64), np.zeros(size, np.int64)
@@ -33,7 +34,7 @@ class Tracker:
     def add(self, values: Shaped[np.ndarray, "rows size"], place: str) -> None:
         """Adds the rows of one episode, in order; `place` names it."""
         if not self._count:
-            self._origin, self._dtype = values[0].astype(np.float64), values.dtype
+            self._origin, self.dtype = values[0].astype(np.float64), values.dtype
         values = values.astype(np.float64)
         self._add_limits(values)
         self._add_moments(values - self._origin)
@@ -75,7 +76,7 @@ class Tracker:
     def columns(self) -> Columns:
         """Range, mean and deviation of each column, and whether it is constant."""
         deviation = np.sqrt(self._squares / max(self._count, 1))
-        constant = is_constant(self.low, self.high, self._dtype)
+        constant = is_constant(self.low, self.high, self.dtype)
         return Columns(self.low, self.high, self._origin + self._mean, deviation, constant)
 
     def at_limits(self) -> tuple[Float[np.ndarray, " size"], Float[np.ndarray, " size"]]:

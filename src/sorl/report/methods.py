@@ -9,6 +9,7 @@ from sorl.config.changes import by_dotted_name
 from sorl.config.json_form import to_json
 from sorl.config.options import TrainConfig
 from sorl.report.run import ReportedRun
+from sorl.statistics.rows import Row
 
 
 DECISION = ("noise_scale", "policy_conditioning", "critic_conditioning", "verifier")
@@ -77,16 +78,20 @@ def _judgement(run: ReportedRun) -> dict[str, str]:
     if evaluation.interval:
         found["evaluation_interval"] = str(evaluation.interval)
         found |= {name: str(getattr(run.budget, name)) for name in ("inference_steps", "candidates")}
-    return found | ({"table": _of_table(run)} if run.table else {})
+    if run.table:
+        found["table"] = " and ".join(departures_of_table(run.config, run.table)) or "as usual"
+    return found
 
 
-def _of_table(run: ReportedRun) -> str:
-    """How the table after training departs from the evaluations during it, as `sorl.evaluate` can make it."""
-    usual = {name: value for name, value in to_json(run.budget).items() if name in DECISION}
-    usual |= {"env": run.config.env, "success_timing": run.config.evaluation.success_timing}
-    row = {name: value for name, value in run.table[0].items() if (name, value) != ("success_timing", None)}
-    departures = [_named(name, str(row[name])) for name in usual if row.get(name, usual[name]) != usual[name]]
-    return " and ".join(departures) or "as usual"
+def departures_of_table(config: TrainConfig, table: Sequence[Row]) -> list[str]:
+    """How the table after training departs from the evaluations during it, as `sorl.evaluate` can make it.
+
+    **Arguments:** `table`, the rows of `evaluation.json`, at least one.
+    """
+    usual = {name: value for name, value in to_json(config.budgets(final=False)[0]).items() if name in DECISION}
+    usual |= {"env": config.env, "success_timing": config.evaluation.success_timing}
+    row = {name: value for name, value in table[0].items() if (name, value) != ("success_timing", None)}
+    return [_named(name, str(row[name])) for name in usual if row.get(name, usual[name]) != usual[name]]
 
 
 def _named(option: str, value: str) -> str:

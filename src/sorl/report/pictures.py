@@ -59,7 +59,7 @@ def estimates(
             ends = [factor * low, factor * high]
             axes.plot(ends, [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
         axes.plot(factor * value, place, "|", color="C0", markersize=14, markeredgewidth=2)
-        text = f"{factor * value:.0f}"
+        text = f"{factor * value:.0f}" if measure == SUCCESS else measure.text(value)
         axes.annotate(text, (factor * value, place), (0, 9), textcoords="offset points", fontsize=7)
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows][::-1], fontsize=8)
     axes.set(xlabel=label, ylim=(-0.7, len(rows) - 0.3))

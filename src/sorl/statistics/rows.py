@@ -36,10 +36,10 @@ def evaluation_rows(metrics: Iterable[Row], episodes: int, noise_scale: float = 
         metrics = [with_success(metric) for metric in metrics]
     for metric in metrics:
         for name, mean in metric.items():
-            if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+))", name):
+            if budget := re.fullmatch(r"evaluation/return/(M(\d+)N(\d+)(?:-(.+))?)", name):
                 row = dict.fromkeys(BUDGET_FIELDS) | {"noise_scale": noise_scale}
-                row["steps_per_second"] = math.nan
-                row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "episodes": episodes}
+                row |= {"steps_per_second": math.nan, "episodes": episodes}
+                row |= {"inference_steps": int(budget[2]), "candidates": int(budget[3]), "verifier": budget[4]}
                 success = metric.get(f"evaluation/success/{budget[1]}")
                 successes = None if success is None else round(success * episodes)
                 row |= settings(metric) | {

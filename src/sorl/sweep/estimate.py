@@ -1,6 +1,7 @@
 """What a sweep will take: the runs, the source of their settings, and time and memory from a short measurement."""
 
 import dataclasses
+import heapq
 import json
 import sys
 import time
@@ -61,14 +62,23 @@ def show(runs: Sequence[PlannedRun], jobs: int, *, measure: bool) -> None:
     print(f"{len(runs)} runs of {sum(len(planned.run.policies) for planned in runs)} trainings.")
     if not measure:
         return
-    total = sum(costs[shape_of(one.config)].run_seconds(one.config.updates) for one in runs)
+    seconds = [costs[shape_of(one.config)].run_seconds(one.config.updates) for one in runs]
     most = max(cost.bytes for cost in costs.values())
     device = jax.devices()[0].device_kind
     print(
-        f"About {duration(total / jobs)} for the updates of all runs, {jobs} at a time as fast as each alone, from "
-        f"{UPDATES} updates of each of {len(costs)} shapes on this machine ({device}); data and evaluations come on "
-        f"top. Memory, of the state and of an update: at most {most / 2**20:.0f} MiB a run, and its data."
+        f"About {duration(last_end(seconds, jobs))} for the updates of all runs, {jobs} at a time as fast as each "
+        f"alone, from {UPDATES} updates of each of {len(costs)} shapes on this machine ({device}); data and "
+        f"evaluations come on top. Memory, of the state and of an update: at most {most / 2**20:.0f} MiB a run, and "
+        "its data."
     )
+
+
+def last_end(seconds: Sequence[float], jobs: int) -> float:
+    """The time at which the last of some runs ends, if each starts in its turn as soon as fewer than `jobs` run."""
+    ends = [0.0] * jobs
+    for one in seconds:
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
 
 
 def shape_of(config: TrainConfig) -> str:

@@ -15,7 +15,8 @@ import tyro
 
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
-from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
+from sorl.report.methods import departures_of_table
+from sorl.report.paper_table import COLUMNS, EXPLANATION, PAPER, paper_rows, protocol
 from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
@@ -80,12 +81,15 @@ def write_results(out: Path) -> str:
 def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
     """The rows of one run: its evaluations during training, then those of its final table."""
     config, data = run.config, run.versions.get("data") or {}
+    tag = protocol(config, data)
+    # The table may have been made by sorl.evaluate, with decisions of another kind.
+    departures = [words.replace(" ", "-") for words in departures_of_table(config, run.table)] if run.table else []
+    tags = {"training": tag, "final": "+".join([*([] if tag == PAPER else [tag]), *departures]) or PAPER}
     same: Row = {
         "agent": planned.agent,
         "environment": environment_of(run.task),
         "task": run.task,
         "success_timing": config.success_timing,
-        "protocol": protocol(config, data),
         "member": settings_text(run.settings),
         "settings": "; ".join(f"{name} {value}" for name, value in planned.settings.items()),
         "settings_digest": planned.digest,
@@ -95,7 +99,8 @@ def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
     same |= {name: run.versions.get(name) for name in VERSIONS}
     training = evaluation_rows(run.metrics, config.evaluation.episodes, run.budget.noise_scale)
     found = [(phase, row) for phase, rows in (("training", training), ("final", run.table)) for row in rows]
-    return [{name: (same | _of_evaluation(phase, row)).get(name) for name in FIELDS} for phase, row in found]
+    rows = [same | {"protocol": tags[phase]} | _of_evaluation(phase, row) for phase, row in found]
+    return [{name: row.get(name) for name in FIELDS} for row in rows]
 
 
 def _of_evaluation(phase: str, row: Row) -> Row:
@@ -156,7 +161,8 @@ def _score(seeds: Sequence[Sequence[Mapping[str, Any]]], measure: Measure) -> tu
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return head + [f"| {' | '.join(row)} |" for row in rows]
+    # A bar within a cell, as the path of data may have, would begin another cell.
+    return head + ["| {} |".format(" | ".join(cell.replace("|", r"\|") for cell in row)) for row in rows]
 
 
 def parse(words: Sequence[str]) -> Config:

@@ -152,7 +152,7 @@ def _refuse_bad_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> 
             raise ValueError(f"{key} of {path} have shape {list(arrays[key].shape)}; give at least one column.")
     if arrays["actions"].dtype.kind == "b":
         raise ValueError(f"actions of {path} are booleans, but policies act with real numbers; give real numbers.")
-    checks.refuse_not_finite(path, dict(arrays))
+    checks.refuse_not_finite(path, {key: array for key, array in arrays.items() if key != "next_observations"})
     checks.refuse_large(path, "rewards", arrays["rewards"], checks.LARGEST_REWARD)
     checks.refuse_large(path, "actions", arrays["actions"], checks.LARGEST_ACTION)
 
@@ -185,11 +185,14 @@ def _successors(
         if "next_known" in arrays:
             raise ValueError(f"{path} holds next_known without next_observations; give both or neither.")
         return observations[last], np.zeros(len(last), np.bool_), []
-    nexts = arrays["next_observations"]
-    _refuse_other_successors(path, nexts, observations, ends)
-    found = nexts[last]
+    nexts, known = arrays["next_observations"], None
     if "next_known" in arrays:
         known = checks.flags(path, "next_known", arrays["next_known"])[last]
+        nexts[last[~known]] = 0  # it may be NaN
+    checks.refuse_not_finite(path, {"next_observations": nexts})
+    _refuse_other_successors(path, nexts, observations, ends)
+    found = nexts[last]
+    if known is not None:
         return np.where(known[:, None], found, observations[last]), known, []
     first = observations[np.append(last[:-1] + 1, 0)]  # `numpy.roll` puts the file's first row after the last
     foreign = successors.is_foreign(found, first, observations[last])

@@ -156,7 +156,8 @@ def load_log(
         (validation_set,) = place(beside, [np.ones(len(beside.ends), np.bool_)], normalisation)
     if train_set is None:
         raise ValueError(
-            f"{log.path} holds no step with a known outcome; log longer trajectories or next_observations."
+            f"{log.path} holds no step with a known outcome in the episodes to train on; log longer trajectories or "
+            "next_observations."
         )
     provenance = _provenance(log, found, split, validation_set)
     if options.sparse_rewards:

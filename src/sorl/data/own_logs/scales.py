@@ -49,6 +49,11 @@ def action_range(
     return _rounded(logged if stated is None else stated[1], logged, constant)
 
 
+def rounding(dtype: np.dtype) -> float:
+    """The relative error that is allowed to actions of a dtype at stated limits: either may have been rounded."""
+    return 2 * max(eps(dtype), SINGLE_EPS)
+
+
 def kept_range(logs: Sequence[Log], kept: Normalisation) -> Range:
     """The action range of a run that continues on new logs; warns if their actions will be clipped to it.
 
@@ -176,9 +181,8 @@ def _refuse_no_range(log: Log, stated: tuple[str, Range], constant: Shaped[np.nd
 def _refuse_outside(log: Log, stated: tuple[str, Range]) -> None:
     """Raises a `ValueError` with the first row whose action is outside the explicit range."""
     source, (low, high) = stated
-    # The range or the actions may have been rounded to float32, so allow its rounding error.
-    slack = 2 * SINGLE_EPS * np.maximum(np.abs(low), np.abs(high))
     actions = log.rows["actions"]
+    slack = rounding(actions.dtype) * np.maximum(np.abs(low), np.abs(high))
     for block in blocks(actions):
         inside = (low - slack <= actions[block]) & (actions[block] <= high + slack)
         if not inside.all():

@@ -25,8 +25,9 @@ class RewardRule:
     @classmethod
     def of(cls, words: Sequence[str] | None) -> "RewardRule":
         """The rule of the words of `--reward`; raises a `ValueError` for other words."""
-        words = [part for word in words or () for part in word.split(":", 1) if part]
-        match words:
+        words = list(words or ())
+        # One word may be "from:COLUMN"; the name of a column in a word of its own may have colons.
+        match [part for part in words[0].split(":", 1) if part] if len(words) == 1 else words:
             case []:
                 return cls()
             case ["success-at-end" | "last-step" as kind]:
