@@ -98,8 +98,8 @@ def _ends(facts: dict[str, Any]) -> Iterator[str]:
         yield "The data's own split holds out every episode, which training refuses; leave some to train on."
     elif not facts["split"]["train"]["transitions"]:
         yield (
-            "Of no step to train on is the state after it known, and none ended the task, which training refuses; log "
-            "longer episodes, or the state after the last step."
+            "No step of the episodes to train on has a known outcome, which training refuses; log longer episodes, or "
+            "the state after the last step."
         )
     if counts["episodes"] == 1:
         if not facts["split"]["validation"]["episodes"]:
