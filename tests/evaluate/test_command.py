@@ -125,6 +125,9 @@ def test_a_policy_of_own_logs_needs_an_environment_and_one_without_a_record_is_r
     policy.save(tmp_path / "bare.sorl")
     with pytest.raises(ValueError, match=r"bare.sorl has no record of its run \(agent\), .*sorl.evaluate_policy"):
         main(tyro.cli(Config, args=[str(tmp_path / "bare.sorl")]))
+    dataclasses.replace(policy, provenance=record | {"versions": versions | {"data": {}}}).save(tmp_path / "part.sorl")
+    with pytest.raises(ValueError, match=r"part.sorl has no record of its run \(source\)"):
+        load_run(tmp_path / "part.sorl")
 
 
 def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, tmp_path, monkeypatch, capsys):

@@ -267,14 +267,20 @@ def _is_renamed_policy(path: Path) -> bool:
 
 
 def _own_policy(path: Path, config: TrainConfig, seed: int) -> Policy:
-    """Loads a policy; raises a `ValueError` if its record says that it is of another environment, seed or member."""
+    """Loads a policy; raises a `ValueError` if its record lacks the run, or is of another one, seed or member."""
     policy = load_policy(path)
+    remedy = "restore the file from a copy, or continue the run with --resume, which writes it again"
+    try:
+        _ = policy.provenance["step"], policy.provenance["versions"]["data"]
+    except (KeyError, TypeError) as error:  # a policy that was made in Python and saved here
+        raise ValueError(
+            f"{path} has no record of its run ({error.args[0]}), as policies of sorl.train have; {remedy}."
+        ) from error
     for name, own in ({"env": config.env} | config.members[seed].columns()).items():
         found = policy.provenance.get(name, own)
         if found != own:
             raise ValueError(
-                f"{path} is a policy of another run: its {name} is {found!r} instead of {own!r}; restore the file from "
-                "a copy, or continue the run with --resume, which writes it again."
+                f"{path} is a policy of another run: its {name} is {found!r} instead of {own!r}; {remedy}."
             )
     return policy
 
