@@ -104,7 +104,8 @@ def _rows(directory: Path, seed: int, step: int) -> list[dict[str, Any]]:
 
 
 def _scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A score for each budget, with the paired difference to the first on the same episodes."""
+    """A score for each budget, with the paired difference to the least one on the same episodes."""
+    rows = sorted(rows, key=lambda row: (row["candidates"], row["inference_steps"]))  # evaluated in any order
     outcomes = [np.array([row["success"]], float) for row in rows]
     return [
         {name: row[name] for name in _KEPT}

@@ -63,6 +63,16 @@ def test_a_policy_of_logs_alone_has_the_environment_and_scores_of_its_evaluation
     assert policy.digest == load_policy(policy_path(run, 3)).digest
 
 
+def test_differences_are_to_the_least_budget_in_whatever_order_they_were_evaluated(run):
+    four, one = row(4, [True, True, False, False]), row(1, [True, False, False, False])
+    scores = published(run, [row(1, [False] * 4, candidates=8), four, one]).scores
+    assert [(score["inference_steps"], score["candidates"], score["difference"]) for score in scores] == [
+        (1, 1, 0.0),
+        (4, 1, 0.25),
+        (1, 8, -0.25),
+    ]
+
+
 def test_a_member_of_a_population_has_its_own_scores(run):
     policy_path(run, 3).rename(policy_path(run, 3, "member"))
     others = row(1, [True] * 4, member=0)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -117,11 +118,16 @@ def test_a_policy_of_own_logs_needs_an_environment_and_one_without_a_record_is_r
     found = load_run(tmp_path / "own.sorl")
     assert (found.step, list(found.policies), found.home) == (7, [2], None)
     assert found.in_environment("gymnasium:Pendulum-v1").env == "gymnasium:Pendulum-v1"
+    renamed = shutil.copy(tmp_path / "own.sorl", tmp_path / "Best.policy")
+    assert load_run(renamed).step == 7
     with pytest.raises(ValueError, match="own.sorl was trained on logs without an environment.*name one with --env"):
         main(tyro.cli(Config, args=[str(tmp_path / "own.sorl")]))
     policy.save(tmp_path / "bare.sorl")
     with pytest.raises(ValueError, match=r"bare.sorl has no record of its run \(agent\), .*sorl.evaluate_policy"):
         main(tyro.cli(Config, args=[str(tmp_path / "bare.sorl")]))
+    dataclasses.replace(policy, provenance=record | {"versions": versions | {"data": {}}}).save(tmp_path / "part.sorl")
+    with pytest.raises(ValueError, match=r"part.sorl has no record of its run \(source\)"):
+        load_run(tmp_path / "part.sorl")
 
 
 def test_command_leaves_out_a_bad_seed_or_plays_it_with_its_own_step(run, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """How a policy of own logs acts: in double precision, within limits, and counted."""
 
 import copy
+import dataclasses
 import warnings
 
 import jax
@@ -12,6 +13,7 @@ from sorl import Budget, Normalisation, Policy, load_logs, load_policy
 from sorl.agents import AGENTS
 from sorl.policy import decide, exported
 from sorl.policy.stablehlo import save_exported
+from sorl.scaling.grid import time_decisions
 
 from .. import synthetic
 from ..random_networks import make_policy
@@ -105,6 +107,16 @@ def test_preparing_a_runner_acts_within_the_limits(policy):
     policy.runner(key=jax.random.key(7), steps=2).prepare()  # a warning would fail
     with pytest.warns(UserWarning, match="acts outside of what was logged"):
         policy(_inside(constant=0.5), key=jax.random.key(7), steps=2)
+
+
+def test_a_mean_that_single_precision_rounds_out_of_the_limits_is_within_them():
+    limit = jnp.full(3, 3.0)
+    remainder = jnp.array([60.0, 0.0, 0.0])  # the mean is 1.7e9 + 60, which single precision rounds by 60
+    clock = synthetic.units(observation_mean_remainder=remainder, observation_low=-limit, observation_high=limit)
+    clock = dataclasses.replace(clock, observation_mean=jnp.array([1.7e9, 2.0, 3.0], jnp.float32))
+    policy = _policy(clock)
+    policy.runner(key=jax.random.key(7)).prepare()  # a warning would fail, here and below
+    time_decisions(policy, policy.budget, 2, 0.0)
 
 
 def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):

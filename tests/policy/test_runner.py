@@ -71,6 +71,11 @@ def test_exponential_smoothing_is_a_moving_average():
     assert run(runner, 1) == [3]
 
 
+def test_exponential_smoothing_does_not_exceed_the_limits_of_an_action_by_rounding():
+    limit = float(np.float32(-2.675421))
+    assert set(run(PolicyRunner(Scripted(*[[limit]] * 100), KEY, {}, Exponential(0.999)), 100)) == {limit}
+
+
 def test_exponential_smoothing_smooths_the_steps_of_chunks():
     assert run(PolicyRunner(Scripted([8, 4], [0, 0]), KEY, {}, Exponential(0.5)), 3) == [8, 6, 3]
 

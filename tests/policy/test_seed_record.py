@@ -1,5 +1,6 @@
 """A training seed whose losses became non-finite is left out afterwards, and used only where it is asked for."""
 
+import dataclasses
 import json
 import shutil
 
@@ -82,6 +83,15 @@ def test_a_policy_of_another_seed_is_refused(tmp_path):
     directory = make_run(tmp_path / "run", {4: 30, 5: 30}, record={})
     shutil.copy(policy_path(directory, 4), policy_path(directory, 5))
     with pytest.raises(ValueError, match="policy-seed-5.sorl is a policy of another run: its seed is 4 instead of 5; "):
+        load_run(directory)
+
+
+@pytest.mark.parametrize("record", [{}, {"step": 30, "versions": {}}, {"step": 30, "versions": 3}])
+def test_a_policy_without_the_record_of_its_run_is_refused(tmp_path, record):
+    directory = make_run(tmp_path / "run", {4: 30}, record={})
+    path = policy_path(directory, 4)
+    dataclasses.replace(load_policy(path), provenance=record).save(path)
+    with pytest.raises(ValueError, match=r"policy-seed-4.sorl has no record of its run \(.*\), .*; restore the file"):
         load_run(directory)
 
 

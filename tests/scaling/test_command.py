@@ -159,6 +159,14 @@ def test_results_of_other_policies_or_settings_are_not_mixed_in(reaching, played
     assert played == []
 
 
+def test_a_grid_that_failed_before_its_first_pair_left_no_earlier_results(reaching, run, capsys, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(TypeError):
+        patched.setattr(scaling_grid, "evaluate_policy", None)
+        grid(run, *SMALL)
+    grid(run, *SMALL)
+    assert "Earlier results" not in capsys.readouterr().out
+
+
 def test_each_pair_is_traced_once_for_each_batch_shape(reaching, tmp_path, monkeypatch):
     def choose(candidate, value, draws, *rest):
         traced.append(draws.shape[0])

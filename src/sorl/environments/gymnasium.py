@@ -241,19 +241,26 @@ def _flat_box(space: Any, what: str, env_name: str) -> Any:
     """Returns the space; raises a `ValueError` unless it is a one-dimensional box of real numbers."""
     import gymnasium
 
-    if isinstance(space, gymnasium.spaces.Box):
-        if len(space.shape) == 1 and space.shape[0] and np.issubdtype(space.dtype, np.floating):
-            return space
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    is_flat, is_real = is_box and len(space.shape) == 1, is_box and np.issubdtype(space.dtype, np.floating)
+    if is_flat and is_real and space.shape[0]:
+        return space
+    if is_box:
         found = f"a box of shape {list(space.shape)} and type {space.dtype}"
     elif isinstance(space, gymnasium.spaces.Dict):
         found = f"a dictionary of {', '.join(map(str, space))}"
     else:
         found = f"a space of the kind {type(space).__name__}"
-    remedy = "register it with a wrapper such as gymnasium.wrappers.FlattenObservation"
-    raise ValueError(
-        f"The {what} of {env_name} are {found}, but sorl needs a flat box of real numbers; "
-        f"{remedy if what == 'observations' else 'choose an environment with continuous actions'}."
+    if what == "observations":
+        wrapper = "DtypeObservation" if is_flat and not is_real else "FlattenObservation"  # which keeps whole numbers
+    else:
+        wrapper = "TransformAction" if is_real else None
+    remedy = (
+        f"register it with a wrapper such as gymnasium.wrappers.{wrapper}"
+        if wrapper
+        else "choose an environment with continuous actions"
     )
+    raise ValueError(f"The {what} of {env_name} are {found}, but sorl needs a flat box of real numbers; {remedy}.")
 
 
 def _text(error: Exception) -> str:

@@ -33,11 +33,14 @@ def is_vector(space: Any) -> bool:
 
 def part(value: Any, name: str) -> Any:
     """The part of an observation that a leaf's name means; the observation itself if it has no parts."""
-    for key in name.split("/"):
-        if isinstance(value, tuple):
-            value = value[int(key)]
-        elif isinstance(value, dict):
-            value = value[key]
+    if isinstance(value, tuple):
+        first, _, rest = name.partition("/")
+        return part(value[int(first)], rest)
+    if isinstance(value, dict):
+        # Keys may have a slash too, as those of ROS topics do; the longest one that fits is meant.
+        fitting = (key for key in value if f"{name}/".startswith(f"{key}/"))
+        key = max(fitting, key=lambda key: len(str(key)), default=name)
+        return part(value[key], name.removeprefix(str(key)).removeprefix("/"))
     return value
 
 

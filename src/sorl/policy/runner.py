@@ -116,7 +116,8 @@ class PolicyRunner:
 
     def prepare(self) -> None:
         """Compiles what a decision on one observation needs, before the loop begins; nothing is counted."""
-        observation = np.asarray(self.policy.normalisation.observation_mean, np.float64)  # within the limits
+        # In double precision: a clock's mean, rounded to single precision, may be outside of the limits.
+        observation = self.policy.normalisation.standardisation().mean
         self.policy.outside(observation)
         self.policy(observation, key=jax.random.fold_in(self._key, 0), **self._budget)
 

@@ -29,7 +29,9 @@ class Exponential:
         """The action to execute, given the one executed before (None at the start of an episode)."""
         if previous is None:
             return action
-        return (self.weight * previous + (1 - self.weight) * action).astype(action.dtype)
+        # In double precision: in single precision the weights' sum is not exactly 1, which may exceed the limits.
+        mean = self.weight * previous.astype(np.float64) + (1 - self.weight) * action.astype(np.float64)
+        return mean.astype(action.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,8 @@ def recorded_config(policy: Policy, where: Path) -> TrainConfig:
     versions: Any = record.get("versions", {})
     try:
         agent, data, timing = record["agent"], versions["data"], versions["success_timing"]
-    except KeyError as error:
+        path = Path(data["path"]) if data["source"] == "own logs" else None
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"{where} has no record of its run ({error.args[0]}), as policies of sorl.train have; evaluate it in "
             "Python with sorl.evaluate_policy."
@@ -29,7 +30,7 @@ def recorded_config(policy: Policy, where: Path) -> TrainConfig:
     return TrainConfig(
         env=record.get("env"),
         agent=agent_from_json(agent, str(where)),
-        data=DataConfig(path=Path(data["path"]) if data["source"] == "own logs" else None),
+        data=DataConfig(path=path),
         evaluation=EvaluationConfig(interval=0, success_timing=timing),
         seeds=(record.get("seed", 0),),
         # JAX's other names, such as highest, are no options of a run.

@@ -15,12 +15,12 @@ from sorl.config.options import TrainConfig, read_config
 from sorl.data.normalisation import Normalisation
 from sorl.data.recorded.origin import refuse_other_order
 from sorl.policy import Policy, load_policy, policy_path, seed_record
-from sorl.policy.file import SUFFIX, find_policy
+from sorl.policy.file import FORMAT, SUFFIX, find_policy
 from sorl.pretrained.store import is_name, own_index
 from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.statistics.rows import settings_text
-from sorl.system.files import make_directory, read_json, write_json
+from sorl.system.files import make_directory, named_errors, read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +232,7 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     of its run.
     """
     directory = Path(directory)
-    if not directory.is_dir() and (is_name(directory) or directory.suffix == SUFFIX):
+    if not directory.is_dir() and (is_name(directory) or directory.suffix == SUFFIX or _is_renamed_policy(directory)):
         return _lone_run(find_policy(directory, None))
     refuse_no_run(directory)
     config = read_config(config_path(directory))
@@ -257,15 +257,30 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     )
 
 
+def _is_renamed_policy(path: Path) -> bool:
+    """Whether a file without the suffix of a policy is one."""
+    if not path.is_file():
+        return False
+    seal = f"{FORMAT} ".encode()
+    with named_errors(path, "read"), path.open("rb") as file:
+        return file.read(len(seal)) == seal
+
+
 def _own_policy(path: Path, config: TrainConfig, seed: int) -> Policy:
-    """Loads a policy; raises a `ValueError` if its record says that it is of another environment, seed or member."""
+    """Loads a policy; raises a `ValueError` if its record lacks the run, or is of another one, seed or member."""
     policy = load_policy(path)
+    remedy = "restore the file from a copy, or continue the run with --resume, which writes it again"
+    try:
+        _ = policy.provenance["step"], policy.provenance["versions"]["data"]
+    except (KeyError, TypeError) as error:  # a policy that was made in Python and saved here
+        raise ValueError(
+            f"{path} has no record of its run ({error.args[0]}), as policies of sorl.train have; {remedy}."
+        ) from error
     for name, own in ({"env": config.env} | config.members[seed].columns()).items():
         found = policy.provenance.get(name, own)
         if found != own:
             raise ValueError(
-                f"{path} is a policy of another run: its {name} is {found!r} instead of {own!r}; restore the file from "
-                "a copy, or continue the run with --resume, which writes it again."
+                f"{path} is a policy of another run: its {name} is {found!r} instead of {own!r}; {remedy}."
             )
     return policy
 

@@ -208,7 +208,7 @@ def _beginning(grid: Grid, env: str) -> str:
     if finished:
         changed = "" if is_ogbench(env) else f" If the code of {env} has changed since, delete that directory."
         return f"{finished} of {number} pairs are finished in {grid.directory}; continuing with the others.{changed}"
-    others = grid.directory.parent.exists()
+    others = any(place != grid.directory for place in grid.directory.parent.glob("*"))
     return f"Playing {number} pairs; each that is finished is kept in {grid.directory}." + (
         " Earlier results beside it are of other policies or settings, and are not used." if others else ""
     )

@@ -160,7 +160,7 @@ def time_decisions(policy: Policy, budget: Budget, batch_size: int, seconds: flo
 
     Calls from numpy to numpy are timed for `seconds`, but at least `LEAST_CALLS` of them, after compilation.
     """
-    observations = np.tile(np.asarray(policy.normalisation.observation_mean), (batch_size, 1))
+    observations = np.tile(policy.normalisation.standardisation().mean, (batch_size, 1))
     key = jax.random.key(0)
 
     def decision() -> float:
