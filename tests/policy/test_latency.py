@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -247,3 +248,22 @@ def test_the_command_refuses_devices_that_are_not_there(policy, tmp_path):
         command.main(
             command.Config(tmp_path / "policy.sorl", latency_ms=3.0, device="quantum", compilation_cache=False)
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "gpu"}, "--device gpu is where decisions are timed; give --latency-ms or --compare too"),
+        ({"measure_again": True}, "--measure-again is about the times for a limit; give --latency-ms too"),
+        ({"measure_again": True, "compare": True}, "--measure-again is about the times for a limit"),
+    ],
+)
+def test_options_of_a_time_limit_are_refused_without_one(options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        command.Config(Path("policy.sorl"), **options)
+
+
+def test_without_scores_the_command_has_no_columns_for_them(policy, made_up, tmp_path, capsys):
+    policy.save(tmp_path / "policy.sorl")
+    command.main(command.Config(tmp_path / "policy.sorl", latency_ms=3.0, compilation_cache=False))
+    assert " M^inf    N   p95 ms\n" in capsys.readouterr().out

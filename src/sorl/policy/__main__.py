@@ -48,6 +48,12 @@ class Config:
     def __post_init__(self):
         if self.latency_ms is not None:
             refuse_limit(self.latency_ms)
+        elif self.measure_again:
+            raise ValueError("--measure-again is about the times for a limit; give --latency-ms too.")
+        elif self.device is not None and not self.compare:
+            raise ValueError(
+                f"--device {self.device} is where decisions are timed; give --latency-ms or --compare too."
+            )
 
 
 def main(config: Config) -> Policy:
@@ -109,7 +115,7 @@ def _description(policy: Policy) -> str:
 def _table(plan: Plan) -> str:
     scores = [option.score for option in plan.options if option.score is not None]
     measure = measure_of(scores, "success")
-    lines = [f" M^inf    N   p95 ms  {measure.name:>7}   95 % interval  against M1N1"]
+    lines = [" M^inf    N   p95 ms" + (f"  {measure.name:>7}   95 % interval  against M1N1" if scores else "")]
     for budget, milliseconds, score in plan.options:
         line = f"{budget.inference_steps:6d} {budget.candidates:4d} {milliseconds:8.3f}"
         if score is not None:
