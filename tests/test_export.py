@@ -182,7 +182,7 @@ def test_noise_is_standard_normal_and_fits(loaded):
         (np.array([0.0, np.nan, 0.0]), np.zeros((8, 2)), r"observation of shape \(3,\) holds nan at index \[1\]"),
         (np.array([0.0, 1e39, 0.0]), np.zeros((8, 2)), r"holds inf at index \[1\]; give finite numbers of single"),
         (np.zeros(3), np.full((8, 2), np.nan), r"noise of shape \(8, 2\) holds nan at index \[0, 0\]"),
-        (np.zeros(3) + 1j, np.zeros((8, 2)), r"not an array of real numbers \(it is complex\)"),
+        (np.zeros(3) + 1j, np.zeros((8, 2)), r"not an array of real numbers \(its type is complex128\)"),
         (["0", "high", "0"], np.zeros((8, 2)), "The observation is not an array of real numbers"),
         (np.zeros(3), [[0.0], [0.0, 1.0]], "The noise is not an array of real numbers"),
         (np.zeros(3), np.full((8, 2), np.inf), "holds inf at"),

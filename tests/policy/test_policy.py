@@ -252,8 +252,10 @@ def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_
         (np.array([[0.0, 1.0, 2.0], [0.0, np.nan, 0.0]]), r"shape \(2, 3\) holds nan at index \[1, 1\]; .*\(3,\)"),
         (np.array([np.inf, 0.0, 0.0]), r"holds inf at index \[0\]"),
         (np.array([0.0, 1e300, 0.0]), r"holds inf at index \[1\]"),
-        (np.zeros(3) + 1j, r"not an array of real numbers \(it is complex\)"),
-        (np.array(["one", "two", "three"]), r"is not an array of real numbers .*\(3,\)"),
+        (np.zeros(3) + 1j, r"not an array of real numbers \(its type is complex128\)"),
+        (np.array(["1", "2", "3"]), r"is not an array of real numbers \(its type is <U1\).*\(3,\)"),
+        (np.zeros(3, "timedelta64[s]"), r"its type is timedelta64\[s\]"),
+        (np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 1]), r"some of it is masked"),
         (np.array([None, 1.0, 2.0], object), r"is not an array of real numbers|holds nan"),
     ],
 )

@@ -112,7 +112,10 @@ class ExportedPolicy:
         `RuntimeError` if this version of jax cannot run the program.
         """
         # Check the shapes and values of the inputs.
-        observations, noises = _single_precision(observation, "observation"), _single_precision(noise, "noise")
+        observations, noises = (
+            real_numbers(values, name, np.float32, "give numbers")
+            for values, name in ((observation, "observation"), (noise, "noise"))
+        )
         batch = observations.shape[:-1]
         if observations.shape[-1:] != (self.observation_size,) or noises.shape != (*batch, *self.noise_shape):
             raise ValueError(
@@ -147,16 +150,24 @@ def _refuse_not_finite(values: np.ndarray, name: str) -> None:
         )
 
 
-def _single_precision(values: Any, name: str) -> np.ndarray:
+def real_numbers(values: Any, name: str, kind: type, remedy: str) -> np.ndarray:
+    """Converts values to a numpy array of dtype `kind`; what does not fit into it becomes infinite.
+
+    **Arguments:** `name` and `remedy`, for the error message.
+
+    Raises a `ValueError`, one sentence, if they are not real numbers, or some of them are masked.
+    """
     try:
         given = np.asarray(values)
-        if given.dtype.kind == "c":
-            raise TypeError("it is complex")
-        with np.errstate(over="ignore"):  # overflow gives infinity, which is refused later
-            return given.astype(np.float32, copy=False)
+        if given.dtype.kind in "cmMSU":  # complex numbers, times and texts, which numpy would convert
+            raise TypeError(f"its type is {given.dtype}")
+        if np.ma.is_masked(values):
+            raise TypeError("some of it is masked")
+        with np.errstate(over="ignore"):
+            return given.astype(kind, copy=False)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"The {name} is not an array of real numbers ({reason}); give numbers.") from error
+        raise ValueError(f"The {name} is not an array of real numbers ({reason}); {remedy}.") from error
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedPolicy:

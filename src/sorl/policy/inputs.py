@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from sorl.policy.exported import real_numbers
+
 
 def checked_observation(observation: Any, size: int, action_size: int, kind: type) -> np.ndarray:
     """Converts an observation, or a batch of them, to a numpy array of dtype `kind`.
@@ -18,22 +20,11 @@ def checked_observation(observation: Any, size: int, action_size: int, kind: typ
     """
     # Check type, size and values in this order, so that the error names the first problem.
     _refuse_traced(observation)
-    try:
-        given = np.asarray(observation)
-        if given.dtype.kind == "c":
-            raise TypeError("it is complex")
-        with np.errstate(over="ignore"):  # overflow is refused below
-            values = given.astype(kind, copy=False)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(
-            f"The observation is not an array of real numbers ({reason}); this policy acts on shape ({size},) or a "
-            f"batch (.., {size})."
-        ) from error
+    expected = f"this policy acts on shape ({size},) or a batch (.., {size})"
+    values = real_numbers(observation, "observation", kind, expected)
     if values.shape[-1:] != (size,):
         raise ValueError(
-            f"The observation has shape {values.shape}; this policy acts on shape ({size},) or a batch (.., {size}): "
-            "give what the environment of training gives."
+            f"The observation has shape {values.shape}; {expected}: give what the environment of training gives."
         )
     finite = np.abs(values) <= np.finfo(np.float32).max
     if not finite.all():
