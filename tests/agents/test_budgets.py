@@ -35,6 +35,9 @@ def test_what_an_agent_cannot_act_on_is_refused():
     OWN.refuse(Budget(1, 100))
     with pytest.raises(ValueError, match="The numbers of candidates are 1 4 1; give each once"):
         OWN.grid((1, 2), (1, 4, 1), final=True)
+    for steps, candidates, name in (((), None, "inference steps"), (None, (), "candidates")):
+        with pytest.raises(ValueError, match=f"No number of {name} is given; give at least one"):
+            OWN.grid(steps, candidates, final=True)
 
 
 def test_the_agents_own():

@@ -187,6 +187,10 @@ def test_a_missing_renderer_is_told_before_anything_is_played(run, tmp_path, mon
 
 
 def test_command_refuses_what_it_cannot_play(run, monkeypatch):
+    with pytest.raises(ValueError, match=r"No training seed is named; give at least one of \[3, 5\], or leave --seeds"):
+        main(parse(run, "--seeds"))
+    with pytest.raises(ValueError, match="No number of candidates is given"):
+        main(parse(run, "--candidates"))
     with pytest.raises(ValueError, match=r"has no training seeds \[4\]; it has \[3, 5\]"):
         main(parse(run, "--seeds", "3", "4"))
     refused: list[tuple[str, Any]] = [("episodes", 0), ("episodes", 10**30), ("workers", -1), ("video_episodes", 0)]

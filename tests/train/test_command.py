@@ -122,6 +122,9 @@ def test_help_documents_every_option(capsys):
         (["--resume"], "needs the run to continue"),
         (["--agent.backprop-steps", "16"], "backprop_steps is 16"),
         (["--seeds", "1", "1"], "seeds are"),
+        (["--data.validation-fraction", "0.3"], "data.validation_fraction is for your own data; give --data too"),
+        (["--data.observation-margin", "None"], "data.observation_margin is for your own data; give --data too"),
+        (["--data.episodes", "None", "--data.generation-seed", "3"], "data.generation_seed is for generated episodes"),
     ],
 )
 def test_contradictions_are_one_sentence(arguments, message, capsys):

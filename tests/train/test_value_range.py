@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sorl.agents import AGENTS, Bc, Fql, Iql, Rebrac, Sorl
+from sorl.agents import AGENTS, Bc, Fql, Iql, Rebrac, Sorl, SorlPlus
 from sorl.config.population import Varied, members
 from sorl.train.value_range import Departure, ValueRange, ValueWatch, departures, value_range
 
@@ -49,6 +49,13 @@ def test_penalties_may_lower_the_values_of_an_agent_that_says_so():
     assert watch.check(10, rows) == [] and rows[0]["training/value_excess"] == 0.0
     (warning,) = watch.check(20, _rows(q_mean=50.0))
     assert "allow only -inf to 0" in warning
+
+
+def test_pessimism_of_the_target_lowers_the_values_of_sorl_plus():
+    """With r = -1 and a penalty of p at each step, the values tend to -(1 + p) / (1 - discount)."""
+    for pessimism, warned in ((None, 1), (0.0, 1), (0.5, 0)):
+        watch = _watch(SorlPlus(discount=0.75, target_pessimism=pessimism), np.array([-1.0], np.float32))
+        assert len(watch.check(10, _rows(q_mean=-6.0))) == warned
 
 
 def test_an_agent_may_log_no_value_and_lack_every_setting_of_the_remedies(monkeypatch):

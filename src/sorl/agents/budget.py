@@ -124,11 +124,13 @@ class Budgets(NamedTuple):
 
         By default, the `final` table has all numbers in `candidates`, and evaluations during training have only the
         usual one. During training the usual number of steps comes first by default, because scores are read at the
-        first budget. Raises a `ValueError`, one sentence, for a number that is given twice or that the agent does not
-        support.
+        first budget. Raises a `ValueError`, one sentence, for no number, one that is given twice, or one that the agent
+        does not support.
         """
         steps = self.inference_steps if inference_steps is None else inference_steps
         for name, asked in (("inference steps", inference_steps), ("candidates", candidates)):
+            if asked is not None and not asked:
+                raise ValueError(f"No number of {name} is given; give at least one.")
             if asked is not None and len(set(asked)) < len(asked):
                 raise ValueError(f"The numbers of {name} are {' '.join(map(str, asked))}; give each once.")
         own = self.candidates if final else (self.usual.candidates,)

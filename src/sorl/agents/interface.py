@@ -27,8 +27,6 @@ class AbstractAgent(eqx.Module):
     metric_descriptions: ClassVar[Mapping[str, str]] = {}
     """Descriptions of its metrics by name, if `sorl.agents.shared.metrics.SHARED` lacks them or describes them
     differently."""
-    values_may_be_lower: ClassVar[bool] = False
-    """Whether penalties in its targets may lower its values below what the rewards allow."""
     published: ClassVar[Published] = Published()
     """Its hyper-parameters and scores by environment, from published papers; without a score, the package's own."""
     quickstart: ClassVar[Mapping[str, Any]] = {}
@@ -49,6 +47,11 @@ class AbstractAgent(eqx.Module):
     def window(self) -> Window:
         """The window that a transition spans, from the fields `n_step` and `chunk`; default: one step."""
         return Window(getattr(self, "n_step", 1), getattr(self, "chunk", 1))
+
+    @property
+    def values_may_be_lower(self) -> bool:
+        """Whether penalties in its targets may lower its values below what the rewards allow."""
+        return False
 
     @property
     def updates_before_policy(self) -> int:

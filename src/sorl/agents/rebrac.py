@@ -78,7 +78,6 @@ class Rebrac(AbstractAgent):
         "cloning_loss": "squared distance of the policy's actions to the logged ones, summed over action dimensions",
         "policy_q_mean": "mean over the batch of the heads' aggregate Q, for the policy's own actions",
     }
-    values_may_be_lower = True  # by the critic's cloning term
     # Source: the FQL paper's tables.
     published = Published(
         rows(
@@ -128,6 +127,11 @@ class Rebrac(AbstractAgent):
     learning rate that is sqrt(2) times higher: the momentum halves, the root of the second moment falls by sqrt(2), and
     there are two steps. So the published 3e-4 corresponds to about 4.2e-4 without these steps.
     """
+
+    @property
+    def values_may_be_lower(self) -> bool:
+        """As in `AbstractAgent`: by the critic's cloning term."""
+        return True
 
     @property
     def actor(self) -> DeterministicActor:

@@ -165,6 +165,11 @@ class SorlPlus(AbstractAgent):
         return dataclasses.replace(actor, candidates=self.backup_candidates, usual_steps=self.backup_inference_steps)
 
     @property
+    def values_may_be_lower(self) -> bool:
+        """As in `AbstractAgent`: by the pessimism of the TD target."""
+        return bool(self.target_pessimism)
+
+    @property
     def step_counts(self) -> tuple[int, ...]:
         """The jump counts that the Q loss and the TD target draw from: 1, 2, 4, .., M^BTT, or K alone."""
         return (self.renoise,) if self.renoise else step_counts(self.backprop_steps)

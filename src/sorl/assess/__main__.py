@@ -118,7 +118,8 @@ def _write(directory: Path, found: Assessment, config: Config) -> list[str]:
 
 def _budgets(config: Config, subject: Subject) -> tuple[Budget, ...]:
     own = subject.policy.actor.budgets
-    return tuple(config.decision.budgets(own, config.inference_steps, config.candidates or (own.usual.candidates,)))
+    candidates = (own.usual.candidates,) if config.candidates is None else config.candidates
+    return tuple(config.decision.budgets(own, config.inference_steps, candidates))
 
 
 def command() -> None:

@@ -87,6 +87,11 @@ class HostDataset:
         """The sizes of an observation and of an action."""
         return self.rows.observations.shape[1], self.rows.actions.shape[1]
 
+    @property
+    def longest(self) -> int:
+        """Number of transitions of the longest trajectory."""
+        return int(np.diff(self.ends, prepend=0).max())
+
     def reward_limits(self) -> Float[np.ndarray, "2"]:
         """The lowest and the highest reward of all transitions."""
         is_start = np.zeros(len(self.rows.rewards) + 1, np.int8)

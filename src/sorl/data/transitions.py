@@ -140,6 +140,13 @@ class Dataset(eqx.Module):
         """The sizes of an observation and of an action."""
         return self.observations.shape[1], self.actions.shape[1]
 
+    @property
+    def longest(self) -> int:
+        """Number of transitions of the longest trajectory."""
+        starts = np.asarray(self.starts)
+        last = np.append(np.flatnonzero(np.diff(starts) != 1), len(starts) - 1)
+        return int(np.diff(last, prepend=-1).max())
+
     def reward_limits(self) -> Float[np.ndarray, "2"]:
         """The lowest and the highest reward of all transitions."""
         rewards = np.asarray(self.rewards)[np.asarray(self.starts)]

@@ -80,7 +80,7 @@ class Run:
     def chosen(self, seeds: Sequence[int] | None) -> dict[int, Policy]:
         """The policies of the given training seeds, or members of a population (None: of all good ones).
 
-        Raises a `ValueError` if one of them has no policy, or if there is no good one.
+        Raises a `ValueError` if none is named, if one of them has no policy, or if there is no good one.
         """
         noun = "member" if self.config.population else "training seed"
         if seeds is None:
@@ -96,6 +96,8 @@ class Run:
                     f"{self.directory} has no policy of {noun.split()[-1]} {', '.join(map(str, lost))}; restore it "
                     "from a copy, or continue the run with --resume, which writes it, or name the others with --seeds."
                 )
+        if not seeds:
+            raise ValueError(f"No {noun} is named; give at least one of {list(self.policies)}, or leave --seeds out.")
         missing = [seed for seed in seeds if seed not in self.policies]
         if missing:
             raise ValueError(f"{self.directory} has no {noun}s {missing}; it has {list(self.policies)}.")

@@ -34,6 +34,7 @@ from sorl.train.session import Session
 from sorl.train.sinks import TensorBoardSink, WandbSink, refuse_missing
 from sorl.train.summary import untrained_policy
 from sorl.train.trainer import follow
+from sorl.train.whole_decisions import no_validation, refuse_no_decision
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +87,7 @@ def _train_in(
         runs.create(directory, config)
     print(summary.text(data.provenance["summary"]))
     print(f"  {'residence':<10} {data.residence.residence}: {data.residence.reason}", flush=True)
-    for warning in untrained_policy(config):
+    for warning in untrained_policy(config) + no_validation(config, data):
         print(warning, flush=True)
     session = Session(
         config,
@@ -117,8 +118,12 @@ def load_data(config: TrainConfig, normalisation: Normalisation | None = None) -
     """Loads a configuration's data, after generating them if it asks for generated episodes.
 
     **Arguments:** `normalisation`, that of the run, if a run on own logs is continued.
+
+    Raises a `ValueError`, one sentence, if no episode is as long as a decision of the agent, and as the source does.
     """
-    return config.source.load(normalisation=normalisation)
+    data = config.source.load(normalisation=normalisation)
+    refuse_no_decision(config, data)
+    return data
 
 
 def _load_fitting_data(config: TrainConfig) -> LoadedData:

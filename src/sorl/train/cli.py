@@ -161,7 +161,14 @@ def _refuse_contradictions(default: TrainConfig, train: TrainConfig) -> None:
             f"data is {data.path} and data.episodes {data.episodes}, but a run trains on one or the other; add "
             "--data.episodes None to train on the logs."
         )
-    varied = {one.field for one in train.population} & changes(default, train)
+    # Here, because only the command line tells whether an option with a default was given.
+    given = changes(default, train)
+    for name in ("data.validation_fraction", "data.observation_margin"):
+        if name in given and data.path is None:
+            raise ValueError(f"{name} is for your own data; give --data too, or omit it.")
+    if "data.generation_seed" in given and data.episodes is None:
+        raise ValueError("data.generation_seed is for generated episodes; give --data.episodes too, or omit it.")
+    varied = {one.field for one in train.population} & given
     if varied:
         raise ValueError(
             f"population varies {' and '.join(sorted(varied))}, which the command line also sets to one value; leave "

@@ -15,6 +15,7 @@ from sorl.train import hyperparameters, loop
 from sorl.train.draws import Batches
 from sorl.train.feeding import validation_batches
 from sorl.train.validation import run_validation
+from sorl.train.whole_decisions import holds_decisions
 
 
 class Members:
@@ -25,6 +26,7 @@ class Members:
 
     def __init__(self, config: TrainConfig, data: LoadedData):
         self._config, self._data = config, data
+        self._validates = data.validation is not None and holds_decisions(config, data.validation)
         self._held_out: Batches | None = None
         self._places = {number: place for place, number in enumerate(config.members)}
         self._own = hyperparameters.own_settings([member.agent for member in config.members.values()])
@@ -40,8 +42,8 @@ class Members:
         return {number: place for number, place in self._places.items() if number not in bad}
 
     def validation_losses(self, state: loop.TrainState) -> dict[str, np.ndarray]:
-        """The mean losses on held-out data by name, one number per member; empty if no data are held out."""
-        if self._data.validation is None:
+        """The mean losses on held-out data by name, one number per member; empty if no whole decision is held out."""
+        if not self._validates:
             return {}
         config = self._config
         if self._held_out is None:  # the batches are always the same
