@@ -10,6 +10,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 import pytest
 
 from sorl.agents import AGENTS, Bc, Budget, Rebrac, Sorl, register
@@ -76,6 +77,11 @@ class WithPart(Bc):
     """An agent whose settings have a part, or none."""
 
     inner: Inner | None = eqx.field(static=True, default=Inner())
+
+
+def test_numbers_of_numpy_are_written_as_those_of_json():
+    written = to_json((np.int64(3), np.float32(0.5), np.bool_(True)))
+    assert json.dumps(written) == "[3, 0.5, true]"
 
 
 def test_a_part_may_be_missing_or_an_object():

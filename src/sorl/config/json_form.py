@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from sorl.agents import AbstractAgent, Budget
 from sorl.agents.actors import AbstractActor
 from sorl.agents.budget import of_today
@@ -35,6 +37,8 @@ def to_json(config: Any) -> Any:
         return {"type": type(config).__name__, **fields} if has_type else fields
     if isinstance(config, tuple):
         return [to_json(item) for item in config]
+    if isinstance(config, np.generic):
+        return config.item()
     return str(config) if isinstance(config, Path) else config
 
 
