@@ -255,7 +255,7 @@ def test_a_run_directory_gives_the_lowest_seed_or_the_one_asked_for(policy, tmp_
         (np.zeros(3) + 1j, r"not an array of real numbers \(its type is complex128\)"),
         (np.array(["1", "2", "3"]), r"is not an array of real numbers \(its type is <U1\).*\(3,\)"),
         (np.zeros(3, "timedelta64[s]"), r"its type is timedelta64\[s\]"),
-        (np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 1]), r"some of it is masked"),
+        (np.ma.array([1.0, 2.0, 3.0], mask=[False, False, True]), r"some of it is masked"),
         (np.array([None, 1.0, 2.0], object), r"is not an array of real numbers|holds nan"),
     ],
 )
