@@ -138,8 +138,11 @@ def test_what_is_no_file_is_one_sentence(path, tmp_path):
         with pytest.raises(ValueError) as caught:
             load_logs(place)
         assert _is_one_sentence(caught.value, place)
-    with pytest.raises(FileNotFoundError, match="^There is no file [^\n]*none.npz"):
+    with pytest.raises(FileNotFoundError, match=r"^There is no file [^\n]*none\.npz; give the npz file of your logs"):
         load_logs(tmp_path / "none.npz")
+    with pytest.raises(FileNotFoundError, match=r"^There is no file [^\n]*none\.npz; give an npz file\.$"):
+        with npz.opened(tmp_path / "none.npz"):
+            pass
 
 
 def test_a_file_that_may_not_be_read_is_one_sentence(path):

@@ -117,6 +117,8 @@ def test_a_mean_that_single_precision_rounds_out_of_the_limits_is_within_them():
     policy = _policy(clock)
     policy.runner(key=jax.random.key(7)).prepare()  # a warning would fail, here and below
     time_decisions(policy, policy.budget, 2, 0.0)
+    with pytest.warns(UserWarning, match="acts outside of what was logged"):  # so none was given before
+        policy(np.array([1.7e9 + 100, 2.0, 3.0]), key=jax.random.key(7))
 
 
 def test_a_runner_counts_and_draws_from_a_key_for_each_decision(policy):

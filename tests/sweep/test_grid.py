@@ -194,7 +194,7 @@ def test_a_file_describes_the_same_grid(tmp_path):
     toml.write_text("agents = [")
     with pytest.raises(ValueError, match="sweep.toml is no TOML: "):
         read_grid(toml)
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.toml; give a description of a sweep in"):
         read_grid(tmp_path / "none.toml")
 
 

@@ -79,7 +79,7 @@ def assess(
     followed by so many actions.
     """
     trajectories = Trajectories.of(subject.held_out)
-    longest, chunk = int((trajectories.last - trajectories.first).max()) + 1, subject.policy.chunk
+    longest, chunk = subject.held_out.longest, subject.policy.chunk
     if longest < chunk:
         raise ValueError(
             f"The longest held-out episode has {longest} transitions, and a decision of the policy has {chunk} "

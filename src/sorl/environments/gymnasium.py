@@ -241,26 +241,30 @@ def _flat_box(space: Any, what: str, env_name: str) -> Any:
     """Returns the space; raises a `ValueError` unless it is a one-dimensional box of real numbers."""
     import gymnasium
 
-    is_box = isinstance(space, gymnasium.spaces.Box)
-    is_flat, is_real = is_box and len(space.shape) == 1, is_box and np.issubdtype(space.dtype, np.floating)
-    if is_flat and is_real and space.shape[0]:
-        return space
-    if is_box:
+    if isinstance(space, gymnasium.spaces.Box):
+        if len(space.shape) == 1 and space.shape[0] and np.issubdtype(space.dtype, np.floating):
+            return space
         found = f"a box of shape {list(space.shape)} and type {space.dtype}"
     elif isinstance(space, gymnasium.spaces.Dict):
         found = f"a dictionary of {', '.join(map(str, space))}"
     else:
         found = f"a space of the kind {type(space).__name__}"
-    if what == "observations":
-        wrapper = "DtypeObservation" if is_flat and not is_real else "FlattenObservation"  # which keeps whole numbers
-    else:
-        wrapper = "TransformAction" if is_real else None
-    remedy = (
-        f"register it with a wrapper such as gymnasium.wrappers.{wrapper}"
-        if wrapper
-        else "choose an environment with continuous actions"
-    )
+    wrapper, remedy = _flattening_wrapper(space, what), "choose an environment with continuous actions"
+    if wrapper is not None:
+        remedy = f"register it with a wrapper such as gymnasium.wrappers.{wrapper}"
     raise ValueError(f"The {what} of {env_name} are {found}, but sorl needs a flat box of real numbers; {remedy}.")
+
+
+def _flattening_wrapper(space: Any, what: str) -> str | None:
+    """The wrapper that makes a flat box of real numbers of a space; None for actions that are no real numbers."""
+    import gymnasium
+
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    is_real = is_box and np.issubdtype(space.dtype, np.floating)
+    if what == "actions":
+        return "TransformAction" if is_real else None
+    # `FlattenObservation` would leave the whole numbers of a flat box as they are.
+    return "DtypeObservation" if is_box and not is_real and len(space.shape) == 1 else "FlattenObservation"
 
 
 def _text(error: Exception) -> str:

@@ -83,10 +83,10 @@ def add_published(page: Page, runs: Sequence[ReportedRun]) -> None:
         page.table(COLUMNS, [row.cells() for row in rows])
 
 
-def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:
+def protocol(config: TrainConfig, data: Mapping[str, Any], departures: Sequence[str] = ()) -> str:
     """A tag of how a run was trained and judged: `paper`, or what differs from the papers, joined by `+`.
 
-    **Arguments:** `data`, the provenance of the run's data.
+    **Arguments:** `data`, the provenance of the run's data; `departures`, other differences, in words.
     """
     agent, differences = config.agent, []
     published = agent.published.of_task(config.env or "")
@@ -107,4 +107,5 @@ def protocol(config: TrainConfig, data: Mapping[str, Any]) -> str:
     usual = None if published is None else presets.paper(config.env or "", type(agent))
     if usual is None or (to_json(agent), config.batch_size) != (to_json(usual.agent), usual.batch_size):
         differences.append("own-settings")
+    differences += [words.replace(" ", "-") for words in departures]
     return "+".join(differences) or PAPER

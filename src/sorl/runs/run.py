@@ -20,7 +20,7 @@ from sorl.pretrained.store import is_name, own_index
 from sorl.runs.lone import recorded_config
 from sorl.runs.phases import phases
 from sorl.statistics.rows import settings_text
-from sorl.system.files import make_directory, named_errors, read_json, write_json
+from sorl.system.files import begins_with, make_directory, read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +234,8 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
     of its run.
     """
     directory = Path(directory)
-    if not directory.is_dir() and (is_name(directory) or directory.suffix == SUFFIX or _is_renamed_policy(directory)):
+    is_policy = is_name(directory) or directory.suffix == SUFFIX or begins_with(directory, f"{FORMAT} ".encode())
+    if not directory.is_dir() and is_policy:
         return _lone_run(find_policy(directory, None))
     refuse_no_run(directory)
     config = read_config(config_path(directory))
@@ -257,15 +258,6 @@ def load_run(directory: str | os.PathLike[str]) -> Run:
         steps=steps,
         bad_seeds=tuple(sorted(seed_record.find_bad_seeds(directory, steps))),
     )
-
-
-def _is_renamed_policy(path: Path) -> bool:
-    """Whether a file without the suffix of a policy is one."""
-    if not path.is_file():
-        return False
-    seal = f"{FORMAT} ".encode()
-    with named_errors(path, "read"), path.open("rb") as file:
-        return file.read(len(seal)) == seal
 
 
 def _own_policy(path: Path, config: TrainConfig, seed: int) -> Policy:

@@ -16,7 +16,7 @@ import tyro
 from sorl.agents.shared.published import environment_of
 from sorl.config.own_agents import OwnAgents
 from sorl.report.methods import departures_of_table
-from sorl.report.paper_table import COLUMNS, EXPLANATION, PAPER, paper_rows, protocol
+from sorl.report.paper_table import COLUMNS, EXPLANATION, paper_rows, protocol
 from sorl.report.run import ReportedRun
 from sorl.report.runs import read_runs
 from sorl.report.scores import last_evaluations, scores, task_measure
@@ -81,10 +81,9 @@ def write_results(out: Path) -> str:
 def _rows(planned: SweepRun, run: ReportedRun) -> list[Row]:
     """The rows of one run: its evaluations during training, then those of its final table."""
     config, data = run.config, run.versions.get("data") or {}
-    tag = protocol(config, data)
     # The table may have been made by sorl.evaluate, with decisions of another kind.
-    departures = [words.replace(" ", "-") for words in departures_of_table(config, run.table)] if run.table else []
-    tags = {"training": tag, "final": "+".join([*([] if tag == PAPER else [tag]), *departures]) or PAPER}
+    departures = departures_of_table(config, run.table) if run.table else []
+    tags = {"training": protocol(config, data), "final": protocol(config, data, departures)}
     same: Row = {
         "agent": planned.agent,
         "environment": environment_of(run.task),

@@ -92,13 +92,20 @@ def refuse_overwriting(out: Path, read: Iterable[Path]) -> None:
 
 def refuse_other_file(out: Path, begins: bytes | None) -> None:
     """Raises a `FileExistsError` if `out` is a directory, or a file that does not begin with `begins` (None: any)."""
-    if not out.exists():
+    if not out.exists() or (begins is not None and begins_with(out, begins, "give another name for the result")):
         return
-    if out.is_file() and begins is not None:
-        with named_errors(out, "read", "give another name for the result"), out.open("rb") as file:
-            if file.read(len(begins)) == begins:
-                return
     raise FileExistsError(f"{out} exists and is no earlier result of this command; give another name.")
+
+
+def begins_with(path: Path, begins: bytes, remedy: str | None = None) -> bool:
+    """Whether a path is that of a file whose first bytes are `begins`.
+
+    Raises an `OSError`, one sentence that ends in `remedy`, if there is a file that cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with named_errors(path, "read", remedy), path.open("rb") as file:
+        return file.read(len(begins)) == begins
 
 
 def _in_a_sentence(error: OSError, path: Path, deed: str, remedy: str | None) -> OSError:
@@ -186,7 +193,7 @@ def _is_another(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # the process exists and belongs to another user
+        return True  # it belongs to another user
     return True
 
 
